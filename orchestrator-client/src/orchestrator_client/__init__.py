@@ -1,0 +1,3 @@
+"""orchestrator-client"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""orchestrator-common"""
+
+__version__ = "0.1.0"

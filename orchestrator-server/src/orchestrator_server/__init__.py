@@ -1,0 +1,3 @@
+"""orchestrator-server"""
+
+__version__ = "0.1.0"

@@ -1,3 +1,3 @@
-"""orchestrator-common"""
+"""What jo-server and jo-client share. Nothing in here knows either of them."""
 
 __version__ = "0.1.0"

@@ -1,0 +1,25 @@
+"""The root of the domain errors.
+
+A domain error says what happened in words that its reader can act on. It knows nothing of HTTP:
+each app has one table that gives a status code to an error class (see ``web.error_middleware``).
+"""
+
+
+class DomainError(Exception):
+    """A fact of the domain that the caller has to know; ``str(error)`` is the message for them."""
+
+
+class StartupError(DomainError):
+    """The service can't start as it is set up. Printed as one line; exit status 2."""
+
+
+class BadRequest(DomainError):
+    """What was sent can't be used as it is; the message says what to change."""
+
+
+class TooLarge(BadRequest):
+    """More bytes, files or fields were sent than this service accepts."""
+
+
+class StorageFull(DomainError):
+    """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""

@@ -1,0 +1,117 @@
+"""The messages on the wire, exact to the field.
+
+Fields are only ever added: web apps, servers and clients of the system that this contract comes
+from read the same bodies. Decoding is lenient (unknown fields are ignored, ours may be missing),
+encoding always gives every field.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from orchestrator_common.errors import DomainError
+from orchestrator_common.status import JobStatus, PayloadStatus
+
+T = TypeVar("T")
+
+
+class MalformedMessage(DomainError):
+    """The peer answered with something that is not the message it should be."""
+
+
+class JobAnswer(msgspec.Struct, frozen=True):
+    """What every JSON answer about a job holds, errors included (``id`` 0: no job)."""
+
+    id: int
+    status: JobStatus
+    message: str
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """A payload as a client tells of it.
+
+    Only ``id`` and ``status`` are required when reading: older clients leave out ``exit_code`` and
+    ``message``, and echo the uploaded bytes in ``input``. When writing, the first six are always
+    there, ``pid`` as an integer (0: no process), because older servers refuse a payload without
+    them.
+    """
+
+    id: int
+    status: PayloadStatus
+    input: Any = msgspec.field(default_factory=dict)
+    loc: str = ""
+    pid: int | None = 0
+    killed: bool = False
+    exit_code: int | None = None
+    message: str | None = ""
+
+
+class ErrorPayload(msgspec.Struct, frozen=True):
+    """The body of a client's error: shaped like a payload with id 0, so that any server reads it.
+
+    ``status`` is ``Unknown``, which no payload ever is.
+    """
+
+    message: str
+    id: int = 0
+    status: str = "Unknown"
+    input: dict[str, Any] = msgspec.field(default_factory=dict)
+    loc: str = ""
+    pid: int = 0
+    killed: bool = False
+    exit_code: int | None = None
+
+
+class PayloadEvent(msgspec.Struct, frozen=True):
+    """``event: payload`` of a client's event stream: a payload has just got this state."""
+
+    id: int
+    status: PayloadStatus
+    exit_code: int | None = None
+    message: str = ""
+
+
+class LoadEvent(msgspec.Struct, frozen=True):
+    """``event: load`` of a client's event stream.
+
+    ``cpu`` and ``memory`` are per cent of the machine (0-100), ``slots`` how many payloads may run
+    at once, ``running`` how many do, ``waiting`` how many are Prepared.
+    """
+
+    cpu: float
+    memory: float
+    slots: int
+    running: int
+    waiting: int
+
+
+_payload_decoder = msgspec.json.Decoder(Payload)
+_payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
+_load_event_decoder = msgspec.json.Decoder(LoadEvent)
+
+
+def decode_payload(body: bytes) -> Payload:
+    """Read a payload. Raises ``MalformedMessage``."""
+    return _decode(_payload_decoder, body, "payload")
+
+
+def decode_payload_event(body: str) -> PayloadEvent:
+    """Read the data of a ``payload`` event. Raises ``MalformedMessage``."""
+    return _decode(_payload_event_decoder, body, "payload event")
+
+
+def decode_load_event(body: str) -> LoadEvent:
+    """Read the data of a ``load`` event. Raises ``MalformedMessage``."""
+    return _decode(_load_event_decoder, body, "load event")
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """JSON of a message, UTF-8."""
+    return msgspec.json.encode(message)
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) -> T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MalformedMessage(f"not a {what}: {error}") from error

@@ -1,0 +1,159 @@
+"""Typed readers for settings, and the command-line flags that go with them.
+
+A setting is an environment variable or its flag (``--max-age`` for ``MAX_AGE``; the flag wins).
+Whatever is wrong with one is a ``SettingError``: one line that names the setting, what it held and
+what it may hold. Only this module and the two ``settings`` modules know where values come from.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from orchestrator_common.errors import StartupError
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
+
+
+class SettingError(StartupError):
+    """A setting that can't be used."""
+
+    def __init__(self, source: str, held: str | None, allowed: str) -> None:
+        what = "is not set" if held is None else f"is {held!r}"
+        super().__init__(f"{source} {what}; it must be {allowed}")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a service, as its ``--help`` and the documentation list it."""
+
+    name: str
+    default: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag of the variable."""
+        return "--" + self.name.lower().replace("_", "-")
+
+
+def with_flags(options: Sequence[Option]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a click command so that each option's flag arrives as a keyword, None if absent."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            text = f"{option.help} [env {option.name}; default {option.default}]"
+            command = click.option(option.flag, option.name, metavar="VALUE", help=text)(command)
+        return command
+
+    return decorate
+
+
+class SettingsReader:
+    """Reads single settings from flags and environment. Every reader raises ``SettingError``."""
+
+    def __init__(self, environment: Mapping[str, str], flags: Mapping[str, str | None]) -> None:
+        self.environment = environment
+        self._flags = {name: value for name, value in flags.items() if value is not None}
+
+    def text(self, name: str) -> str | None:
+        """The raw value without surrounding blanks; None where unset or empty."""
+        value = self._flags.get(name, self.environment.get(name, "")).strip()
+        return value or None
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        """A whole number within the bounds (both included)."""
+        held = self.text(name)
+        if held is None:
+            return default
+        try:
+            number = int(held)
+        except ValueError:
+            number = minimum - 1
+        if not minimum <= number <= maximum:
+            raise self._refused(name, f"a whole number from {minimum} to {maximum}")
+        return number
+
+    def duration_s(self, name: str, default: float) -> float:
+        """Seconds, from a number with an optional unit: ``90``, ``30s``, ``5m``, ``48h``."""
+        return self._with_unit(
+            name, default, _SECONDS, "a time: seconds, or a number with s, m, h or d, such as 48h"
+        )
+
+    def size_bytes(self, name: str, default: int) -> int:
+        """Bytes, from a number with an optional unit: ``1000``, ``400MB``, ``10GiB``."""
+        return int(
+            self._with_unit(
+                name, default, _BYTES, "a size: bytes, or a number with kB, MB, GB, MiB or GiB"
+            )
+        )
+
+    def path(self, name: str, default: str) -> Path:
+        """A path of the file system, made absolute so that it survives a change of folder."""
+        return Path(self.text(name) or default).expanduser().absolute()
+
+    def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
+        """One of ``allowed``, in any case; returned as written there."""
+        held = self.text(name)
+        if held is None:
+            return default
+        for value in allowed:
+            if held.lower() == value.lower():
+                return value
+        raise self._refused(name, "one of " + ", ".join(allowed))
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        """One http(s) URL or several, comma-separated, without trailing slashes; () where unset."""
+        held = self.text(name)
+        if held is None:
+            return ()
+        urls = tuple(url.strip().rstrip("/") for url in held.split(","))
+        if not all(_is_http_url(url) for url in urls):
+            raise self._refused(name, "an http:// or https:// URL, or several separated by commas")
+        return urls
+
+    def _with_unit(
+        self, name: str, default: float, units: Mapping[str, float], allowed: str
+    ) -> float:
+        held = self.text(name)
+        if held is None:
+            return default
+        match = _NUMBER_WITH_UNIT.fullmatch(held)
+        if match is None or match[2].lower() not in units:
+            raise self._refused(name, allowed)
+        return float(match[1]) * units[match[2].lower()]
+
+    def _refused(self, name: str, allowed: str) -> SettingError:
+        source = Option(name, "", "").flag if name in self._flags else name
+        return SettingError(source, self.text(name), allowed)
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port or 1) > 0
+            and not (parts.query or parts.fragment)
+        )
+    except ValueError:
+        return False

@@ -1,0 +1,246 @@
+"""Streamed multipart/form-data to files: constant memory at any size.
+
+The body is parsed by python-multipart's callback parser. Parsing and writing happen together in a
+thread, a block at a time, so that a small upload costs one thread hop and a large one never holds
+up the event loop.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from orchestrator_common.durable import fsync_path, full_disk_as_domain_error
+from orchestrator_common.errors import BadRequest, DomainError, TooLarge
+from orchestrator_common.paths import collision, parents, uploaded_path
+from orchestrator_common.threads import in_thread
+
+BLOCK_BYTES = 1 << 20
+MAX_FIELD_BYTES = 1 << 16
+MAX_FIELDS = 100
+
+
+class BodyTimeout(DomainError):
+    """The sender stopped sending in the middle of a body."""
+
+
+class MultipartError(BadRequest):
+    """The body is not well-formed multipart/form-data."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Multipart error: {reason}")
+
+
+class BodyStream(Protocol):
+    """The part of ``aiohttp.StreamReader`` that is needed here."""
+
+    async def readany(self) -> bytes:
+        """Return what has arrived, or b"" at the end."""
+
+
+@dataclass(frozen=True)
+class FormLimits:
+    """What is accepted.
+
+    ``max_bytes`` counts the content of all files together, ``idle_s`` is how long the sender may
+    send nothing.
+    """
+
+    max_bytes: int
+    max_files: int = 20_000
+    idle_s: float = 60.0
+
+
+@dataclass
+class ReceivedForm:
+    """A form that arrived whole: sizes in bytes by file path, and the values of its fields."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+async def receive_form(
+    stream: BodyStream, content_type: str, folder: Path, limits: FormLimits, *, durable: bool
+) -> ReceivedForm:
+    """Write the files of a multipart body below ``folder`` (which exists) and return the form.
+
+    With ``durable`` each file is flushed to the disk. Nothing is cleaned up here: on any error the
+    caller removes ``folder``.
+
+    Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
+    ``BodyTimeout``, ``StorageFull``; and what ``stream`` raises when the connection breaks.
+    """
+    writer = _FormWriter(_boundary(content_type), folder, limits, durable=durable)
+    try:
+        ended = False
+        while not ended:
+            blocks, ended = await _next_blocks(stream, limits.idle_s)
+            if blocks:
+                await in_thread(writer.feed, b"".join(blocks))
+        return await in_thread(writer.finish)
+    finally:
+        writer.close()
+
+
+async def _next_blocks(stream: BodyStream, idle_s: float) -> tuple[list[bytes], bool]:
+    """About ``BLOCK_BYTES`` of the body, or its rest; and whether that was the end."""
+    blocks: list[bytes] = []
+    size = 0
+    while size < BLOCK_BYTES:
+        try:
+            async with asyncio.timeout(idle_s):
+                block = await stream.readany()
+        except TimeoutError:
+            raise BodyTimeout(f"No data arrived for {idle_s:g} s; the upload was dropped") from None
+        if not block:
+            return blocks, True
+        blocks.append(block)
+        size += len(block)
+    return blocks, False
+
+
+def _boundary(content_type: str) -> bytes:
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not boundary:
+        raise MultipartError("Content-Type must be multipart/form-data with a boundary")
+    return boundary
+
+
+class _FormWriter:
+    """The parser and the file that it writes just now. Used by one thread at a time."""
+
+    def __init__(self, boundary: bytes, folder: Path, limits: FormLimits, *, durable: bool) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._durable = durable
+        self._form = ReceivedForm()
+        self._folders: set[str] = set()
+        self._bytes = 0
+        self._ended = False
+        self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
+        self._disposition = ""
+        self._file: BinaryIO | None = None
+        self._path = ""
+        self._field: tuple[str, bytearray] | None = None
+        callbacks: dict[str, Callable[..., None]] = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._open_part,
+            "on_part_data": self._part_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        except MultipartParseError as error:
+            raise MultipartError(str(error)) from error
+
+    def feed(self, block: bytes) -> None:
+        """Parse and write ``block``."""
+        with full_disk_as_domain_error():
+            try:
+                self._parser.write(block)
+            except MultipartParseError as error:
+                raise MultipartError(str(error)) from error
+
+    def finish(self) -> ReceivedForm:
+        """Return the form, if the body had its end."""
+        if not self._ended:
+            raise MultipartError("the body ends before its closing boundary")
+        if self._durable:
+            with full_disk_as_domain_error():
+                for folder in sorted(self._folders, reverse=True):
+                    fsync_path(self._folder / folder)
+                fsync_path(self._folder)
+        return self._form
+
+    def close(self) -> None:
+        """Close a file that was left open by an error."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            # Its content is given up, and flushing the rest of it may fail again on a full disk.
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _begin_part(self) -> None:
+        self._disposition = ""
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if bytes(name).lower() == b"content-disposition":
+            self._disposition = value.decode("latin-1")
+        self._header = (bytearray(), bytearray())
+
+    def _open_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise MultipartError("a part has no Content-Disposition with a name")
+        try:
+            name = options[b"name"].decode()
+            filename = options.get(b"filename", b"").decode()
+        except UnicodeDecodeError as error:
+            raise MultipartError("a name is not UTF-8") from error
+        if filename:
+            self._open_file(uploaded_path(name, filename))
+        elif len(self._form.fields) >= MAX_FIELDS:
+            raise TooLarge(f"More than {MAX_FIELDS} fields")
+        else:
+            self._field = (name, bytearray())
+
+    def _open_file(self, path: str) -> None:
+        if len(self._form.files) >= self._limits.max_files:
+            raise TooLarge(f"More than {self._limits.max_files} files")
+        problem = collision(path, self._form.files.keys(), self._folders)
+        if problem is not None:
+            raise BadRequest(problem)
+        for parent in reversed(parents(path)):
+            if parent not in self._folders:
+                (self._folder / parent).mkdir()
+                self._folders.add(parent)
+        self._form.files[path] = 0
+        self._path = path
+        self._file = (self._folder / path).open("xb")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        size = end - start
+        if self._file is not None:
+            self._bytes += size
+            if self._bytes > self._limits.max_bytes:
+                raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+            self._file.write(memoryview(data)[start:end])
+            self._form.files[self._path] += size
+        elif self._field is not None:
+            name, value = self._field
+            if len(value) + size > MAX_FIELD_BYTES:
+                raise TooLarge(f"Field {name!r} is larger than {MAX_FIELD_BYTES} bytes")
+            value.extend(data[start:end])
+
+    def _end_part(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+        elif self._field is not None:
+            name, value = self._field
+            self._form.fields[name] = value.decode("utf-8", "replace")
+            self._field = None
+
+    def _end(self) -> None:
+        self._ended = True

@@ -1,0 +1,167 @@
+"""HTTP plumbing that both services share: error bodies, health, and running until a signal."""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from orchestrator_common.errors import BadRequest, DomainError, StartupError, StorageFull
+from orchestrator_common.logs import ACCESS_FORMAT
+from orchestrator_common.multipart import BodyTimeout
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ErrorBody = Callable[[Exception | None, str], bytes]
+"""Makes the JSON body of an error: the domain error if there is one, and the message."""
+
+SHUTDOWN_GRACE_S = 10.0
+KEEP_ALIVE_S = 75.0
+# Also how much of a body may arrive unread: enough to fill the blocks that are parsed at once.
+READ_BUFFER_BYTES = 1 << 20
+
+COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+}
+
+
+def json_response(
+    message: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a message as JSON."""
+    return web.Response(
+        body=msgspec.json.encode(message),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def error_middleware(
+    statuses: Mapping[type[DomainError], HTTPStatus], error_body: ErrorBody
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Turn whatever a handler raises into a JSON answer; the only place that does.
+
+    ``statuses`` (beside ``COMMON_STATUSES``) gives the status code of an error class and its
+    subclasses; a domain error without one is a 500, like any other exception.
+    """
+    table = {**COMMON_STATUSES, **statuses}
+
+    def answer(status: int, error: Exception | None, message: str) -> web.Response:
+        return web.Response(
+            body=error_body(error, message), status=status, content_type="application/json"
+        )
+
+    @web.middleware
+    async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < HTTPStatus.BAD_REQUEST:
+                raise
+            response = answer(error.status, None, _router_message(request, error))
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except DomainError as error:
+            status = _status_of(error, table)
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                logger.error("%s %s: %s", request.method, request.path, error)
+            return answer(status, error, str(error))
+        except (web.RequestPayloadError, ConnectionError) as error:
+            logger.info("%s %s: the peer broke off: %s", request.method, request.path, error)
+            return answer(HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off")
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            return answer(
+                HTTPStatus.INTERNAL_SERVER_ERROR, None, "Internal error; the log has the details"
+            )
+
+    return translate
+
+
+def _status_of(error: DomainError, table: Mapping[type[DomainError], HTTPStatus]) -> HTTPStatus:
+    for cls in type(error).__mro__:
+        if cls in table:
+            return table[cls]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _router_message(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == HTTPStatus.NOT_FOUND:
+        return f"Nothing is at {request.path}; /swagger-ui/ lists what is"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return f"{request.method} is not possible at {request.path}; it takes {allowed}"
+    return error.text or error.reason
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """Answer of ``GET /``."""
+
+    message: str = "pong"
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Answer of ``GET /health`` when all is well."""
+
+    version: str
+    status: str = "healthy"
+
+
+class Unhealthy(DomainError):
+    """Something that the service can't work without does not work."""
+
+
+def run_service(name: str, version: str, app: web.Application, host: str, port: int) -> None:
+    """Serve ``app`` until SIGTERM or SIGINT; blocks.
+
+    Port 0 takes a free one. The line that is logged once connections are accepted ends with the
+    URL. On a signal: no new connections, ``app.on_shutdown`` (which closes event streams), running
+    requests get ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
+
+    Raises ``StartupError`` if the address can't be used, and what the app's start raises.
+    """
+    listener = _bind(host, port)
+    shown_host = f"[{host}]" if ":" in host else host
+    url = f"http://{shown_host}:{listener.getsockname()[1]}"
+
+    def announce(_: str) -> None:
+        logger.info("%s %s listening on %s", name, version, url)
+
+    with listener:
+        web.run_app(
+            app,
+            sock=listener,
+            print=announce,
+            access_log_format=ACCESS_FORMAT,
+            shutdown_timeout=SHUTDOWN_GRACE_S,
+            keepalive_timeout=KEEP_ALIVE_S,
+            read_bufsize=READ_BUFFER_BYTES,
+        )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound but doesn't listen yet: nobody connects before the app has started."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise StartupError(f"HOST is {host!r}; it must be an address of this machine") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise StartupError(
+            f"Can't listen on {host} port {port}: {error.strerror}. "
+            "Choose another with --port or PORT"
+        ) from error
+    return listener

@@ -8,10 +8,6 @@ from pythonjsonlogger.json import JsonFormatter
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("text", "json")
 
-# Nothing that a request carries in its headers is ever part of a log line: no Authorization, no
-# token. The path is logged without the query for the same reason.
-ACCESS_FORMAT = "%a %m %U %s %b bytes %Tf s"
-
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

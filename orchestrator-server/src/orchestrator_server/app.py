@@ -1,0 +1,170 @@
+"""The composition root: what the server consists of, and in which order it starts and stops."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+
+from aiohttp import web
+
+from orchestrator_common.loop import Loop
+from orchestrator_common.multipart import FormLimits
+from orchestrator_common.openapi import api_info, document_routes
+from orchestrator_common.status import FINAL_JOB, JobStatus
+from orchestrator_common.threads import in_thread
+from orchestrator_common.web import error_middleware
+from orchestrator_server import __version__, keys
+from orchestrator_server.background.cleaner import Cleaner
+from orchestrator_server.background.getter import Getter
+from orchestrator_server.background.sender import Sender
+from orchestrator_server.background.watcher import Watcher
+from orchestrator_server.change_feed import ChangeFeed
+from orchestrator_server.client_pool import ClientPool
+from orchestrator_server.errors import STATUSES
+from orchestrator_server.files import JobFiles
+from orchestrator_server.health import HealthCheck
+from orchestrator_server.settings import Settings
+from orchestrator_server.store import Job, JobStore, open_store
+from orchestrator_server.submission import Submission
+from orchestrator_server.web.answers import SCHEMAS, error_body
+from orchestrator_server.web.routes import ROUTES
+
+logger = logging.getLogger(__name__)
+
+SENDER_INTERVAL_S = 0.5
+GETTER_INTERVAL_S = 0.5
+CLEANER_INTERVAL_S = 60.0
+RECONNECT_S = 1.0
+
+
+class Background:
+    """Everything that the server does by itself, and how it is started and stopped."""
+
+    def __init__(
+        self, sender: Sender, getter: Getter, cleaner: Cleaner, watchers: Iterable[Watcher]
+    ) -> None:
+        self._sender = sender
+        self._getter = getter
+        self._cleaner = cleaner
+        self._sender_loop = Loop("sender", sender.run_pass, interval_s=SENDER_INTERVAL_S)
+        self._loops = [
+            self._sender_loop,
+            Loop("getter", getter.run_pass, interval_s=GETTER_INTERVAL_S),
+            Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+        ]
+        self._watcher_loops = [
+            Loop(f"watcher {number}", watcher.run_pass, interval_s=RECONNECT_S)
+            for number, watcher in enumerate(watchers, start=1)
+        ]
+
+    @property
+    def loops(self) -> list[Loop]:
+        """All loops, for the health report."""
+        return self._loops + self._watcher_loops
+
+    def note(self, job: Job) -> None:
+        """Wake the sender for a job that was queued, and for a slot that became free."""
+        if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
+            self._sender_loop.wake()
+
+    async def start(self) -> None:
+        """Start all loops."""
+        await self._cleaner.remove_orphans()
+        for loop in self.loops:
+            loop.start()
+
+    async def stop(self) -> None:
+        """Stop all loops and tasks. What they leave half done the next life takes up."""
+        passes = [loop.stop() for loop in self._loops]
+        streams = [loop.stop(grace_s=0.0) for loop in self._watcher_loops]
+        await asyncio.gather(*passes, *streams)
+        await self._sender.close()
+        await self._getter.close()
+
+
+BACKGROUND = web.AppKey("background", Background)
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Build the server's application. What it needs is opened when it is run."""
+    app = web.Application(middlewares=[error_middleware(STATUSES, error_body)])
+    app[keys.SETTINGS] = settings
+    document_routes(
+        app,
+        ROUTES,
+        info=api_info("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
+        schemas=SCHEMAS,
+    )
+    app.cleanup_ctx.append(_resources)
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_stop)
+    return app
+
+
+async def _resources(app: web.Application) -> AsyncIterator[None]:
+    """Open the database, the data folder and the connections to the clients."""
+    settings = app[keys.SETTINGS]
+    files = JobFiles(settings.data_path)
+    await in_thread(files.prepare)
+    pool = ClientPool(settings.services, time.monotonic)
+    with files.locked():
+        async with open_store(settings.db_path) as store:
+            try:
+                await _compose(app, files, store, pool)
+                yield
+            finally:
+                await pool.close()
+
+
+async def _compose(
+    app: web.Application, files: JobFiles, store: JobStore, pool: ClientPool
+) -> None:
+    """Wire the parts together. Whoever has to know of a changed job is a listener of the store."""
+    settings = app[keys.SETTINGS]
+    feed = ChangeFeed()
+    getter = Getter(store, files, pool, settings.services, lost_after_s=settings.lost_after_s)
+    sender = Sender(
+        store,
+        files,
+        pool,
+        settings.services,
+        lost_after_s=settings.lost_after_s,
+        submitted=getter.submitted,
+    )
+    cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
+    watchers = [Watcher(client, pool, getter) for client in pool]
+    background = Background(sender, getter, cleaner, watchers)
+    for client in pool:
+        pool.adopt(await store.active(client.url))
+    for listener in (pool.track, getter.track, feed.publish, background.note):
+        store.subscribe(listener)
+    app[keys.FEED] = feed
+    app[keys.HEALTH] = HealthCheck(store, files, background.loops)
+    app[keys.SUBMISSION] = Submission(
+        store=store,
+        files=files,
+        feed=feed,
+        pool=pool,
+        services=settings.services,
+        limits=FormLimits(settings.max_upload_bytes),
+        follow_up=getter.follow_up,
+    )
+    app[BACKGROUND] = background
+
+
+async def _start(app: web.Application) -> None:
+    for service in app[keys.SETTINGS].services.values():
+        logger.info(
+            "Service %s: %d per user, %d in all, at %s",
+            service.name,
+            service.runs_per_user,
+            service.max_runs,
+            ", ".join(client.upload for client in service.clients),
+        )
+    await app[BACKGROUND].start()
+
+
+async def _stop(app: web.Application) -> None:
+    # First those who wait for a job: their requests end, so that the server can.
+    app[keys.FEED].close()
+    await app[BACKGROUND].stop()

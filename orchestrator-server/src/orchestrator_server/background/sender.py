@@ -1,0 +1,192 @@
+"""Claims queued jobs by quota and fairness, and hands each to its client in a task of its own."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from orchestrator_common.errors import DomainError
+from orchestrator_common.loop import TaskOwner
+from orchestrator_common.models import Payload
+from orchestrator_common.status import JobStatus, TransitionRefused
+from orchestrator_common.threads import in_thread
+from orchestrator_server.background.quota_log import QuotaLog
+from orchestrator_server.client_pool import Client, ClientPool
+from orchestrator_server.errors import (
+    AnswerLost,
+    ClientBusy,
+    ClientError,
+    ClientRefused,
+    ClientUnreachable,
+)
+from orchestrator_server.files import JobFiles
+from orchestrator_server.quota import Limits, WaitingUser, choose
+from orchestrator_server.settings import Service
+from orchestrator_server.store import Job, JobStore, Waiting
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Pauses before a submit whose answer was lost is repeated with the same key."""
+
+
+class Sender:
+    """The sender's pass and its dispatches.
+
+    ``submitted`` is called with each job that a client has accepted.
+
+    Invariant: a Processing job has a dispatch, or gets one at the next pass; so neither a crash nor
+    a failing database leaves one stuck.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        files: JobFiles,
+        pool: ClientPool,
+        services: Mapping[str, Service],
+        *,
+        lost_after_s: float,
+        submitted: Callable[[Job], None],
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._pool = pool
+        self._services = services
+        self._lost_after_s = lost_after_s
+        self._submitted = submitted
+        self._dispatches = TaskOwner(
+            "dispatch", limit=sum(service.max_runs for service in services.values())
+        )
+        self._dispatching: set[int] = set()
+        self._quota_log = QuotaLog()
+
+    async def run_pass(self) -> None:
+        """Take up dispatches that broke off, claim what may run now, and begin to send it.
+
+        A dispatch of an earlier life goes to the same client with the same key: no second run.
+        """
+        for job in await self._store.processing():
+            self._begin(job)
+        for name in await self._store.queued_services():
+            service = self._services.get(name)
+            if service is None:
+                continue  # its jobs wait until it is configured again
+            clients = self._pool.plan(service)
+            if not clients:
+                continue
+            claim = await self._store.claim(
+                name,
+                max_active=service.max_runs,
+                clients=clients,
+                decide=partial(_decide, service, len(clients)),
+            )
+            self._quota_log.report(service, claim)
+            for job in claim.jobs:
+                self._begin(job)
+
+    async def close(self) -> None:
+        """Cancel the dispatches; the next life takes them up."""
+        await self._dispatches.close()
+
+    async def idle(self) -> None:
+        """Wait until every dispatch has ended."""
+        await self._dispatches.drain(self._lost_after_s)
+
+    def _begin(self, job: Job) -> None:
+        if job.id not in self._dispatching:
+            self._dispatching.add(job.id)
+            self._dispatches.spawn(self._dispatch(job), f"job {job.id}")
+
+    async def _dispatch(self, job: Job) -> None:
+        try:
+            await self._bring(job)
+        finally:
+            self._dispatching.discard(job.id)
+
+    async def _bring(self, job: Job) -> None:
+        """Bring one claimed job to its client, or back to the queue, or to its end."""
+        client = self._pool.get(job.client_url)
+        if job.kill_requested:
+            await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
+            return
+        if client is None:
+            await self._give_up(job, f"{job.client_url} is no longer configured", 0.0, counts=False)
+            return
+        self._pool.sending(client)
+        try:
+            payload = await self._submit(job, client)
+        except ClientRefused as error:
+            self._pool.works(client)
+            await self._store.transition(job, JobStatus.FAILED, str(error))
+        except ClientBusy as error:
+            pause_s = self._pool.failed(client, str(error))
+            await self._give_up(job, str(error), pause_s, counts=False)
+        except ClientError as error:
+            self._pool.failed(client, str(error))
+            await self._give_up(job, str(error), 0.0, counts=True)
+        except OSError as error:
+            self._pool.works(client)
+            await self._store.transition(job, JobStatus.FAILED, f"Its files can't be read: {error}")
+        else:
+            self._pool.works(client)
+            await self._hand_over(job, client, payload)
+
+    async def _submit(self, job: Job, client: Client) -> Payload:
+        """Send a job, again and again if its answer is lost: the client may have it already.
+
+        Raises ``AnswerLost`` when that has gone on for ``LOST_AFTER``, and the other kinds of
+        ``ClientError`` as soon as they happen at the first try.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._lost_after_s
+        files = await in_thread(self._files.inputs, job)
+        lost: ClientError | None = None
+        for tries in range(10_000):
+            try:
+                return await client.api.submit(files, job.key)
+            except (AnswerLost, ClientUnreachable) as error:
+                if lost is None and isinstance(error, ClientUnreachable):
+                    raise
+                if lost is None:
+                    self._pool.failed(client, str(error))
+                lost = error
+            pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
+            if loop.time() + pause_s >= until:
+                break
+            await asyncio.sleep(pause_s)
+        raise lost or AnswerLost(f"{client.api} did not answer")
+
+    async def _hand_over(self, job: Job, client: Client, payload: Payload) -> None:
+        try:
+            submitted = await self._store.transition(
+                job, JobStatus.SUBMITTED, "A client has it", dest_id=payload.id
+            )
+        except TransitionRefused as error:
+            # Nobody else moves a Processing job; should that ever happen, leave no stray payload.
+            logger.error("%s; ending its payload %d at %s", error, payload.id, client.api)
+            await client.api.kill(payload.id)
+            return
+        self._submitted(submitted)
+
+    async def _give_up(self, job: Job, why: str, delay_s: float, *, counts: bool) -> None:
+        service = self._services.get(job.service)
+        try:
+            job = await self._store.requeue(
+                job,
+                why,
+                delay_s=delay_s,
+                max_attempts=service.max_attempts if service else 1,
+                counts=counts,
+            )
+        except DomainError as error:
+            logger.warning("Job %d: %s", job.id, error)
+        else:
+            logger.warning(
+                "Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, why
+            )
+
+
+def _decide(service: Service, active: int, slots: int, waiting: Sequence[Waiting]) -> Sequence[int]:
+    users = [WaitingUser(user.user_id, user.queued, user.active, user.served) for user in waiting]
+    return choose(Limits(service.runs_per_user, service.max_runs), active, slots, users)

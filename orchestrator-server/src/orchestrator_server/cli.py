@@ -1,0 +1,32 @@
+"""The command jo-server."""
+
+import os
+
+import click
+
+from orchestrator_common.env import with_flags
+from orchestrator_common.errors import StartupError
+from orchestrator_common.logs import configure_logging
+from orchestrator_common.web import run_service
+from orchestrator_server import __version__
+from orchestrator_server.app import create_app
+from orchestrator_server.settings import OPTIONS, read_settings
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jo-server")
+@with_flags(OPTIONS)
+def main(**flags: str | None) -> None:
+    """Queue jobs, keep quotas, hand jobs to jo-clients and serve their results.
+
+    Services are set in the environment: SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL
+    (several clients: comma-separated), and optionally _TERMINATE_URL, _RUNS_PER_USER, _MAX_RUNS,
+    _MAX_ATTEMPTS. Times take s, m or h; sizes kB, MB or GB.
+    """
+    try:
+        settings = read_settings(os.environ, flags)
+        configure_logging(settings.log_level, settings.log_format)
+        run_service("jo-server", __version__, create_app(settings), settings.host, settings.port)
+    except StartupError as error:
+        click.echo(f"jo-server: {error}", err=True)
+        raise SystemExit(2) from error

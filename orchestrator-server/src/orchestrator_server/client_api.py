@@ -1,0 +1,260 @@
+"""Typed calls to one jo-client. Every failure is one of the ``ClientError`` kinds.
+
+One HTTP session a client, for the life of the process: connections are pooled, and a client that
+hangs can't use up the connections to another one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+
+import aiohttp
+import msgspec
+
+from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.form_body import FormBody, FormFile
+from orchestrator_common.models import MalformedMessage, Payload, decode_payload
+from orchestrator_common.sse import CONTENT_TYPE, Event, read_events
+from orchestrator_common.threads import in_thread
+from orchestrator_server.errors import (
+    AnswerLost,
+    ClientBusy,
+    ClientError,
+    ClientFailed,
+    ClientRefused,
+    ClientTimeout,
+    ClientUnreachable,
+    PayloadLost,
+)
+from orchestrator_server.settings import ClientUrls
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+PACKING_TIMEOUT_S = 300.0
+"""A client packs the output of a running payload before its answer begins."""
+
+MAX_CONNECTIONS = 64
+MAX_JSON_BYTES = 64 << 20
+"""Older clients echo the uploaded files in their payload, as arrays of numbers."""
+
+SILENCE_S = 20.0
+"""An event stream that says nothing for so long is dead: a load event is due every 5 s."""
+
+BLOCK_BYTES = 1 << 20
+KEY_HEADER = "Idempotency-Key"
+
+_BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
+
+
+class _ErrorBody(msgspec.Struct):
+    message: str
+
+
+class EventsNotOffered(ClientError):
+    """The client is of a kind that has no event stream: it must be polled."""
+
+
+class ClientApi:
+    """The calls to one client. ``str`` of it names the client in logs and messages."""
+
+    def __init__(self, urls: ClientUrls) -> None:
+        self.urls = urls
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            read_bufsize=BLOCK_BYTES,
+            # Results are files: they are stored as they come, never decoded on the way.
+            auto_decompress=False,
+        )
+
+    def __str__(self) -> str:
+        return self.urls.upload
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._session.close()
+
+    async def submit(self, files: list[FormFile], key: str) -> Payload:
+        """Hand over a job's files. A repeat with the same ``key`` gets the same payload."""
+        body = FormBody(files)
+        async with self._request(
+            "POST", self.urls.upload, headers={**body.headers, KEY_HEADER: key}, body=body
+        ) as response:
+            return await self._payload(response)
+
+    async def retrieve(self, dest_id: int, key: str, target: Path) -> Payload | None:
+        """Ask for the results of a payload.
+
+        None: they are in ``target`` now, all that the client announced. Otherwise the payload, of
+        which there are none yet. Raises ``PayloadLost`` also if the client's payload of this id was
+        submitted with another key.
+        """
+        async with self._request("GET", f"{self.urls.download}/{dest_id}") as response:
+            echoed = response.headers.get(KEY_HEADER)
+            if echoed is not None and echoed != key:
+                raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
+            if response.content_type != "application/zip":
+                return await self._payload(response)
+            await self._save(response, target)
+            return None
+
+    async def retrieve_partial(self, dest_id: int, target: Path) -> None:
+        """Write what there is of a payload's output to ``target``, whatever its state."""
+        async with self.open_partial(dest_id) as response:
+            await self._save(response, target)
+
+    @asynccontextmanager
+    async def open_partial(self, dest_id: int) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Stream what there is of a payload's output as a ZIP, whatever its state."""
+        async with self._request(
+            "GET", f"{self.urls.partial}/{dest_id}", silence_s=PACKING_TIMEOUT_S
+        ) as response:
+            if response.content_type != "application/zip":
+                raise ClientFailed(f"{self} answered {response.content_type} instead of a ZIP")
+            yield response
+
+    async def kill(self, dest_id: int) -> Payload | None:
+        """End a payload; on return nothing of it runs any more.
+
+        Returns the payload as it then is: one that had already ended stays what it was. None if the
+        client doesn't tell (older ones answer otherwise).
+        """
+        async with self._request("POST", f"{self.urls.terminate}/{dest_id}") as response:
+            try:
+                return await self._payload(response)
+            except ClientFailed:
+                return None
+
+    async def forget(self, dest_id: int) -> None:
+        """Tell the client that the results are here and it may remove its copy."""
+        async with self._request("DELETE", f"{self.urls.download}/{dest_id}"):
+            pass
+
+    async def load(self) -> float:
+        """CPU use of the client's machine, per cent."""
+        async with self._request("GET", self.urls.load) as response:
+            try:
+                return msgspec.json.decode(await response.content.read(100), type=float)
+            except msgspec.MsgspecError as error:
+                raise ClientFailed(f"{self} answered /load with no number: {error}") from error
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open the event stream; it raises ``ClientError`` when it breaks or falls silent.
+
+        Raises ``EventsNotOffered``.
+        """
+        async with self._request("GET", self.urls.events, silence_s=SILENCE_S) as response:
+            if response.content_type != CONTENT_TYPE:
+                raise EventsNotOffered(f"{self} answers /events with {response.content_type}")
+            yield read_events(response.content.iter_any())
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: FormBody | None = None,
+        silence_s: float = ANSWER_TIMEOUT_S,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and yield a good answer; the only place that knows aiohttp's errors."""
+        sent = False
+        try:
+            async with asyncio.timeout(None) as stalled:
+                data = None if body is None else self._watched(body, stalled)
+                async with self._session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    timeout=aiohttp.ClientTimeout(
+                        total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s
+                    ),
+                    allow_redirects=False,
+                ) as response:
+                    stalled.reschedule(None)
+                    sent = True
+                    await self._check(response, url)
+                    yield response
+        except aiohttp.ClientConnectorError as error:
+            raise ClientUnreachable(f"{self} can't be reached: {error.os_error}") from error
+        except TimeoutError as error:
+            raise self._timeout(sent, error) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise AnswerLost(f"{self} broke the connection: {error}") from error
+
+    def _timeout(self, sent: bool, error: Exception) -> ClientError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return ClientUnreachable(f"{self} can't be reached: no connection in time")
+        doing = "sending its answer" if sent else "reading or answering"
+        return ClientTimeout(f"{self} stopped {doing}")
+
+    async def _watched(self, body: FormBody, stalled: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """The body, the time-out moved on at each block: a client that doesn't read is hung."""
+        loop = asyncio.get_running_loop()
+        async for block in body:
+            stalled.reschedule(loop.time() + ANSWER_TIMEOUT_S)
+            yield block
+        stalled.reschedule(loop.time() + ANSWER_TIMEOUT_S)
+
+    async def _check(self, response: aiohttp.ClientResponse, url: str) -> None:
+        if response.status == HTTPStatus.OK:
+            return
+        if url == self.urls.events and response.status in (404, 405):
+            raise EventsNotOffered(f"{self} has no /events")
+        reason = await _reason(response)
+        said = f"{self} answered {response.status}: {reason}"
+        if response.status == HTTPStatus.NOT_FOUND and response.method in ("GET", "POST"):
+            raise PayloadLost(said) if url != self.urls.upload else ClientFailed(said)
+        if response.status in _BUSY:
+            raise ClientBusy(said)
+        if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
+            raise ClientRefused(said)
+        raise ClientFailed(said)
+
+    async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
+        body = bytearray()
+        async for block in response.content.iter_any():
+            body += block
+            if len(body) > MAX_JSON_BYTES:
+                raise ClientFailed(f"{self} answered more than {MAX_JSON_BYTES} bytes of JSON")
+        try:
+            return decode_payload(bytes(body))
+        except MalformedMessage as error:
+            raise ClientFailed(f"{self} answered with {error}") from error
+
+    async def _save(self, response: aiohttp.ClientResponse, target: Path) -> None:
+        with full_disk_as_domain_error():
+            file: BinaryIO = await in_thread(target.open, "wb")
+            try:
+                async for block in _large_blocks(response):
+                    await in_thread(file.write, block)
+            finally:
+                await in_thread(file.close)
+
+
+async def _large_blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body in blocks of about a MiB: fewer thread hops than network reads."""
+    gathered: list[bytes] = []
+    size = 0
+    async for block in response.content.iter_any():
+        gathered.append(block)
+        size += len(block)
+        if size >= BLOCK_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+async def _reason(response: aiohttp.ClientResponse) -> str:
+    """What an error says: the message of our JSON, else the beginning of the text."""
+    body = await response.content.read(4096)
+    try:
+        return msgspec.json.decode(body, type=_ErrorBody).message
+    except msgspec.MsgspecError:
+        return body[:200].decode("utf-8", "replace").strip() or response.reason or ""

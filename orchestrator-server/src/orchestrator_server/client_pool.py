@@ -1,0 +1,138 @@
+"""What the server knows of its clients: how to call them, how they are, and what they have.
+
+A client that fails is left alone for a growing while (``BACK_OFF_S``). After that one job at a time
+is tried on it, until it works again or its event stream shows that it is back.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator_common.models import LoadEvent
+from orchestrator_common.status import ACTIVE_JOB
+from orchestrator_server.client_api import ClientApi
+from orchestrator_server.settings import Service
+from orchestrator_server.store import Job
+
+logger = logging.getLogger(__name__)
+
+BACK_OFF_S = (5.0, 30.0, 120.0, 300.0)
+"""How long a client is left alone after its first, second, … failure in a row."""
+
+
+@dataclass
+class Client:
+    """One client.
+
+    ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the ids of the
+    active jobs that it has or is being sent. ``pushes`` says that its event stream is open.
+    """
+
+    api: ClientApi
+    slots: int | None = None
+    cpu: float | None = None
+    jobs: set[int] = field(default_factory=set)
+    pushes: bool = False
+    failures: int = 0
+    left_alone_until: float = 0.0
+    on_trial: bool = False
+    problem: str = ""
+
+    @property
+    def url(self) -> str:
+        """The upload URL, which identifies the client."""
+        return self.api.urls.upload
+
+
+class ClientPool:
+    """All clients, by upload URL. ``now`` gives seconds that only grow. A listener of the store."""
+
+    def __init__(self, services: Mapping[str, Service], now: Callable[[], float]) -> None:
+        self._services = services
+        self._now = now
+        urls = {c.upload: c for service in services.values() for c in service.clients}
+        self._clients = {upload: Client(ClientApi(u)) for upload, u in urls.items()}
+        self._client_of: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self._clients.values())
+
+    def get(self, url: str | None) -> Client | None:
+        """The client with this upload URL; None if it is no longer configured."""
+        return self._clients.get(url or "")
+
+    async def close(self) -> None:
+        """End all connections."""
+        for client in self:
+            await client.api.close()
+
+    def track(self, job: Job) -> None:
+        """Keep count of who has which active job."""
+        before = self._client_of.pop(job.id, None)
+        if before in self._clients:
+            self._clients[before].jobs.discard(job.id)
+        if job.status in ACTIVE_JOB and job.client_url in self._clients:
+            self._client_of[job.id] = job.client_url
+            self._clients[job.client_url].jobs.add(job.id)
+
+    def plan(self, service: Service) -> list[str]:
+        """The clients that the next jobs of ``service`` would go to, the best first.
+
+        Each job goes to the client with the most free slots, then the lowest load. Empty: none can
+        be tried now. A client on trial after a failure gets one job.
+        """
+        usable = [self._clients[c.upload] for c in service.clients if self._usable(c.upload)]
+        ahead = {client.url: len(client.jobs) for client in usable}
+        planned: list[str] = []
+        while usable and len(planned) < service.max_runs:
+            best = min(usable, key=lambda client: _preference(client, ahead[client.url]))
+            planned.append(best.url)
+            ahead[best.url] += 1
+            if best.failures:
+                usable.remove(best)
+        return planned
+
+    def problem(self, service: Service) -> str:
+        """Why no client of ``service`` can be used now; empty if one can."""
+        problems = [self._clients[urls.upload].problem for urls in service.clients]
+        return problems[0] if all(problems) else ""
+
+    def reported(self, client: Client, load: LoadEvent) -> None:
+        """A client told how it is."""
+        client.slots, client.cpu = load.slots, load.cpu
+
+    def sending(self, client: Client) -> None:
+        """A job is being sent to a client."""
+        client.on_trial = client.failures > 0
+
+    def works(self, client: Client) -> None:
+        """A client did what it was asked: it is used again without restriction."""
+        if client.failures:
+            logger.info("Client %s works again", client.api)
+        client.failures, client.left_alone_until, client.problem = 0, 0.0, ""
+        client.on_trial = False
+
+    def failed(self, client: Client, problem: str) -> float:
+        """A client failed: leave it alone. Returns for how long, in seconds."""
+        pause_s = BACK_OFF_S[min(client.failures, len(BACK_OFF_S) - 1)]
+        client.failures += 1
+        client.left_alone_until = self._now() + pause_s
+        client.problem = problem
+        client.on_trial = False
+        logger.warning("%s; no new jobs for it for %g s", problem, pause_s)
+        return pause_s
+
+    def adopt(self, jobs: Iterable[Job]) -> None:
+        """Count the active jobs of an earlier life of the server."""
+        for job in jobs:
+            self.track(job)
+
+    def _usable(self, url: str) -> bool:
+        client = self._clients[url]
+        return not client.on_trial and self._now() >= client.left_alone_until
+
+
+def _preference(client: Client, jobs: int) -> tuple[int, float]:
+    # A client that reports no slots is taken to have none free beyond what it has: those that do
+    # report free ones come first, and among the silent ones the one with the fewest jobs.
+    return (jobs - (client.slots or 0), client.cpu if client.cpu is not None else 100.0)

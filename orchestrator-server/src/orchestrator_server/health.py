@@ -1,0 +1,38 @@
+"""Whether the server can do its work."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator_common.loop import Loop
+from orchestrator_common.threads import in_thread
+from orchestrator_common.web import Unhealthy
+from orchestrator_server.files import JobFiles
+from orchestrator_server.store import JobStore
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """Checks what the server can't work without."""
+
+    store: JobStore
+    files: JobFiles
+    loops: Sequence[Loop]
+
+    async def __call__(self) -> None:
+        """Raise ``Unhealthy``, naming what doesn't work."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self.store.check()
+        except (sqlite3.Error, TimeoutError) as error:
+            raise Unhealthy(f"The database can't be written: {error or 'no answer'}") from error
+        try:
+            await in_thread(self.files.check)
+        except OSError as error:
+            raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        for loop in self.loops:
+            if not loop.alive:
+                raise Unhealthy(f"The {loop.name} has stopped; restart the server")

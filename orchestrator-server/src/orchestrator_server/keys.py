@@ -1,0 +1,13 @@
+"""Typed keys of what the application holds."""
+
+from aiohttp import web
+
+from orchestrator_server.change_feed import ChangeFeed
+from orchestrator_server.health import HealthCheck
+from orchestrator_server.settings import Settings
+from orchestrator_server.submission import Submission
+
+SETTINGS = web.AppKey("settings", Settings)
+FEED = web.AppKey("feed", ChangeFeed)
+SUBMISSION = web.AppKey("submission", Submission)
+HEALTH = web.AppKey("health", HealthCheck)

@@ -1,0 +1,163 @@
+"""The settings of jo-server, read once at its start."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator_common.env import Option, SettingError, SettingsReader
+from orchestrator_common.errors import StartupError
+from orchestrator_common.logs import FORMATS, LEVELS
+
+OPTIONS = (
+    Option("HOST", "0.0.0.0", "Address to listen on"),  # noqa: S104 (containers need it)
+    Option("PORT", "5000", "Port to listen on; 0 takes a free one"),
+    Option("DB_PATH", "./db.sqlite", "SQLite database file; its folder must exist"),
+    Option("DATA_PATH", "./data", "Folder of the jobs' files"),
+    Option("MAX_AGE", "172800", "How long results are kept after a job's end"),
+    Option("MAX_UPLOAD_SIZE", "400MB", "Size of a job's files together"),
+    Option("LOST_AFTER", "5m", "How long a client may be silent before its jobs are run elsewhere"),
+    Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
+    Option("LOG_FORMAT", "text", "text or json"),
+)
+
+_SERVICE_VARIABLE = re.compile(
+    r"SERVICE_(?P<name>.+)_"
+    r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS)"
+)
+_MAX_COUNT = 1_000_000
+
+
+@dataclass(frozen=True)
+class ClientUrls:
+    """Where one client of a service is reached. None ends with a slash."""
+
+    upload: str
+    download: str
+    terminate: str
+
+    @property
+    def partial(self) -> str:
+        """Results whatever the state: beside the download URL."""
+        return f"{self.download}_partial"
+
+    @property
+    def events(self) -> str:
+        """The event stream: beside the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/events"
+
+    @property
+    def load(self) -> str:
+        """The CPU reading: beside the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/load"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service and its limits, counted in jobs.
+
+    ``max_attempts`` is how often a dispatch may fail before the job does.
+    """
+
+    name: str
+    clients: tuple[ClientUrls, ...]
+    runs_per_user: int = 5
+    max_runs: int = 10
+    max_attempts: int = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it, checked. Times in seconds, sizes in bytes."""
+
+    host: str
+    port: int
+    db_path: Path
+    data_path: Path
+    max_age_s: float
+    max_upload_bytes: int
+    lost_after_s: float
+    log_level: str
+    log_format: str
+    services: Mapping[str, Service]
+    """By lower-case name."""
+
+
+def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
+    """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
+    reader = SettingsReader(environment, flags)
+    settings = Settings(
+        host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
+        port=reader.integer("PORT", 5000, minimum=0, maximum=65535),
+        db_path=reader.path("DB_PATH", "./db.sqlite"),
+        data_path=reader.path("DATA_PATH", "./data"),
+        max_age_s=reader.duration_s("MAX_AGE", 172_800),
+        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        lost_after_s=reader.duration_s("LOST_AFTER", 300),
+        log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
+        log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
+        services=_read_services(reader),
+    )
+    if not settings.services:
+        raise StartupError(
+            "No services configured: set SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL"
+        )
+    return settings
+
+
+def _read_services(reader: SettingsReader) -> dict[str, Service]:
+    names = {
+        match["name"]
+        for variable in reader.environment
+        if (match := _SERVICE_VARIABLE.fullmatch(variable))
+    }
+    return {name.lower(): _read_service(reader, name) for name in sorted(names)}
+
+
+def _read_service(reader: SettingsReader, name: str) -> Service:
+    prefix = f"SERVICE_{name}"
+
+    def count(what: str, default: int) -> int:
+        return reader.integer(f"{prefix}_{what}", default, minimum=1, maximum=_MAX_COUNT)
+
+    return Service(
+        name=name.lower(),
+        clients=_read_clients(reader, prefix),
+        runs_per_user=count("RUNS_PER_USER", 5),
+        max_runs=count("MAX_RUNS", 10),
+        max_attempts=count("MAX_ATTEMPTS", 3),
+    )
+
+
+def _read_clients(reader: SettingsReader, prefix: str) -> tuple[ClientUrls, ...]:
+    uploads = reader.urls(f"{prefix}_UPLOAD_URL")
+    downloads = reader.urls(f"{prefix}_DOWNLOAD_URL")
+    terminates = reader.urls(f"{prefix}_TERMINATE_URL")
+    for what, urls, expected in (
+        ("UPLOAD_URL", uploads, max(1, len(downloads))),
+        ("DOWNLOAD_URL", downloads, len(uploads)),
+        ("TERMINATE_URL", terminates, len(uploads) if terminates else 0),
+    ):
+        if len(urls) != expected:
+            name = f"{prefix}_{what}"
+            raise SettingError(
+                name, reader.text(name), f"as many URLs as the service has clients ({expected})"
+            )
+    terminates = terminates or tuple(_origin(url) for url in uploads)
+    return tuple(
+        ClientUrls(
+            _with_path(up, "/submit"), _with_path(down, "/retrieve"), _with_path(end, "/kill")
+        )
+        for up, down, end in zip(uploads, downloads, terminates, strict=True)
+    )
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _with_path(url: str, default: str) -> str:
+    """``url``, with the documented path of a client if it names none."""
+    return url if urlsplit(url).path.strip("/") else url + default

@@ -1,0 +1,116 @@
+"""Counting and claiming in one transaction."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import aiosqlite
+
+from orchestrator_server.store.schema import COLUMNS, IS_ACTIVE, Job, job_of
+
+ACTIVE_COUNT = f"SELECT count(*) FROM jobs WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
+
+# A skip scan: one index look-up for each user with queued jobs, however many jobs each has.
+WAITING_USERS = f"""
+WITH RECURSIVE users (user_id) AS (
+    SELECT min(user_id) FROM jobs WHERE service = :service AND status = 'Queued'
+    UNION ALL
+    SELECT (
+        SELECT min(user_id) FROM jobs
+        WHERE service = :service AND status = 'Queued' AND user_id > users.user_id
+    ) FROM users WHERE users.user_id IS NOT NULL
+)
+SELECT
+    users.user_id,
+    (SELECT count(*) FROM (
+        SELECT 1 FROM jobs WHERE service = :service AND user_id = users.user_id
+        AND status = 'Queued' AND not_before <= :now LIMIT :free)),
+    (SELECT count(*) FROM jobs
+        WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
+    coalesce(
+        (SELECT turn FROM served WHERE service = :service AND user_id = users.user_id), 0),
+    (SELECT min(id) FROM jobs
+        WHERE service = :service AND user_id = users.user_id AND status = 'Queued')
+FROM users WHERE users.user_id IS NOT NULL
+"""  # noqa: S608
+
+CLAIM_ONE = f"""
+UPDATE jobs SET status = 'Processing', attempt = attempt + 1, client_url = :client_url,
+    dest_id = NULL, message = 'Being sent to a client', changed_at = :now
+WHERE id = (
+    SELECT id FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND not_before <= :now ORDER BY id LIMIT 1)
+RETURNING {COLUMNS}
+"""  # noqa: S608
+
+MARK_SERVED = """
+INSERT INTO served (service, user_id, turn)
+VALUES (:service, :user_id,
+    coalesce((SELECT max(turn) FROM served WHERE service = :service), 0) + 1)
+ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
+"""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
+    slots; ``head`` is the id of their oldest."""
+
+    user_id: int
+    queued: int
+    active: int
+    served: int
+    head: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim saw (before) and took. ``waiting`` is empty when no slot was free."""
+
+    jobs: Sequence[Job]
+    active: int
+    waiting: Sequence[Waiting]
+
+
+Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
+"""From the number of active jobs and the waiting users: the user of each job to claim, in order."""
+
+
+async def claim(
+    connection: aiosqlite.Connection,
+    service: str,
+    *,
+    max_active: int,
+    clients: Sequence[str],
+    decide: Decide,
+    now: float,
+) -> Claim:
+    """Claim queued jobs for ``clients``, one each; the whole of it is one transaction.
+
+    The first query already settles the usual case of a full service, so that a pass over it costs
+    next to nothing.
+    """
+    await connection.execute("BEGIN IMMEDIATE")
+    try:
+        ((active,),) = await connection.execute_fetchall(ACTIVE_COUNT, {"service": service})
+        free = min(max_active - active, len(clients))
+        if free <= 0:
+            await connection.execute("COMMIT")
+            return Claim((), active, ())
+        rows = await connection.execute_fetchall(
+            WAITING_USERS, {"service": service, "now": now, "free": free}
+        )
+        waiting = [Waiting(*row) for row in rows]
+        jobs = []
+        for user_id, client_url in zip(decide(active, waiting), clients, strict=False):
+            values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}
+            jobs += [job_of(row) for row in await connection.execute_fetchall(CLAIM_ONE, values)]
+            await connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
+        await connection.execute("COMMIT")
+    except BaseException:
+        # SQLite rolls back by itself on some errors (full disk, I/O): then nothing is left to undo.
+        with contextlib.suppress(sqlite3.OperationalError):
+            await connection.execute("ROLLBACK")
+        raise
+    return Claim(jobs, active, waiting)

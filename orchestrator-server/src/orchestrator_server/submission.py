@@ -1,0 +1,198 @@
+"""What a web app asks for: submit a job, wait for it, read its results, terminate it. No HTTP here.
+
+The 201 of a submission promises that the job survives: files first, flushed and renamed into place,
+then the row, in a transaction that is flushed too. A crash in between leaves a folder without a
+row, which the cleaner removes; never a row without its files.
+"""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
+from orchestrator_common.status import (
+    FINAL_JOB,
+    FINAL_PAYLOAD,
+    JobStatus,
+    PayloadStatus,
+    TransitionRefused,
+)
+from orchestrator_common.threads import in_thread, to_end
+from orchestrator_server.change_feed import ChangeFeed
+from orchestrator_server.client_pool import Client, ClientPool
+from orchestrator_server.errors import (
+    ClientUnreachable,
+    InvalidSubmission,
+    JobAlreadyEnded,
+    OutputNotFound,
+    PayloadLost,
+    TerminationPending,
+)
+from orchestrator_server.files import JobFiles
+from orchestrator_server.settings import Service
+from orchestrator_server.store import MAX_PLACE, Job, JobStore
+
+TERMINATE_TIMEOUT_S = 30.0
+
+_INTEGER = re.compile(r"-?\d{1,10}", re.ASCII)
+_MAX_USER_ID = 2**31
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The operations, on what they need.
+
+    ``follow_up`` is called for each job whose client has something to fetch: a result, or the
+    output of what was killed.
+    """
+
+    store: JobStore
+    files: JobFiles
+    feed: ChangeFeed
+    pool: ClientPool
+    services: Mapping[str, Service]
+    limits: FormLimits
+    follow_up: Callable[[Job], None]
+
+    async def submit(self, body: BodyStream, content_type: str) -> Job:
+        """Take a job in. On return it is durable; on any error nothing of it is left.
+
+        Raises ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
+        """
+        name = str(uuid.uuid4())
+        accepted: list[Job] = []
+        try:
+            folder = await in_thread(self.files.begin, name)
+            form = await receive_form(body, content_type, folder, self.limits, durable=True)
+            user_id, service = self._owner(form)
+            await to_end(self._accept(name, user_id, service, accepted))
+        finally:
+            # Also when the web app has gone meanwhile: a job whose row is written stays.
+            if not accepted:
+                await in_thread(self.files.discard, name)
+        return accepted[0]
+
+    async def _accept(self, name: str, user_id: int, service: str, accepted: list[Job]) -> None:
+        await in_thread(self.files.accept, name)
+        accepted.append(await self.store.create(name, user_id, service))
+
+    def _owner(self, form: ReceivedForm) -> tuple[int, str]:
+        """The user and the service that a form names. Raises ``InvalidSubmission``."""
+        user_id = form.fields.get("user_id", "").strip()
+        service = form.fields.get("service", "").strip().lower()
+        if not user_id:
+            raise InvalidSubmission("Missing user_id field")
+        if not _INTEGER.fullmatch(user_id) or not -_MAX_USER_ID <= int(user_id) < _MAX_USER_ID:
+            raise InvalidSubmission("Invalid user_id, should be a number")
+        if not service:
+            raise InvalidSubmission("Missing service field")
+        if service not in self.services:
+            raise InvalidSubmission("Invalid service")
+        if "run.sh" not in form.files:
+            raise InvalidSubmission("Missing run.sh")
+        return int(user_id), service
+
+    async def settled(self, job_id: int, wait_s: float) -> Job:
+        """Return the job, if it has ended or when it does, but after ``wait_s`` as it then is.
+
+        Raises ``JobNotFound``.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        with self.feed.following(job_id) as changes:
+            job = await self.store.get(job_id)
+            while job.status not in FINAL_JOB and job.status is not JobStatus.CLEANED:
+                if not await changes.wait(until - loop.time()):
+                    return job
+                job = await self.store.get(job_id)
+            return job
+
+    async def explain(self, job: Job) -> str:
+        """Why a job is in its state, for its user."""
+        if job.status is not JobStatus.QUEUED:
+            return job.message
+        ahead = await self.store.ahead(job)
+        count = f"{MAX_PLACE} or more" if ahead == MAX_PLACE else str(ahead)
+        why = [
+            f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
+        ]
+        service = self.services.get(job.service)
+        problem = self.pool.problem(service) if service else "This service is not configured now"
+        why += [text for text in (problem, job.message) if text]
+        return "; ".join(dict.fromkeys(why))
+
+    def result(self, job: Job) -> Path:
+        """The kept output of a job. Raises ``OutputNotFound``."""
+        if not job.has_output or job.status is JobStatus.CLEANED:
+            raise OutputNotFound(f"Job {job.id} is {job.status} and has no output to download")
+        return self.files.result(job)
+
+    def payload_of(self, job: Job) -> tuple[Client, int]:
+        """The client that has a job, and the payload's id. Raises ``OutputNotFound``."""
+        client = self.pool.get(job.client_url)
+        if client is None or job.dest_id is None:
+            raise OutputNotFound(f"Job {job.id} is {job.status} and has no output yet")
+        return client, job.dest_id
+
+    async def terminate(self, job_id: int) -> Job:
+        """End a job; on return nothing of it runs any more.
+
+        The wish is noted in the database first, so that it outlives a crash and reaches a job that
+        is just changing hands. Raises ``JobNotFound``, ``JobAlreadyEnded``; ``ClientError`` or
+        ``TerminationPending`` when its client doesn't answer (the job is then ended as soon as the
+        client does).
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TERMINATE_TIMEOUT_S
+        with self.feed.following(job_id) as changes:
+            job = await self.store.request_kill(job_id)
+            if not job.kill_requested or job.status in FINAL_JOB:
+                raise JobAlreadyEnded(job.id, job.status)
+            while True:
+                ended = await self._try_to_end(job)
+                if ended is not None:
+                    return ended
+                if not await changes.wait(until - loop.time()):
+                    raise TerminationPending(
+                        f"Job {job.id} is being sent to a client that does not answer;"
+                        " it is ended as soon as that does"
+                    )
+                job = await self.store.get(job_id)
+
+    async def _try_to_end(self, job: Job) -> Job | None:
+        """End a job that stands still; None if it is changing hands: look again when it changed."""
+        if job.status is JobStatus.KILLED:
+            return job
+        if job.status in FINAL_JOB or job.status is JobStatus.CLEANED:
+            raise JobAlreadyEnded(job.id, job.status)
+        if job.status is JobStatus.PROCESSING:
+            return None
+        if job.status is not JobStatus.QUEUED and await self._had_ended(job):
+            self.follow_up(job)
+            return None
+        try:
+            killed = await self.store.transition(job, JobStatus.KILLED, "Terminated on request")
+        except TransitionRefused:
+            return None
+        if killed.dest_id is not None:
+            self.follow_up(killed)
+        return killed
+
+    async def _had_ended(self, job: Job) -> bool:
+        """End the payload of a job; whether it had already ended by itself."""
+        client = self.pool.get(job.client_url)
+        if client is None or job.dest_id is None:
+            raise ClientUnreachable(f"{job.client_url} is no longer one of the configured clients")
+        try:
+            payload = await client.api.kill(job.dest_id)
+        except PayloadLost:
+            # The client restarted since: it has ended what an earlier life of it left running.
+            return False
+        return (
+            payload is not None
+            and payload.status in FINAL_PAYLOAD
+            and payload.status is not PayloadStatus.KILLED
+        )

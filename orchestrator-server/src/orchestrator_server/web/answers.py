@@ -1,0 +1,40 @@
+"""JSON answers about jobs, errors included, and the schemas that document them."""
+
+from typing import Any
+
+from orchestrator_common.models import JobAnswer, encode
+from orchestrator_common.status import JobStatus
+
+JOB_ANSWER = {"$ref": "#/components/schemas/JobAnswer"}
+
+SCHEMAS: dict[str, Any] = {
+    "JobAnswer": {
+        "type": "object",
+        "required": ["id", "status", "message"],
+        "properties": {
+            "id": {"type": "integer", "description": "The job, or 0 if there is none"},
+            "status": {"type": "string", "enum": [status.value for status in JobStatus]},
+            "message": {"type": "string", "description": "Why, for the user"},
+        },
+        "example": {"id": 1, "status": "Queued", "message": "Job successfully uploaded"},
+    },
+    "Health": {
+        "type": "object",
+        "required": ["status", "version"],
+        "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
+        "example": {"status": "healthy", "version": "0.1.0"},
+    },
+    "Pong": {
+        "type": "object",
+        "required": ["message"],
+        "properties": {"message": {"type": "string"}},
+        "example": {"message": "pong"},
+    },
+}
+
+
+def error_body(error: Exception | None, message: str) -> bytes:
+    """The body of an error: the job that it is about, if it names one, and its state if known."""
+    job_id = getattr(error, "job_id", 0)
+    status = getattr(error, "status", JobStatus.UNKNOWN)
+    return encode(JobAnswer(job_id, status, message))

@@ -1,0 +1,46 @@
+"""GET / and GET /health."""
+
+from aiohttp import web
+
+from orchestrator_common.web import Health, Pong, json_response
+from orchestrator_server import __version__, keys
+
+
+async def ping(request: web.Request) -> web.Response:
+    """Answer.
+
+    ---
+    summary: Show that the server answers
+    tags: [service]
+    responses:
+      "200":
+        description: It does
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Pong"}
+    """
+    return json_response(Pong())
+
+
+async def health(request: web.Request) -> web.Response:
+    """Tell whether the server can work.
+
+    ---
+    summary: Whether the server can do its work
+    description: The database and the data folder are tried.
+    tags: [service]
+    responses:
+      "200":
+        description: It can
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Health"}
+      "500":
+        description: It can't; the message says why
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+            example: {id: 0, status: Unknown, message: "The data folder can't be written"}
+    """
+    await request.app[keys.HEALTH]()
+    return json_response(Health(version=__version__))

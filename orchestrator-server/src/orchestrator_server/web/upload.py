@@ -1,0 +1,71 @@
+"""POST /upload."""
+
+from aiohttp import hdrs, web
+
+from orchestrator_common.errors import TooLarge
+from orchestrator_common.models import JobAnswer
+from orchestrator_common.web import json_response
+from orchestrator_server import keys
+
+# What multipart may add to the files: part headers, mostly.
+OVERHEAD_BYTES = 16 << 20
+
+
+async def upload(request: web.Request) -> web.Response:
+    """Submit a job.
+
+    ---
+    summary: Submit a job
+    description: >-
+      Every part with a file name is a file of the job; a name may be a relative path
+      (data/input.pdb). One of them is run.sh, which is executed. The answer comes when the job is
+      safely stored.
+    tags: [jobs]
+    requestBody:
+      required: true
+      content:
+        multipart/form-data:
+          schema:
+            type: object
+            required: [file, user_id, service]
+            properties:
+              file:
+                type: array
+                items: {type: string, format: binary}
+                description: run.sh and the other files
+              user_id: {type: integer, description: Whose quota counts, example: 1}
+              service: {type: string, description: A configured service, example: example}
+    responses:
+      "201":
+        description: The job is queued
+        headers:
+          Location: {schema: {type: string}, description: /jobs/<id>}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+            example: {id: 1, status: Queued, message: Job successfully uploaded}
+      "400":
+        description: The message says what is missing or wrong; nothing was kept
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+            example: {id: 0, status: Unknown, message: Missing run.sh}
+      "408":
+        description: The upload stopped in the middle
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+      "507":
+        description: The disk is full; nothing was kept
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+    """
+    limit = request.app[keys.SETTINGS].max_upload_bytes
+    if (request.content_length or 0) > limit + OVERHEAD_BYTES:
+        raise TooLarge(f"File too large: at most {limit} bytes in all")
+    job = await request.app[keys.SUBMISSION].submit(
+        request.content, request.headers.get(hdrs.CONTENT_TYPE, "")
+    )
+    answer = JobAnswer(job.id, job.status, "Job successfully uploaded")
+    return json_response(answer, status=201, headers={hdrs.LOCATION: f"/jobs/{job.id}"})

@@ -1,1 +1,1 @@
-
+"""How a payload is run: one contract, one module for each way."""

@@ -1,0 +1,47 @@
+"""What can go wrong on the client, and the HTTP status that each has."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from orchestrator_common.errors import BadRequest, DomainError
+from orchestrator_common.web import Unhealthy
+
+
+class PayloadNotFound(DomainError):
+    """No payload has this id here: it never had, or a restart has forgotten it."""
+
+    def __init__(self, payload_id: int) -> None:
+        super().__init__(f"Payload {payload_id} not found")
+
+
+class PayloadNotEnded(DomainError):
+    """Only the results of a payload that has ended can be removed."""
+
+
+class ResultsGone(DomainError):
+    """The files of a payload were removed."""
+
+
+class MissingScript(BadRequest):
+    """A payload without a run.sh."""
+
+
+class StillRunning(DomainError):
+    """Processes of a payload could not be ended in time."""
+
+
+class IdsExhausted(DomainError):
+    """All 32-bit ids were used."""
+
+
+class ArchiveFailed(DomainError):
+    """The results could not be packed."""
+
+
+STATUSES: Mapping[type[DomainError], HTTPStatus] = {
+    PayloadNotFound: HTTPStatus.NOT_FOUND,
+    ResultsGone: HTTPStatus.NOT_FOUND,
+    PayloadNotEnded: HTTPStatus.CONFLICT,
+    StillRunning: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,
+}

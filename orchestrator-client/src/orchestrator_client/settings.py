@@ -1,0 +1,69 @@
+"""The settings of jo-client, read once at its start."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator_common.env import Option, SettingsReader
+from orchestrator_common.logs import FORMATS, LEVELS
+
+OPTIONS = (
+    Option("HOST", "0.0.0.0", "Address to listen on"),  # noqa: S104 (containers need it)
+    Option("PORT", "9000", "Port to listen on; 0 takes a free one"),
+    Option("DATA_PATH", "./data", "Folder of the payloads' files"),
+    Option("MAX_AGE", "172800", "How long results that nobody fetched are kept"),
+    Option("MAX_UPLOAD_SIZE", "400MB", "Size of a payload's files together"),
+    Option("SLOTS", "number of CPUs", "How many payloads run at once"),
+    Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
+    Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
+    Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
+    Option("LOG_FORMAT", "text", "text or json"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it, checked. Times in seconds, sizes in bytes.
+
+    ``script_environment`` is what run.sh sees of the client's own environment.
+    """
+
+    host: str
+    port: int
+    data_path: Path
+    max_age_s: float
+    max_upload_bytes: int
+    slots: int
+    kill_grace_s: float
+    script_environment: Mapping[str, str]
+    log_level: str
+    log_format: str
+
+
+def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
+    """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
+    reader = SettingsReader(environment, flags)
+    return Settings(
+        host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
+        port=reader.integer("PORT", 9000, minimum=0, maximum=65535),
+        data_path=reader.path("DATA_PATH", "./data"),
+        max_age_s=reader.duration_s("MAX_AGE", 172_800),
+        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        slots=reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000),
+        kill_grace_s=reader.duration_s("KILL_GRACE", 5),
+        script_environment=_script_environment(reader),
+        log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
+        log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
+    )
+
+
+def _script_environment(reader: SettingsReader) -> dict[str, str]:
+    """What scripts see: where programs are, the language, and what the administrator lists."""
+    listed = [name.strip() for name in (reader.text("PASS_ENV") or "").split(",")]
+    passed = {
+        name: reader.environment[name]
+        for name in ("PATH", "LANG", *listed)
+        if name in reader.environment
+    }
+    return {"PATH": os.defpath, "LANG": "C.UTF-8"} | passed

@@ -80,7 +80,7 @@ def _write(target: Path, workspace: Workspace, outcome: Outcome | None) -> None:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
                 packing = _Packing(archive)
                 for path, relative in _entries(workspace.work, packing):
-                    _add(packing, path, relative)
+                    _add(packing, path, relative, inside=workspace.work)
                 _add_record(packing, workspace, outcome)
             file.flush()
             os.fsync(file.fileno())
@@ -94,7 +94,7 @@ def _write(target: Path, workspace: Workspace, outcome: Outcome | None) -> None:
 def _add_record(packing: _Packing, workspace: Workspace, outcome: Outcome | None) -> None:
     for path in (workspace.stdout, workspace.stderr):
         if path.exists():
-            _add(packing, path, f"{RESERVED}/{path.name}")
+            _add(packing, path, f"{RESERVED}/{path.name}", inside=workspace.meta)
     record = ResultRecord(
         exit_code=outcome.exit_code if outcome else None,
         signal=outcome.signal if outcome else None,
@@ -106,8 +106,8 @@ def _add_record(packing: _Packing, workspace: Workspace, outcome: Outcome | None
     packing.archive.writestr(f"{RESERVED}/result.json", content)
 
 
-def _entries(top: Path, packing: _Packing) -> Iterator[tuple[str, str]]:
-    """Path and relative name of everything below ``top`` but folders; empty folders by name/."""
+def _entries(top: Path, packing: _Packing) -> Iterator[tuple[Path, str]]:
+    """Path and relative name of everything below ``top`` but folders."""
 
     def unreadable(error: OSError) -> None:
         name = os.path.relpath(error.filename or top, top)
@@ -125,20 +125,24 @@ def _entries(top: Path, packing: _Packing) -> Iterator[tuple[str, str]]:
             if prefix == "" and name == RESERVED:
                 packing.skipped.append(Skipped(RESERVED, "the name is reserved"))
             else:
-                yield f"{folder}/{name}", f"{prefix}{name}"
+                yield Path(folder, name), f"{prefix}{name}"
         for name in folders:
             if Path(folder, name).is_symlink():
-                yield f"{folder}/{name}", f"{prefix}{name}"
+                yield Path(folder, name), f"{prefix}{name}"
 
 
-def _add(packing: _Packing, path: str | Path, relative: str) -> None:
-    """Add one file, or note why it is skipped."""
+def _add(packing: _Packing, path: Path, relative: str, *, inside: Path) -> None:
+    """Add one file, or what a link to a file ``inside`` leads to; or note why it is skipped."""
     try:
         relative.encode()
     except UnicodeEncodeError:
         packing.skipped.append(Skipped(_shown(relative), "its name is not UTF-8"))
         return
     try:
+        if path.is_symlink():
+            path = path.resolve()
+            if not path.is_relative_to(inside.resolve()):
+                raise _NotRegular("it is a link that leads outside")
         descriptor = _open_regular(path)
     except _NotRegular as reason:
         packing.skipped.append(Skipped(relative, str(reason)))
@@ -154,7 +158,7 @@ class _NotRegular(Exception):
     """Something that is no regular file, or a link to anything."""
 
 
-def _open_regular(path: str | Path) -> int:
+def _open_regular(path: Path) -> int:
     """Open a regular file.
 
     The kind is asked of the opened file, so that nothing can be swapped in between; O_NONBLOCK

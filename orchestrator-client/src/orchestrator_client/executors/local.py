@@ -1,10 +1,8 @@
 """Runs payloads as processes of this machine."""
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -42,7 +40,9 @@ class LocalExecutor:
         processes.become_subreaper()
         if sys.version_info < (3, 12):
             # The default there needs a thread for each process; newer Pythons choose this one.
-            asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(asyncio.get_running_loop())
+            asyncio.get_event_loop_policy().set_child_watcher(watcher)
 
     async def start(self, workspace: Workspace) -> "LocalExecution":
         """Start a payload. Raises ``OSError`` (EAGAIN: the limit of processes is reached)."""
@@ -146,11 +146,6 @@ class LocalExecution:
 
     async def terminate(self) -> None:
         """TERM, then KILL after the grace, the whole tree."""
-        if self._process.returncode is None:
-            # Not waited for yet, so the pid is still this script's. Its group first: that is how
-            # it would be ended at a terminal.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGTERM)
         await self._executor.end_leftovers(self._workspace, self._kill_grace_s)
 
 

@@ -90,7 +90,8 @@ def end_all(
                     process.send_signal(signal.SIGTERM)
                     # A stopped process would sleep through its grace.
                     process.send_signal(signal.SIGCONT)
-        psutil.wait_procs(found, timeout=_POLL_S)
+        # Not psutil.wait_procs: it would take the exit status that asyncio waits for.
+        time.sleep(_POLL_S)
     return True
 
 

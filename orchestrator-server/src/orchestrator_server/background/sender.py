@@ -187,6 +187,6 @@ class Sender:
             )
 
 
-def _decide(service: Service, active: int, slots: int, waiting: Sequence[Waiting]) -> Sequence[int]:
+def _decide(service: Service, slots: int, active: int, waiting: Sequence[Waiting]) -> Sequence[int]:
     users = [WaitingUser(user.user_id, user.queued, user.active, user.served) for user in waiting]
     return choose(Limits(service.runs_per_user, service.max_runs), active, slots, users)

@@ -1,0 +1,109 @@
+"""The composition root: what the client consists of, and in which order it starts and stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from orchestrator_client import __version__, keys
+from orchestrator_client.cleaner import Cleaner
+from orchestrator_client.errors import STATUSES
+from orchestrator_client.event_hub import EventHub
+from orchestrator_client.executors.local import LocalExecutor
+from orchestrator_client.health import HealthCheck
+from orchestrator_client.intake import Intake
+from orchestrator_client.load import LoadMeter
+from orchestrator_client.payload_ids import PayloadIds
+from orchestrator_client.payloads import PayloadStore, open_payloads
+from orchestrator_client.runner import Runner
+from orchestrator_client.settings import Settings
+from orchestrator_client.web.answers import SCHEMAS, error_body
+from orchestrator_client.web.routes import ROUTES
+from orchestrator_client.workspace import Workspaces
+from orchestrator_common.loop import Loop
+from orchestrator_common.multipart import FormLimits
+from orchestrator_common.openapi import api_info, document_routes
+from orchestrator_common.threads import in_thread
+from orchestrator_common.web import error_middleware
+
+LOAD_INTERVAL_S = 5.0
+CLEANER_INTERVAL_S = 60.0
+
+LOOPS = web.AppKey("loops", list[Loop])
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Build the client's application. What it needs is opened when it is run."""
+    app = web.Application(middlewares=[error_middleware(STATUSES, error_body)])
+    app[keys.SETTINGS] = settings
+    document_routes(
+        app,
+        ROUTES,
+        info=api_info("jo-client", __version__, "Runs payloads. For jo-server only."),
+        schemas=SCHEMAS,
+    )
+    app.cleanup_ctx.append(_resources)
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_stop)
+    return app
+
+
+async def _resources(app: web.Application) -> AsyncIterator[None]:
+    """Take the data folder, end and remove what an earlier life left, open the database."""
+    settings = app[keys.SETTINGS]
+    workspaces = Workspaces(settings.data_path)
+    await in_thread(workspaces.prepare)
+    with workspaces.locked():
+        executor = LocalExecutor(
+            settings.data_path, settings.script_environment, kill_grace_s=settings.kill_grace_s
+        )
+        await executor.clear()
+        await in_thread(workspaces.clear)
+        async with open_payloads() as store:
+            _compose(app, workspaces, executor, store)
+            yield
+
+
+def _compose(
+    app: web.Application, workspaces: Workspaces, executor: LocalExecutor, store: PayloadStore
+) -> None:
+    """Wire the parts together. Who has to know of a changed payload is a listener of the store."""
+    settings = app[keys.SETTINGS]
+    hub = EventHub()
+    runner = Runner(store, workspaces, executor, slots=settings.slots)
+    meter = LoadMeter(store, settings.slots, hub.publish_load)
+    cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
+    loops = [
+        runner.loop,
+        Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
+        Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+    ]
+
+    store.subscribe(hub.publish_payload)
+    store.subscribe(runner.note)
+    app[keys.STORE] = store
+    app[keys.WORKSPACES] = workspaces
+    app[keys.INTAKE] = Intake(
+        store,
+        workspaces,
+        PayloadIds(settings.data_path / "next-id"),
+        FormLimits(settings.max_upload_bytes),
+    )
+    app[keys.RUNNER] = runner
+    app[keys.CLEANER] = cleaner
+    app[keys.EVENTS] = hub
+    app[keys.LOAD] = meter
+    app[keys.HEALTH] = HealthCheck(workspaces, loops)
+    app[LOOPS] = loops
+
+
+async def _start(app: web.Application) -> None:
+    for loop in app[LOOPS]:
+        loop.start()
+
+
+async def _stop(app: web.Application) -> None:
+    # The streams first: what ends from here on is not an end that a server should hear of.
+    app[keys.EVENTS].close()
+    await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
+    await app[keys.RUNNER].stop()

@@ -1,0 +1,31 @@
+"""The command jo-client."""
+
+import os
+
+import click
+
+from orchestrator_client import __version__
+from orchestrator_client.app import create_app
+from orchestrator_client.settings import OPTIONS, read_settings
+from orchestrator_common.env import with_flags
+from orchestrator_common.errors import StartupError
+from orchestrator_common.logs import configure_logging
+from orchestrator_common.web import run_service
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jo-client")
+@with_flags(OPTIONS)
+def main(**flags: str | None) -> None:
+    """Run the payloads that jo-server hands over, and give their results back.
+
+    Only jo-server may be able to reach it: it executes what it is sent. Times take s, m or h; sizes
+    kB, MB or GB.
+    """
+    try:
+        settings = read_settings(os.environ, flags)
+        configure_logging(settings.log_level, settings.log_format)
+        run_service("jo-client", __version__, create_app(settings), settings.host, settings.port)
+    except StartupError as error:
+        click.echo(f"jo-client: {error}", err=True)
+        raise SystemExit(2) from error

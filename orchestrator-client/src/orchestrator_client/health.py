@@ -1,0 +1,27 @@
+"""Whether the client can do its work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator_client.workspace import Workspaces
+from orchestrator_common.loop import Loop
+from orchestrator_common.threads import in_thread
+from orchestrator_common.web import Unhealthy
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """Checks what the client can't work without."""
+
+    workspaces: Workspaces
+    loops: Sequence[Loop]
+
+    async def __call__(self) -> None:
+        """Raise ``Unhealthy``, naming what doesn't work."""
+        try:
+            await in_thread(self.workspaces.check)
+        except OSError as error:
+            raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        for loop in self.loops:
+            if not loop.alive:
+                raise Unhealthy(f"The {loop.name} has stopped; restart the client")

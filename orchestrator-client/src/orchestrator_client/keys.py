@@ -1,0 +1,23 @@
+"""Typed keys of what the application holds."""
+
+from aiohttp import web
+
+from orchestrator_client.cleaner import Cleaner
+from orchestrator_client.event_hub import EventHub
+from orchestrator_client.health import HealthCheck
+from orchestrator_client.intake import Intake
+from orchestrator_client.load import LoadMeter
+from orchestrator_client.payloads import PayloadStore
+from orchestrator_client.runner import Runner
+from orchestrator_client.settings import Settings
+from orchestrator_client.workspace import Workspaces
+
+SETTINGS = web.AppKey("settings", Settings)
+STORE = web.AppKey("store", PayloadStore)
+WORKSPACES = web.AppKey("workspaces", Workspaces)
+INTAKE = web.AppKey("intake", Intake)
+RUNNER = web.AppKey("runner", Runner)
+CLEANER = web.AppKey("cleaner", Cleaner)
+EVENTS = web.AppKey("events", EventHub)
+LOAD = web.AppKey("load", LoadMeter)
+HEALTH = web.AppKey("health", HealthCheck)

@@ -1,0 +1,207 @@
+"""The payloads' database: SQLite in memory, because the server keeps the history.
+
+Every change of state is one compare-and-set statement.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import aiosqlite
+
+from orchestrator_client.errors import PayloadNotFound
+from orchestrator_common.status import (
+    FINAL_PAYLOAD,
+    PayloadStatus,
+    TransitionRefused,
+    origins,
+)
+
+
+@dataclass(frozen=True)
+class PayloadRow:
+    """A payload as it was when it was read. ``key`` is the server's idempotency key, if it gave
+    one; ``ended_at`` is in seconds since the epoch."""
+
+    id: int
+    uuid: str
+    key: str | None
+    status: PayloadStatus
+    pid: int
+    killed: bool
+    exit_code: int | None
+    message: str
+    ended_at: float | None
+
+
+_FIELDS = tuple(field.name for field in fields(PayloadRow))
+COLUMNS = ", ".join(_FIELDS)
+
+SCHEMA = """
+CREATE TABLE payloads (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL,
+    key TEXT UNIQUE,
+    status TEXT NOT NULL,
+    pid INTEGER NOT NULL DEFAULT 0,
+    killed INTEGER NOT NULL DEFAULT 0,
+    exit_code INTEGER,
+    message TEXT NOT NULL DEFAULT '',
+    ended_at REAL
+) STRICT;
+CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
+CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
+"""
+
+FIRST_PREPARED = """
+UPDATE payloads SET status = 'Running'
+WHERE id = (SELECT min(id) FROM payloads WHERE status = 'Prepared') AND status = 'Prepared'
+"""
+ENDED_BEFORE = f"""
+SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
+"""  # noqa: S608
+
+
+def _listed(statuses: frozenset[PayloadStatus]) -> str:
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+class PayloadStore:
+    """The payloads. Listeners are told of every payload whose state changed."""
+
+    def __init__(self, connection: aiosqlite.Connection, now: Callable[[], float]) -> None:
+        self._connection = connection
+        self._now = now
+        self._listeners: list[Callable[[PayloadRow], None]] = []
+
+    def subscribe(self, listener: Callable[[PayloadRow], None]) -> None:
+        """Call ``listener`` with every payload that is new or changed; it must not block."""
+        self._listeners.append(listener)
+
+    async def add(self, payload_id: int, uuid: str, key: str | None) -> PayloadRow | None:
+        """Add a Prepared payload; None if there is one with this key already."""
+        rows = await self._execute(
+            f"""INSERT INTO payloads (id, uuid, key, status) VALUES (?, ?, ?, 'Prepared')
+                ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id, uuid, key),
+        )
+        return self._tell(rows[0]) if rows else None
+
+    async def get(self, payload_id: int) -> PayloadRow:
+        """Return the payload. Raises ``PayloadNotFound``."""
+        rows = await self._execute(
+            f"SELECT {COLUMNS} FROM payloads WHERE id = ?",  # noqa: S608
+            (payload_id,),
+        )
+        if not rows:
+            raise PayloadNotFound(payload_id)
+        return rows[0]
+
+    async def by_key(self, key: str) -> PayloadRow | None:
+        """The payload that was submitted with this key, if there is one."""
+        rows = await self._execute(
+            f"SELECT {COLUMNS} FROM payloads WHERE key = ?",  # noqa: S608
+            (key,),
+        )
+        return rows[0] if rows else None
+
+    async def start_next(self) -> PayloadRow | None:
+        """Make the oldest Prepared payload Running and return it; None if there is none.
+
+        Whoever gets it is the only one to run it.
+        """
+        rows = await self._execute(f"{FIRST_PREPARED} RETURNING {COLUMNS}", ())
+        return self._tell(rows[0]) if rows else None
+
+    async def note_pid(self, payload_id: int, pid: int) -> None:
+        """Note the process of a running payload."""
+        await self._execute("UPDATE payloads SET pid = ? WHERE id = ?", (pid, payload_id))
+
+    async def request_kill(self, payload_id: int) -> PayloadRow:
+        """Mark a payload to be ended: at once Killed if it hasn't started, so that it never does.
+
+        One that has ended stays what it is. Returns it as it then is; raises ``PayloadNotFound``.
+        """
+        rows = await self._execute(
+            f"""UPDATE payloads SET killed = 1,
+                    message = CASE status WHEN 'Prepared' THEN 'Terminated before it started'
+                        ELSE message END,
+                    ended_at = CASE status WHEN 'Prepared' THEN :now ELSE ended_at END,
+                    status = CASE status WHEN 'Prepared' THEN 'Killed' ELSE status END
+                WHERE id = :id AND status IN ({_listed(origins(PayloadStatus.KILLED))})
+                RETURNING {COLUMNS}""",  # noqa: S608
+            {"id": payload_id, "now": self._now()},
+        )
+        return self._tell(rows[0]) if rows else await self.get(payload_id)
+
+    async def finish(
+        self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
+    ) -> PayloadRow:
+        """Bring a payload to another state. Raises ``TransitionRefused``, ``PayloadNotFound``."""
+        rows = await self._execute(
+            f"""UPDATE payloads SET status = :status, message = :message, pid = 0,
+                    exit_code = coalesce(:exit_code, exit_code),
+                    ended_at = coalesce(ended_at, :now)
+                WHERE id = :id AND status IN ({_listed(origins(status))})
+                RETURNING {COLUMNS}""",  # noqa: S608
+            {
+                "id": payload_id,
+                "status": status,
+                "message": message,
+                "exit_code": exit_code,
+                "now": self._now(),
+            },
+        )
+        if not rows:
+            current = (await self.get(payload_id)).status
+            raise TransitionRefused(f"Payload {payload_id}", current, status)
+        return self._tell(rows[0])
+
+    async def counts(self) -> tuple[int, int]:
+        """How many payloads run, and how many wait for a slot."""
+        ((running, waiting),) = await self._connection.execute_fetchall(
+            "SELECT count(*) FILTER (WHERE status = 'Running'),"
+            " count(*) FILTER (WHERE status = 'Prepared') FROM payloads"
+        )
+        return int(running), int(waiting)
+
+    async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[PayloadRow]:
+        """Payloads that ended so long ago and still have their files, the oldest first."""
+        return await self._execute(ENDED_BEFORE, (self._now() - seconds_ago, limit))
+
+    async def forget_cleaned(self, seconds_ago: float) -> None:
+        """Drop the rows of payloads without files that ended so long ago."""
+        await self._execute(
+            "DELETE FROM payloads WHERE ended_at < ? AND status = 'Cleaned'",
+            (self._now() - seconds_ago,),
+        )
+
+    async def _execute(self, statement: str, values: Any) -> list[PayloadRow]:
+        return [_row(row) for row in await self._connection.execute_fetchall(statement, values)]
+
+    def _tell(self, row: PayloadRow) -> PayloadRow:
+        for listener in self._listeners:
+            listener(row)
+        return row
+
+
+def _row(row: Any) -> PayloadRow:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["status"] = PayloadStatus(values["status"])
+    values["killed"] = bool(values["killed"])
+    return PayloadRow(**values)
+
+
+def has_ended(row: PayloadRow) -> bool:
+    """Whether nothing happens to a payload any more."""
+    return row.status in FINAL_PAYLOAD or row.status is PayloadStatus.CLEANED
+
+
+@asynccontextmanager
+async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
+    """Open the database. It is gone when its one connection is closed."""
+    async with aiosqlite.connect(":memory:", isolation_level=None) as connection:
+        await connection.executescript(SCHEMA)
+        yield PayloadStore(connection, now)

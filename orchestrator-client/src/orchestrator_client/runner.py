@@ -1,0 +1,203 @@
+"""Admits payloads to slots, runs them, and writes down how they ended."""
+
+import asyncio
+import errno
+import logging
+import sqlite3
+
+from orchestrator_client.archive import pack
+from orchestrator_client.errors import ArchiveFailed, PayloadNotFound, StillRunning
+from orchestrator_client.executors.base import Execution, Executor, Outcome
+from orchestrator_client.payloads import PayloadRow, PayloadStore
+from orchestrator_client.validator import check_script
+from orchestrator_client.workspace import Workspace, Workspaces
+from orchestrator_common.errors import StorageFull
+from orchestrator_common.loop import Loop, TaskOwner
+from orchestrator_common.status import PayloadStatus, TransitionRefused
+from orchestrator_common.threads import in_thread
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 0.5
+RETRY_S = 0.2
+MAX_RETRY_S = 5.0
+
+
+class Runner:
+    """The runner's pass and the payloads that run.
+
+    A payload is run by whoever made it Running, and by nobody else: with the database failing at
+    any statement, none is run twice. ``loop`` drives the pass; a listener of the store.
+    """
+
+    def __init__(
+        self,
+        store: PayloadStore,
+        workspaces: Workspaces,
+        executor: Executor,
+        *,
+        slots: int,
+    ) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._executor = executor
+        self._slots = slots
+        self.loop = Loop("runner", self.run_pass, interval_s=INTERVAL_S)
+        self._owner = TaskOwner("runner", limit=slots)
+        self._executions: dict[int, Execution] = {}
+        self._killed: set[int] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    async def run_pass(self) -> None:
+        """Start Prepared payloads, the oldest first, while there are free slots."""
+        while len(self._tasks) < self._slots and not self._stopping:
+            row = await self._store.start_next()
+            if row is None:
+                return
+            self._tasks[row.id] = self._owner.spawn(self._run(row), f"payload {row.id}")
+
+    def note(self, row: PayloadRow) -> None:
+        """Look at once for a slot for a new payload."""
+        if row.status is PayloadStatus.PREPARED:
+            self.loop.wake()
+
+    async def kill(self, payload_id: int) -> PayloadRow:
+        """End a payload; on return nothing of it runs any more.
+
+        One that has not started never does; one that has ended stays what it was. Returns it as it
+        then is. Raises ``PayloadNotFound``, ``StillRunning``.
+        """
+        row = await self._store.request_kill(payload_id)
+        task = self._tasks.get(payload_id)
+        if task is None:
+            return row
+        self._killed.add(payload_id)
+        execution = self._executions.get(payload_id)
+        if execution is not None:
+            await execution.terminate()
+        await asyncio.wait({task})
+        return await self._store.get(payload_id)
+
+    async def stop(self) -> None:
+        """Start nothing more, and end all that runs.
+
+        What is ended so keeps the state Running: it was not its fault, and a server that asks in
+        these last moments must not take it for an end. It runs the job again.
+        """
+        self._stopping = True
+        endings = [execution.terminate() for execution in self._executions.values()]
+        for problem in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(problem, BaseException):
+                logger.error("While stopping: %s", problem)
+        await self._owner.drain(MAX_RETRY_S)
+        await self._owner.close()
+
+    async def _run(self, row: PayloadRow) -> None:
+        workspace = self._workspaces.of(row.uuid)
+        try:
+            try:
+                outcome = await self._outcome(row, workspace)
+            except Exception as error:
+                # Whatever it is, the payload must not stay Running without anybody running it.
+                logger.exception("Payload %d could not be run", row.id)
+                outcome = PayloadStatus.FAILED, f"The client could not run it: {error}", None
+            if not self._stopping:
+                await self._finish(row, *outcome)
+        finally:
+            self._tasks.pop(row.id, None)
+            self._killed.discard(row.id)
+            self.loop.wake()
+
+    async def _outcome(
+        self, row: PayloadRow, workspace: Workspace
+    ) -> tuple[PayloadStatus, str, int | None]:
+        """Run a payload and pack its results: state, reason and exit code that it ends with."""
+        refusal = check_script(await in_thread(workspace.script))
+        if refusal is not None:
+            return PayloadStatus.INVALID, str(refusal), None
+        try:
+            execution = await self._start(row, workspace)
+            outcome = await execution.wait() if execution else None
+        except (OSError, StillRunning) as error:
+            return PayloadStatus.FAILED, f"run.sh could not be run: {error}", None
+        finally:
+            self._executions.pop(row.id, None)
+        if outcome is None:
+            return PayloadStatus.KILLED, "Terminated before it started", None
+        return await self._judge(row, workspace, outcome)
+
+    async def _start(self, row: PayloadRow, workspace: Workspace) -> Execution | None:
+        """Start the script; None if the payload was killed before.
+
+        A machine at its limit of processes is not the script's fault: try again until it works.
+        """
+        pause_s = RETRY_S
+        while row.id not in self._killed and not self._stopping:
+            try:
+                execution = await self._executor.start(workspace)
+            except BlockingIOError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+                logger.warning("No process can be started now (%s); waiting", error.strerror)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MAX_RETRY_S)
+                continue
+            self._executions[row.id] = execution
+            if row.id in self._killed or self._stopping:  # while it was being started
+                await execution.terminate()
+            else:
+                await self._note_pid(row.id, execution.pid)
+            return execution
+        return None
+
+    async def _note_pid(self, payload_id: int, pid: int) -> None:
+        try:
+            await self._store.note_pid(payload_id, pid)
+        except sqlite3.Error as error:
+            # Only shown to people; nothing decides by it.
+            logger.warning("The pid of payload %d was not noted: %s", payload_id, error)
+
+    async def _judge(
+        self, row: PayloadRow, workspace: Workspace, outcome: Outcome
+    ) -> tuple[PayloadStatus, str, int | None]:
+        killed = row.id in self._killed
+        if self._stopping:
+            return PayloadStatus.KILLED, "The client stops", None
+        status, message = _verdict(outcome, killed=killed)
+        try:
+            await in_thread(pack, workspace, outcome)
+        except (StorageFull, ArchiveFailed) as error:
+            if status is PayloadStatus.COMPLETED:
+                status = PayloadStatus.FAILED
+            message = f"{message} {error}".strip()
+        return status, message, outcome.exit_code
+
+    async def _finish(
+        self, row: PayloadRow, status: PayloadStatus, message: str, exit_code: int | None
+    ) -> None:
+        """Write down how a payload ended, however often that takes: it is not run again."""
+        pause_s = RETRY_S
+        while True:
+            try:
+                await self._store.finish(row.id, status, message, exit_code)
+            except sqlite3.Error as error:
+                logger.error("The end of payload %d is not written yet: %s", row.id, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MAX_RETRY_S)
+            except (TransitionRefused, PayloadNotFound) as error:
+                logger.error("%s", error)
+                return
+            else:
+                logger.info("Payload %d is %s. %s", row.id, status, message)
+                return
+
+
+def _verdict(outcome: Outcome, *, killed: bool) -> tuple[PayloadStatus, str]:
+    if killed:
+        return PayloadStatus.KILLED, "Terminated on request"
+    if outcome.signal is not None:
+        return PayloadStatus.FAILED, f"run.sh was ended by signal {outcome.signal}"
+    if outcome.exit_code != 0:
+        return PayloadStatus.FAILED, f"run.sh exited with code {outcome.exit_code}"
+    return PayloadStatus.COMPLETED, ""

@@ -1,0 +1,81 @@
+"""JSON answers about payloads, errors included, and the schemas that document them."""
+
+from typing import Any
+
+from aiohttp import web
+
+from orchestrator_client import keys
+from orchestrator_client.payloads import PayloadRow
+from orchestrator_common.errors import BadRequest
+from orchestrator_common.models import ErrorPayload, Payload, encode
+from orchestrator_common.status import PayloadStatus
+
+_MAX_DIGITS = 12
+
+SCHEMAS: dict[str, Any] = {
+    "Payload": {
+        "type": "object",
+        "required": ["id", "input", "status", "loc", "pid", "killed", "exit_code", "message"],
+        "properties": {
+            "id": {"type": "integer", "description": "0 in errors"},
+            "input": {"type": "object", "description": "Always empty"},
+            "status": {
+                "type": "string",
+                "enum": [*(status.value for status in PayloadStatus), "Unknown"],
+            },
+            "loc": {"type": "string", "description": "Its folder on the client"},
+            "pid": {"type": "integer", "description": "Process of run.sh, 0 if none"},
+            "killed": {"type": "boolean", "description": "It was asked to end"},
+            "exit_code": {"type": "integer", "nullable": True},
+            "message": {"type": "string", "description": "Why it has this status"},
+        },
+        "example": {
+            "id": 1790000000,
+            "input": {},
+            "status": "Prepared",
+            "loc": "/opt/data/6f1c6f0e-7b0e-4a53-9b57-0c8d4f0a3f11",
+            "pid": 0,
+            "killed": False,
+            "exit_code": None,
+            "message": "",
+        },
+    },
+    "Health": {
+        "type": "object",
+        "required": ["status", "version"],
+        "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
+        "example": {"status": "healthy", "version": "0.1.0"},
+    },
+    "Pong": {
+        "type": "object",
+        "required": ["message"],
+        "properties": {"message": {"type": "string"}},
+        "example": {"message": "pong"},
+    },
+}
+
+
+def payload_of(request: web.Request, row: PayloadRow) -> Payload:
+    """The message about a payload."""
+    return Payload(
+        id=row.id,
+        status=row.status,
+        loc=str(request.app[keys.WORKSPACES].of(row.uuid).root),
+        pid=row.pid,
+        killed=row.killed,
+        exit_code=row.exit_code,
+        message=row.message,
+    )
+
+
+def error_body(_: Exception | None, message: str) -> bytes:
+    """The body of an error."""
+    return encode(ErrorPayload(message))
+
+
+def payload_id(request: web.Request) -> int:
+    """The ``{id}`` of the path. Raises ``BadRequest``."""
+    text = request.match_info["id"]
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise BadRequest(f"Invalid payload id {text[:40]!r}, should be a 32-bit number")
+    return int(text)

@@ -1,0 +1,36 @@
+"""GET /events."""
+
+from aiohttp import hdrs, web
+
+from orchestrator_client import keys
+from orchestrator_common.sse import CONTENT_TYPE, KEEP_ALIVE
+
+KEEP_ALIVE_S = 5.0
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Push every change.
+
+    ---
+    summary: Changes of payloads and load, as server-sent events
+    description: >-
+      "payload" with {"id", "status", "exit_code", "message"} at each change of a payload's state;
+      "load" with {"cpu", "memory", "slots", "running", "waiting"} at the beginning and every 5 s.
+    tags: [service]
+    responses:
+      "200":
+        description: The stream; it ends when the client stops or the reader falls behind
+        content:
+          text/event-stream:
+            schema: {type: string}
+    """
+    response = web.StreamResponse(headers={hdrs.CACHE_CONTROL: "no-cache"})
+    response.content_type = CONTENT_TYPE
+    with request.app[keys.EVENTS].subscribed() as subscriber:
+        await response.prepare(request)
+        while (event := await subscriber.next(KEEP_ALIVE_S)) is not None:
+            try:
+                await response.write(event or KEEP_ALIVE)
+            except ConnectionError:
+                break  # the reader has gone
+    return response

@@ -1,0 +1,39 @@
+"""POST /kill/{id}."""
+
+from aiohttp import web
+
+from orchestrator_client import keys
+from orchestrator_client.web.answers import payload_id, payload_of
+from orchestrator_common.web import json_response
+
+
+async def kill(request: web.Request) -> web.Response:
+    """End a payload.
+
+    ---
+    summary: End a payload
+    description: >-
+      On return nothing of it runs any more. One that has not started never does; one that has
+      ended stays what it was, as the answer shows.
+    tags: [payloads]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}}
+    responses:
+      "200":
+        description: The payload as it is now
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "404":
+        description: There is no such payload
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "500":
+        description: Some of its processes resist being ended
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+    """
+    row = await request.app[keys.RUNNER].kill(payload_id(request))
+    return json_response(payload_of(request, row))

@@ -1,0 +1,21 @@
+"""The route table."""
+
+from aiohttp import web
+
+from orchestrator_client.web.events import events
+from orchestrator_client.web.health import health, load, ping
+from orchestrator_client.web.kill import kill
+from orchestrator_client.web.retrieve import forget, retrieve, retrieve_partial
+from orchestrator_client.web.submit import submit
+
+ROUTES = (
+    web.get("/", ping, allow_head=False),
+    web.get("/health", health, allow_head=False),
+    web.get("/load", load, allow_head=False),
+    web.get("/events", events, allow_head=False),
+    web.post("/submit", submit),
+    web.get("/retrieve/{id}", retrieve, allow_head=False),
+    web.get("/retrieve_partial/{id}", retrieve_partial, allow_head=False),
+    web.post("/kill/{id}", kill),
+    web.delete("/retrieve/{id}", forget),
+)

@@ -1,12 +1,10 @@
 """The command jo-client."""
 
-import os
-
 import click
 
 from orchestrator_client import __version__
 from orchestrator_client.app import create_app
-from orchestrator_client.settings import OPTIONS, read_settings
+from orchestrator_client.settings import OPTIONS, settings_of_process
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import configure_logging
@@ -23,7 +21,7 @@ def main(**flags: str | None) -> None:
     kB, MB or GB.
     """
     try:
-        settings = read_settings(os.environ, flags)
+        settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
         run_service("jo-client", __version__, create_app(settings), settings.host, settings.port)
     except StartupError as error:

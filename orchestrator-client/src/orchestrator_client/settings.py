@@ -41,6 +41,11 @@ class Settings:
     log_format: str
 
 
+def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
+    """The settings that this process was started with. Raises ``StartupError``."""
+    return read_settings(os.environ, flags)
+
+
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
     """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
     reader = SettingsReader(environment, flags)

@@ -1,7 +1,5 @@
 """The command jo-server."""
 
-import os
-
 import click
 
 from orchestrator_common.env import with_flags
@@ -10,7 +8,7 @@ from orchestrator_common.logs import configure_logging
 from orchestrator_common.web import run_service
 from orchestrator_server import __version__
 from orchestrator_server.app import create_app
-from orchestrator_server.settings import OPTIONS, read_settings
+from orchestrator_server.settings import OPTIONS, settings_of_process
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +22,7 @@ def main(**flags: str | None) -> None:
     _MAX_ATTEMPTS. Times take s, m or h; sizes kB, MB or GB.
     """
     try:
-        settings = read_settings(os.environ, flags)
+        settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
         run_service("jo-server", __version__, create_app(settings), settings.host, settings.port)
     except StartupError as error:

@@ -1,5 +1,6 @@
 """The settings of jo-server, read once at its start."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +83,11 @@ class Settings:
     log_format: str
     services: Mapping[str, Service]
     """By lower-case name."""
+
+
+def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
+    """The settings that this process was started with. Raises ``StartupError``."""
+    return read_settings(os.environ, flags)
 
 
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:

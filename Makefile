@@ -1,0 +1,81 @@
+# `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
+SOURCES := $(DISTRIBUTIONS:%=%/src)
+PYTEST_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-images docs up clean constraints
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamps make a second run instant; they are older than what they depend on after a change.
+$(VENV)/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+$(VENV)/.example: $(VENV)/.installed examples/interface/requirements.txt
+	$(PIP) install -c constraints.txt -r examples/interface/requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.example pyproject.toml
+	$(PIP) install -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) install -c constraints.txt zensical
+	@touch $@
+
+install: $(VENV)/.installed  ## make .venv with both services
+
+demo: $(VENV)/.example  ## run the example job from upload to result
+	@$(BIN)/python examples/demo.py
+
+test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## check style and the rules of dependency
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.dev  ## check the types
+	$(BIN)/mypy $(SOURCES) examples/demo.py
+
+test-unit: $(VENV)/.dev  ## run the tests of the three distributions
+	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
+
+test-e2e: $(VENV)/.dev  ## run the tests with real processes
+	$(BIN)/python -m pytest -n auto tests-e2e $(PYTEST_ARGS)
+
+test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
+	$(BIN)/python -m pytest tests-images -rs --timeout=900 $(PYTEST_ARGS)
+
+docs: $(VENV)/.docs  ## build the documentation into site/
+	$(BIN)/zensical build --clean --strict
+
+up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
+	@$(BIN)/python examples/up.py
+
+constraints:  ## resolve the exact versions anew (constraints.txt)
+	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
+	  -r requirements-dev.txt zensical
+	{ echo "# Exact versions that are tested together; made by: make constraints"; \
+	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^orchestrator-'; } > constraints.txt
+	rm -rf $(VENV)-constraints
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,154 @@
+"""The whole way of a job on this machine: start both services, submit, wait, show the result.
+
+Run by ``make demo``. Everything lives in a temporary folder and is gone at the end, whatever
+happens on the way.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+EXAMPLE = Path(__file__).parent / "interface"
+FILES = ("run.sh", "contacts.py", "2oob_A.pdb", "2oob_B.pdb")
+START_TIMEOUT_S = 30
+JOB_TIMEOUT_S = 120
+SHOWN_PAIRS = 5
+
+
+class DemoFailed(Exception):
+    """Something did not work; the message says what, the services' logs follow."""
+
+
+def say(text: str) -> None:
+    """Print to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+@contextlib.asynccontextmanager
+async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIterator[str]:
+    """Run a service on a free port in ``folder``; yields its URL. Ends it in any case."""
+    bin_folder = Path(sys.executable).parent
+    process = await asyncio.create_subprocess_exec(
+        bin_folder / name,
+        cwd=folder,
+        env={
+            "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}",
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            **settings,
+        },
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        # Ctrl-C at the terminal is for the demo, which then ends its services itself.
+        start_new_session=True,
+    )
+    log: deque[str] = deque(maxlen=30)
+    url = asyncio.get_running_loop().create_future()
+    reader = asyncio.create_task(follow(process, log, url))
+    try:
+        yield await asyncio.wait_for(url, START_TIMEOUT_S)
+    except (DemoFailed, aiohttp.ClientError, TimeoutError):
+        sys.stderr.write(f"--- last lines of {name} ---\n{''.join(log)}")
+        raise
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        await reader
+
+
+async def follow(
+    process: asyncio.subprocess.Process, log: deque[str], url: asyncio.Future[str]
+) -> None:
+    """Keep the last lines of a service's log; find its URL in them."""
+    assert process.stderr is not None  # noqa: S101 (it was asked for)
+    async for line in process.stderr:
+        text = line.decode(errors="replace")
+        log.append(text)
+        found = re.search(r"listening on (\S+)", text)
+        if found and not url.done():
+            url.set_result(found[1])
+    if not url.done():
+        url.set_exception(DemoFailed("A service did not start"))
+
+
+async def submit(session: aiohttp.ClientSession) -> int:
+    """Submit the example as user 1 and return the job's id."""
+    form = aiohttp.FormData({"user_id": "1", "service": "example"})
+    for name in FILES:
+        form.add_field("file", (EXAMPLE / name).read_bytes(), filename=name)
+    async with session.post("/upload", data=form) as response:
+        answer = await response.json()
+    if response.status != 201:
+        raise DemoFailed(f"The upload was refused: {answer['message']}")
+    return int(answer["id"])
+
+
+async def results(session: aiohttp.ClientSession, job_id: int) -> zipfile.ZipFile:
+    """Wait for the end of the job and return its results."""
+    async with asyncio.timeout(JOB_TIMEOUT_S):
+        while True:
+            async with session.get(f"/download/{job_id}", params={"wait": 30}) as response:
+                if response.content_type == "application/zip":
+                    return zipfile.ZipFile(io.BytesIO(await response.read()))
+                answer = await response.json()
+            if answer["status"] in ("Failed", "Invalid", "Killed"):
+                raise DemoFailed(f"The job is {answer['status']}: {answer['message']}")
+
+
+def show(archive: zipfile.ZipFile) -> None:
+    """Print what the job found: the count, and the first pairs as a table."""
+    header, *pairs = [
+        line.split("\t") for line in archive.read("contacts.tsv").decode().splitlines()
+    ]
+    say(f"\n{len(pairs)} residue pairs within 5.5 Å. The first {SHOWN_PAIRS}:\n")
+    for row in [header, *pairs[:SHOWN_PAIRS]]:
+        say("  " + "".join(cell.ljust(12) for cell in row).rstrip())
+
+
+async def demo(client_folder: Path, server_folder: Path) -> None:
+    """Run the example from the empty folder to the printed result."""
+    say("Starting jo-client and jo-server on free ports ...")
+    async with service("jo-client", client_folder, {}) as client_url:
+        settings = {
+            "SERVICE_EXAMPLE_UPLOAD_URL": f"{client_url}/submit",
+            "SERVICE_EXAMPLE_DOWNLOAD_URL": f"{client_url}/retrieve",
+        }
+        async with (
+            service("jo-server", server_folder, settings) as server_url,
+            aiohttp.ClientSession(server_url) as session,
+        ):
+            say(f"jo-client {client_url}\njo-server {server_url}")
+            job_id = await submit(session)
+            say(f"Submitted {', '.join(FILES)} as job {job_id}; waiting for its end ...")
+            archive = await results(session, job_id)
+            say(f"Results: {', '.join(archive.namelist())}")
+            show(archive)
+
+
+def main() -> None:
+    """Run the demo; exit status 1 with the reason if it fails."""
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="jo-demo-client-") as client_folder,
+            tempfile.TemporaryDirectory(prefix="jo-demo-server-") as server_folder,
+        ):
+            asyncio.run(demo(Path(client_folder), Path(server_folder)))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; everything is stopped and removed")
+    except (DemoFailed, aiohttp.ClientError, TimeoutError) as error:
+        sys.exit(f"The demo failed: {error or 'no answer in time'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Both services in the foreground, for development. Run by ``make up``; Ctrl-C ends them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+DATA = Path("data")
+SERVER_PORT, CLIENT_PORT = 5000, 9000
+
+
+def start(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a service. What the shell's environment sets wins over the settings here."""
+    bin_folder = Path(sys.executable).parent
+    environment = {**settings, **os.environ}
+    environment["PATH"] = f"{bin_folder}:{environment.get('PATH', os.defpath)}"
+    return subprocess.Popen(  # noqa: S603 (our own commands)
+        [bin_folder / name], env=environment, start_new_session=True
+    )
+
+
+def main() -> int:
+    """Run until Ctrl-C, or until one of the two ends."""
+    client_url = f"http://127.0.0.1:{CLIENT_PORT}"
+    (DATA / "server").mkdir(parents=True, exist_ok=True)
+    processes = [
+        start("jo-client", {"PORT": str(CLIENT_PORT), "DATA_PATH": str(DATA / "client")}),
+        start(
+            "jo-server",
+            {
+                "PORT": str(SERVER_PORT),
+                "DATA_PATH": str(DATA / "server"),
+                "DB_PATH": str(DATA / "server" / "db.sqlite"),
+                "SERVICE_EXAMPLE_UPLOAD_URL": f"{client_url}/submit",
+                "SERVICE_EXAMPLE_DOWNLOAD_URL": f"{client_url}/retrieve",
+            },
+        ),
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sys.stdout.write(
+        f"jo-server http://localhost:{SERVER_PORT} (API: /swagger-ui/), service 'example'\n"
+        f"jo-client {client_url}; files in {DATA.absolute()}; Ctrl-C ends both\n"
+    )
+    sys.stdout.flush()
+    try:
+        os.wait()  # returns when one of them has ended
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -106,9 +106,9 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     settings = app[keys.SETTINGS]
     files = JobFiles(settings.data_path)
     await in_thread(files.prepare)
-    pool = ClientPool(settings.services, time.monotonic)
     with files.locked():
         async with open_store(settings.db_path) as store:
+            pool = ClientPool(settings.services, time.monotonic)
             try:
                 await _compose(app, files, store, pool)
                 yield

@@ -98,16 +98,21 @@ class Getter:
         if job.status not in DISPATCHED_JOB:
             self._due.pop(job.id, None)
 
-    def submitted(self, job: Job) -> None:
-        """A client has accepted a job; its first events may have come before this."""
+    def submitted(self, job: Job, payload: Payload) -> None:
+        """A client has accepted a job as ``payload``.
+
+        Its first events may have come before this; and a submit that was repeated after a crash is
+        answered with a payload that may have ended long ago, of which no event comes any more.
+        """
         client = self._pool.get(job.client_url)
         if client is None:
             return
         self._plan_next_look(job, client)
-        event = self._early.pop((job.client_url or "", job.dest_id or 0), None)
-        if job.kill_requested or (event is not None and event.status in FINAL_PAYLOAD):
+        event = self._early.pop((client.url, payload.id), None)
+        status = payload.status if event is None else event.status
+        if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
             self.follow_up(job)
-        elif event is not None and event.status is PayloadStatus.RUNNING:
+        elif status is PayloadStatus.RUNNING:
             self._looks[client.url].spawn(self._note_running(job), f"job {job.id} runs")
 
     async def on_event(self, client: Client, event: PayloadEvent) -> None:

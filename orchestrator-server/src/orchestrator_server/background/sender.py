@@ -33,7 +33,7 @@ RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 class Sender:
     """The sender's pass and its dispatches.
 
-    ``submitted`` is called with each job that a client has accepted.
+    ``submitted`` is called with each job that a client has accepted, and its payload.
 
     Invariant: a Processing job has a dispatch, or gets one at the next pass; so neither a crash nor
     a failing database leaves one stuck.
@@ -47,7 +47,7 @@ class Sender:
         services: Mapping[str, Service],
         *,
         lost_after_s: float,
-        submitted: Callable[[Job], None],
+        submitted: Callable[[Job, Payload], None],
     ) -> None:
         self._store = store
         self._files = files
@@ -167,7 +167,7 @@ class Sender:
             logger.error("%s; ending its payload %d at %s", error, payload.id, client.api)
             await client.api.kill(payload.id)
             return
-        self._submitted(submitted)
+        self._submitted(submitted, payload)
 
     async def _give_up(self, job: Job, why: str, delay_s: float, *, counts: bool) -> None:
         service = self._services.get(job.service)

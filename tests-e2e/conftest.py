@@ -1,0 +1,98 @@
+"""Fixtures: services of a test, ended with it; and the proof that nothing of ours is left."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from harness import Portal, Service
+
+StartClient = Callable[..., Awaitable[Service]]
+StartServer = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
+    """Start services by name; they are ended with the test, and so are their folders."""
+    running: list[Service] = []
+
+    async def start(name: str, **settings: str) -> Service:
+        folder = tmp_path / f"{name}-{len(running)}"
+        folder.mkdir()
+        service = Service(name, folder, settings)
+        running.append(service)
+        return await service.start()
+
+    yield start
+    for service in reversed(running):
+        await service.end()
+    # Results of a big test need not stay until the end of the session.
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture
+def start_client(services: Callable[..., Awaitable[Service]]) -> StartClient:
+    """Start a jo-client with settings."""
+
+    async def start(**settings: str) -> Service:
+        return await services("jo-client", **{"SLOTS": "10", "KILL_GRACE": "1s", **settings})
+
+    return start
+
+
+@pytest.fixture
+def start_server(services: Callable[..., Awaitable[Service]]) -> StartServer:
+    """Start a jo-server for the service ``example`` on some clients, with settings."""
+
+    async def start(*clients: Service | str, **settings: str) -> Service:
+        urls = [client if isinstance(client, str) else client.url for client in clients]
+        return await services(
+            "jo-server",
+            SERVICE_EXAMPLE_UPLOAD_URL=",".join(f"{url}/submit" for url in urls),
+            SERVICE_EXAMPLE_DOWNLOAD_URL=",".join(f"{url}/retrieve" for url in urls),
+            **settings,
+        )
+
+    return start
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP session."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield session
+
+
+@pytest.fixture
+async def server(start_client: StartClient, start_server: StartServer) -> Service:
+    """A server with one client."""
+    return await start_server(await start_client())
+
+
+@pytest.fixture
+async def portal(server: Service, session: aiohttp.ClientSession) -> Portal:
+    """A web app before that server."""
+    return Portal(server.url, session)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After the session no process that it started lives, and so no port is open."""
+    yield
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    ours = [p for p in children if _is_ours(p)]
+    assert not ours, f"left running: {ours}"
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and (
+            "jo-server" in command or "jo-client" in command or "JO_WORKSPACE" in process.environ()
+        )
+    except psutil.Error:
+        return False

@@ -1,0 +1,165 @@
+"""Real jo-server and jo-client processes for tests, and a portal that talks to them."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import zipfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 30.0
+WAIT_S = 30
+FINAL = {"Completed", "Failed", "Invalid", "Killed"}
+
+
+async def eventually(what: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that tells nobody when it happens, such as a process to start."""
+    async with asyncio.timeout(WAIT_S):
+        while not await what():  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(0.02)
+
+
+class Service:
+    """One process of ours, on a free port, with its log."""
+
+    def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
+        self.name = name
+        self.folder = folder
+        self.settings = dict(settings)
+        self.log: deque[str] = deque(maxlen=5000)
+        self.url = ""
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> "Service":
+        """Start it; a restart takes the same port and folders."""
+        port = self.url.rpartition(":")[2] or "0"
+        inherited = {k: v for k, v in os.environ.items() if k.startswith("COV_") or k == "LANG"}
+        self._process = await asyncio.create_subprocess_exec(
+            BIN / self.name,
+            cwd=self.folder,
+            env={
+                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "HOST": "127.0.0.1",
+                "PORT": port,
+                **inherited,
+                **self.settings,
+            },
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        listening = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._process, listening))
+        self.url = await asyncio.wait_for(listening, START_TIMEOUT_S)
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def logged(self) -> str:
+        """Its log so far."""
+        return "".join(self.log)
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal (if it still runs) and return the exit status."""
+        if self._process is None:
+            return 0
+        process, self._process = self._process, None
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            return await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            raise
+        finally:
+            if self._reader is not None:
+                await self._reader
+
+    async def _read(
+        self, process: asyncio.subprocess.Process, listening: "asyncio.Future[str]"
+    ) -> None:
+        assert process.stderr is not None
+        async for line in process.stderr:
+            text = line.decode(errors="replace")
+            self.log.append(text)
+            found = re.search(r"listening on (\S+)", text)
+            if found and not listening.done():
+                listening.set_result(found[1])
+        if not listening.done():
+            listening.set_exception(AssertionError(f"{self.name} did not start:\n{self.logged}"))
+
+
+class Portal:
+    """A web app: submits jobs, waits for them and fetches results, like any user of the API."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._session = session
+
+    async def submit(
+        self,
+        script: str,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        user: int = 1,
+        service: str = "example",
+    ) -> int:
+        """Submit a job and return its id."""
+        form = aiohttp.FormData({"user_id": str(user), "service": service}, quote_fields=False)
+        for name, content in {"run.sh": script.encode(), **(files or {})}.items():
+            form.add_field("file", content, filename=name)
+        async with self._session.post(f"{self.url}/upload", data=form) as response:
+            answer = await response.json()
+            assert response.status == 201, answer
+            return int(answer["id"])
+
+    async def state(self, job_id: int, wait: int = 0) -> dict[str, Any]:
+        """The JSON about a job; a Completed one has none, and gives just its status."""
+        url = f"{self.url}/download/{job_id}"
+        async with self._session.get(url, params={"wait": wait}) as response:
+            if response.content_type == "application/zip":
+                return {"id": job_id, "status": "Completed", "message": ""}
+            return dict(await response.json())
+
+    async def until(self, job_id: int, *wanted: str) -> dict[str, Any]:
+        """The job's state once it is one of ``wanted``."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                final = FINAL.issuperset(wanted)
+                state = await self.state(job_id, wait=WAIT_S if final else 0)
+                if state["status"] in wanted:
+                    return state
+                assert state["status"] not in FINAL, state
+                await asyncio.sleep(0 if final else 0.02)
+
+    async def end_of(self, job_id: int) -> dict[str, Any]:
+        """The job's state once it has ended."""
+        return await self.until(job_id, *FINAL)
+
+    async def results(self, job_id: int, what: str = "download") -> zipfile.ZipFile:
+        """The results of a job, or with ``download_partial`` what there is."""
+        async with self._session.get(f"{self.url}/{what}/{job_id}") as response:
+            body = await response.read()
+            assert response.status == 200, body
+            assert response.content_type == "application/zip", body
+            return zipfile.ZipFile(BytesIO(body))
+
+    async def terminate(self, job_id: int) -> tuple[int, dict[str, Any]]:
+        """Status code and JSON of a request to end a job."""
+        async with self._session.post(f"{self.url}/terminate/{job_id}") as response:
+            return response.status, dict(await response.json())

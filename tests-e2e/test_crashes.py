@@ -1,0 +1,110 @@
+"""kill -9 and restarts: every acknowledged job still ends, and runs no more often than it must."""
+
+import signal
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from conftest import StartClient, StartServer
+from harness import Portal, Service, eventually
+
+
+def _script(log: Path, gate: Path) -> str:
+    """Notes each of its runs, then waits for the gate to open."""
+    return f"echo run >> {log}; until [ -e {gate} ]; do sleep 0.05; done; echo done > out\n"
+
+
+async def test_trap_16_jobs_survive_kill_9_of_the_server_and_run_once(
+    server: Service, portal: Portal, tmp_path: Path
+) -> None:
+    log, gate = tmp_path / "runs", tmp_path / "gate"
+    jobs = [await portal.submit(_script(log, gate), user=user) for user in range(8)]
+    await portal.until(jobs[0], "Running")
+    await server.end(signal.SIGKILL)
+    gate.touch()
+    await server.start()
+    for job in jobs:
+        await portal.until(job, "Completed")
+        assert (await portal.results(job)).read("out") == b"done\n"
+    assert log.read_text().count("run") == len(jobs)
+
+
+async def test_trap_16_job_of_a_killed_client_is_run_again_and_leaves_no_process(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    log, gate = tmp_path / "runs", tmp_path / "gate"
+    client = await start_client()
+    portal = Portal((await start_server(client)).url, session)
+    job = await portal.submit(_script(log, gate))
+    await portal.until(job, "Running")
+
+    async def has_begun() -> bool:
+        return log.exists()
+
+    await eventually(has_begun)
+    await client.end(signal.SIGKILL)
+    await portal.until(job, "Unknown")
+    await client.start()
+    # The new life of the client ended what the old one had left running.
+    await portal.until(job, "Running")
+    gate.touch()
+    await portal.until(job, "Completed")
+    assert log.read_text().count("run") == 2
+    assert _processes_in(client.folder) == []
+
+
+async def test_trap_22_sigterm_ends_client_and_server_with_status_0_and_nothing_is_lost(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    log, gate = tmp_path / "runs", tmp_path / "gate"
+    client = await start_client()
+    server = await start_server(client)
+    portal = Portal(server.url, session)
+    job = await portal.submit(_script(log, gate))
+    await portal.until(job, "Running")
+    assert await client.end() == 0
+    assert _processes_in(client.folder) == []
+    assert await server.end() == 0
+    assert "Traceback" not in client.logged + server.logged
+    gate.touch()
+    await client.start()
+    await server.start()
+    await portal.until(job, "Completed")
+
+
+async def test_trap_19_a_client_without_its_data_serves_nobody_elses_results(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    client = await start_client()
+    server = await start_server(client)
+    portal = Portal(server.url, session)
+    first = await portal.submit("mkfifo gate; echo first > out; read _ < gate\n")
+    await portal.until(first, "Running")
+    await server.end(signal.SIGKILL)
+    await client.end(signal.SIGKILL)
+    (client.folder / "data" / "next-id").unlink()
+    await client.start()
+    await server.start()
+    second = await portal.submit("echo second > out; exit 0\n", user=2)
+    await portal.until(second, "Completed")
+    assert (await portal.results(second)).read("out") == b"second\n"
+    await portal.until(first, "Running")
+    assert (await portal.terminate(first))[0] == 200
+
+
+def _processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("JO_WORKSPACE", "").startswith(str(folder)):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

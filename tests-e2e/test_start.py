@@ -1,0 +1,106 @@
+"""A service that can't work as it is set up says so in one line and ends with status 2."""
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+URLS = {
+    "SERVICE_A_UPLOAD_URL": "http://127.0.0.1:9/submit",
+    "SERVICE_A_DOWNLOAD_URL": "http://127.0.0.1:9/retrieve",
+}
+
+
+def start(
+    command: str, folder: Path, *flags: str, **settings: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [BIN / command, *flags],
+        cwd=folder,
+        env={"PORT": "0", "HOST": "127.0.0.1", **settings},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def refused(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"PORT": "http"}, "PORT is 'http'; it must be a whole number from 0 to 65535"),
+        ({"MAX_AGE": "two days"}, "MAX_AGE is 'two days'; it must be a time"),
+        ({"MAX_UPLOAD_SIZE": "-1"}, "MAX_UPLOAD_SIZE is '-1'; it must be a size"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml'; it must be one of text, json"),
+        ({"SERVICE_A_RUNS_PER_USER": "0"}, "SERVICE_A_RUNS_PER_USER is '0'"),
+        ({"SERVICE_A_UPLOAD_URL": "client:9000"}, "SERVICE_A_UPLOAD_URL is 'client:9000'"),
+        ({"SERVICE_A_DOWNLOAD_URL": ""}, "SERVICE_A_DOWNLOAD_URL is not set"),
+        ({"SERVICE_MY_TOOL_MAX_RUNS": "5"}, "SERVICE_MY_TOOL_UPLOAD_URL is not set"),
+        ({"DATA_PATH": "/proc/data"}, "DATA_PATH is '/proc/data', which can't be written"),
+        ({"DB_PATH": "/nowhere/db"}, "DB_PATH is '/nowhere/db', which can't be used"),
+        ({"HOST": "no.such.host.invalid"}, "HOST is 'no.such.host.invalid'"),
+    ],
+)
+def test_server_with_a_bad_setting_stops_with_one_line_that_names_it(
+    tmp_path: Path, settings: dict[str, str], told: str
+) -> None:
+    assert told in refused(start("jo-server", tmp_path, **{**URLS, **settings}))
+
+
+def test_server_without_services_says_so(tmp_path: Path) -> None:
+    assert "No services configured" in refused(start("jo-server", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"SLOTS": "many"}, "SLOTS is 'many'; it must be a whole number from 1"),
+        ({"KILL_GRACE": "soon"}, "KILL_GRACE is 'soon'; it must be a time"),
+        ({"DATA_PATH": "/proc/data"}, "DATA_PATH is '/proc/data', which can't be written"),
+    ],
+)
+def test_client_with_a_bad_setting_stops_with_one_line_that_names_it(
+    tmp_path: Path, settings: dict[str, str], told: str
+) -> None:
+    assert told in refused(start("jo-client", tmp_path, **settings))
+
+
+def test_flag_wins_over_the_environment_and_is_named(tmp_path: Path) -> None:
+    told = refused(start("jo-client", tmp_path, "--slots", "x", SLOTS="2"))
+    assert "--slots is 'x'" in told
+
+
+@pytest.mark.parametrize("command", ["jo-server", "jo-client"])
+def test_port_in_use_is_told(tmp_path: Path, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = refused(start(command, tmp_path, **{**URLS, "PORT": port}))
+    assert f"Can't listen on 127.0.0.1 port {port}: Address already in use" in told
+
+
+def test_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "db.sqlite") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    told = refused(start("jo-server", tmp_path, **URLS))
+    assert "schema version 99; this jo-server knows" in told
+    with sqlite3.connect(tmp_path / "db.sqlite") as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (99,)
+    database.close()
+
+
+@pytest.mark.parametrize("command", ["jo-server", "jo-client"])
+def test_version_and_help_are_shown(tmp_path: Path, command: str) -> None:
+    assert "0.1.0" in start(command, tmp_path, "--version").stdout
+    assert "MAX_AGE" in start(command, tmp_path, "--help").stdout

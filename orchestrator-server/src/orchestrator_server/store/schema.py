@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ import aiosqlite
 
 from orchestrator_common.errors import StartupError, StorageFull
 from orchestrator_common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
+from orchestrator_common.threads import in_thread
 from orchestrator_server.errors import DatabaseTooNew
 
 BUSY_TIMEOUT_MS = 30_000
@@ -80,6 +81,9 @@ async def connect(path: Path, *, synchronous: str) -> aiosqlite.Connection:
     Raises ``StartupError`` if the file can't be used.
     """
     try:
+        # Tried here first: aiosqlite's thread outlives a failed connect, and then complains of the
+        # closed event loop on standard error.
+        await in_thread(_try_to_open, path)
         connection = await aiosqlite.connect(path, isolation_level=None)
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -106,6 +110,11 @@ def full_database_as_domain_error() -> Iterator[None]:
         if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
             raise StorageFull("The disk of the database is full; try again later") from error
         raise
+
+
+def _try_to_open(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version")
 
 
 async def migrate(connection: aiosqlite.Connection) -> None:

@@ -9,10 +9,7 @@ import aiohttp
 import psutil
 import pytest
 
-from harness import Portal, Service
-
-StartClient = Callable[..., Awaitable[Service]]
-StartServer = Callable[..., Awaitable[Service]]
+from harness import Portal, Service, StartClient, StartServer
 
 
 @pytest.fixture

@@ -163,3 +163,7 @@ class Portal:
         """Status code and JSON of a request to end a job."""
         async with self._session.post(f"{self.url}/terminate/{job_id}") as response:
             return response.status, dict(await response.json())
+
+
+StartClient = Callable[..., Awaitable[Service]]
+StartServer = Callable[..., Awaitable[Service]]

@@ -6,8 +6,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from conftest import StartClient, StartServer
-from harness import Portal, Service, eventually
+from harness import Portal, Service, StartClient, StartServer, eventually
 
 
 def _script(log: Path, gate: Path) -> str:

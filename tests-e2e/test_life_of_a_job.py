@@ -6,8 +6,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from conftest import StartClient, StartServer
-from harness import Portal, Service, eventually
+from harness import Portal, Service, StartClient, StartServer, eventually
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "interface"
 

@@ -11,8 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from conftest import StartClient, StartServer
-from harness import Portal
+from harness import Portal, StartClient, StartServer
 
 
 class OldClient:

@@ -78,10 +78,12 @@ class ClientPool:
     def plan(self, service: Service) -> list[str]:
         """The clients that the next jobs of ``service`` would go to, the best first.
 
-        Each job goes to the client with the most free slots, then the lowest load. Empty: none can
-        be tried now. A client on trial after a failure gets one job.
+        Each job goes to the client with the most free slots, then the lowest load; to one that is
+        known not to answer only if there is no other. Empty: none can be tried now. A client on
+        trial after a failure gets one job.
         """
         usable = [self._clients[c.upload] for c in service.clients if self._usable(c.upload)]
+        usable = [client for client in usable if not client.problem] or usable
         ahead = {client.url: len(client.jobs) for client in usable}
         planned: list[str] = []
         while usable and len(planned) < service.max_runs:

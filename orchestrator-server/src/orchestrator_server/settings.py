@@ -140,16 +140,18 @@ def _read_clients(reader: SettingsReader, prefix: str) -> tuple[ClientUrls, ...]
     uploads = reader.urls(f"{prefix}_UPLOAD_URL")
     downloads = reader.urls(f"{prefix}_DOWNLOAD_URL")
     terminates = reader.urls(f"{prefix}_TERMINATE_URL")
-    for what, urls, expected in (
-        ("UPLOAD_URL", uploads, max(1, len(downloads))),
-        ("DOWNLOAD_URL", downloads, len(uploads)),
-        ("TERMINATE_URL", terminates, len(uploads) if terminates else 0),
+    if not uploads and not downloads:
+        raise SettingError(f"{prefix}_UPLOAD_URL", None, "the URL of the service's client")
+    clients = len(uploads) or len(downloads)
+    for what, urls, required in (
+        ("UPLOAD_URL", uploads, True),
+        ("DOWNLOAD_URL", downloads, True),
+        ("TERMINATE_URL", terminates, False),
     ):
-        if len(urls) != expected:
+        if len(urls) != clients and (urls or required):
             name = f"{prefix}_{what}"
-            raise SettingError(
-                name, reader.text(name), f"as many URLs as the service has clients ({expected})"
-            )
+            allowed = f"one URL for each of the service's {clients} clients, separated by commas"
+            raise SettingError(name, reader.text(name), allowed)
     terminates = terminates or tuple(_origin(url) for url in uploads)
     return tuple(
         ClientUrls(

@@ -123,7 +123,7 @@ async def migrate(connection: aiosqlite.Connection) -> None:
     ``PRAGMA user_version`` is the number of the last one. Raises ``DatabaseTooNew`` for a database
     of a later version, which is left as it is.
     """
-    migrations = _migrations()
+    migrations = await in_thread(_migrations)
     version = await _user_version(connection)
     if version > len(migrations):
         raise DatabaseTooNew(

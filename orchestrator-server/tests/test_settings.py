@@ -1,0 +1,101 @@
+"""Settings of the server: what they hold, and what they refuse."""
+
+import pytest
+
+from orchestrator_common.errors import StartupError
+from orchestrator_server.settings import Service, read_settings
+
+BASE = {
+    "SERVICE_X_UPLOAD_URL": "http://c:9000/submit",
+    "SERVICE_X_DOWNLOAD_URL": "http://c:9000/retrieve",
+}
+
+
+def service(**settings: str) -> Service:
+    (service,) = read_settings(settings, {}).services.values()
+    return service
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings = read_settings(BASE, {})
+    assert (settings.port, settings.max_age_s, settings.max_upload_bytes) == (
+        5000,
+        172_800,
+        400_000_000,
+    )
+    x = settings.services["x"]
+    assert (x.runs_per_user, x.max_runs, x.max_attempts) == (5, 10, 3)
+    assert x.clients[0].terminate == "http://c:9000/kill"
+
+
+def test_flag_wins_over_the_environment() -> None:
+    assert read_settings({**BASE, "PORT": "1"}, {"PORT": "2"}).port == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("30s", 30), ("5m", 300), ("48h", 172_800), ("1.5h", 5400)]
+)
+def test_times_take_units(text: str, seconds: float) -> None:
+    assert read_settings({**BASE, "MAX_AGE": text}, {}).max_age_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("100", 100), ("400MB", 400_000_000), ("10 GB", 10**10), ("1GiB", 2**30)]
+)
+def test_sizes_take_units(text: str, size: int) -> None:
+    assert read_settings({**BASE, "MAX_UPLOAD_SIZE": text}, {}).max_upload_bytes == size
+
+
+def test_trap_43_service_names_may_hold_underscores() -> None:
+    url = "http://c:1/submit"
+    found = service(SERVICE_MY_TOOL_UPLOAD_URL=url, SERVICE_MY_TOOL_DOWNLOAD_URL=url)
+    assert found.name == "my_tool"
+
+
+@pytest.mark.parametrize(
+    ("upload", "submit", "kill", "events"),
+    [
+        ("http://c:9000", "http://c:9000/submit", "http://c:9000/kill", "http://c:9000/events"),
+        ("http://c:9000/", "http://c:9000/submit", "http://c:9000/kill", "http://c:9000/events"),
+        ("http://c/a/in/", "http://c/a/in", "http://c/kill", "http://c/a/events"),
+    ],
+)
+def test_trap_44_urls_with_and_without_path_and_slash_are_joined_properly(
+    upload: str, submit: str, kill: str, events: str
+) -> None:
+    client = service(SERVICE_X_UPLOAD_URL=upload, SERVICE_X_DOWNLOAD_URL="http://c/r/").clients[0]
+    assert (client.upload, client.terminate, client.events) == (submit, kill, events)
+    assert (client.download, client.partial) == ("http://c/r", "http://c/r_partial")
+
+
+def test_several_clients_are_listed_with_commas() -> None:
+    found = service(
+        SERVICE_X_UPLOAD_URL="http://a/submit, http://b/submit",
+        SERVICE_X_DOWNLOAD_URL="http://a/retrieve,http://b/retrieve",
+    )
+    assert [client.upload for client in found.clients] == ["http://a/submit", "http://b/submit"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"PORT": "70000"}, "PORT is '70000'"),
+        ({"PORT": "5e3"}, "PORT is '5e3'"),
+        ({"MAX_AGE": "1 week"}, "MAX_AGE is '1 week'"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
+        ({"SERVICE_X_UPLOAD_URL": "ftp://c/"}, "SERVICE_X_UPLOAD_URL is 'ftp://c/'"),
+        ({"SERVICE_X_UPLOAD_URL": "http://c:99999/"}, "SERVICE_X_UPLOAD_URL"),
+        ({"SERVICE_X_UPLOAD_URL": "http://a,http://b"}, "SERVICE_X_DOWNLOAD_URL"),
+        ({"SERVICE_X_TERMINATE_URL": "http://a,http://b"}, "SERVICE_X_TERMINATE_URL"),
+        ({"SERVICE_X_MAX_RUNS": "-1"}, "SERVICE_X_MAX_RUNS is '-1'"),
+        ({"SERVICE_Y_DOWNLOAD_URL": "http://a"}, "SERVICE_Y_UPLOAD_URL is not set"),
+    ],
+)
+def test_bad_setting_is_refused_by_name(settings: dict[str, str], named: str) -> None:
+    with pytest.raises(StartupError, match=named.replace("(", r"\(")):
+        read_settings({**BASE, **settings}, {})
+
+
+def test_no_service_is_refused() -> None:
+    with pytest.raises(StartupError, match="No services configured"):
+        read_settings({}, {})

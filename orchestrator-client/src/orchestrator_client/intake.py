@@ -1,9 +1,10 @@
 """Takes a payload in: files to a workspace, then a row."""
 
+import sqlite3
 import uuid
 from dataclasses import dataclass
 
-from orchestrator_client.errors import MissingScript
+from orchestrator_client.errors import MissingScript, PayloadNotFound
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.workspace import SCRIPT, Workspaces
@@ -37,16 +38,27 @@ class Intake:
             await to_end(self._accept(name, key, kept))
         finally:
             if not (kept and kept[0].uuid == name):
-                await in_thread(self.workspaces.discard, name)
+                await in_thread(self.workspaces.remove, name)
         return kept[0]
 
     async def _accept(self, name: str, key: str | None, kept: list[PayloadRow]) -> None:
         known = await self.store.by_key(key) if key else None
         if known is None:
             await in_thread(self.workspaces.accept, name)
-            payload_id = await in_thread(self.ids.take)
-            known = await self.store.add(payload_id, name, key)
-        if known is None and key:
-            known = await self.store.by_key(key)
-        if known is not None:
-            kept.append(known)
+            known = await self._add(name, key)
+        kept.append(known)
+
+    async def _add(self, name: str, key: str | None) -> PayloadRow:
+        """Add the row, or find the one of a submit with the same key that was faster."""
+        payload_id = await in_thread(self.ids.take)
+        try:
+            row = await self.store.add(payload_id, name, key)
+        except sqlite3.Error:
+            # Whether the row is there is not known: with its files removed it could not run.
+            await self.store.drop(payload_id)
+            raise
+        if row is None and key:
+            row = await self.store.by_key(key)
+        if row is None:
+            raise PayloadNotFound(payload_id)
+        return row

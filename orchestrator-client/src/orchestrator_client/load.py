@@ -1,12 +1,20 @@
 """The load of the machine, read in the background so that asking for it costs nothing."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import psutil
 
 from orchestrator_client.payloads import PayloadStore
 from orchestrator_common.models import LoadEvent
 from orchestrator_common.threads import in_thread
+
+
+class CpuTimes(NamedTuple):
+    """Seconds that the machine's CPUs have spent since its start."""
+
+    busy: float
+    total: float
 
 
 class LoadMeter:
@@ -18,15 +26,32 @@ class LoadMeter:
         self._store = store
         self._slots = slots
         self._publish = publish
+        # The first reading is the mean since the machine's start: better than none.
+        self._earlier = CpuTimes(0.0, 0.0)
         self.reading = LoadEvent(cpu=0.0, memory=0.0, slots=slots, running=0, waiting=0)
 
     async def run_pass(self) -> None:
         """Read and publish the load. The CPU figure is the mean since the pass before."""
-        cpu, memory = await in_thread(_read)
+        times, memory = await in_thread(_read)
         running, waiting = await self._store.counts()
+        cpu = cpu_percent(self._earlier, times)
+        self._earlier = times
         self.reading = LoadEvent(cpu, memory, self._slots, running, waiting)
         self._publish(self.reading)
 
 
-def _read() -> tuple[float, float]:
-    return float(psutil.cpu_percent()), float(psutil.virtual_memory().percent)
+def cpu_percent(earlier: CpuTimes, later: CpuTimes) -> float:
+    """Use of all CPUs together between two readings: 0 to 100."""
+    passed = later.total - earlier.total
+    if passed <= 0:
+        return 0.0
+    return round(min(max(100 * (later.busy - earlier.busy) / passed, 0.0), 100.0), 1)
+
+
+def _read() -> tuple[CpuTimes, float]:
+    # Not psutil.cpu_percent: it remembers the reading before for each thread by itself.
+    times = psutil.cpu_times()
+    # On Linux the time of guests is part of user time.
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return CpuTimes(total - idle, total), float(psutil.virtual_memory().percent)

@@ -2,27 +2,31 @@
 
 ::
 
-    DATA_PATH/incoming/<uuid>/work/…    files that are still arriving
-    DATA_PATH/<uuid>/work/…             what run.sh sees: its current folder
-    DATA_PATH/<uuid>/tmp/               its TMPDIR
-    DATA_PATH/<uuid>/.meta/             stdout.txt, stderr.txt, result.json, results.zip
+    DATA_PATH/payloads/incoming/<uuid>/work/…    files that are still arriving
+    DATA_PATH/payloads/<uuid>/work/…             what run.sh sees: its current folder
+    DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
+    DATA_PATH/payloads/<uuid>/.meta/             stdout.txt, stderr.txt, results.zip
 
 What is the system's lies beside the work folder, never in it: no file that is uploaded or written
-by a script can replace or fake it. All methods block: call them in a thread.
+by a script can replace or fake it. And it lies in a folder of its own, because everything in there
+is removed at the start: a DATA_PATH that holds other things too loses none of them, a server that
+runs beside the client with the same DATA_PATH included. All methods block: call them in a thread.
 """
 
+import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import StartupError
 
+PAYLOADS = "payloads"
 INCOMING = "incoming"
 SCRIPT = "run.sh"
 
@@ -68,49 +72,49 @@ class Workspace:
         with (self.work / SCRIPT).open("rb") as file:
             return file.read(1 << 20)
 
-    def remove(self) -> None:
-        """Remove everything, also folders that the script made unwritable. Gone is no error."""
-        if self.root.exists():
-            for folder, _, _ in os.walk(self.root):
-                Path(folder).chmod(0o700)
-            shutil.rmtree(self.root)
-
 
 @dataclass(frozen=True)
 class Workspaces:
-    """The data folder."""
+    """The folder of all of them."""
 
-    root: Path
+    data_path: Path
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds the workspaces and nothing else."""
+        return self.data_path / PAYLOADS
 
     def of(self, uuid: str) -> Workspace:
         """The workspace of a payload."""
         return Workspace(self.root / uuid)
 
     def prepare(self) -> None:
-        """Make the data folder. Raises ``StartupError`` if it can't be written."""
+        """Make the folder. Raises ``StartupError`` if it can't be written."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.check()
         except OSError as error:
             raise StartupError(
-                f"DATA_PATH is {str(self.root)!r}, which can't be written: {error.strerror}."
+                f"DATA_PATH is {str(self.data_path)!r}, which can't be written: {error.strerror}."
                 " It must be a writable folder"
             ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the data folder for this process. Raises ``StartupError`` if another one holds it.
+        """Hold the folder for this process. Raises ``StartupError`` if another one holds it.
 
         A second client on the same folder would take the first one's payloads for leftovers.
         """
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StartupError(
+                    f"Another jo-client uses DATA_PATH {str(self.data_path)!r};"
+                    " stop it, or choose another"
+                ) from error
             yield
-        except BlockingIOError as error:
-            raise StartupError(
-                f"Another jo-client uses DATA_PATH {str(self.root)!r}; stop it, or choose another"
-            ) from error
         finally:
             os.close(descriptor)
 
@@ -120,10 +124,18 @@ class Workspaces:
             probe.write(b"x")
 
     def clear(self) -> None:
-        """Remove the workspaces of an earlier life: nobody knows their payloads any more."""
-        for entry in list(os.scandir(self.root)):
-            if entry.is_dir(follow_symlinks=False):
-                Workspace(Path(entry.path)).remove()
+        """Remove what an earlier life left: nobody knows its payloads any more.
+
+        Raises ``StartupError`` if something can't be removed.
+        """
+        try:
+            remove_tree(self.root, keep_top=True)
+            (self.root / INCOMING).mkdir()
+        except OSError as error:
+            raise StartupError(
+                f"DATA_PATH is {str(self.data_path)!r}, where files of an earlier start can't be"
+                f" removed: {error}. Remove {str(self.root)!r}, or choose another"
+            ) from error
 
     def begin(self, uuid: str) -> Path:
         """Make the folder that a payload's files arrive in, and return it."""
@@ -142,7 +154,35 @@ class Workspaces:
             arrived.root.rename(workspace.root)
         return workspace
 
-    def discard(self, uuid: str) -> None:
-        """Remove what there is of a payload that was refused."""
-        shutil.rmtree(self.root / INCOMING / uuid, ignore_errors=True)
-        shutil.rmtree(self.root / uuid, ignore_errors=True)
+    def remove(self, uuid: str) -> None:
+        """Remove everything of a payload, arrived whole or not. Gone already is no error."""
+        for place in (self.root / INCOMING / uuid, self.root / uuid):
+            # Under a name of its own, so that two who remove it don't get into each other's way.
+            doomed = self.root / f"{uuid}.{uuid4().hex}"
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(doomed)
+                remove_tree(doomed)
+
+
+def remove_tree(top: Path, *, keep_top: bool = False) -> None:
+    """Remove a folder with all that is in it, whatever a script has made of it.
+
+    Folders that were made unwritable are no obstacle, and neither is any depth of nesting: folders
+    are pulled up beside ``top`` before they are emptied, so that no path grows too long for the
+    system and nothing recurses. Raises ``OSError`` for what belongs to somebody else.
+    """
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        folder.chmod(0o700)
+        with os.scandir(folder) as entries:
+            for entry in list(entries):
+                if not entry.is_dir(follow_symlinks=False):
+                    Path(entry.path).unlink()
+                    continue
+                Path(entry.path).chmod(0o700)  # else it can't be moved
+                near = (top if keep_top else top.parent) / f"{top.name}.{uuid4().hex}"
+                Path(entry.path).rename(near)
+                pending.append(near)
+        if folder != top or not keep_top:
+            folder.rmdir()

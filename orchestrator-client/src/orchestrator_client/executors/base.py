@@ -28,7 +28,10 @@ class Execution(Protocol):
         """The process of run.sh, or 0 if it has none here."""
 
     async def wait(self) -> Outcome:
-        """Wait for the end of run.sh; on return nothing that it started runs any more."""
+        """Wait for the end of run.sh; on return nothing that it started runs any more.
+
+        To be called once. Raises ``StillRunning`` if something resists being ended.
+        """
 
     async def terminate(self) -> None:
         """End it with all that it started. Returns when that is done; safe at any time.
@@ -47,4 +50,10 @@ class Executor(Protocol):
         """
 
     async def clear(self) -> None:
-        """End what an earlier life of the client left running."""
+        """End whatever is left of any payload: of an earlier life of the client, or of this one.
+
+        Raises ``StillRunning``.
+        """
+
+    async def reap(self) -> None:
+        """Give back what ended parts of running payloads still hold. Called every second or so."""

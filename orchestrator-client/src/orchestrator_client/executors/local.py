@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from orchestrator_client.errors import StillRunning
 from orchestrator_client.executors import processes
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.workspace import SCRIPT, Workspace
-from orchestrator_common.threads import in_thread, to_end
+from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -26,49 +26,92 @@ class LocalExecutor:
 
     Standard output and error go to files, never to pipes: a background process that keeps a pipe
     open would make the script look unfinished, and nobody would read the pipe after a crash.
+
+    This process must have no other children than scripts; see ``processes``. They are not started
+    through asyncio, whose bookkeeping of children knows no adopted ones.
     """
 
     def __init__(
-        self, data_path: Path, environment: Mapping[str, str], *, kill_grace_s: float
+        self, folder: Path, environment: Mapping[str, str], *, kill_grace_s: float
     ) -> None:
-        self._data_path = data_path
+        """``folder`` is the one that holds the workspaces."""
+        self._folder = folder
         self._environment = environment
         self._kill_grace_s = kill_grace_s
-        # Children that asyncio waits for; every other child was adopted, and is reaped here.
         self._scripts: set[int] = set()
-        self._starting = 0
+        # Held from the start of a script until its pid is noted, and while it is reaped: whoever
+        # compares children with scripts never takes the one for an orphan.
+        self._lock = threading.Lock()
         processes.become_subreaper()
-        if sys.version_info < (3, 12):
-            # The default there needs a thread for each process; newer Pythons choose this one.
-            watcher = asyncio.PidfdChildWatcher()
-            watcher.attach_loop(asyncio.get_running_loop())
-            asyncio.get_event_loop_policy().set_child_watcher(watcher)
 
     async def start(self, workspace: Workspace) -> "LocalExecution":
         """Start a payload. Raises ``OSError`` (EAGAIN: the limit of processes is reached)."""
-        self._starting += 1
-        try:
-            process = await to_end(self._spawn(workspace))
-            self._scripts.add(process.pid)
-        finally:
-            self._starting -= 1
-        return LocalExecution(self, process, workspace, kill_grace_s=self._kill_grace_s)
+        return await in_thread(self._start, workspace)
 
     async def clear(self) -> None:
-        """End what an earlier life of the client left running in its data folder."""
-        left = await in_thread(processes.of_data_path, self._data_path)
+        """End whatever runs in any workspace of the folder. Raises ``StillRunning``."""
+        left = await in_thread(processes.of_data_path, self._folder)
         if left:
-            logger.warning("Ending %d processes of an earlier life of this client", len(left))
+            logger.warning("Ending %d processes that belong to no payload any more", len(left))
             await in_thread(
-                processes.end_all, lambda: processes.of_data_path(self._data_path), grace_s=0.0
+                self._end, lambda: processes.of_data_path(self._folder), 0.0, str(self._folder)
             )
 
-    async def _spawn(self, workspace: Workspace) -> asyncio.subprocess.Process:
-        stdout, stderr = await in_thread(_open_output, workspace)
+    async def reap(self) -> None:
+        """Take the exit status of orphans whose script still runs: they would stay zombies."""
+        await in_thread(lambda: processes.reap(self._adopted()))
+
+    def end_leftovers(self, workspace: Workspace, script: int, grace_s: float) -> None:
+        """End whatever of a payload still runs, and reap it; blocks. Raises ``StillRunning``."""
+        self._end(
+            lambda: processes.of_payload(workspace.root, script, self._running_scripts),
+            grace_s,
+            workspace.root.name,
+        )
+
+    def collect(self, process: "subprocess.Popen[bytes]") -> tuple[int, bool]:
+        """Exit code (negative: signal) of a script that has ended; whether there are orphans.
+
+        Orphans of the script have become children of this process the moment that it ended.
+        """
+        with self._lock:
+            code = process.wait()
+            self._scripts.discard(process.pid)
+        return code, bool(self._adopted())
+
+    def _start(self, workspace: Workspace) -> "LocalExecution":
+        started_at = time.time()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        stdout = os.open(workspace.stdout, flags, 0o600)
         try:
-            return await asyncio.create_subprocess_exec(
-                "bash",
-                SCRIPT,
+            stderr = os.open(workspace.stderr, flags, 0o600)
+            try:
+                process = self._spawn(workspace, stdout, stderr)
+            finally:
+                os.close(stderr)
+        finally:
+            os.close(stdout)
+        try:
+            exit_descriptor = os.pidfd_open(process.pid)
+        except OSError:  # too many open files
+            self.end_leftovers(workspace, process.pid, 0.0)
+            self.collect(process)
+            raise
+        return LocalExecution(
+            self,
+            process,
+            workspace,
+            started_at=started_at,
+            exit_descriptor=exit_descriptor,
+            kill_grace_s=self._kill_grace_s,
+        )
+
+    def _spawn(
+        self, workspace: Workspace, stdout: int, stderr: int
+    ) -> "subprocess.Popen[bytes]":
+        with self._lock:
+            process = subprocess.Popen(  # noqa: S603 (running it is what the client is for)
+                ["bash", SCRIPT],  # noqa: S607 (the bash of the administrator's PATH)
                 cwd=workspace.work,
                 env={
                     **self._environment,
@@ -81,33 +124,23 @@ class LocalExecutor:
                 stderr=stderr,
                 start_new_session=True,
             )
-        finally:
-            os.close(stdout)
-            os.close(stderr)
+            self._scripts.add(process.pid)
+        return process
 
-    @property
-    def starting(self) -> bool:
-        """Whether a script is being started just now."""
-        return self._starting > 0
-
-    def ended(self, pid: int) -> None:
-        """The script with this pid was waited for."""
-        self._scripts.discard(pid)
-
-    def adopted(self) -> set[int]:
-        """Children that are orphans of scripts. None while a script starts: it is a child too."""
-        if self._starting:
-            return set()
-        return processes.direct_children() - self._scripts
-
-    async def end_leftovers(self, workspace: Workspace, grace_s: float) -> None:
-        """End whatever of a payload still runs, and reap it. Raises ``StillRunning``."""
-        gone = await in_thread(
-            processes.end_all, lambda: processes.of_workspace(workspace.root), grace_s=grace_s
-        )
-        processes.reap(self.adopted())
+    def _end(self, find: processes.Find, grace_s: float, what: str) -> None:
+        gone = processes.end_all(find, grace_s=grace_s)
+        processes.reap(self._adopted())
         if not gone:
-            raise StillRunning(f"Processes of {workspace.root.name} resist being ended")
+            raise StillRunning(f"Processes of {what} resist being ended")
+
+    def _adopted(self) -> set[int]:
+        # In this order: a script that starts in between is no orphan.
+        children = processes.direct_children()
+        return children - self._running_scripts()
+
+    def _running_scripts(self) -> frozenset[int]:
+        with self._lock:
+            return frozenset(self._scripts)
 
 
 class LocalExecution:
@@ -116,16 +149,19 @@ class LocalExecution:
     def __init__(
         self,
         executor: LocalExecutor,
-        process: asyncio.subprocess.Process,
+        process: "subprocess.Popen[bytes]",
         workspace: Workspace,
         *,
+        started_at: float,
+        exit_descriptor: int,
         kill_grace_s: float,
     ) -> None:
         self._executor = executor
         self._process = process
         self._workspace = workspace
+        self._started_at = started_at
+        self._exit_descriptor = exit_descriptor
         self._kill_grace_s = kill_grace_s
-        self._started_at = time.time()
 
     @property
     def pid(self) -> int:
@@ -133,27 +169,34 @@ class LocalExecution:
         return self._process.pid
 
     async def wait(self) -> Outcome:
-        """Wait for the script itself, then end what it left behind."""
-        code = await self._process.wait()
+        """Wait for the script itself, then end what it left behind. To be called once.
+
+        Raises ``StillRunning``.
+        """
+        await _until_readable(self._exit_descriptor)
         ended_at = time.time()
-        self._executor.ended(self.pid)
-        # Orphans of the script have just become children of this process: without one there is
-        # nothing to look for. (While another script starts that can't be told; then look.)
-        if self._executor.adopted() or self._executor.starting:
-            await self._executor.end_leftovers(self._workspace, LEFTOVER_GRACE_S)
+        code, orphans = await in_thread(self._executor.collect, self._process)
+        if orphans:
+            await in_thread(
+                self._executor.end_leftovers, self._workspace, self.pid, LEFTOVER_GRACE_S
+            )
         number = -code if code < 0 else None
         return Outcome(code if number is None else 128 + number, number, self._started_at, ended_at)
 
     async def terminate(self) -> None:
-        """TERM, then KILL after the grace, the whole tree."""
-        await self._executor.end_leftovers(self._workspace, self._kill_grace_s)
+        """TERM, then KILL after the grace, the whole tree. Raises ``StillRunning``."""
+        await in_thread(
+            self._executor.end_leftovers, self._workspace, self.pid, self._kill_grace_s
+        )
 
 
-def _open_output(workspace: Workspace) -> tuple[int, int]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    stdout = os.open(workspace.stdout, flags, 0o600)
+async def _until_readable(descriptor: int) -> None:
+    """Wait until ``descriptor`` has something to tell, and close it."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
     try:
-        return stdout, os.open(workspace.stderr, flags, 0o600)
-    except OSError:
-        os.close(stdout)
-        raise
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -1,13 +1,13 @@
 """Finding and ending every process of a payload, escaped ones included.
 
-A script's children may leave its session (setsid), ignore hang-ups (nohup) or be orphaned by a
-double fork. Three things hold them together all the same:
+A script's children may leave its session (setsid), ignore hang-ups (nohup), be orphaned by a double
+fork, or clear their environment (env -i). Three things hold them together all the same:
 
 - the client is a *child subreaper*: orphans of its descendants become its own children, so that
   walking down from the client meets every one of them;
 - each starts with an environment that names the payload's workspace, as the kernel still shows in
   ``/proc/<pid>/environ`` whatever the process does with its own copy;
-- what a marked process starts is its child until the parent ends.
+- the client has no children but scripts: one without a name, that no script is behind, has escaped.
 
 All functions but ``become_subreaper`` block: call them in a thread. A process is only ever
 signalled through ``psutil.Process``, which compares its start time first: a pid that was reused in
@@ -19,13 +19,16 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
 import psutil
 
 MARK = "JO_WORKSPACE"
 """The variable that names a payload's workspace to whoever looks for its processes."""
+
+Find = Callable[[], list[psutil.Process]]
+"""Looks for the processes to end, anew with each call."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
@@ -40,12 +43,14 @@ def become_subreaper() -> None:
 
 def direct_children() -> set[int]:
     """Pids of this process's children, zombies included; cheap, unlike a walk through /proc."""
-    children: set[int] = set()
+    lists = []
     for task in Path("/proc/self/task").iterdir():
         # A thread may end while we look.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            children.update(int(pid) for pid in (task / "children").read_text().split())
-    return children
+            lists.append((task / "children").read_text())
+    if not lists:  # a kernel without CONFIG_PROC_CHILDREN
+        return {child.pid for child in psutil.Process().children()}
+    return {int(pid) for pids in lists for pid in pids.split()}
 
 
 def reap(pids: Iterable[int]) -> None:
@@ -55,58 +60,78 @@ def reap(pids: Iterable[int]) -> None:
             os.waitpid(pid, os.WNOHANG)
 
 
-def of_workspace(root: Path) -> list[psutil.Process]:
-    """The living processes of a workspace, among the descendants of this process."""
-    return _marked(psutil.Process().children(recursive=True), lambda mark: mark == str(root))
+def of_payload(
+    root: Path, script: int, running_scripts: Callable[[], Set[int]]
+) -> list[psutil.Process]:
+    """The living processes of a payload: its workspace's ``root``, the pid of its run.sh.
+
+    Nameless orphans that belong to no running script are among them, whosever they were: the
+    payload that they escaped from has ended, and nobody else will look for them.
+    """
+    family = psutil.Process().children(recursive=True)
+    # Asked after the look around: whatever was met there has been noted by now if it is a script.
+    others = running_scripts() - {script}
+    found: dict[int, psutil.Process] = {}
+    for process in family:  # parents come before their children
+        with contextlib.suppress(psutil.Error, OSError):
+            mark, parent = _mark(process), process.ppid()
+            if process.pid in others:
+                continue
+            if mark:
+                ours = mark == str(root)
+            elif parent == os.getpid():
+                ours = process.pid == script or os.getsid(process.pid) not in others
+            else:
+                ours = parent in found
+            if ours:
+                found[process.pid] = process
+    return [process for process in found.values() if _lives(process)]
 
 
 def of_data_path(data_path: Path) -> list[psutil.Process]:
     """The living processes of any workspace below ``data_path``, on the whole machine."""
     prefix = f"{data_path}/"
-    return _marked(psutil.process_iter(), lambda mark: mark.startswith(prefix))
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid not in found and _mark(process).startswith(prefix):
+                found[process.pid] = process
+                found.update((child.pid, child) for child in process.children(recursive=True))
+    return [process for process in found.values() if _lives(process)]
 
 
-def end_all(
-    find: Callable[[], list[psutil.Process]], *, grace_s: float, timeout_s: float = 10.0
-) -> bool:
+def end_all(find: Find, *, grace_s: float, timeout_s: float = 10.0) -> bool:
     """TERM what ``find`` finds, KILL what is left after ``grace_s``, until it finds nothing.
 
-    Looks again after each round: a process may fork while it is being ended. Returns False if
-    something is left after ``timeout_s`` beyond the grace (a process stuck in the kernel).
+    Looks again after each round: a process may fork while it is being ended, and the parent may be
+    gone before its line is read while the child stands before it; so nothing must be found twice.
+    Returns False if something is left ``timeout_s`` after the grace (it is stuck in the kernel).
     """
     started = time.monotonic()
-    terminated: set[tuple[int, float]] = set()
-    while found := find():
+    terminated: set[psutil.Process] = set()
+    while found := find() or find():
         elapsed = time.monotonic() - started
         if elapsed > grace_s + timeout_s:
             return False
         for process in found:
-            identity = (process.pid, process.create_time())
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if elapsed >= grace_s:
                     process.send_signal(signal.SIGKILL)
-                elif identity not in terminated:
-                    terminated.add(identity)
+                elif process not in terminated:  # compares the start time too
+                    terminated.add(process)
                     process.send_signal(signal.SIGTERM)
                     # A stopped process would sleep through its grace.
                     process.send_signal(signal.SIGCONT)
-        # Not psutil.wait_procs: it would take the exit status that asyncio waits for.
+        # Not psutil.wait_procs: it would take the exit status that the executor waits for.
         time.sleep(_POLL_S)
     return True
 
 
-def _marked(
-    candidates: Iterable[psutil.Process], wanted: Callable[[str], bool]
-) -> list[psutil.Process]:
-    """Candidates that carry a wanted mark, and their descendants; without zombies."""
-    found: dict[int, psutil.Process] = {}
-    for process in candidates:
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid not in found and wanted(process.environ().get(MARK, "")):
-                found[process.pid] = process
-                for child in process.children(recursive=True):
-                    found[child.pid] = child
-    return [process for process in found.values() if _lives(process)]
+def _mark(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get(MARK, ""))
+    except psutil.AccessDenied:  # a set-id program: as good as a cleared environment
+        return ""
 
 
 def _lives(process: psutil.Process) -> bool:

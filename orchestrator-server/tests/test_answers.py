@@ -1,0 +1,328 @@
+"""Downloads, waiting, termination, health, documents: what a web app gets over HTTP."""
+
+import asyncio
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from openapi_spec_validator import validate
+
+from fake_client import Answer, FakeClient, answering, hang_up, never
+from orchestrator_common.status import JobStatus, PayloadStatus
+from orchestrator_server import keys, submission
+from orchestrator_server.app import BACKGROUND
+from orchestrator_server.background.cleaner import Cleaner
+from orchestrator_server.files import JobFiles
+from orchestrator_server.store import open_store
+from running_server import Server, StartServer
+
+
+async def completed(server: Server, client: FakeClient) -> int:
+    job = await server.submit()
+    client.complete(await client.next_payload(), out="0123456789" * 100)
+    assert await server.ended(job) == ("Completed", "")
+    return job
+
+
+async def test_trap_30_results_are_served_with_ranges_and_validators(
+    server: Server, client: FakeClient
+) -> None:
+    job = await completed(server, client)
+    async with server.http.get(f"/download/{job}") as response:
+        whole = await response.read()
+        assert response.content_type == "application/zip"
+        assert response.content_length == len(whole)
+        assert response.headers["Accept-Ranges"] == "bytes"
+        assert response.headers["Content-Disposition"] == (
+            f'attachment; filename="job-{job}-results.zip"'
+        )
+        tag = response.headers["ETag"]
+    part = {"Range": "bytes=10-19"}
+    async with server.http.get(f"/download/{job}", headers=part) as response:
+        assert response.status == 206
+        assert await response.read() == whole[10:20]
+    stale = {**part, "If-Range": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    async with server.http.get(f"/download/{job}", headers=stale) as response:
+        assert response.status == 200
+        assert await response.read() == whole
+    async with server.http.get(f"/download/{job}", headers={"If-None-Match": tag}) as response:
+        assert response.status == 304
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/download/7", 404, "Job 7 not found"),
+        ("/download/99999999999999999999999", 404, "Job 99999999999999999999 not found"),
+        ("/download/x", 400, "Invalid job id 'x', should be a number"),
+        ("/download/-1", 400, "Invalid job id '-1', should be a number"),
+        ("/download/1?wait=61", 400, "Invalid wait '61', should be seconds from 0 to 60"),
+        ("/download/1?wait=nan", 400, "Invalid wait 'nan', should be seconds from 0 to 60"),
+        ("/download_partial/7", 404, "Job 7 not found"),
+    ],
+)
+async def test_bad_request_for_a_job_is_told(
+    idle_server: Server, path: str, status: int, message: str
+) -> None:
+    async with idle_server.http.get(path) as response:
+        assert response.status == status
+        answer = await response.json()
+        assert (answer["status"], answer["message"]) == ("Unknown", message)
+
+
+async def test_wait_answers_at_the_change_and_at_once_for_an_ended_job(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    waiting = asyncio.create_task(server.state(job, wait=60))
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    assert not waiting.done()
+    client.complete(payload)
+    assert (await waiting)[0] == "Completed"
+    assert (await server.state(job, wait=60))[0] == "Completed"
+
+
+async def test_wait_ends_after_its_seconds_with_the_present_state(idle_server: Server) -> None:
+    job = await idle_server.submit()
+    status, message = await idle_server.state(job, wait=0.05)
+    assert status == "Queued"
+    assert "can't be reached" in message
+
+
+async def test_queued_job_tells_how_many_are_ahead(idle_server: Server) -> None:
+    for _ in range(2):
+        await idle_server.submit()
+    _, message = await idle_server.state(2)
+    assert message.startswith("1 of this user's jobs for example are ahead")
+
+
+async def test_queued_job_has_no_partial_output(idle_server: Server) -> None:
+    job = await idle_server.submit()
+    async with idle_server.http.get(f"/download_partial/{job}") as response:
+        assert response.status == 404
+
+
+async def test_partial_output_of_a_running_job_comes_from_its_client(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    await client.next_payload()
+    await server.until(job, "Submitted")
+    async with server.http.get(f"/download_partial/{job}") as response:
+        archive = zipfile.ZipFile(io.BytesIO(await response.read()))
+        assert archive.namelist() == ["partial"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(hang_up, 502), (answering(500), 502), (never, 504)]
+)
+async def test_partial_output_of_a_failing_client_is_a_gateway_error(
+    server: Server,
+    client: FakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    status: int,
+) -> None:
+    monkeypatch.setattr("orchestrator_server.client_api.PACKING_TIMEOUT_S", 0.1)
+    job = await server.submit()
+    await client.next_payload()
+    await server.until(job, "Submitted")
+    client.instead["partial"] = answer
+    async with server.http.get(f"/download_partial/{job}") as response:
+        assert response.status == status
+        assert (await response.json())["status"] == "Unknown"
+
+
+async def terminate(server: Server, job: int) -> tuple[int, str, str]:
+    async with server.http.post(f"/terminate/{job}") as response:
+        answer = await response.json()
+        return response.status, answer["status"], answer["message"]
+
+
+async def test_trap_12_and_13_queued_job_ends_at_once_and_only_once(idle_server: Server) -> None:
+    job = await idle_server.submit()
+    assert await terminate(idle_server, job) == (200, "Killed", "job terminated")
+    assert await terminate(idle_server, job) == (
+        409,
+        "Killed",
+        "Job 1 has already ended: it is Killed",
+    )
+    assert (await terminate(idle_server, 9))[0] == 404
+
+
+async def test_submitted_job_is_ended_at_its_client_and_keeps_its_output(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    await server.until(job, "Submitted")
+    assert (await terminate(server, job))[:2] == (200, "Killed")
+    assert client.payloads[payload].status is PayloadStatus.KILLED
+    await server.eventually(lambda: server.rows("SELECT has_output FROM jobs") == [(1,)])
+
+
+async def test_trap_14_job_that_ended_before_the_kill_keeps_its_end(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    await server.until(job, "Submitted")
+    client.results[payload] = b""
+    client.complete(payload)
+    client.report(payload, PayloadStatus.COMPLETED, push=False)
+    status, state, _ = await terminate(server, job)
+    assert (status, state) == (409, "Completed")
+    assert (await server.ended(job))[0] == "Completed"
+
+
+async def test_trap_14_termination_while_the_job_is_being_sent_ends_it_and_runs_nothing(
+    server: Server, client: FakeClient
+) -> None:
+    gate = asyncio.Event()
+    original = client._submit
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return await original(request)
+
+    client.instead["submit"] = slow
+    job = await server.submit()
+    await server.until(job, "Processing")
+    ending = asyncio.create_task(terminate(server, job))
+    await server.eventually(lambda: server.rows("SELECT kill_requested FROM jobs") == [(1,)])
+    gate.set()
+    assert (await ending)[:2] == (200, "Killed")
+    assert client.payloads[1].status is PayloadStatus.KILLED
+    assert server.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+async def test_termination_that_a_hung_client_delays_is_carried_out_later(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "TERMINATE_TIMEOUT_S", 0.05)
+    gate = asyncio.Event()
+    original = client._submit
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return await original(request)
+
+    client.instead["submit"] = slow
+    job = await server.submit()
+    await server.until(job, "Processing")
+    status, _, message = await terminate(server, job)
+    assert status == 504
+    assert "it is ended as soon as that does" in message
+    gate.set()
+    assert (await server.ended(job))[0] == "Killed"
+
+
+async def test_health_is_told_and_its_loss_too(server: Server) -> None:
+    async with server.http.get("/health") as response:
+        assert response.status == 200
+        assert (await response.json())["status"] == "healthy"
+    await server.app[BACKGROUND].loops[0].stop()
+    async with server.http.get("/health") as response:
+        assert response.status == 500
+        answer = await response.json()
+        assert answer == {
+            "id": 0,
+            "status": "Unknown",
+            "message": "The sender has stopped; restart the server",
+        }
+    async with server.http.get("/") as response:
+        assert await response.json() == {"message": "pong"}
+
+
+async def test_every_route_is_in_the_valid_openapi_document(server: Server) -> None:
+    async with server.http.get("/api-docs/openapi.json") as response:
+        document = await response.json()
+    validate(document)
+    described = {
+        (method.upper(), path) for path, item in document["paths"].items() for method in item
+    }
+    own = {"/swagger", "/swagger-ui", "/swagger-ui/", "/swagger-ui/swagger.json"}
+    routed = {
+        (route.method, route.resource.canonical)
+        for route in server.app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    routed = {
+        (method, path)
+        for method, path in routed
+        if path not in own and "static" not in path and path != "/api-docs/openapi.json"
+    }
+    assert described == routed
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["summary"], path
+            assert operation["responses"], path
+
+
+async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
+    async with server.http.get("/swagger") as response:
+        assert response.url.path == "/swagger-ui/"
+        page = await response.text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert '"validatorUrl": null' in page
+
+
+async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:
+    clock = [1000.0]
+    files = JobFiles(tmp_path / "data")
+    await asyncio.to_thread(files.prepare)
+    async with open_store(tmp_path / "db.sqlite", now=lambda: clock[0]) as store:
+        for name in ("ends", "runs"):
+            await asyncio.to_thread(files.begin, name)
+            await asyncio.to_thread(files.accept, name)
+            await store.create(name, 1, "x")
+        cleaner = Cleaner(store, files, max_age_s=100)
+        clock[0] += 500
+        await store.transition(await store.get(1), JobStatus.KILLED, "")
+        clock[0] += 99
+        await cleaner.run_pass()
+        assert (tmp_path / "data" / "ends").exists()
+        clock[0] += 2
+        await cleaner.run_pass()
+        assert (await store.get(1)).status == "Cleaned"
+        assert not (tmp_path / "data" / "ends").exists()
+        assert (tmp_path / "data" / "runs").exists()
+
+
+async def test_folders_that_a_crash_left_are_removed_at_the_start(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    orphan = tmp_path / "data" / "00000000-0000-4000-8000-000000000000"
+    foreign = tmp_path / "data" / "notes"
+    for folder in (orphan / "input", foreign, tmp_path / "data" / "incoming" / "x"):
+        folder.mkdir(parents=True)
+    server = await start_server("http://127.0.0.1:9")
+    job = await server.submit()
+    assert not orphan.exists()
+    assert foreign.exists()
+    assert list((tmp_path / "data" / "incoming").iterdir()) == []
+    assert (await server.state(job))[0] == "Queued"
+
+
+async def test_cleaned_job_says_so(start_server: StartServer) -> None:
+    server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
+    job = await server.submit()
+    await terminate(server, job)
+    cleaner = server.app[BACKGROUND]._cleaner
+    await cleaner.run_pass()
+    status, message = await server.state(job)
+    assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
+    assert server.folders() == []
+
+
+async def test_stop_answers_those_who_wait(server: Server) -> None:
+    job = await server.submit()
+    waiting = asyncio.create_task(server.state(job, wait=60))
+    await server.eventually(lambda: bool(server.app[keys.FEED]._waiting))
+    await server.app.shutdown()
+    assert (await waiting)[0] in ("Queued", "Processing", "Submitted")

@@ -1,0 +1,114 @@
+"""A jo-client that runs in the test's own loop, and a server's view of it."""
+
+import asyncio
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+from aiohttp import web
+
+from orchestrator_common.sse import Event, read_events
+
+FINAL = {"Completed", "Failed", "Invalid", "Killed"}
+
+
+@dataclass
+class Client:
+    """A running client."""
+
+    app: web.Application
+    http: aiohttp.ClientSession
+    data: Path
+
+    async def post(
+        self, script: bytes | str, *, key: str | None = None, **files: bytes
+    ) -> tuple[int, dict[str, Any]]:
+        """Status code and JSON of a submit of a run.sh and some files."""
+        form = aiohttp.FormData(quote_fields=False)
+        content = script.encode() if isinstance(script, str) else script
+        for name, data in {"run.sh": content, **files}.items():
+            form.add_field(name, data, filename=name.rpartition("/")[2])
+        headers = {"Idempotency-Key": key} if key else None
+        async with self.http.post("/submit", data=form, headers=headers) as response:
+            return response.status, await response.json()
+
+    async def submit(self, script: bytes | str, **kwargs: Any) -> int:
+        """Submit a payload; its id."""
+        status, payload = await self.post(script, **kwargs)
+        assert status == 200, payload
+        return int(payload["id"])
+
+    async def get(self, payload: int) -> dict[str, Any]:
+        """The payload's JSON; of a Completed one, just its status."""
+        async with self.http.get(f"/retrieve/{payload}") as response:
+            if response.content_type == "application/zip":
+                return {"id": payload, "status": "Completed"}
+            return dict(await response.json())
+
+    async def kill(self, payload: int) -> dict[str, Any]:
+        """End a payload; its JSON then."""
+        async with self.http.post(f"/kill/{payload}") as response:
+            assert response.status == 200
+            return dict(await response.json())
+
+    async def archive(self, payload: int, what: str = "retrieve_partial") -> zipfile.ZipFile:
+        """The results."""
+        async with self.http.get(f"/{what}/{payload}") as response:
+            assert response.content_type == "application/zip", await response.text()
+            return zipfile.ZipFile(io.BytesIO(await response.read()))
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
+        """The event stream."""
+        async with self.http.get("/events") as response:
+            assert response.content_type == "text/event-stream"
+            yield read_events(response.content.iter_any())
+
+    async def run(self, script: bytes | str, **kwargs: Any) -> dict[str, Any]:
+        """Submit a payload and follow its events to the end; the payload's JSON then."""
+        async with asyncio.timeout(30), self.events() as events:
+            payload = await self.submit(script, **kwargs)
+            async for event in events:
+                told = json.loads(event.data)
+                if event.kind == "payload" and told["id"] == payload and told["status"] in FINAL:
+                    return {**told, **await self.get(payload)}
+        raise AssertionError("the event stream ended")
+
+    async def until(self, payload: int, status: str) -> None:
+        """Ask again and again, as a server without the event stream does."""
+        async with asyncio.timeout(30):
+            while (await self.get(payload))["status"] != status:  # noqa: ASYNC110 (polling)
+                await asyncio.sleep(0.01)
+
+    async def eventually(self, what: Callable[[], bool]) -> None:
+        """Wait for something that tells nobody when it happens, such as a process to start."""
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(what):  # noqa: ASYNC110 (there is no event)
+                await asyncio.sleep(0.01)
+
+    def processes(self) -> list[psutil.Process]:
+        """Living processes of any payload of this client."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                mark = process.environ().get("JO_WORKSPACE", "")
+                if mark.startswith(str(self.data)) and process.status() != "zombie":
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+StartClient = Callable[..., Awaitable[Client]]
+
+
+def zombies() -> list[psutil.Process]:
+    """Children of this process that nobody has waited for."""
+    return [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]

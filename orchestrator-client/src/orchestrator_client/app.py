@@ -28,6 +28,7 @@ from orchestrator_common.web import error_middleware
 
 LOAD_INTERVAL_S = 5.0
 CLEANER_INTERVAL_S = 60.0
+REAPER_INTERVAL_S = 1.0
 
 LOOPS = web.AppKey("loops", list[Loop])
 
@@ -55,13 +56,14 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     await in_thread(workspaces.prepare)
     with workspaces.locked():
         executor = LocalExecutor(
-            settings.data_path, settings.script_environment, kill_grace_s=settings.kill_grace_s
+            workspaces.root, settings.script_environment, kill_grace_s=settings.kill_grace_s
         )
         await executor.clear()
         await in_thread(workspaces.clear)
         async with open_payloads() as store:
             _compose(app, workspaces, executor, store)
             yield
+        await executor.clear()
 
 
 def _compose(
@@ -75,6 +77,7 @@ def _compose(
     cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
     loops = [
         runner.loop,
+        Loop("reaper", executor.reap, interval_s=REAPER_INTERVAL_S),
         Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
         Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
     ]

@@ -12,9 +12,8 @@ import stat
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 from isal import isal_zlib
@@ -22,136 +21,199 @@ from isal import isal_zlib
 from orchestrator_client.errors import ArchiveFailed
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.workspace import Workspace
-from orchestrator_common.durable import full_disk_as_domain_error, replace_durably
+from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.paths import RESERVED
 
 DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
+MAX_LISTED = 1000
+# Deflate can make a file larger than it was, by far less than this leaves room for.
+_ZIP64_FROM = 1 << 31
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _LATEST = (2107, 12, 31, 23, 59, 58)
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A file that is not in the ZIP, and why."""
+    """A file that is not in the ZIP, or not whole, and why."""
 
     path: str
     reason: str
 
 
 class ResultRecord(msgspec.Struct, frozen=True):
-    """``.orchestrator/result.json``. Times are seconds since the epoch; None: not ended yet."""
+    """``.orchestrator/result.json``. Times are seconds since the epoch; None: not ended yet.
+
+    ``skipped`` holds the first ``MAX_LISTED`` of ``skipped_count`` files.
+    """
 
     exit_code: int | None
     signal: int | None
     started_at: float | None
     ended_at: float | None
+    skipped_count: int
     skipped: list[Skipped]
 
 
-@dataclass
-class _Packing:
-    archive: zipfile.ZipFile
-    skipped: list[Skipped] = field(default_factory=list)
-
-
-def pack(workspace: Workspace, outcome: Outcome | None) -> Path:
-    """Write the results of an ended payload, whole or not at all, and return their path.
+def pack(workspace: Workspace, outcome: Outcome) -> None:
+    """Write the results of an ended payload, whole or not at all.
 
     Raises ``StorageFull``, ``ArchiveFailed``.
     """
     temporary = workspace.meta / ".results.zip.tmp"
-    _write(temporary, workspace, outcome)
-    with full_disk_as_domain_error():
-        replace_durably(temporary, workspace.results)
-    return workspace.results
-
-
-def pack_partial(workspace: Workspace, target: Path) -> None:
-    """Write what there is of a running payload to ``target``.
-
-    Raises ``StorageFull``, ``ArchiveFailed``.
-    """
-    _write(target, workspace, None)
-
-
-def _write(target: Path, workspace: Workspace, outcome: Outcome | None) -> None:
     try:
-        with full_disk_as_domain_error(), target.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-                packing = _Packing(archive)
-                for path, relative in _entries(workspace.work, packing):
-                    _add(packing, path, relative, inside=workspace.work)
-                _add_record(packing, workspace, outcome)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        target.unlink(missing_ok=True)
-        if isinstance(error, OSError | zipfile.LargeZipFile | ValueError):
-            raise ArchiveFailed(f"The results could not be packed: {error}") from error
+        with _as_domain_errors():
+            with temporary.open("wb") as file:
+                _write(file, workspace, outcome)
+                file.flush()
+                # Some file systems tell only now that there is no room. The rename need not be
+                # durable: after a power cut nobody knows the payload any more.
+                os.fsync(file.fileno())
+            temporary.replace(workspace.results)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 
-def _add_record(packing: _Packing, workspace: Workspace, outcome: Outcome | None) -> None:
-    for path in (workspace.stdout, workspace.stderr):
-        if path.exists():
-            _add(packing, path, f"{RESERVED}/{path.name}", inside=workspace.meta)
-    record = ResultRecord(
-        exit_code=outcome.exit_code if outcome else None,
-        signal=outcome.signal if outcome else None,
-        started_at=outcome.started_at if outcome else None,
-        ended_at=outcome.ended_at if outcome else None,
-        skipped=packing.skipped,
-    )
-    content = msgspec.json.format(msgspec.json.encode(record), indent=2)
-    packing.archive.writestr(f"{RESERVED}/result.json", content)
+def pack_partial(workspace: Workspace, file: IO[bytes]) -> None:
+    """Write what there is of a running payload to ``file``.
+
+    Raises ``StorageFull``, ``ArchiveFailed``.
+    """
+    with _as_domain_errors():
+        _write(file, workspace, None)
+        file.flush()
 
 
-def _entries(top: Path, packing: _Packing) -> Iterator[tuple[Path, str]]:
-    """Path and relative name of everything below ``top`` but folders."""
+@contextlib.contextmanager
+def _as_domain_errors() -> Iterator[None]:
+    try:
+        with full_disk_as_domain_error():
+            yield
+    except (OSError, zipfile.LargeZipFile) as error:
+        raise ArchiveFailed(f"The results could not be packed: {error}") from error
 
-    def unreadable(error: OSError) -> None:
-        name = os.path.relpath(error.filename or top, top)
-        packing.skipped.append(Skipped(_shown(name), error.strerror or "unreadable"))
 
-    for folder, folders, names in os.walk(top, onerror=unreadable):
-        folders.sort()
-        relative = os.path.relpath(folder, top)
-        prefix = "" if relative == "." else f"{relative}/"
-        # The work folder's own .orchestrator would mix with ours.
-        if prefix == "" and RESERVED in folders:
-            folders.remove(RESERVED)
-            packing.skipped.append(Skipped(RESERVED, "the name is reserved"))
-        for name in sorted(names):
-            if prefix == "" and name == RESERVED:
-                packing.skipped.append(Skipped(RESERVED, "the name is reserved"))
+def _write(file: IO[bytes], workspace: Workspace, outcome: Outcome | None) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+        packing = _Packing(archive)
+        for entry in _walk(workspace.work, packing):
+            packing.add(entry.path, entry.name, inside=workspace.work)
+        for path in (workspace.stdout, workspace.stderr):
+            if path.exists():
+                packing.add(path, f"{RESERVED}/{path.name}", inside=workspace.meta)
+        record = ResultRecord(
+            exit_code=outcome.exit_code if outcome else None,
+            signal=outcome.signal if outcome else None,
+            started_at=outcome.started_at if outcome else None,
+            ended_at=outcome.ended_at if outcome else None,
+            skipped_count=packing.skipped_count,
+            skipped=packing.skipped,
+        )
+        content = msgspec.json.format(msgspec.json.encode(record), indent=2)
+        archive.writestr(f"{RESERVED}/result.json", content)
+
+
+class _Entry(NamedTuple):
+    """Something below the work folder, and its relative name; that of an empty folder ends in /."""
+
+    path: Path
+    name: str
+
+
+def _walk(top: Path, packing: "_Packing") -> Iterator[_Entry]:
+    """Everything below ``top`` that isn't a folder, and empty folders.
+
+    Not by recursion: a script can nest folders more deeply than Python calls.
+    """
+    pending = [_Entry(top, "")]
+    while pending:
+        folder, prefix = pending.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            packing.skip(prefix or ".", error.strerror or "unreadable")
+            continue
+        if prefix and not entries:
+            yield _Entry(folder, prefix)
+        for entry in entries:
+            found = _Entry(Path(entry.path), f"{prefix}{entry.name}")
+            if found.name == RESERVED:  # it would mix with ours
+                packing.skip(RESERVED, "the name is reserved")
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append(_Entry(found.path, f"{found.name}/"))
             else:
-                yield Path(folder, name), f"{prefix}{name}"
-        for name in folders:
-            if Path(folder, name).is_symlink():
-                yield Path(folder, name), f"{prefix}{name}"
+                yield found
 
 
-def _add(packing: _Packing, path: Path, relative: str, *, inside: Path) -> None:
-    """Add one file, or what a link to a file ``inside`` leads to; or note why it is skipped."""
-    try:
-        relative.encode()
-    except UnicodeEncodeError:
-        packing.skipped.append(Skipped(_shown(relative), "its name is not UTF-8"))
-        return
-    try:
-        if path.is_symlink():
-            path = path.resolve()
-            if not path.is_relative_to(inside.resolve()):
-                raise _NotRegular("it is a link that leads outside")
-        descriptor = _open_regular(path)
-    except _NotRegular as reason:
-        packing.skipped.append(Skipped(relative, str(reason)))
-        return
-    except OSError as error:
-        packing.skipped.append(Skipped(relative, error.strerror or "unreadable"))
-        return
-    with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123 (a descriptor, not a path)
-        _copy(packing, source, relative)
+class _Packing:
+    """An archive that is being written, and what could not go in."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self.skipped: list[Skipped] = []
+        self.skipped_count = 0
+
+    def skip(self, name: str, reason: str) -> None:
+        """Note that something is left out."""
+        self.skipped_count += 1
+        if len(self.skipped) < MAX_LISTED:
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            self.skipped.append(Skipped(shown, reason))
+
+    def add(self, path: Path, name: str, *, inside: Path) -> None:
+        """Add an empty folder, a file, or what a link to a file ``inside`` leads to."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            self.skip(name, "its name is not UTF-8")
+            return
+        try:
+            if name.endswith("/"):
+                self._archive.mkdir(zipfile.ZipInfo(name, _zip_time(path.stat().st_mtime)))
+                return
+            descriptor = _open_regular(_target(path, inside))
+        except _NotRegular as reason:
+            self.skip(name, str(reason))
+            return
+        except OSError as error:
+            self.skip(name, error.strerror or "unreadable")
+            return
+        # A descriptor, which its stream closes; unbuffered, because it is read in large blocks.
+        with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123
+            self._copy(source, name)
+
+    def _copy(self, source: IO[bytes], name: str) -> None:
+        status = os.fstat(source.fileno())
+        entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
+        entry.external_attr = (status.st_mode & 0xFFFF) << 16
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        # The size at the beginning: a file that is being written may grow faster than it is read.
+        left = status.st_size
+        with self._archive.open(entry, "w", force_zip64=left >= _ZIP64_FROM) as target:
+            _deflate_with_isal(target)
+            while left > 0:
+                try:
+                    block = source.read(min(BLOCK_BYTES, left))
+                except OSError as error:
+                    self.skip(name, f"cut off: {error.strerror}")
+                    break
+                if not block:
+                    break
+                target.write(block)
+                left -= len(block)
+
+
+def _target(path: Path, inside: Path) -> Path:
+    """``path``, or where it leads if it is a link. Raises ``_NotRegular`` if that is outside."""
+    if not path.is_symlink():
+        return path
+    # realpath, because Path.resolve raises something else for a loop in each version of Python.
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(os.path.realpath(inside)):
+        raise _NotRegular("it is a link that leads outside")
+    return target
 
 
 class _NotRegular(Exception):
@@ -178,23 +240,6 @@ def _open_regular(path: Path) -> int:
     return descriptor
 
 
-def _copy(packing: _Packing, source: IO[bytes], relative: str) -> None:
-    status = os.fstat(source.fileno())
-    entry = zipfile.ZipInfo(relative, _zip_time(status.st_mtime))
-    entry.external_attr = (status.st_mode & 0xFFFF) << 16
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    # A file may grow while it is read: always leave room for a 64-bit size.
-    with packing.archive.open(entry, "w", force_zip64=True) as target:
-        _deflate_with_isal(target)
-        try:
-            while block := source.read(BLOCK_BYTES):
-                target.write(block)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            packing.skipped.append(Skipped(relative, f"cut off: {error.strerror}"))
-
-
 def _deflate_with_isal(target: Any) -> None:
     """Let igzip compress instead of zlib: several times faster at a similar ratio.
 
@@ -210,7 +255,3 @@ def _zip_time(seconds: float) -> tuple[int, int, int, int, int, int]:
     with contextlib.suppress(ValueError, OverflowError, OSError):
         moment = time.localtime(seconds)[:6]
     return min(max(moment, _EARLIEST), _LATEST)
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

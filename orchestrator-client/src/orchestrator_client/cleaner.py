@@ -27,7 +27,11 @@ class Cleaner:
         """Clean what is due, and forget what was cleaned long ago."""
         while len(rows := await self._store.ended_before(self._max_age_s, BATCH)) > 0:
             for row in rows:
-                await self.clean(row)
+                try:
+                    await self.clean(row)
+                except OSError as error:
+                    # It goes at the next start; the others can go now.
+                    logger.error("Files of payload %d can't be removed: %s", row.id, error)
         await self._store.forget_cleaned(ROWS_KEPT_S)
 
     async def clean(self, row: PayloadRow) -> None:
@@ -37,4 +41,4 @@ class Cleaner:
         except TransitionRefused as refused:
             if refused.current is not PayloadStatus.CLEANED:
                 raise
-        await in_thread(self._workspaces.of(row.uuid).remove)
+        await in_thread(self._workspaces.remove, row.uuid)

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 0.5
 RETRY_S = 0.2
 MAX_RETRY_S = 5.0
+KILL_ANSWER_S = 20.0
+"""How long a request to end a payload waits for its results to be packed."""
 
 
 class Runner:
@@ -47,37 +49,62 @@ class Runner:
         self._executions: dict[int, Execution] = {}
         self._killed: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._in_doubt = False
         self._stopping = False
 
     async def run_pass(self) -> None:
         """Start Prepared payloads, the oldest first, while there are free slots."""
         while len(self._tasks) < self._slots and not self._stopping:
-            row = await self._store.start_next()
+            row = await self._next()
             if row is None:
                 return
+            if row.killed:
+                self._killed.add(row.id)
             self._tasks[row.id] = self._owner.spawn(self._run(row), f"payload {row.id}")
+
+    async def _next(self) -> PayloadRow | None:
+        """Make a payload Running and return it; None if none waits.
+
+        When the statement failed, it may still have had its effect: a payload is Running then that
+        nobody was told of, so that nobody has run it.
+        """
+        if self._in_doubt:
+            for row in await self._store.running():
+                if row.id not in self._tasks:
+                    return row
+            self._in_doubt = False
+        try:
+            return await self._store.start_next()
+        except sqlite3.Error:
+            self._in_doubt = True
+            raise
 
     def note(self, row: PayloadRow) -> None:
         """Look at once for a slot for a new payload."""
         if row.status is PayloadStatus.PREPARED:
             self.loop.wake()
 
-    async def kill(self, payload_id: int) -> PayloadRow:
+    async def kill(self, payload_id: int) -> tuple[PayloadRow, bool]:
         """End a payload; on return nothing of it runs any more.
 
         One that has not started never does; one that has ended stays what it was. Returns it as it
-        then is. Raises ``PayloadNotFound``, ``StillRunning``.
+        then is, and whether there was anything to end. Raises ``PayloadNotFound``,
+        ``StillRunning``.
         """
         row = await self._store.request_kill(payload_id)
+        if row is None:
+            return await self._store.get(payload_id), False
         task = self._tasks.get(payload_id)
         if task is None:
-            return row
+            return row, True
         self._killed.add(payload_id)
         execution = self._executions.get(payload_id)
         if execution is not None:
             await execution.terminate()
-        await asyncio.wait({task})
-        return await self._store.get(payload_id)
+        await asyncio.wait({task}, timeout=KILL_ANSWER_S)
+        if payload_id in self._executions:
+            raise StillRunning(f"Payload {payload_id} could not be ended yet; try again")
+        return await self._store.get(payload_id), True
 
     async def stop(self) -> None:
         """Start nothing more, and end all that runs.
@@ -113,7 +140,7 @@ class Runner:
         self, row: PayloadRow, workspace: Workspace
     ) -> tuple[PayloadStatus, str, int | None]:
         """Run a payload and pack its results: state, reason and exit code that it ends with."""
-        refusal = check_script(await in_thread(workspace.script))
+        refusal = await in_thread(lambda: check_script(workspace.script()))
         if refusal is not None:
             return PayloadStatus.INVALID, str(refusal), None
         try:

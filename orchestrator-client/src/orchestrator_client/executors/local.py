@@ -106,9 +106,7 @@ class LocalExecutor:
             kill_grace_s=self._kill_grace_s,
         )
 
-    def _spawn(
-        self, workspace: Workspace, stdout: int, stderr: int
-    ) -> "subprocess.Popen[bytes]":
+    def _spawn(self, workspace: Workspace, stdout: int, stderr: int) -> "subprocess.Popen[bytes]":
         with self._lock:
             process = subprocess.Popen(  # noqa: S603 (running it is what the client is for)
                 ["bash", SCRIPT],  # noqa: S607 (the bash of the administrator's PATH)
@@ -185,9 +183,7 @@ class LocalExecution:
 
     async def terminate(self) -> None:
         """TERM, then KILL after the grace, the whole tree. Raises ``StillRunning``."""
-        await in_thread(
-            self._executor.end_leftovers, self._workspace, self.pid, self._kill_grace_s
-        )
+        await in_thread(self._executor.end_leftovers, self._workspace, self.pid, self._kill_grace_s)
 
 
 async def _until_readable(descriptor: int) -> None:

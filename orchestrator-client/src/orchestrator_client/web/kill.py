@@ -1,5 +1,6 @@
 """POST /kill/{id}."""
 
+import msgspec
 from aiohttp import web
 
 from orchestrator_client import keys
@@ -35,5 +36,9 @@ async def kill(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
     """
-    row = await request.app[keys.RUNNER].kill(payload_id(request))
-    return json_response(payload_of(request, row))
+    row, was_ended = await request.app[keys.RUNNER].kill(payload_id(request))
+    payload = payload_of(request, row)
+    if not was_ended:
+        told = f"Payload {row.id} had already ended as {row.status}. {row.message}".strip()
+        payload = msgspec.structs.replace(payload, message=told)
+    return json_response(payload)

@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from aiohttp import hdrs, web
 
@@ -14,6 +15,7 @@ from orchestrator_client.payloads import has_ended
 from orchestrator_client.web.answers import payload_id, payload_of
 from orchestrator_client.web.submit import KEY_HEADER
 from orchestrator_client.workspace import Workspace
+from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.status import PayloadStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import json_response
@@ -42,7 +44,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
       "404":
-        description: There is no such payload
+        description: There is no such payload, or its results were lost
         content:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
@@ -52,9 +54,9 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
     results = request.app[keys.WORKSPACES].of(row.uuid).results
-    return web.FileResponse(
-        results, chunk_size=BLOCK_BYTES, headers={**headers, hdrs.CONTENT_TYPE: ZIP}
-    )
+    if not await in_thread(results.exists):
+        raise ResultsGone(f"The results of payload {row.id} are gone")
+    return _file(results, headers)
 
 
 async def retrieve_partial(request: web.Request) -> web.StreamResponse:
@@ -86,10 +88,8 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
         raise ResultsGone(f"The files of payload {row.id} were removed")
-    if workspace.results.exists():
-        return web.FileResponse(
-            workspace.results, chunk_size=BLOCK_BYTES, headers={hdrs.CONTENT_TYPE: ZIP}
-        )
+    if await in_thread(workspace.results.exists):
+        return _file(workspace.results, {})
     file = await in_thread(_packed, workspace)
     try:
         return await _send(request, file)
@@ -97,23 +97,32 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
         await in_thread(file.close)
 
 
-def _packed(workspace: Workspace) -> BinaryIO:
+def _file(results: Path, headers: Mapping[str, str]) -> web.FileResponse:
+    return web.FileResponse(
+        results, chunk_size=BLOCK_BYTES, headers={**headers, hdrs.CONTENT_TYPE: ZIP}
+    )
+
+
+def _packed(workspace: Workspace) -> IO[bytes]:
     """Pack a payload as it is now to a file without a name: nothing is left behind, come what may.
 
-    Raises ``StorageFull``, ``ArchiveFailed``.
+    Raises ``StorageFull``, ``ArchiveFailed``, ``ResultsGone``.
     """
-    descriptor, name = tempfile.mkstemp(prefix="partial-", dir=workspace.meta)
     try:
-        pack_partial(workspace, Path(name))
+        with full_disk_as_domain_error():
+            file = tempfile.TemporaryFile(dir=workspace.meta)  # noqa: SIM115 (the caller closes it)
+    except FileNotFoundError as error:
+        raise ResultsGone("The files of the payload were removed") from error
+    try:
+        pack_partial(workspace, file)
+        file.seek(0)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return open(descriptor, "rb")  # noqa: PTH123 (a descriptor; the caller closes it)
+    return file
 
 
-async def _send(request: web.Request, file: BinaryIO) -> web.StreamResponse:
+async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
     response = web.StreamResponse()
     response.content_type = ZIP
     response.content_length = os.fstat(file.fileno()).st_size

@@ -5,6 +5,7 @@ It is no sandbox. Whoever wants to get past it will; isolation is the business o
 through: so it looks at commands where commands stand, not at words anywhere in the text.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -212,7 +213,9 @@ def _reason_against_command(name: str, arguments: list[str]) -> str | None:
         return _DESTRUCTIVE
     if name == "chmod" and any(_SET_ID_BITS.fullmatch(argument) for argument in arguments):
         return _PRIVILEGE
-    if name in _INTERPRETERS and _INTERPRETERS[name] in arguments:
+    # Options before the script are the interpreter's; those behind it are the script's.
+    own = list(itertools.takewhile(lambda argument: argument.startswith("-"), arguments))
+    if name in _INTERPRETERS and _INTERPRETERS[name] in own:
         return _OBFUSCATED
     if name in _SHELLS and any(argument.startswith("-c") for argument in arguments):
         inner = arguments[arguments.index(next(a for a in arguments if a.startswith("-c"))) + 1 :]

@@ -45,7 +45,7 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
             await stack.enter_async_context(server)
             http = aiohttp.ClientSession(str(server.make_url("")))
             await stack.enter_async_context(http)
-            return Client(app, http, tmp_path / "data")
+            return Client(app, http, tmp_path / "data" / "payloads")
 
         yield start
 

@@ -60,7 +60,7 @@ test-e2e: $(VENV)/.dev  ## run the tests with real processes
 	$(BIN)/python -m pytest -n auto tests-e2e $(PYTEST_ARGS)
 
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
-	$(BIN)/python -m pytest tests-images -rs --timeout=900 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict

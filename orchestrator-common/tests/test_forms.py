@@ -1,0 +1,270 @@
+"""Multipart both ways, names of uploaded files, and event streams."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator_common.errors import BadRequest, StorageFull, TooLarge
+from orchestrator_common.form_body import FormBody, FormFile
+from orchestrator_common.multipart import (
+    BodyTimeout,
+    FormLimits,
+    MultipartError,
+    ReceivedForm,
+    receive_form,
+)
+from orchestrator_common.paths import UnsafePath, check_path, uploaded_path
+from orchestrator_common.sse import Event, StreamBroken, encode_event, read_events
+
+NAME = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\%"),
+    min_size=1,
+    max_size=20,
+).filter(lambda name: name not in (".", "..", ".orchestrator"))
+PATH = st.lists(NAME, min_size=1, max_size=3).map("/".join)
+
+
+class Stream:
+    """A body that arrives in pieces, and then ends or stalls."""
+
+    def __init__(self, pieces: list[bytes], *, stalls: bool = False) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+        self._stalls = stalls
+
+    async def readany(self) -> bytes:
+        if self._pieces:
+            return self._pieces.pop(0)
+        if self._stalls:
+            await asyncio.Event().wait()
+        return b""
+
+
+def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
+    return [body[a:b] for a, b in pairwise(places)]
+
+
+async def receive(
+    body: bytes, content_type: str, folder: Path, *, cuts: list[int] | None = None, **limits: float
+) -> ReceivedForm:
+    given_limits = FormLimits(**{"max_bytes": 1 << 20, **limits})  # type: ignore[arg-type]
+    stream = Stream(pieces_of(body, cuts or []))
+    return await receive_form(stream, content_type, folder, given_limits, durable=True)
+
+
+async def body_of(form: FormBody) -> bytes:
+    return b"".join([block async for block in form])
+
+
+@given(
+    files=st.dictionaries(PATH, st.binary(max_size=200), max_size=4),
+    fields=st.dictionaries(NAME, st.text(st.characters(codec="utf-8"), max_size=20), max_size=3),
+    cuts=st.lists(st.integers(0, 3000), max_size=6),
+)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
+    files: dict[str, bytes],
+    fields: dict[str, str],
+    cuts: list[int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    files = {path: data for path, data in files.items() if path not in parents}
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
+    parts = []
+    for number, (path, data) in enumerate(files.items()):
+        (source / str(number)).write_bytes(data)
+        parts.append(FormFile(path, source / str(number), len(data)))
+
+    async def there_and_back() -> ReceivedForm:
+        form = FormBody(parts, fields)
+        body = await body_of(form)
+        assert form.headers["Content-Length"] == str(len(body))
+        return await receive(body, form.headers["Content-Type"], target, cuts=cuts)
+
+    received = asyncio.run(there_and_back())
+    assert received.files == {path: len(data) for path, data in files.items()}
+    assert received.fields == fields
+    found = {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    assert found == files
+
+
+async def test_names_that_aiohttp_curl_and_browsers_quote_arrive_as_they_were(
+    tmp_path: Path,
+) -> None:
+    form = aiohttp.FormData(quote_fields=False)
+    form.add_field("file", b"1", filename='we"ird ü.txt')
+    writer = _Collected()
+    payload = form()
+    await payload.write(writer)  # type: ignore[arg-type]
+    received = await receive(bytes(writer.body), payload.content_type, tmp_path)
+    assert list(received.files) == ['we"ird ü.txt']
+
+
+class _Collected:
+    def __init__(self) -> None:
+        self.body = bytearray()
+
+    async def write(self, chunk: bytes) -> None:
+        self.body += chunk
+
+
+HEAD = b'--b\r\nContent-Disposition: form-data; name="f"; filename="%b"\r\n\r\n'
+TYPE = "multipart/form-data; boundary=b"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", MultipartError),
+        (HEAD % b"x" + b"data", MultipartError),
+        (b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n", MultipartError),
+        (HEAD % b"\xff" + b"x\r\n--b--\r\n", MultipartError),
+        (HEAD % b"../x" + b"x\r\n--b--\r\n", UnsafePath),
+        (HEAD % b"x" + b"1\r\n" + HEAD % b"x" + b"2\r\n--b--\r\n", BadRequest),
+        (HEAD % b"x" + b"1\r\n" + HEAD % b"x/y" + b"2\r\n--b--\r\n", BadRequest),
+        (HEAD % b"x/y" + b"1\r\n" + HEAD % b"x" + b"2\r\n--b--\r\n", BadRequest),
+        (HEAD % b"x" + b"1" * 100 + b"\r\n--b--\r\n", TooLarge),
+    ],
+)
+async def test_bad_body_is_refused(tmp_path: Path, body: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await receive(body, TYPE, tmp_path, max_bytes=50)
+
+
+async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) -> None:
+    files = b"".join(HEAD % b"%d" % n + b"x\r\n" for n in range(3)) + b"--b--\r\n"
+    with pytest.raises(TooLarge, match="More than 2 files"):
+        await receive(files, TYPE, tmp_path, max_files=2)
+    field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n%b\r\n--b--\r\n'
+    with pytest.raises(TooLarge, match="Field 'f' is larger"):
+        await receive(field % (b"x" * 70_000), TYPE, tmp_path)
+
+
+async def test_sender_that_stalls_is_given_up(tmp_path: Path) -> None:
+    stream = Stream([HEAD % b"x" + b"data"], stalls=True)
+    with pytest.raises(BodyTimeout, match=r"No data arrived for 0\.01 s"):
+        await receive_form(stream, TYPE, tmp_path, FormLimits(100, idle_s=0.01), durable=False)
+
+
+async def test_full_disk_is_told(tmp_path: Path) -> None:
+    big = HEAD % b"x" + b"1" * 100_000 + b"\r\n--b--\r\n"
+    target = tmp_path / "target"
+    target.mkdir()
+    original = Path.open
+
+    def open_full(self: Path, mode: str = "r", *args: object) -> object:
+        return original(Path("/dev/full"), "wb") if mode == "xb" else original(self, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(StorageFull):
+            await receive(big, TYPE, target)
+
+
+async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> None:
+    block = b"x" * (1 << 18)
+
+    class Large(Stream):
+        left = 400
+
+        async def readany(self) -> bytes:
+            self.left -= 1
+            if self.left == 399:
+                return HEAD % b"big"
+            return block if self.left > 0 else (b"\r\n--b--\r\n" if self.left == 0 else b"")
+
+    tracemalloc.start()
+    try:
+        limits = FormLimits(1 << 30)
+        form = await receive_form(Large([]), TYPE, tmp_path, limits, durable=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert form.files["big"] == 398 * len(block)
+    assert peak < 8 << 20
+
+
+async def test_file_that_shrinks_while_it_is_sent_breaks_the_request(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12")
+    for size in (3, 3 << 20):
+        with pytest.raises(OSError, match="changed its size"):
+            await body_of(FormBody([FormFile("x", tmp_path / "x", size)]))
+
+
+@given(st.text(max_size=40))
+def test_accepted_path_stays_below_its_folder(path: str) -> None:
+    allowed = True
+    try:
+        assert check_path(path) == path
+    except UnsafePath:
+        allowed = False
+    if not allowed:
+        return
+    assert not path.startswith("/")
+    assert not {"", ".", ".."} & set(path.split("/"))
+    assert not any(ord(character) < 32 for character in path)
+
+
+@pytest.mark.parametrize(
+    ("part", "filename", "path"),
+    [
+        ("file", "a.txt", "a.txt"),
+        ("file", "a/b.txt", "a/b.txt"),
+        ("a/b.txt", "b.txt", "a/b.txt"),
+        ("b.txt", "b.txt", "b.txt"),
+        ("x/y", "b.txt", "b.txt"),
+        ("file", "q%22.txt", 'q".txt'),
+        ("file", "100%.txt", "100%.txt"),
+    ],
+)
+def test_path_is_the_file_name_or_the_part_name_that_ends_with_it(
+    part: str, filename: str, path: str
+) -> None:
+    assert uploaded_path(part, filename) == path
+
+
+events = st.lists(
+    st.tuples(
+        st.text(st.characters(codec="ascii", exclude_characters="\r\n:"), min_size=1, max_size=8),
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30),
+    ),
+    max_size=5,
+)
+
+
+@given(events, st.lists(st.integers(0, 500), max_size=8))
+def test_events_arrive_whatever_the_cuts(sent: list[tuple[str, str]], cuts: list[int]) -> None:
+    body = b": hello\n\n".join(
+        [b"", *(encode_event(kind.strip() or "x", data.encode()) for kind, data in sent)]
+    )
+
+    async def read() -> list[Event]:
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in pieces_of(body, cuts):
+                yield piece
+
+        return [event async for event in read_events(chunks())]
+
+    assert asyncio.run(read()) == [Event(kind.strip() or "x", data) for kind, data in sent]
+
+
+async def test_endless_event_breaks_the_stream() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
+    with pytest.raises(StreamBroken):
+        async for _ in read_events(chunks()):
+            pass

@@ -5,10 +5,11 @@ It is no sandbox. Whoever wants to get past it will; isolation is the business o
 through: so it looks at commands where commands stand, not at words anywhere in the text.
 """
 
-import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from orchestrator_client.shell_reading import SHELLS, read_script
 
 _DESTRUCTIVE = "it destroys file systems"
 _NETWORK = "it transfers data over the network"
@@ -50,31 +51,44 @@ _FORBIDDEN_TEXT = (
         ),
         _SECRETS,
     ),
+    # Bounded, so that no text makes them slow.
     (
-        re.compile(r"\bbase64\b[^|;\n]*\|\s*(?:sudo\s+)?(?:ba|da|z|k)?sh\b"),
+        re.compile(
+            r"\bbase64\b[^|;\n]{0,200}\|\s*(?:sudo\s+)?(?:(?:ba|da|z|k)?sh|python3?|perl)\b"
+        ),
+        _OBFUSCATED,
+    ),
+    (
+        re.compile(
+            r"\b(?:eval|(?:ba|da|z|k)?sh|source)\b[\s\"'<]{0,9}[$<]\([^;\n]{0,200}\bbase64\b"
+        ),
         _OBFUSCATED,
     ),
     (re.compile(r":\(\)\s*\{\s*:\s*\|\s*:\s*&\s*\}\s*;\s*:"), "it is a fork bomb"),
 )
 
 # Words after which a command stands.
-_KEYWORDS = frozenset({"if", "then", "else", "elif", "do", "while", "until", "!", "{", "time"})
+_KEYWORDS = frozenset({"if", "then", "else", "elif", "do", "while", "until", "!", "{"})
+# Commands that run another one.
 _WRAPPERS = frozenset(
     {"exec", "command", "builtin", "nohup", "nice", "ionice", "setsid", "stdbuf", "env", "xargs"}
-    | {"timeout", "time", "eval"}
+    | {"timeout", "time"}
 )
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
-_INTERPRETERS = {
-    **dict.fromkeys(("python", "python2", "python3"), "-c"),
-    **dict.fromkeys(("perl", "ruby", "node"), "-e"),
-}
+_INTERPRETER = re.compile(r"(?:python[\d.]*|perl|ruby|node)")
+# Options of interpreters that take the next word: it is no program.
+_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-r"})
+_PYTHON_CODE = re.compile(r"-[A-Za-z]*c")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_]\w*)\1")
+_REDIRECTION = re.compile(r"\d*[<>]+&?")
 _SYSTEM_FOLDER = re.compile(
-    r"/|/\*|/(?:bin|boot|dev|etc|home|lib|lib64|opt|proc|root|sbin|srv|sys|usr|var)(?:/\*?)?"
+    r"/+(?:\*|\.)?|/(?:bin|boot|dev|etc|home|lib|lib64|opt|proc|root|sbin|srv|sys|usr|var)(?:/\*?)?"
 )
-_SET_ID_BITS = re.compile(r"(?:[ugoa]*\+[rwxXt]*s[rwxXst]*)|[2467]\d{3}")
+_SET_ID_BITS = re.compile(
+    r"0*[2-7][0-7]{3}|(?:.*,)?[ugoa]*[+=][rwxXt]*s[rwxXst]*(?:,.*)?", re.DOTALL
+)
 _BLOCK_DEVICE = re.compile(r"of=/dev/(?!null\b|zero\b|shm/|stdout\b|stderr\b)")
+# bash -c 'bash -c "…"': nobody honest goes deeper.
+_MAX_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -94,130 +108,107 @@ class Refusal:
 
 def check_script(script: bytes) -> Refusal | None:
     """Return why ``script`` is refused, None if it isn't. Never raises, whatever the bytes are."""
-    for number, line in _logical_lines(script.decode("utf-8", "replace")):
+    return _check(script.decode("utf-8", "replace"), first_line=1, depth=0)
+
+
+def _check(text: str, first_line: int, depth: int) -> Refusal | None:
+    script = read_script(text, first_line)
+    for number, line in script.lines:
         for pattern, why in _FORBIDDEN_TEXT:
             if (match := pattern.search(line)) is not None:
                 return Refusal(number, match[0][:60], why)
-        for words in _commands(line):
-            if (reason := _reason_against(words)) is not None:
-                return Refusal(number, " ".join(words)[:60], reason)
+    for command in script.commands:
+        words = _without_wrappers(command.words)
+        reason = _reason_against(words)
+        if reason is not None:
+            return Refusal(command.line, " ".join(command.words)[:60], reason)
+        inner = _script_within(words)
+        if inner is None:
+            continue
+        if depth == _MAX_DEPTH:
+            return Refusal(command.line, " ".join(command.words)[:60], _OBFUSCATED)
+        refusal = _check(inner, command.line, depth + 1)
+        if refusal is not None:
+            return refusal
     return None
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments, continued ones joined, here-documents left out.
-
-    A here-document is data, unless a shell reads it.
-    """
-    lines = iter(enumerate(text.replace("\r\n", "\n").split("\n"), start=1))
-    for number, line in lines:
-        joined = line
-        while joined.endswith("\\"):
-            joined = joined[:-1] + " " + next(lines, (0, ""))[1]
-        code = _without_comment(joined)
-        yield number, code
-        heredoc = _HEREDOC.search(code)
-        if heredoc is not None and not any(w[:1] and w[0] in _SHELLS for w in _commands(code)):
-            for _, data in lines:
-                if data.strip() == heredoc[2]:
-                    break
-
-
-def _without_comment(line: str) -> str:
-    """``line`` up to a ``#`` that begins a word outside quotes."""
-    quote = ""
-    for index, character in enumerate(line):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "#" and (index == 0 or line[index - 1] in " \t;&|("):
-            return line[:index]
-    return line
-
-
-def _commands(line: str) -> Iterator[list[str]]:
-    """The simple commands of a line as words, without quotes; those of ``$(…)`` and backticks too.
-
-    A rough reading of the shell's grammar, in linear time, that prefers to see one command too
-    many: text in double quotes is data, but for the substitutions in it.
-    """
-    words: list[str] = []
-    word: list[str] = []
-    quote = ""
-
-    def end_word() -> None:
-        if word:
-            words.append("".join(word))
-            word.clear()
-
-    index = 0
-    while index < len(line):
-        character = line[index]
-        substitution = line.startswith("$(", index) or character == "`"
-        if quote == "'":
-            quote = "" if character == "'" else quote
-            word.append(character) if quote else None
-        elif substitution or (not quote and character in ";|&(){}\n"):
-            end_word()
-            if words:
-                yield words
-            words = []
-            index += line.startswith("$(", index)
-        elif quote:
-            quote = "" if character == quote else quote
-            word.append(character) if quote else None
-        elif character in "'\"":
-            quote = character
-        elif character in " \t":
-            end_word()
-        elif character == "\\" and index + 1 < len(line):
-            index += 1
-            word.append(line[index])
+def _without_wrappers(words: Sequence[str]) -> Sequence[str]:
+    """The command that is run in the end: without assignments, redirections, ``nohup``, …"""
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word in _KEYWORDS or _ASSIGNMENT.match(word):
+            at += 1
+        elif (redirection := _REDIRECTION.match(word)) is not None:
+            at += 2 if redirection[0] == word else 1
+        elif word == "function":
+            at += 2
+        elif _name(word) in _WRAPPERS:
+            start, at = at, at + 1
+            # Their own options, numbers and assignments.
+            while at < len(words) and (words[at][:1] in "-+0123456789" or "=" in words[at]):
+                at += 1
+            if at == len(words):
+                return words[start:]
         else:
-            word.append(character)
-        index += 1
-    end_word()
-    if words:
-        yield words
+            break
+    return words[at:]
 
 
-def _reason_against(words: list[str]) -> str | None:
-    """Why the simple command ``words`` is refused; looks through wrappers such as ``nohup``."""
-    words = list(words)
-    while words:
-        # A program of the job itself (./service) is not the system's of that name.
-        name = words[0].rpartition("/")[2] if words[0].startswith("/") else words[0]
-        if name in _KEYWORDS or _ASSIGNMENT.match(words[0]) or words[0].startswith((">", "<")):
-            words.pop(0)
-        elif name in _WRAPPERS:
-            # Their own options, numbers and assignments come before the command that they run.
-            words = words[1:]
-            if not words and name == "env":
-                return _SECRETS
-            while words and (words[0][0] in "-+0123456789" or _ASSIGNMENT.match(words[0])):
-                words.pop(0)
-        else:
-            return _reason_against_command(name, words[1:])
-    return None
+def _name(word: str) -> str:
+    # A program of the job itself (./service) is not the system's of that name.
+    return word.rpartition("/")[2] if word.startswith("/") else word
 
 
-def _reason_against_command(name: str, arguments: list[str]) -> str | None:
+def _reason_against(words: Sequence[str]) -> str | None:
+    if not words:
+        return None
+    name, arguments = _name(words[0]), words[1:]
     if name in _FORBIDDEN_COMMANDS:
         return _FORBIDDEN_COMMANDS[name]
     if name.startswith("mkfs"):
         return _DESTRUCTIVE
+    if name == "env" and not arguments:
+        return _SECRETS
     if name == "rm" and any(_SYSTEM_FOLDER.fullmatch(argument) for argument in arguments):
         return _DESTRUCTIVE
     if name == "dd" and any(_BLOCK_DEVICE.match(argument) for argument in arguments):
         return _DESTRUCTIVE
-    if name == "chmod" and any(_SET_ID_BITS.fullmatch(argument) for argument in arguments):
-        return _PRIVILEGE
-    # Options before the script are the interpreter's; those behind it are the script's.
-    own = list(itertools.takewhile(lambda argument: argument.startswith("-"), arguments))
-    if name in _INTERPRETERS and _INTERPRETERS[name] in own:
+    if name == "chmod":
+        mode = next((argument for argument in arguments if argument[:1] != "-"), "")
+        return _PRIVILEGE if _SET_ID_BITS.fullmatch(mode) else None
+    if _INTERPRETER.fullmatch(name) and _runs_an_argument(name, arguments):
         return _OBFUSCATED
-    if name in _SHELLS and any(argument.startswith("-c") for argument in arguments):
-        inner = arguments[arguments.index(next(a for a in arguments if a.startswith("-c"))) + 1 :]
-        return next((r for w in _commands(" ".join(inner)) if (r := _reason_against(w))), None)
+    return None
+
+
+def _runs_an_argument(name: str, arguments: Sequence[str]) -> bool:
+    """Whether an interpreter is given its program as an argument, as in ``python -c``."""
+    is_value = False
+    for argument in arguments:
+        if is_value:
+            is_value = False
+        elif argument[:1] != "-":
+            return False  # a file; what follows is for that
+        elif name.startswith("python"):
+            if _PYTHON_CODE.fullmatch(argument):
+                return True
+        elif argument == "-e":
+            return True
+        is_value = argument in _OPTIONS_WITH_VALUE
+    return False
+
+
+def _script_within(words: Sequence[str]) -> str | None:
+    """The script that a command gives to a shell: ``bash -c …``, ``eval …``."""
+    if words and words[0] == "eval":
+        return " ".join(words[1:])
+    if not words or _name(words[0]) not in SHELLS:
+        return None
+    for at, argument in enumerate(words[1:], start=1):
+        if argument[:1] not in ("-", "+"):
+            return None
+        if argument[:2] != "--" and "c" in argument:
+            return words[at + 1] if at + 1 < len(words) else None
     return None

@@ -1,11 +1,15 @@
 """GET /events."""
 
+import asyncio
+
 from aiohttp import hdrs, web
 
 from orchestrator_client import keys
 from orchestrator_common.sse import CONTENT_TYPE, KEEP_ALIVE
 
 KEEP_ALIVE_S = 5.0
+WRITE_TIMEOUT_S = 20.0
+"""How long a reader may take nothing at all before it is cut off."""
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -30,7 +34,12 @@ async def events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         while (event := await subscriber.next(KEEP_ALIVE_S)) is not None:
             try:
-                await response.write(event or KEEP_ALIVE)
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await response.write(event or KEEP_ALIVE)
             except ConnectionError:
                 break  # the reader has gone
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
+                break
     return response

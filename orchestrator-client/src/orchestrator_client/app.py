@@ -1,11 +1,14 @@
 """The composition root: what the client consists of, and in which order it starts and stops."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
 from orchestrator_client import __version__, keys
+from orchestrator_client.archive import Packer
 from orchestrator_client.cleaner import Cleaner
 from orchestrator_client.errors import STATUSES
 from orchestrator_client.event_hub import EventHub
@@ -30,6 +33,9 @@ LOAD_INTERVAL_S = 5.0
 CLEANER_INTERVAL_S = 60.0
 REAPER_INTERVAL_S = 1.0
 
+WORKER_THREADS = 32
+"""Short work with files and processes: none of it waits for anything but the disk."""
+
 LOOPS = web.AppKey("loops", list[Loop])
 
 
@@ -51,6 +57,7 @@ def create_app(settings: Settings) -> web.Application:
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Take the data folder, end and remove what an earlier life left, open the database."""
+    _start_threads()
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
@@ -66,13 +73,27 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         await executor.clear()
 
 
+def _start_threads() -> None:
+    """Start the threads of the loop's executor now.
+
+    They count as processes: when scripts have used up the machine's limit none can be started, and
+    it is then that the client must be able to end something.
+    """
+    pool = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
+    asyncio.get_running_loop().set_default_executor(pool)
+    barrier = threading.Barrier(WORKER_THREADS)
+    for _ in range(WORKER_THREADS):
+        pool.submit(barrier.wait)
+
+
 def _compose(
     app: web.Application, workspaces: Workspaces, executor: LocalExecutor, store: PayloadStore
 ) -> None:
     """Wire the parts together. Who has to know of a changed payload is a listener of the store."""
     settings = app[keys.SETTINGS]
     hub = EventHub()
-    runner = Runner(store, workspaces, executor, slots=settings.slots)
+    packer = Packer()
+    runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
     cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
     loops = [
@@ -92,6 +113,7 @@ def _compose(
         PayloadIds(settings.data_path / "next-id"),
         FormLimits(settings.max_upload_bytes),
     )
+    app[keys.PACKER] = packer
     app[keys.RUNNER] = runner
     app[keys.CLEANER] = cleaner
     app[keys.EVENTS] = hub

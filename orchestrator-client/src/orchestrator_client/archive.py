@@ -2,13 +2,16 @@
 
 Every regular file below the work folder goes in, dot files too, with its relative name; beside them
 ``.orchestrator/`` with the script's output and ``result.json``. What can't go in is skipped and
-listed there; a script can't make packing fail or hang. All functions block: call them in a thread.
+listed there; a script can't make packing fail or hang.
 """
 
+import asyncio
 import contextlib
 import errno
 import os
 import stat
+import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ from orchestrator_client.executors.base import Outcome
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.paths import RESERVED
+from orchestrator_common.threads import in_thread
 
 DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
@@ -54,35 +58,59 @@ class ResultRecord(msgspec.Struct, frozen=True):
     skipped: list[Skipped]
 
 
-def pack(workspace: Workspace, outcome: Outcome) -> None:
-    """Write the results of an ended payload, whole or not at all.
+class Packer:
+    """Packs in threads, as many at a time as there are CPUs for it."""
 
-    Raises ``StorageFull``, ``ArchiveFailed``.
-    """
-    temporary = workspace.meta / ".results.zip.tmp"
-    try:
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(os.cpu_count() or 1)
+        self._stopping = threading.Event()
+
+    async def pack(self, workspace: Workspace, outcome: Outcome) -> None:
+        """Write the results of an ended payload, whole or not at all.
+
+        Raises ``StorageFull``, ``ArchiveFailed``.
+        """
+        async with self._turns:
+            await in_thread(self._pack, workspace, outcome)
+
+    async def pack_partial(self, workspace: Workspace) -> IO[bytes]:
+        """Pack what there is of a payload now into a file without a name, and return that.
+
+        Nothing is left behind, come what may. Raises ``StorageFull``, ``ArchiveFailed``.
+        """
+        async with self._turns:
+            return await in_thread(self._pack_partial, workspace)
+
+    def stop(self) -> None:
+        """Give up what is being packed: the client stops, and nobody will ask for it."""
+        self._stopping.set()
+
+    def _pack(self, workspace: Workspace, outcome: Outcome) -> None:
+        temporary = workspace.meta / ".results.zip.tmp"
+        try:
+            with _as_domain_errors():
+                with temporary.open("wb") as file:
+                    _write(file, workspace, outcome, self._stopping)
+                    file.flush()
+                    # Some file systems tell only now that there is no room. The rename need not be
+                    # durable: after a power cut nobody knows the payload any more.
+                    os.fsync(file.fileno())
+                temporary.replace(workspace.results)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def _pack_partial(self, workspace: Workspace) -> IO[bytes]:
         with _as_domain_errors():
-            with temporary.open("wb") as file:
-                _write(file, workspace, outcome)
-                file.flush()
-                # Some file systems tell only now that there is no room. The rename need not be
-                # durable: after a power cut nobody knows the payload any more.
-                os.fsync(file.fileno())
-            temporary.replace(workspace.results)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def pack_partial(workspace: Workspace, file: IO[bytes]) -> None:
-    """Write what there is of a running payload to ``file``.
-
-    Raises ``StorageFull``, ``ArchiveFailed``.
-    """
-    with _as_domain_errors():
-        _write(file, workspace, None)
-        file.flush()
+            file = tempfile.TemporaryFile(dir=workspace.meta)  # noqa: SIM115 (the caller closes it)
+            try:
+                _write(file, workspace, None, self._stopping)
+                file.seek(0)
+            except BaseException:
+                file.close()
+                raise
+        return file
 
 
 @contextlib.contextmanager
@@ -94,9 +122,11 @@ def _as_domain_errors() -> Iterator[None]:
         raise ArchiveFailed(f"The results could not be packed: {error}") from error
 
 
-def _write(file: IO[bytes], workspace: Workspace, outcome: Outcome | None) -> None:
+def _write(
+    file: IO[bytes], workspace: Workspace, outcome: Outcome | None, stopping: threading.Event
+) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        packing = _Packing(archive)
+        packing = _Packing(archive, stopping)
         for entry in _walk(workspace.work, packing):
             packing.add(entry.path, entry.name, inside=workspace.work)
         for path in (workspace.stdout, workspace.stderr):
@@ -150,8 +180,9 @@ def _walk(top: Path, packing: "_Packing") -> Iterator[_Entry]:
 class _Packing:
     """An archive that is being written, and what could not go in."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, stopping: threading.Event) -> None:
         self._archive = archive
+        self._stopping = stopping
         self.skipped: list[Skipped] = []
         self.skipped_count = 0
 
@@ -201,6 +232,8 @@ class _Packing:
                     break
                 if not block:
                     break
+                if self._stopping.is_set():
+                    raise ArchiveFailed("The client stops")
                 target.write(block)
                 left -= len(block)
 

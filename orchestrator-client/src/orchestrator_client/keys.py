@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from orchestrator_client.archive import Packer
 from orchestrator_client.cleaner import Cleaner
 from orchestrator_client.event_hub import EventHub
 from orchestrator_client.health import HealthCheck
@@ -16,6 +17,7 @@ SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", PayloadStore)
 WORKSPACES = web.AppKey("workspaces", Workspaces)
 INTAKE = web.AppKey("intake", Intake)
+PACKER = web.AppKey("packer", Packer)
 RUNNER = web.AppKey("runner", Runner)
 CLEANER = web.AppKey("cleaner", Cleaner)
 EVENTS = web.AppKey("events", EventHub)

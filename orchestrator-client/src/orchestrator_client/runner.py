@@ -5,7 +5,7 @@ import errno
 import logging
 import sqlite3
 
-from orchestrator_client.archive import pack
+from orchestrator_client.archive import Packer
 from orchestrator_client.errors import ArchiveFailed, PayloadNotFound, StillRunning
 from orchestrator_client.executors.base import Execution, Executor, Outcome
 from orchestrator_client.payloads import PayloadRow, PayloadStore
@@ -37,12 +37,14 @@ class Runner:
         store: PayloadStore,
         workspaces: Workspaces,
         executor: Executor,
+        packer: Packer,
         *,
         slots: int,
     ) -> None:
         self._store = store
         self._workspaces = workspaces
         self._executor = executor
+        self._packer = packer
         self._slots = slots
         self.loop = Loop("runner", self.run_pass, interval_s=INTERVAL_S)
         self._owner = TaskOwner("runner", limit=slots)
@@ -113,6 +115,7 @@ class Runner:
         these last moments must not take it for an end. It runs the job again.
         """
         self._stopping = True
+        self._packer.stop()
         endings = [execution.terminate() for execution in self._executions.values()]
         for problem in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(problem, BaseException):
@@ -193,7 +196,7 @@ class Runner:
             return PayloadStatus.KILLED, "The client stops", None
         status, message = _verdict(outcome, killed=killed)
         try:
-            await in_thread(pack, workspace, outcome)
+            await self._packer.pack(workspace, outcome)
         except (StorageFull, ArchiveFailed) as error:
             if status is PayloadStatus.COMPLETED:
                 status = PayloadStatus.FAILED

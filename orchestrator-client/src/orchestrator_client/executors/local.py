@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 # What a script leaves running when it ends by itself has no work to save any more.
 LEFTOVER_GRACE_S = 1.0
+POLL_S = 0.02
+KILL_TIMEOUT_S = 10.0
+"""How long after KILL something may be left: it hangs in the kernel."""
 
 
 class LocalExecutor:
@@ -53,17 +56,15 @@ class LocalExecutor:
         left = await in_thread(processes.of_data_path, self._folder)
         if left:
             logger.warning("Ending %d processes that belong to no payload any more", len(left))
-            await in_thread(
-                self._end, lambda: processes.of_data_path(self._folder), 0.0, str(self._folder)
-            )
+            await self._end(lambda: processes.of_data_path(self._folder), 0.0, str(self._folder))
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
         await in_thread(lambda: processes.reap(self._adopted()))
 
-    def end_leftovers(self, workspace: Workspace, script: int, grace_s: float) -> None:
-        """End whatever of a payload still runs, and reap it; blocks. Raises ``StillRunning``."""
-        self._end(
+    async def end_leftovers(self, workspace: Workspace, script: int, grace_s: float) -> None:
+        """End whatever of a payload still runs, and reap it. Raises ``StillRunning``."""
+        await self._end(
             lambda: processes.of_payload(workspace.root, script, self._running_scripts),
             grace_s,
             workspace.root.name,
@@ -94,7 +95,7 @@ class LocalExecutor:
         try:
             exit_descriptor = os.pidfd_open(process.pid)
         except OSError:  # too many open files
-            self.end_leftovers(workspace, process.pid, 0.0)
+            process.kill()
             self.collect(process)
             raise
         return LocalExecution(
@@ -125,11 +126,16 @@ class LocalExecutor:
             self._scripts.add(process.pid)
         return process
 
-    def _end(self, find: processes.Find, grace_s: float, what: str) -> None:
-        gone = processes.end_all(find, grace_s=grace_s)
-        processes.reap(self._adopted())
-        if not gone:
-            raise StillRunning(f"Processes of {what} resist being ended")
+    async def _end(self, find: processes.Find, grace_s: float, what: str) -> None:
+        """TERM, then KILL after the grace. Raises ``StillRunning``."""
+        ending = processes.Ending(find)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
+            if loop.time() > started + grace_s + KILL_TIMEOUT_S:
+                raise StillRunning(f"Processes of {what} resist being ended")
+            await asyncio.sleep(POLL_S)
+        await self.reap()
 
     def _adopted(self) -> set[int]:
         # In this order: a script that starts in between is no orphan.
@@ -175,15 +181,13 @@ class LocalExecution:
         ended_at = time.time()
         code, orphans = await in_thread(self._executor.collect, self._process)
         if orphans:
-            await in_thread(
-                self._executor.end_leftovers, self._workspace, self.pid, LEFTOVER_GRACE_S
-            )
+            await self._executor.end_leftovers(self._workspace, self.pid, LEFTOVER_GRACE_S)
         number = -code if code < 0 else None
         return Outcome(code if number is None else 128 + number, number, self._started_at, ended_at)
 
     async def terminate(self) -> None:
         """TERM, then KILL after the grace, the whole tree. Raises ``StillRunning``."""
-        await in_thread(self._executor.end_leftovers, self._workspace, self.pid, self._kill_grace_s)
+        await self._executor.end_leftovers(self._workspace, self.pid, self._kill_grace_s)
 
 
 async def _until_readable(descriptor: int) -> None:

@@ -9,7 +9,7 @@ fork, or clear their environment (env -i). Three things hold them together all t
   ``/proc/<pid>/environ`` whatever the process does with its own copy;
 - the client has no children but scripts: one without a name, that no script is behind, has escaped.
 
-All functions but ``become_subreaper`` block: call them in a thread. A process is only ever
+All of it but ``become_subreaper`` blocks: call it in a thread. A process is only ever
 signalled through ``psutil.Process``, which compares its start time first: a pid that was reused in
 the meantime is never hit.
 """
@@ -18,7 +18,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
@@ -31,7 +30,6 @@ Find = Callable[[], list[psutil.Process]]
 """Looks for the processes to end, anew with each call."""
 
 _PR_SET_CHILD_SUBREAPER = 36
-_POLL_S = 0.02
 
 
 def become_subreaper() -> None:
@@ -100,31 +98,31 @@ def of_data_path(data_path: Path) -> list[psutil.Process]:
     return [process for process in found.values() if _lives(process)]
 
 
-def end_all(find: Find, *, grace_s: float, timeout_s: float = 10.0) -> bool:
-    """TERM what ``find`` finds, KILL what is left after ``grace_s``, until it finds nothing.
+class Ending:
+    """Ends what ``find`` finds, in rounds, until it finds nothing.
 
-    Looks again after each round: a process may fork while it is being ended, and the parent may be
-    gone before its line is read while the child stands before it; so nothing must be found twice.
-    Returns False if something is left ``timeout_s`` after the grace (it is stuck in the kernel).
+    A process may fork while it is being ended, so each round looks anew.
     """
-    started = time.monotonic()
-    terminated: set[psutil.Process] = set()
-    while found := find() or find():
-        elapsed = time.monotonic() - started
-        if elapsed > grace_s + timeout_s:
-            return False
+
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._terminated: set[psutil.Process] = set()
+
+    def round(self, *, kill: bool) -> bool:
+        """Send TERM (once to each), or KILL; whether anything was there."""
+        # Twice, because a parent may be gone before its line in /proc is read, while the line of
+        # the child that it has just forked was before it.
+        found = self._find() or self._find()
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if elapsed >= grace_s:
+                if kill:
                     process.send_signal(signal.SIGKILL)
-                elif process not in terminated:  # compares the start time too
-                    terminated.add(process)
+                elif process not in self._terminated:  # compares the start time too
+                    self._terminated.add(process)
                     process.send_signal(signal.SIGTERM)
                     # A stopped process would sleep through its grace.
                     process.send_signal(signal.SIGCONT)
-        # Not psutil.wait_procs: it would take the exit status that the executor waits for.
-        time.sleep(_POLL_S)
-    return True
+        return bool(found)
 
 
 def _mark(process: psutil.Process) -> str:

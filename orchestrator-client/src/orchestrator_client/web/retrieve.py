@@ -1,7 +1,6 @@
 """GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -9,13 +8,10 @@ from typing import IO
 from aiohttp import hdrs, web
 
 from orchestrator_client import keys
-from orchestrator_client.archive import pack_partial
 from orchestrator_client.errors import PayloadNotEnded, ResultsGone
 from orchestrator_client.payloads import has_ended
 from orchestrator_client.web.answers import payload_id, payload_of
 from orchestrator_client.web.submit import KEY_HEADER
-from orchestrator_client.workspace import Workspace
-from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.status import PayloadStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import json_response
@@ -90,7 +86,7 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
         raise ResultsGone(f"The files of payload {row.id} were removed")
     if await in_thread(workspace.results.exists):
         return _file(workspace.results, {})
-    file = await in_thread(_packed, workspace)
+    file = await request.app[keys.PACKER].pack_partial(workspace)
     try:
         return await _send(request, file)
     finally:
@@ -101,25 +97,6 @@ def _file(results: Path, headers: Mapping[str, str]) -> web.FileResponse:
     return web.FileResponse(
         results, chunk_size=BLOCK_BYTES, headers={**headers, hdrs.CONTENT_TYPE: ZIP}
     )
-
-
-def _packed(workspace: Workspace) -> IO[bytes]:
-    """Pack a payload as it is now to a file without a name: nothing is left behind, come what may.
-
-    Raises ``StorageFull``, ``ArchiveFailed``, ``ResultsGone``.
-    """
-    try:
-        with full_disk_as_domain_error():
-            file = tempfile.TemporaryFile(dir=workspace.meta)  # noqa: SIM115 (the caller closes it)
-    except FileNotFoundError as error:
-        raise ResultsGone("The files of the payload were removed") from error
-    try:
-        pack_partial(workspace, file)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:

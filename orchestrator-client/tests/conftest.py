@@ -12,6 +12,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from orchestrator_client.app import create_app
 from orchestrator_client.settings import read_settings
+from orchestrator_client.workspace import Workspaces
 from running_client import Client, StartClient
 
 
@@ -19,12 +20,16 @@ from running_client import Client, StartClient
 def no_blocked_loop() -> Iterator[BlockBuster]:
     """A test fails when our code blocks the event loop."""
     with blockbuster_ctx("orchestrator_client") as blockbuster:
-        # Pids of children: a few bytes that the kernel has at hand, read in the loop on purpose,
-        # so that no script is started meanwhile.
-        for call in ("os.listdir", "os.scandir", "io.TextIOWrapper.read", "os.stat"):
-            if call in blockbuster.functions:
-                blockbuster.functions[call].can_block_in("processes.py", "direct_children")
         yield blockbuster
+
+
+@pytest.fixture
+def workspaces(tmp_path: Path) -> Workspaces:
+    """The folder of workspaces, as it is after a start."""
+    workspaces = Workspaces(tmp_path)
+    workspaces.prepare()
+    workspaces.clear()
+    return workspaces
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ MARK = "JO_WORKSPACE"
 Find = Callable[[], list[psutil.Process]]
 """Looks for the processes to end, anew with each call."""
 
+TASKS = Path("/proc/self/task")
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -42,7 +43,7 @@ def become_subreaper() -> None:
 def direct_children() -> set[int]:
     """Pids of this process's children, zombies included; cheap, unlike a walk through /proc."""
     lists = []
-    for task in Path("/proc/self/task").iterdir():
+    for task in TASKS.iterdir():
         # A thread may end while we look.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             lists.append((task / "children").read_text())

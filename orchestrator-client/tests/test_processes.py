@@ -1,0 +1,169 @@
+"""Finding and ending processes: whatever escapes from its script belongs to it all the same."""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator_client.errors import StillRunning
+from orchestrator_client.executors import local, processes
+from orchestrator_client.executors.local import LocalExecutor
+from orchestrator_client.workspace import Workspaces
+from payload_folders import Runs, until, until_there
+
+# A daemon without a mark, out of its session, folder and files: nothing but its parent tells whose
+# it is, and that is gone.
+ESCAPE = (
+    "(env -i PATH=$PATH setsid bash -c"
+    " 'cd /; exec </dev/null >/dev/null 2>&1; trap \"\" TERM; sleep NUMBER; true' &)\n"
+    "until pgrep -f 'sleep NUMBER' > /dev/null; do sleep 0.01; done\n"
+)
+
+
+@pytest.fixture
+async def runs(workspaces: Workspaces) -> AsyncIterator[Runs]:
+    executor = LocalExecutor(workspaces.root, {"PATH": "/usr/bin:/bin"}, kill_grace_s=0.2)
+    runs = Runs(workspaces, executor)
+    yield runs
+    await runs.end_all()
+
+
+def sleeping(seconds: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline() == ["sleep", seconds] and process.status() != "zombie":
+                found.append(process)
+    return found
+
+
+async def test_trap_10_nameless_daemon_of_a_killed_script_is_ended(runs: Runs) -> None:
+    _, other, _ = await runs.start("env -i sleep 4711.1 & (env -i sleep 4711.1 &); sleep 4711.1\n")
+    await until(lambda: len(sleeping("4711.1")) == 3)
+    workspace, execution, ended = await runs.start(
+        ESCAPE.replace("NUMBER", "4711.2") + "touch up; sleep 4711.2\n"
+    )
+    await until_there(workspace.work / "up")
+    await execution.terminate()
+    await ended
+    assert sleeping("4711.2") == []
+    # What another payload runs without a mark, orphaned or not, is left alone.
+    assert len(sleeping("4711.1")) == 3
+    await other.terminate()
+    assert sleeping("4711.1") == []
+
+
+async def test_nameless_daemon_of_a_script_that_ended_by_itself_is_ended(runs: Runs) -> None:
+    _, _, ended = await runs.start(ESCAPE.replace("NUMBER", "4711.3") + "exit 4\n")
+    outcome = await ended
+    assert outcome.exit_code == 4
+    assert sleeping("4711.3") == []
+
+
+async def test_terminated_script_has_its_grace_to_save_work(runs: Runs) -> None:
+    workspace, execution, ended = await runs.start(
+        "trap 'echo saved > result; exit 3' TERM; touch up; while :; do sleep 0.01; done\n"
+    )
+    await until_there(workspace.work / "up")
+    await execution.terminate()
+    outcome = await ended
+    assert (outcome.exit_code, outcome.signal) == (3, None)
+    assert (workspace.work / "result").read_text() == "saved\n"
+
+
+async def test_stopped_script_is_ended(runs: Runs) -> None:
+    _, execution, ended = await runs.start("kill -STOP $$; sleep 4711.4\n")
+    script = psutil.Process(execution.pid)
+    await until(lambda: script.status() == psutil.STATUS_STOPPED)
+    await execution.terminate()
+    assert (await ended).signal == 15
+
+
+async def test_script_that_starts_processes_without_end_is_ended(runs: Runs) -> None:
+    workspace, execution, _ = await runs.start(
+        "trap '' TERM; touch up; while :; do (sleep 4711.5 &); done\n"
+    )
+    await until_there(workspace.work / "up")
+    await until(lambda: len(sleeping("4711.5")) > 20)
+    await execution.terminate()
+    assert sleeping("4711.5") == []
+
+
+async def test_trap_4_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
+    workspace, _, _ = await runs.start(
+        "for i in 1 2 3; do (bash -c 'exit 0' &); done; touch up; sleep 4711.6\n"
+    )
+    await until_there(workspace.work / "up")
+
+    def zombies() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
+
+    await until(lambda: len(zombies()) == 3)
+    await runs.executor.reap()
+    assert zombies() == []
+
+
+async def test_trap_16_clear_ends_what_an_earlier_life_left(runs: Runs, tmp_path: Path) -> None:
+    mark = {processes.MARK: str(runs.workspaces.root / "earlier"), "PATH": "/usr/bin:/bin"}
+    elsewhere = {processes.MARK: str(tmp_path / "elsewhere"), "PATH": "/usr/bin:/bin"}
+    left, foreign = await asyncio.to_thread(
+        lambda: [
+            subprocess.Popen(["sleep", seconds], env=env, start_new_session=True)
+            for seconds, env in (("4711.7", mark), ("4711.8", elsewhere))
+        ]
+    )
+    try:
+        await runs.executor.clear()
+        assert not psutil.pid_exists(left.pid)
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait()
+        left.wait()
+
+
+async def test_process_that_resists_is_told(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "KILL_TIMEOUT_S", -1.0)  # nobody is given the time to die
+    workspace, execution, ended = await runs.start("trap '' TERM; touch up; sleep 4711.9\n")
+    await until_there(workspace.work / "up")
+    with pytest.raises(StillRunning, match="run-0 resist being ended"):
+        await execution.terminate()
+    monkeypatch.undo()
+    await execution.terminate()
+    await ended
+
+
+def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
+    last_pid = Path("/proc/sys/kernel/ns_last_pid")
+    with subprocess.Popen(["sleep", "4711.10"]) as first:
+        remembered = psutil.Process(first.pid)
+        first.kill()
+    for _ in range(50):
+        try:
+            last_pid.write_text(str(first.pid - 1))
+        except OSError:
+            pytest.skip("only root can choose the next pid")
+        with subprocess.Popen(["sleep", "4711.10"]) as second:
+            try:
+                if second.pid == first.pid:
+                    processes.Ending(lambda: [remembered]).round(kill=True)
+                    assert second.poll() is None
+                    return
+            finally:
+                second.kill()
+    pytest.skip("another process was always faster to take the pid")
+
+
+def test_kernel_without_a_list_of_children_is_walked_through(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with subprocess.Popen(["sleep", "4711.11"]) as child:
+        quick = processes.direct_children()
+        monkeypatch.setattr(processes, "TASKS", tmp_path)
+        assert processes.direct_children() == quick
+        assert child.pid in quick
+        child.kill()

@@ -33,6 +33,7 @@ BLOCK_BYTES = 1 << 20
 MAX_LISTED = 1000
 # Deflate can make a file larger than it was, by far less than this leaves room for.
 _ZIP64_FROM = 1 << 31
+_DOS_FOLDER = 0x10
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _LATEST = (2107, 12, 31, 23, 59, 58)
 
@@ -202,7 +203,10 @@ class _Packing:
             return
         try:
             if name.endswith("/"):
-                self._archive.mkdir(zipfile.ZipInfo(name, _zip_time(path.stat().st_mtime)))
+                status = path.stat()
+                entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
+                entry.external_attr = (status.st_mode & 0xFFFF) << 16 | _DOS_FOLDER
+                self._archive.writestr(entry, b"")
                 return
             descriptor = _open_regular(_target(path, inside))
         except _NotRegular as reason:

@@ -1,0 +1,248 @@
+"""The results ZIP: everything that can go in, and nothing that a script does makes it fail."""
+
+import asyncio
+import io
+import json
+import os
+import socket
+import tempfile
+import threading
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator_client.archive import MAX_LISTED, Packer
+from orchestrator_client.errors import ArchiveFailed
+from orchestrator_client.executors.base import Outcome
+from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
+from orchestrator_common.errors import StorageFull
+from payload_folders import new_workspace
+
+OUTCOME = Outcome(exit_code=3, signal=None, started_at=1.0, ended_at=2.5)
+
+
+@pytest.fixture
+def workspace(workspaces: Workspaces) -> Workspace:
+    return new_workspace(workspaces, "one")
+
+
+def pack(workspace: Workspace) -> zipfile.ZipFile:
+    asyncio.run(Packer().pack(workspace, OUTCOME))
+    return zipfile.ZipFile(workspace.results)
+
+
+def record(archive: zipfile.ZipFile) -> dict[str, Any]:
+    return dict(json.loads(archive.read(".orchestrator/result.json")))
+
+
+def reasons(archive: zipfile.ZipFile) -> dict[str, str]:
+    return {entry["path"]: entry["reason"] for entry in record(archive)["skipped"]}
+
+
+components = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=20
+).filter(lambda name: name not in (".", "..", ".orchestrator"))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(components, st.binary(max_size=3000), max_size=6))
+def test_every_file_comes_out_as_it_went_in(files: Mapping[str, bytes]) -> None:
+    with TemporaryWorkspace() as workspace:
+        for name, content in files.items():
+            (workspace.work / name).write_bytes(content)
+        archive = pack(workspace)
+        assert archive.testzip() is None  # it reads with zlib what igzip wrote
+        found = {name: archive.read(name) for name in archive.namelist()}
+        assert json.loads(found.pop(".orchestrator/result.json"))["skipped"] == []
+        assert found.pop("run.sh") == files.get("run.sh", b"exit 0\n")
+        assert found == {name: data for name, data in files.items() if name != "run.sh"}
+
+
+class TemporaryWorkspace:
+    """A workspace for one example of hypothesis, which can't use fixtures for that."""
+
+    def __enter__(self) -> Workspace:
+        self._folder = Path(tempfile.mkdtemp())
+        workspaces = Workspaces(self._folder)
+        workspaces.prepare()
+        workspaces.clear()
+        return new_workspace(workspaces, "one")
+
+    def __exit__(self, *_: object) -> None:
+        remove_tree(self._folder)
+
+
+def test_large_file_is_compressed_and_whole(workspace: Workspace) -> None:
+    line = b"ATOM      1  N   MET A   1      27.340  24.430   2.614  1.00  9.67           N\n"
+    (workspace.work / "big.pdb").write_bytes(line * 50_000)
+    archive = pack(workspace)
+    assert archive.read("big.pdb") == line * 50_000
+    entry = archive.getinfo("big.pdb")
+    assert entry.compress_type == zipfile.ZIP_DEFLATED
+    assert entry.compress_size < entry.file_size / 10
+
+
+def test_record_tells_how_the_script_ended(workspace: Workspace) -> None:
+    workspace.stdout.write_text("said")
+    workspace.stderr.write_text("complained")
+    archive = pack(workspace)
+    assert archive.read(".orchestrator/stdout.txt") == b"said"
+    assert archive.read(".orchestrator/stderr.txt") == b"complained"
+    assert record(archive) == {
+        "exit_code": 3,
+        "signal": None,
+        "started_at": 1.0,
+        "ended_at": 2.5,
+        "skipped_count": 0,
+        "skipped": [],
+    }
+
+
+def test_modes_empty_folders_and_odd_times_are_kept_as_far_as_zip_can(workspace: Workspace) -> None:
+    program = workspace.work / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o750)
+    (workspace.work / "empty" / "folder").mkdir(parents=True)
+    for name, seconds in (("old", -1e10), ("ancient", 0), ("future", 2**40)):
+        path = workspace.work / name
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    archive = pack(workspace)
+    assert (archive.getinfo("program").external_attr >> 16) & 0o777 == 0o750
+    assert "empty/folder/" in archive.namelist()
+    assert archive.getinfo("old").date_time[0] == 1980
+    assert archive.getinfo("ancient").date_time[0] == 1980
+    assert archive.getinfo("future").date_time[0] == 2107
+
+
+def test_traps_32_and_33_what_is_no_file_is_skipped_and_listed(workspace: Workspace) -> None:
+    work = workspace.work
+    os.mkfifo(work / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        # By a short relative name: socket paths may have 107 bytes.
+        descriptor = os.open(work, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{descriptor}/socket")
+        os.close(descriptor)
+    (work / "secret").symlink_to("/etc/hostname")
+    (work / "up").symlink_to("../.meta")
+    (work / "dangling").symlink_to("nowhere")
+    (work / "loop").symlink_to("loop")
+    (work / "folder").mkdir()
+    (work / "folder" / "file").write_text("x")
+    (work / "to-folder").symlink_to("folder")
+    (work / "to-file").symlink_to(work / "folder" / "file")
+    (work / os.fsdecode(b"bad\xff")).touch()
+    (work / ".orchestrator").mkdir()
+    (work / ".orchestrator" / "result.json").write_text('{"exit_code": 0}')
+    archive = pack(workspace)
+    assert set(archive.namelist()) == {
+        "run.sh",
+        "folder/file",
+        "to-file",
+        ".orchestrator/result.json",
+    }
+    assert archive.read("to-file") == b"x"
+    assert record(archive)["exit_code"] == 3
+    assert reasons(archive) == {
+        "fifo": "it is no regular file",
+        "socket": "it is a socket or device",
+        "secret": "it is a link that leads outside",
+        "up": "it is a link that leads outside",
+        "dangling": "No such file or directory",
+        "loop": "it is a symbolic link",
+        "to-folder": "it is no regular file",
+        "bad\\udcff": "its name is not UTF-8",
+        ".orchestrator": "the name is reserved",
+    }
+
+
+def test_list_of_what_is_skipped_is_bounded(workspace: Workspace) -> None:
+    for number in range(MAX_LISTED + 5):
+        (workspace.work / f"link{number}").symlink_to("nowhere")
+    told = record(pack(workspace))
+    assert told["skipped_count"] == MAX_LISTED + 5
+    assert len(told["skipped"]) == MAX_LISTED
+
+
+def test_folders_nested_more_deeply_than_python_calls_are_packed(workspace: Workspace) -> None:
+    deep = workspace.work
+    for _ in range(1200):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "treasure").write_text("x")
+    archive = pack(workspace)
+    assert archive.read("/".join("d" * 1200) + "/treasure") == b"x"
+
+
+def test_file_that_grows_while_it_is_packed_ends(workspace: Workspace) -> None:
+    path = workspace.work / "growing"
+    path.write_bytes(bytes(3 << 20))
+    stop = threading.Event()
+
+    def grow() -> None:
+        with path.open("ab") as file:
+            while not stop.is_set():
+                file.write(bytes(1 << 18))
+                file.flush()
+                if file.tell() > 1 << 30:
+                    file.truncate(1 << 20)
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        archive = pack(workspace)
+    finally:
+        stop.set()
+        writer.join()
+    assert archive.testzip() is None
+    assert archive.getinfo("growing").file_size >= 1 << 20
+
+
+def test_trap_34_zip_lies_beside_the_work_folder(workspace: Workspace) -> None:
+    pack(workspace)
+    assert workspace.results.parent == workspace.meta
+    assert not workspace.meta.is_relative_to(workspace.work)
+    assert [path.name for path in workspace.meta.iterdir()] == ["results.zip"]
+
+
+def test_trap_37_full_disk_is_told_and_nothing_is_left(workspace: Workspace) -> None:
+    (workspace.work / "random").write_bytes(os.urandom(1 << 20))
+    (workspace.meta / ".results.zip.tmp").symlink_to("/dev/full")
+    with pytest.raises(StorageFull):
+        pack(workspace)
+    assert list(workspace.meta.iterdir()) == []
+
+
+def test_results_of_a_script_that_removed_its_folders_are_told_to_be_lost(
+    workspace: Workspace,
+) -> None:
+    remove_tree(workspace.meta)
+    with pytest.raises(ArchiveFailed, match="could not be packed"):
+        pack(workspace)
+    remove_tree(workspace.work)
+    workspace.meta.mkdir()
+    assert reasons(pack(workspace)) == {".": "No such file or directory"}
+
+
+async def test_partial_zip_has_no_name_and_tells_that_it_goes_on(workspace: Workspace) -> None:
+    file = await Packer().pack_partial(workspace)
+    with file:
+        archive = zipfile.ZipFile(io.BytesIO(file.read()))
+    assert await asyncio.to_thread(lambda: list(workspace.meta.iterdir())) == []
+    assert record(archive)["exit_code"] is None
+    assert archive.read("run.sh") == b"exit 0\n"
+
+
+async def test_packing_is_given_up_when_the_client_stops(workspace: Workspace) -> None:
+    packer = Packer()
+    packer.stop()
+    with pytest.raises(ArchiveFailed, match="The client stops"):
+        await packer.pack(workspace, OUTCOME)
+    with pytest.raises(ArchiveFailed, match="The client stops"):
+        await packer.pack_partial(workspace)
+    assert await asyncio.to_thread(lambda: list(workspace.meta.iterdir())) == []

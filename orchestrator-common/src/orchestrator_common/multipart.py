@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator_common.durable import fsync_path, full_disk_as_domain_error
 from orchestrator_common.errors import BadRequest, DomainError, TooLarge
-from orchestrator_common.paths import collision, parents, uploaded_path
+from orchestrator_common.paths import collision, parents, unescape, uploaded_path
 from orchestrator_common.threads import in_thread
 
 BLOCK_BYTES = 1 << 20
@@ -200,7 +200,7 @@ class _FormWriter:
         elif len(self._form.fields) >= MAX_FIELDS:
             raise TooLarge(f"More than {MAX_FIELDS} fields")
         else:
-            self._field = (name, bytearray())
+            self._field = (unescape(name), bytearray())
 
     def _open_file(self, path: str) -> None:
         if len(self._form.files) >= self._limits.max_files:

@@ -33,7 +33,7 @@ def uploaded_path(part_name: str, filename: str) -> str:
 
     Raises ``UnsafePath``.
     """
-    filename, part_name = _unescape(filename), _unescape(part_name)
+    filename, part_name = unescape(filename), unescape(part_name)
     if "/" not in filename and part_name.rpartition("/")[2] == filename:
         return check_path(part_name)
     return check_path(filename)
@@ -97,7 +97,8 @@ def parents(path: str) -> list[str]:
     return [str(parent) for parent in PurePosixPath(path).parents if str(parent) != "."]
 
 
-def _unescape(name: str) -> str:
+def unescape(name: str) -> str:
+    """A name of a form as it was before its sender put it between quotes."""
     for escape, character in _FORM_ESCAPES.items():
         name = name.replace(escape, character).replace(escape.lower(), character)
     return name

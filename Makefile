@@ -77,5 +77,5 @@ constraints:  ## resolve the exact versions anew (constraints.txt)
 	rm -rf $(VENV)-constraints
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
+	rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

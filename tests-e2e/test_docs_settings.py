@@ -1,0 +1,91 @@
+"""The tables of settings say what the code says, and links in the repository lead somewhere."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator_client import settings as client
+from orchestrator_common.env import Option
+from orchestrator_common.errors import StartupError
+from orchestrator_server import settings as server
+
+ROOT = Path(__file__).parents[1]
+SERVICE = {
+    "SERVICE_A_UPLOAD_URL": "http://127.0.0.1:9/submit",
+    "SERVICE_A_DOWNLOAD_URL": "http://127.0.0.1:9/retrieve",
+}
+APPS = [
+    ("jo-server", "docs/server-configuration.md", server.OPTIONS),
+    ("jo-client", "docs/client-configuration.md", client.OPTIONS),
+]
+Table = dict[str, tuple[str, str]]
+
+
+def table(page: str, heading: str) -> Table:
+    """Default and meaning by variable: the first table below ``heading``."""
+    section = re.split(rf"^#+ {heading}$", (ROOT / page).read_text(), flags=re.MULTILINE)[1]
+    section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| `(\S+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
+    return {name: (default.strip("`"), meaning) for name, default, meaning in rows}
+
+
+@pytest.mark.parametrize(("heading", "page", "options"), APPS)
+def test_tables_of_settings_are_those_of_the_code(
+    heading: str, page: str, options: Sequence[Option]
+) -> None:
+    expected = {option.name: (option.default, option.help) for option in options}
+    assert table("README.md", heading) == expected
+    assert table(page, "All settings") == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "options"),
+    [(server.read_settings, server.OPTIONS), (client.read_settings, client.OPTIONS)],
+)
+def test_documented_default_is_the_one_in_force(
+    read: Callable[..., Any], options: Sequence[Option]
+) -> None:
+    in_words = {"number of CPUs", "none"}
+    said = {option.name: option.default for option in options if option.default not in in_words}
+    assert read({**SERVICE, **said}, {}) == read(SERVICE, {})
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("README.md", "Each service of jo-server"), ("docs/server-configuration.md", "Services")],
+)
+def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) -> None:
+    documented = {
+        name.removeprefix("SERVICE_<NAME>_"): default
+        for name, (default, _) in table(page, heading).items()
+    }
+    urls = {f"{field.name.upper()}_URL" for field in fields(server.ClientUrls)}
+    limits = {field.name.upper(): field.default for field in fields(server.Service)}
+    del limits["NAME"], limits["CLIENTS"]
+    assert documented.keys() == urls | limits.keys()
+    assert {name: documented[name] for name in limits} == {k: str(v) for k, v in limits.items()}
+    for name in documented:
+        with pytest.raises(StartupError, match=rf"SERVICE_A_{name} is 'no'"):
+            server.read_settings({**SERVICE, f"SERVICE_A_{name}": "no"}, {})
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"{p.parent.name}/README.md" for p in ROOT.glob("*/README.md")),
+    ],
+)
+def test_links_to_files_of_the_repository_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
+    broken = [
+        link
+        for link in links
+        if not link.startswith("http") and not (ROOT / page).parent.joinpath(link).exists()
+    ]
+    assert not broken

@@ -1,0 +1,60 @@
+"""What README.md and the first-job page print works as printed."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import Service
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/first-job.md")
+NOT_RUN = re.compile(r"<!-- not-run: .+ -->\s*\Z")
+SNIPPET = re.compile(r"^```(?:bash|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def snippets(page: str) -> list[str]:
+    """The shell snippets of a page, in order, but for those marked as not to be run."""
+    text = (ROOT / page).read_text()
+    return [
+        match[1] for match in SNIPPET.finditer(text) if not NOT_RUN.search(text[: match.start()])
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_shell_snippets_of_the_page_work_in_order(
+    server: Service, tmp_path: Path, page: str
+) -> None:
+    found = snippets(page)
+    assert found, "the page has no shell snippet"
+    script = "set -euo pipefail\nset -x\n" + "\n".join(found)
+    script = script.replace("http://localhost:5000", server.url)
+    folder = tmp_path / "page"
+    folder.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        script,
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 50)
+    assert process.returncode == 0, output.decode()
+
+
+@pytest.mark.parametrize("app", ["server", "client"])
+def test_settings_tables_list_every_setting_with_its_default(app: str) -> None:
+    if app == "server":
+        from orchestrator_server.settings import OPTIONS
+    else:
+        from orchestrator_client.settings import OPTIONS
+    page = (ROOT / "docs" / f"{app}-configuration.md").read_text()
+    for option in OPTIONS:
+        row = re.search(rf"^\| `{option.name}` \| (.*?) \|", page, re.MULTILINE)
+        assert row is not None, f"{option.name} is missing"
+        assert row[1].strip("`") == option.default, option.name

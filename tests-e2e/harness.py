@@ -44,7 +44,7 @@ class Service:
     async def start(self) -> "Service":
         """Start it; a restart takes the same port and folders."""
         port = self.url.rpartition(":")[2] or "0"
-        inherited = {k: v for k, v in os.environ.items() if k.startswith("COV_") or k == "LANG"}
+        inherited = {k: v for k, v in os.environ.items() if k.startswith("COV") or k == "LANG"}
         self._process = await asyncio.create_subprocess_exec(
             BIN / self.name,
             cwd=self.folder,

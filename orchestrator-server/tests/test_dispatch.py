@@ -5,7 +5,7 @@ import io
 import logging
 import zipfile
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from aiohttp import web
@@ -14,7 +14,9 @@ from fake_client import FakeClient, answering, hang_up, never, zip_of
 from orchestrator_common.models import Payload
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import client_api, client_pool
+from orchestrator_server.app import BACKGROUND
 from orchestrator_server.background import getter as getter_module
+from orchestrator_server.store import Job, JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]
@@ -298,6 +300,40 @@ async def test_jobs_of_an_earlier_life_are_taken_up(
     second = await start_server(url)
     assert await second.ended(job) == ("Completed", "")
     assert client.requests["submit"] == 1
+
+
+async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repeated(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = JobStore.processing
+    stale = asyncio.Event()
+
+    async def answers_late(self: JobStore) -> Sequence[Job]:
+        jobs = await original(self)
+        if jobs and not stale.is_set():
+            await server.until(jobs[0].id, "Submitted")
+            stale.set()
+        return jobs
+
+    monkeypatch.setattr(JobStore, "processing", answers_late)
+    gate, submit = asyncio.Event(), client._submit
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return await submit(request)
+
+    client.instead["submit"] = slow
+    job = await server.submit()
+    await server.until(job, "Processing")
+    background = server.app[BACKGROUND]
+    passing = asyncio.create_task(background._sender.run_pass())
+    gate.set()
+    await passing
+    await background._sender.idle()
+    assert stale.is_set()
+    assert client.requests["submit"] == 1
+    client.complete(await client.next_payload())
+    assert await server.ended(job) == ("Completed", "")
 
 
 async def test_trap_37_full_disk_at_fetch_waits_for_room(

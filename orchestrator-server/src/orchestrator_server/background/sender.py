@@ -66,8 +66,11 @@ class Sender:
 
         A dispatch of an earlier life goes to the same client with the same key: no second run.
         """
+        # Asked before the database is: a dispatch that ends while it answers must not begin again.
+        under_way = set(self._dispatching)
         for job in await self._store.processing():
-            self._begin(job)
+            if job.id not in under_way:
+                self._begin(job)
         for name in await self._store.queued_services():
             service = self._services.get(name)
             if service is None:
@@ -94,9 +97,8 @@ class Sender:
         await self._dispatches.drain(self._lost_after_s)
 
     def _begin(self, job: Job) -> None:
-        if job.id not in self._dispatching:
-            self._dispatching.add(job.id)
-            self._dispatches.spawn(self._dispatch(job), f"job {job.id}")
+        self._dispatching.add(job.id)
+        self._dispatches.spawn(self._dispatch(job), f"job {job.id}")
 
     async def _dispatch(self, job: Job) -> None:
         try:
@@ -163,9 +165,12 @@ class Sender:
                 job, JobStatus.SUBMITTED, "A client has it", dest_id=payload.id
             )
         except TransitionRefused as error:
-            # Nobody else moves a Processing job; should that ever happen, leave no stray payload.
-            logger.error("%s; ending its payload %d at %s", error, payload.id, client.api)
-            await client.api.kill(payload.id)
+            # Nobody else moves a Processing job. Should that ever happen, leave no stray payload;
+            # but one that the job knows is not stray.
+            now = await self._store.get(job.id)
+            logger.error("%s; its payload %d is at %s", error, payload.id, client.api)
+            if (now.client_url, now.dest_id) != (client.url, payload.id):
+                await client.api.kill(payload.id)
             return
         self._submitted(submitted, payload)
 

@@ -43,6 +43,8 @@ class _Frame:
     is_data: bool = False
     in_quotes: bool = False
     line: int = 0
+    # Where the commands of the present pipeline begin among all commands.
+    pipeline: int = 0
     words: list[str] = field(default_factory=list)
     word: list[str] | None = None
 
@@ -82,13 +84,13 @@ class _Reader:
             self._escape()
         elif text.startswith("$(", at):
             self._take(2)
-            self._frames.append(_Frame(")"))
+            self._open(")")
         elif text[at] == "`":
             self._take(1)
             if self._frames[-1].closer == "`":
                 self._close()
             else:
-                self._frames.append(_Frame("`"))
+                self._open("`")
         elif text[at] == '"':
             self._add(self._take(1)[:0])
             self._frames[-1].in_quotes = not self._frames[-1].in_quotes
@@ -115,8 +117,9 @@ class _Reader:
             self._take(1)
             if frame.closer == ")":
                 self._close()
-            else:  # of a pattern in "case"
+            else:  # the pattern of a "case", maybe a|b
                 frame.words, frame.word = [], None
+                del self._script.commands[frame.pipeline :]
         elif character.isspace():
             self._take(1)
             self._end_word()
@@ -125,6 +128,8 @@ class _Reader:
             self._end_word()
             if frame.words[:1] != ["[["]:
                 self._end_command()
+                if character != "|" or self._text.startswith("|", self._at):
+                    frame.pipeline = len(self._script.commands)
         else:
             self._add(self._take(1))
 
@@ -159,6 +164,9 @@ class _Reader:
             self._script.commands.append(Command(frame.line, tuple(frame.words)))
         frame.words = []
 
+    def _open(self, closer: str, *, is_data: bool = False) -> None:
+        self._frames.append(_Frame(closer, is_data, pipeline=len(self._script.commands)))
+
     def _close(self) -> None:
         """End a substitution or subshell; what it gives may be part of a word."""
         self._end_command()
@@ -169,15 +177,15 @@ class _Reader:
         frame = self._frames[-1]
         self._take(1)
         if frame.word and frame.word[-1].endswith("="):  # an array
-            self._frames.append(_Frame(")", is_data=True))
+            self._open(")", is_data=True)
         elif (frame.word or frame.words) and self._text.startswith(")", self._at):  # a function
             self._take(1)
             frame.words, frame.word = [], None
         elif frame.words[:1] == ["[["]:
-            self._frames.append(_Frame(")", is_data=True))
+            self._open(")", is_data=True)
         else:
             self._end_command()
-            self._frames.append(_Frame(")"))
+            self._open(")")
 
     def _escape(self) -> None:
         if self._text.startswith("\\\n", self._at):
@@ -212,6 +220,7 @@ class _Reader:
         else:
             self._end_command()
             self._skip_documents()
+            self._frames[-1].pipeline = len(self._script.commands)
         self._code_line = self._line
         self._commands_before = len(self._script.commands)
 

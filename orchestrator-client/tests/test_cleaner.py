@@ -1,0 +1,94 @@
+"""The cleaner: what ended long ago goes, what is active stays, and memory does not grow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from orchestrator_client.cleaner import ROWS_KEPT_S, Cleaner
+from orchestrator_client.errors import PayloadNotFound
+from orchestrator_client.payloads import PayloadStore, open_payloads
+from orchestrator_client.workspace import Workspaces
+from orchestrator_common.status import PayloadStatus, TransitionRefused
+from payload_folders import new_workspace
+
+MAX_AGE_S = 100.0
+
+
+@dataclass
+class Setting:
+    store: PayloadStore
+    workspaces: Workspaces
+    cleaner: Cleaner
+    now: float = 0.0
+
+    async def add(self, payload: int, *, end: bool) -> None:
+        name = f"u{payload}"
+        await asyncio.to_thread(new_workspace, self.workspaces, name)
+        await self.store.add(payload, name, None)
+        await self.store.start_next()
+        if end:
+            await self.store.finish(payload, PayloadStatus.COMPLETED, "", 0)
+
+    async def folders(self) -> set[str]:
+        entries = await asyncio.to_thread(lambda: list(self.workspaces.root.iterdir()))
+        return {path.name for path in entries} - {"incoming"}
+
+
+@pytest.fixture
+async def setting(workspaces: Workspaces) -> AsyncIterator[Setting]:
+    async with open_payloads(lambda: setting.now) as store:
+        setting = Setting(store, workspaces, Cleaner(store, workspaces, max_age_s=MAX_AGE_S))
+        yield setting
+
+
+async def test_trap_39_ended_payload_is_cleaned_by_age_and_a_running_one_never(
+    setting: Setting,
+) -> None:
+    await setting.add(1, end=False)
+    await setting.add(2, end=True)
+    setting.now += MAX_AGE_S - 1
+    await setting.add(3, end=True)
+    await setting.cleaner.run_pass()
+    assert await setting.folders() == {"u1", "u2", "u3"}
+    setting.now += 2
+    await setting.cleaner.run_pass()
+    assert await setting.folders() == {"u1", "u3"}
+    assert (await setting.store.get(2)).status is PayloadStatus.CLEANED
+    setting.now += 10 * MAX_AGE_S
+    await setting.cleaner.run_pass()
+    assert (await setting.store.get(1)).status is PayloadStatus.RUNNING
+    assert await setting.folders() == {"u1"}
+
+
+async def test_cleaned_payload_is_forgotten_in_the_end(setting: Setting) -> None:
+    await setting.add(1, end=True)
+    setting.now += MAX_AGE_S + 1
+    await setting.cleaner.run_pass()
+    setting.now += ROWS_KEPT_S
+    await setting.cleaner.run_pass()
+    with pytest.raises(PayloadNotFound):
+        await setting.store.get(1)
+
+
+async def test_active_payload_can_not_be_cleaned(setting: Setting) -> None:
+    await setting.add(1, end=False)
+    with pytest.raises(TransitionRefused):
+        await setting.cleaner.clean(await setting.store.get(1))
+    assert await setting.folders() == {"u1"}
+
+
+async def test_folder_that_can_not_be_removed_keeps_no_other(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    await setting.add(1, end=True)
+    await setting.add(2, end=True)
+    # A file where the folder should be: it can't be emptied.
+    await asyncio.to_thread(setting.workspaces.remove, "u1")
+    (setting.workspaces.root / "u1").touch()
+    setting.now += MAX_AGE_S + 1
+    await setting.cleaner.run_pass()
+    assert "Files of payload 1 can't be removed" in caplog.text
+    assert "u2" not in await setting.folders()
+    assert (await setting.store.get(2)).status is PayloadStatus.CLEANED

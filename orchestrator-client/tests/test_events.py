@@ -1,0 +1,88 @@
+"""The event stream: bounded, alive, and closed before anything else."""
+
+import asyncio
+import socket
+
+import pytest
+
+from orchestrator_client import keys
+from orchestrator_client.event_hub import MAX_BEHIND, EventHub
+from orchestrator_client.payloads import PayloadRow
+from orchestrator_client.web import events
+from orchestrator_common.models import LoadEvent
+from orchestrator_common.status import PayloadStatus
+from running_client import Client
+
+
+def row(message: str = "") -> PayloadRow:
+    return PayloadRow(1, "u", None, PayloadStatus.RUNNING, 0, False, None, message, None)
+
+
+async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
+    hub = EventHub()
+    with hub.subscribed() as slow, hub.subscribed() as quick:
+        for _ in range(MAX_BEHIND + 100):
+            hub.publish_payload(row())
+            assert await quick.next(1)
+        got = 0
+        while await slow.next(1) is not None:
+            got += 1
+        assert got == MAX_BEHIND
+        hub.publish_payload(row())
+        assert await quick.next(1)
+
+
+async def test_new_reader_gets_the_last_load_first() -> None:
+    hub = EventHub()
+    hub.publish_load(LoadEvent(1.0, 2.0, 3, 4, 5))
+    with hub.subscribed() as reader:
+        hub.publish_payload(row())
+        assert (await reader.next(1) or b"").startswith(b"event: load\ndata: {")
+        assert (await reader.next(1) or b"").startswith(b"event: payload\ndata: {")
+
+
+async def test_closed_hub_ends_streams_present_and_to_come() -> None:
+    hub = EventHub()
+    with hub.subscribed() as present:
+        hub.close()
+        assert await present.next(1) is None
+    with hub.subscribed() as late:
+        assert await late.next(1) is None
+
+
+async def test_idle_stream_shows_that_it_lives(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.01)
+    async with asyncio.timeout(20), client.http.get("/events") as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        while b": keep-alive\n\n" not in await response.content.readany():
+            pass
+
+
+async def test_reader_that_takes_nothing_is_cut_off(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "WRITE_TIMEOUT_S", 0.1)
+    hub = client.app[keys.EVENTS]
+    url = client.http._base_url
+    assert url is not None
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(reader, (url.host, url.port))
+        await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.eventually(lambda: len(hub._subscribers) == 1)
+        for _ in range(200):
+            hub.publish_payload(row("x" * 100_000))
+        await client.eventually(lambda: len(hub._subscribers) == 0)
+
+
+async def test_client_stops_at_once_although_a_reader_takes_nothing(client: Client) -> None:
+    hub = client.app[keys.EVENTS]
+    async with client.http.get("/events"):
+        await client.eventually(lambda: len(hub._subscribers) == 1)
+        async with asyncio.timeout(10):
+            await client.app.shutdown()
+        await client.eventually(lambda: len(hub._subscribers) == 0)

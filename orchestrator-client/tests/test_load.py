@@ -1,0 +1,37 @@
+"""The load: a figure that means something at any time, and costs nothing to ask for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator_client.load import CpuTimes, LoadMeter, cpu_percent
+from orchestrator_client.payloads import open_payloads
+from orchestrator_common.models import LoadEvent
+
+seconds = st.floats(0, 1e9)
+
+
+@given(seconds, seconds, seconds, seconds)
+def test_cpu_figure_is_a_percentage_whatever_the_kernel_counts(
+    busy: float, idle: float, later_busy: float, later_idle: float
+) -> None:
+    earlier = CpuTimes(busy, busy + idle)
+    later = CpuTimes(later_busy, later_busy + later_idle)
+    assert 0 <= cpu_percent(earlier, later) <= 100
+
+
+def test_cpu_figure_is_the_mean_since_the_reading_before() -> None:
+    assert cpu_percent(CpuTimes(10, 100), CpuTimes(15, 120)) == 25.0
+    assert cpu_percent(CpuTimes(10, 100), CpuTimes(10, 100)) == 0.0
+
+
+async def test_reading_counts_slots_and_payloads_and_is_published() -> None:
+    published: list[LoadEvent] = []
+    async with open_payloads() as store:
+        meter = LoadMeter(store, 7, published.append)
+        for payload in (1, 2, 3):
+            await store.add(payload, f"u{payload}", None)
+        await store.start_next()
+        await meter.run_pass()
+    assert published == [meter.reading]
+    assert (meter.reading.slots, meter.reading.running, meter.reading.waiting) == (7, 1, 2)
+    assert 0 < meter.reading.memory <= 100

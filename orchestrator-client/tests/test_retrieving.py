@@ -1,0 +1,85 @@
+"""Results: as a ZIP, in parts, before the end, and after their removal."""
+
+import asyncio
+import json
+
+import pytest
+
+from orchestrator_client.workspace import remove_tree
+from running_client import Client, StartClient
+
+
+async def test_trap_30_results_are_served_with_length_range_and_etag(client: Client) -> None:
+    payload = (await client.run("head -c 100000 /dev/urandom > out; exit 0\n", key="job.1"))["id"]
+    async with client.http.get(f"/retrieve/{payload}") as response:
+        whole = await response.read()
+        assert response.headers["Content-Type"] == "application/zip"
+        assert response.content_length == len(whole)
+        assert response.headers["Idempotency-Key"] == "job.1"
+        etag = response.headers["ETag"]
+    ask = {"Range": "bytes=1000-1999", "If-Range": etag}
+    async with client.http.get(f"/retrieve/{payload}", headers=ask) as response:
+        assert response.status == 206
+        assert await response.read() == whole[1000:2000]
+
+
+async def test_state_of_a_payload_without_results_is_json_with_its_key(client: Client) -> None:
+    payload = (await client.run("exit 9\n", key="job.7"))["id"]
+    async with client.http.get(f"/retrieve/{payload}") as response:
+        assert response.headers["Idempotency-Key"] == "job.7"
+        told = await response.json()
+    assert (told["status"], told["exit_code"]) == ("Failed", 9)
+    assert told["message"] == "run.sh exited with code 9"
+
+
+async def test_trap_38_output_of_a_failed_payload_can_be_fetched(client: Client) -> None:
+    payload = (await client.run("echo half > out; kill -KILL $$\n"))["id"]
+    archive = await client.archive(payload)
+    assert archive.read("out") == b"half\n"
+    told = json.loads(archive.read(".orchestrator/result.json"))
+    assert (told["exit_code"], told["signal"]) == (137, 9)
+
+
+@pytest.mark.parametrize("state", ["Prepared", "Invalid", "Killed"])
+async def test_partial_results_exist_in_every_state(start_client: StartClient, state: str) -> None:
+    client = await start_client(SLOTS="1")
+    first = await client.submit("sleep 4713.1\n")
+    payload = await client.submit("sudo ls\n" if state == "Invalid" else "exit 0\n")
+    if state == "Killed":
+        assert (await client.kill(payload))["status"] == "Killed"
+    if state == "Invalid":
+        await client.kill(first)
+        await client.run("exit 0\n")
+    assert (await client.get(payload))["status"] == state
+    assert (await client.archive(payload)).namelist()[0] == "run.sh"
+    await client.kill(first)
+
+
+async def test_results_that_somebody_removed_are_an_error_with_id_0(client: Client) -> None:
+    payload = (await client.run("exit 0\n"))["id"]
+    for folder in client.data.glob("*/.meta"):
+        await asyncio.to_thread(remove_tree, folder)
+    for path, status in ((f"/retrieve/{payload}", 404), (f"/retrieve_partial/{payload}", 500)):
+        async with client.http.get(path) as response:
+            assert response.status == status
+            assert (await response.json())["id"] == 0
+
+
+async def test_trap_12_killing_what_has_ended_changes_nothing_and_says_so(client: Client) -> None:
+    payload = await client.run("exit 0\n")
+    told = await client.kill(payload["id"])
+    assert told["status"] == "Completed"
+    assert told["message"] == f"Payload {payload['id']} had already ended as Completed."
+    assert told["killed"] is False
+    assert (await client.archive(payload["id"], "retrieve")).testzip() is None
+
+
+async def test_payload_is_removed_once_and_that_is_final(client: Client) -> None:
+    payload = (await client.run("exit 0\n", key="job.1"))["id"]
+    for _ in range(2):
+        async with client.http.delete(f"/retrieve/{payload}") as response:
+            assert (await response.json())["status"] == "Cleaned"
+    assert (await client.get(payload))["status"] == "Cleaned"
+    assert (await client.kill(payload))["status"] == "Cleaned"
+    # A late repeat of its submit finds it, and runs nothing.
+    assert (await client.post("exit 0\n", key="job.1"))[1]["id"] == payload

@@ -1,0 +1,75 @@
+"""Settings: documented defaults, flags that win, and one line for each mistake."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator_client.settings import OPTIONS, read_settings
+from orchestrator_common.errors import StartupError
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings = read_settings({}, {})
+    assert (settings.host, settings.port) == ("0.0.0.0", 9000)  # noqa: S104
+    assert settings.data_path == Path("data").absolute()
+    assert settings.max_age_s == 172_800
+    assert settings.max_upload_bytes == 400_000_000
+    assert settings.slots == os.cpu_count()
+    assert settings.kill_grace_s == 5
+    assert (settings.log_level, settings.log_format) == ("INFO", "text")
+    assert settings.script_environment == {"PATH": os.defpath, "LANG": "C.UTF-8"}
+
+
+def test_flag_wins_over_the_environment() -> None:
+    settings = read_settings({"PORT": "1", "SLOTS": "2"}, {"PORT": "3", "SLOTS": None})
+    assert (settings.port, settings.slots) == (3, 2)
+
+
+def test_times_and_sizes_take_units() -> None:
+    settings = read_settings({"MAX_AGE": "2h", "KILL_GRACE": "0", "MAX_UPLOAD_SIZE": "10GB"}, {})
+    assert (settings.max_age_s, settings.kill_grace_s) == (7200, 0)
+    assert settings.max_upload_bytes == 10_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("SLOTS", "0"),
+        ("SLOTS", "-1"),
+        ("SLOTS", "many"),
+        ("MAX_AGE", "2 weeks"),
+        ("KILL_GRACE", "-1"),
+        ("MAX_UPLOAD_SIZE", "10QB"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_trap_43_bad_value_is_one_line_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        read_settings({name: value}, {})
+    line = str(refused.value)
+    assert line.startswith(f"{name} is '{value}'; it must be ")
+    assert "\n" not in line
+    with pytest.raises(StartupError, match=f"--{name.lower().replace('_', '-')} is"):
+        read_settings({}, {name: value})
+
+
+def test_scripts_see_the_listed_variables_alone() -> None:
+    environment = {"PATH": "/p", "LANG": "l", "A": "1", "B": "2", "PASS_ENV": " A, C ,"}
+    settings = read_settings(environment, {})
+    assert settings.script_environment == {"PATH": "/p", "LANG": "l", "A": "1"}
+
+
+def test_every_option_is_read() -> None:
+    taken: set[str] = set()
+
+    class Watched(dict[str, str]):
+        def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
+            taken.add(key)
+            return default
+
+    read_settings(Watched(), {})
+    assert taken == {option.name for option in OPTIONS}

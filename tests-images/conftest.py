@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from engine import TIMEOUT_S, Engine
 
-TOOLS = ("buildah", "podman", "runc")
+TOOLS = ("buildah", "podman", "runc", "netavark", "aardvark-dns", "iptables")
 BASE = "docker.io/library/python:3.12-slim"
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The engine; all that it made is removed at the end."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    folders = os.pathsep.join([os.environ["PATH"], "/usr/lib/podman"])
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=folders) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("engine")
@@ -89,7 +90,8 @@ def images(engine: Engine) -> dict[str, int]:
     for name in ("jo-server", "jo-client"):
         dockerfile = f"orchestrator-{name.removeprefix('jo-')}/Dockerfile"
         engine.run(
-            *("buildah", "bud", "--isolation", "chroot", "--network", "host"),
+            # The docker format: OCI's knows no health checks.
+            *("buildah", "bud", "--format", "docker", "--isolation", "chroot", "--network", "host"),
             *("-f", dockerfile, "-t", f"localhost/{name}", "."),
         )
         (image,) = json.loads(engine.run("podman", "image", "inspect", f"localhost/{name}"))

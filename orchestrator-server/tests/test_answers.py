@@ -10,6 +10,7 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from fake_client import Answer, FakeClient, answering, hang_up, never
+from orchestrator_common.errors import StartupError
 from orchestrator_common.status import JobStatus, PayloadStatus
 from orchestrator_server import keys, submission
 from orchestrator_server.app import BACKGROUND
@@ -326,3 +327,13 @@ async def test_stop_answers_those_who_wait(server: Server) -> None:
     await server.eventually(lambda: bool(server.app[keys.FEED]._waiting))
     await server.app.shutdown()
     assert (await waiting)[0] in ("Queued", "Processing", "Submitted")
+
+
+async def test_second_server_on_the_same_folder_is_refused_and_disturbs_no_upload(
+    idle_server: Server, start_server: StartServer
+) -> None:
+    arriving = idle_server.root / "data" / "incoming" / "upload"
+    arriving.mkdir()
+    with pytest.raises(StartupError, match="Another jo-server uses DATA_PATH"):
+        await start_server("http://127.0.0.1:9")
+    assert arriving.exists()

@@ -14,15 +14,13 @@ runs beside the client with the same DATA_PATH included. All methods block: call
 """
 
 import contextlib
-import fcntl
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from orchestrator_common.data_folder import check_writable, locked, make_data_folder
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import StartupError
 
@@ -90,38 +88,15 @@ class Workspaces:
 
     def prepare(self) -> None:
         """Make the folder. Raises ``StartupError`` if it can't be written."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.check()
-        except OSError as error:
-            raise StartupError(
-                f"DATA_PATH is {str(self.data_path)!r}, which can't be written: {error.strerror}."
-                " It must be a writable folder"
-            ) from error
+        make_data_folder(self.data_path, self.root)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises ``StartupError`` if another one holds it.
-
-        A second client on the same folder would take the first one's payloads for leftovers.
-        """
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StartupError(
-                    f"Another jo-client uses DATA_PATH {str(self.data_path)!r};"
-                    " stop it, or choose another"
-                ) from error
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process. Raises ``StartupError`` if another one holds it."""
+        return locked(self.root, command="jo-client", data_path=self.data_path)
 
     def check(self) -> None:
         """Raise ``OSError`` unless the folder can be written."""
-        with tempfile.TemporaryFile(dir=self.root) as probe:
-            probe.write(b"x")
+        check_writable(self.root)
 
     def clear(self) -> None:
         """Remove what an earlier life left: nobody knows its payloads any more.

@@ -107,6 +107,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     files = JobFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
+        await in_thread(files.drop_incoming)
         async with open_store(settings.db_path) as store:
             pool = ClientPool(settings.services, time.monotonic)
             try:

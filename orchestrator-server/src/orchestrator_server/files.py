@@ -13,18 +13,16 @@ block: call them in a thread.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from orchestrator_common.data_folder import check_writable, locked, make_data_folder
 from orchestrator_common.durable import full_disk_as_domain_error, replace_durably
-from orchestrator_common.errors import DomainError, StartupError
+from orchestrator_common.errors import DomainError
 from orchestrator_common.form_body import FormFile
 from orchestrator_server.store import Job
 
@@ -42,42 +40,24 @@ class JobFiles:
     root: Path
 
     def prepare(self) -> None:
-        """Make the folder and drop uploads that an earlier life of the server left half done.
+        """Make the folders. Raises ``StartupError`` if they can't be written."""
+        make_data_folder(self.root, self.root / INCOMING)
 
-        Raises ``StartupError`` if it can't be written.
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the data folder for this process. Raises ``StartupError`` if another holds it."""
+        return locked(self.root, command="jo-server", data_path=self.root)
+
+    def drop_incoming(self) -> None:
+        """Drop uploads that an earlier life of the server left half done.
+
+        Only while holding the folder: another server's uploads may be on their way in there.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.root / INCOMING, ignore_errors=True)
-            (self.root / INCOMING).mkdir()
-            self.check()
-        except OSError as error:
-            raise StartupError(
-                f"DATA_PATH is {str(self.root)!r}, which can't be written: {error.strerror}."
-                " It must be a writable folder"
-            ) from error
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the data folder for this process: two servers on one queue would run jobs twice.
-
-        Raises ``StartupError`` if another process holds it.
-        """
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise StartupError(
-                f"Another jo-server uses DATA_PATH {str(self.root)!r}; stop it, or choose another"
-            ) from error
-        finally:
-            os.close(descriptor)
+        for entry in list(os.scandir(self.root / INCOMING)):
+            shutil.rmtree(entry.path)
 
     def check(self) -> None:
         """Raise ``OSError`` unless the folder can be written."""
-        with tempfile.TemporaryFile(dir=self.root) as probe:
-            probe.write(b"x")
+        check_writable(self.root)
 
     def begin(self, uuid: str) -> Path:
         """Make the folder that an upload goes to, and return it."""

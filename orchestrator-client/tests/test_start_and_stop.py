@@ -34,7 +34,11 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # and not at once: it has scripts to end
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def url_of(process: "subprocess.Popen[str]") -> str:

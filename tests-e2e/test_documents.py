@@ -45,16 +45,3 @@ async def test_shell_snippets_of_the_page_work_in_order(
     )
     output, _ = await asyncio.wait_for(process.communicate(), 50)
     assert process.returncode == 0, output.decode()
-
-
-@pytest.mark.parametrize("app", ["server", "client"])
-def test_settings_tables_list_every_setting_with_its_default(app: str) -> None:
-    if app == "server":
-        from orchestrator_server.settings import OPTIONS
-    else:
-        from orchestrator_client.settings import OPTIONS
-    page = (ROOT / "docs" / f"{app}-configuration.md").read_text()
-    for option in OPTIONS:
-        row = re.search(rf"^\| `{option.name}` \| (.*?) \|", page, re.MULTILINE)
-        assert row is not None, f"{option.name} is missing"
-        assert row[1].strip("`") == option.default, option.name

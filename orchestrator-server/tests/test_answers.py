@@ -48,8 +48,25 @@ async def test_trap_30_results_are_served_with_ranges_and_validators(
     async with server.http.get(f"/download/{job}", headers=stale) as response:
         assert response.status == 200
         assert await response.read() == whole
+    for validator, status in ((tag, 206), ('"of-other-results"', 200)):
+        headers = {**part, "If-Range": validator}
+        async with server.http.get(f"/download/{job}", headers=headers) as response:
+            assert response.status == status
+            assert await response.read() == (whole[10:20] if status == 206 else whole)
     async with server.http.get(f"/download/{job}", headers={"If-None-Match": tag}) as response:
         assert response.status == 304
+
+
+async def test_results_that_somebody_removed_are_told_as_json(
+    server: Server, client: FakeClient
+) -> None:
+    job = await completed(server, client)
+    (results,) = (server.root / "data").glob("*/output-1.zip")
+    results.unlink()
+    async with server.http.get(f"/download/{job}") as response:
+        assert response.status == 404
+        answer = await response.json()
+        assert answer["message"] == "The results of job 1 are gone from the server's disk"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from aiohttp import web
 from fake_client import FakeClient, answering, hang_up, never, zip_of
 from orchestrator_common.models import Payload
 from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_api, client_pool
+from orchestrator_server import client_api, client_pool, keys
 from orchestrator_server.app import BACKGROUND
 from orchestrator_server.background import getter as getter_module
 from orchestrator_server.store import Job, JobStore
@@ -253,6 +253,45 @@ async def test_unknown_job_is_run_again_only_after_lost_after(
         "Completed",
     ]
     assert payload in gone.payloads
+
+
+async def test_client_that_answers_only_errors_keeps_no_job_for_ever(
+    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
+    client = FakeClient()
+    client.instead["retrieve"] = answering(500, '{"message": "out of order"}')
+    server = await start_server(
+        await start_client(client), LOST_AFTER="0.3s", SERVICE_EXAMPLE_MAX_ATTEMPTS="1"
+    )
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    await server.until(job, "Unknown")
+    status, message = await server.ended(job)
+    assert status == "Failed"
+    assert "answered 500: out of order" in message
+
+
+async def test_failure_that_several_jobs_meet_at_once_is_one_failure(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    client = FakeClient()
+    gate = asyncio.Event()
+
+    async def fail_together(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return await answering(500)(request)
+
+    client.instead["submit"] = fail_together
+    server = await start_server(await start_client(client))
+    for _ in range(5):
+        await server.submit()
+    await server.eventually(lambda: client.requests["submit"] == 5)
+    gate.set()
+    count = "SELECT count(*) FROM jobs WHERE status = 'Queued'"
+    await server.eventually(lambda: server.rows(count) == [(5,)])
+    (known,) = server.app[keys.SUBMISSION].pool
+    assert known.failures == 1
 
 
 async def test_trap_23_quotas_hold_at_every_instant_and_are_logged(

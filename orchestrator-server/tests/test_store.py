@@ -113,7 +113,7 @@ async def test_requeue_of_a_job_that_is_to_be_killed_kills_it(store: JobStore) -
     await claim(store)
     await store.request_kill(1)
     job = await store.requeue(await store.get(1), "lost", delay_s=0, max_attempts=3, counts=True)
-    assert job.status is S.KILLED
+    assert (job.status, job.message) == (S.KILLED, "Terminated on request")
 
 
 async def test_kill_request_leaves_an_ended_job_as_it_is(store: JobStore) -> None:

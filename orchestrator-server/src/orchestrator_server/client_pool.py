@@ -115,7 +115,13 @@ class ClientPool:
         client.on_trial = False
 
     def failed(self, client: Client, problem: str) -> float:
-        """A client failed: leave it alone. Returns for how long, in seconds."""
+        """A client failed: leave it alone. Returns for how long, in seconds.
+
+        What several jobs meet at once is one failure.
+        """
+        left_s = client.left_alone_until - self._now()
+        if left_s > 0:
+            return left_s
         pause_s = BACK_OFF_S[min(client.failures, len(BACK_OFF_S) - 1)]
         client.failures += 1
         client.left_alone_until = self._now() + pause_s

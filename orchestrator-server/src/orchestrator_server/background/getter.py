@@ -5,6 +5,7 @@ polled (every pass), or nothing was heard of the job for a while (reconciliation
 the reason, the look is the same: ``_look``.
 """
 
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -87,7 +88,11 @@ class Getter:
             if due:
                 await self._look_at(client, set(due))
         for job in await self._store.unknown_for(self._lost_after_s):
-            await self._lose(job, f"{job.message} (for more than {self._lost_after_s:g} s)")
+            why = f"{job.message} (for more than {self._lost_after_s:g} s)"
+            client = self._pool.get(job.client_url)
+            if client is not None:
+                self._pool.failed(client, why)
+            await self._lose(job, why)
 
     async def reconcile(self, client: Client) -> None:
         """Look at every job of a client: it has just become reachable, events may be missed."""
@@ -187,13 +192,21 @@ class Getter:
         except ClientUnreachable as error:
             self._due[job.id] = self._clock() + RETRY_S
             await self.client_lost(client, str(error))
-        except (ClientError, StorageFull, BrokenArchive) as error:
-            self._due[job.id] = self._clock() + RETRY_S
-            logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
+        except StorageFull as error:
+            self._retry(job, error)
+        except (ClientError, BrokenArchive) as error:
+            # As with a client that can't be reached: it is asked again, but not for ever.
+            self._retry(job, error)
+            with contextlib.suppress(TransitionRefused):
+                await self._store.transition(job, JobStatus.UNKNOWN, str(error))
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
         finally:
             await in_thread(self._files.drop_arriving, job)
+
+    def _retry(self, job: Job, error: Exception) -> None:
+        self._due[job.id] = self._clock() + RETRY_S
+        logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
 
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):

@@ -152,7 +152,8 @@ class JobStore:
                     WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
                 ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                     THEN :now ELSE NULL END,
-                message = :why, not_before = :now + :delay, changed_at = :now,
+                message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
+                not_before = :now + :delay, changed_at = :now,
                 client_url = NULL, dest_id = NULL
             WHERE id = :id AND attempt = :attempt
                 AND {status_in(origins(JobStatus.QUEUED))}

@@ -32,3 +32,5 @@ def configure_logging(level: str, log_format: str) -> None:
     else:
         handler.setFormatter(_OneLine(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # It logs every statement with its values, which says nothing that our own lines don't.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)

@@ -28,7 +28,7 @@ class Watcher:
         self._client = client
         self._pool = pool
         self._getter = getter
-        self._reachable = True
+        self._reachable: bool | None = None  # not known yet
 
     async def run_pass(self) -> None:
         """Follow the client until it breaks off."""
@@ -66,6 +66,8 @@ class Watcher:
             await self._broke_off(str(error))
 
     async def _back(self) -> None:
+        if not self._reachable:
+            logger.info("Client %s is connected", self._client.api)
         self._reachable = True
         self._pool.works(self._client)
         await self._getter.reconcile(self._client)
@@ -74,7 +76,7 @@ class Watcher:
         if self._client.pushes:
             logger.info("%s", problem)  # the next pass tells whether the client is still there
             return
-        if self._reachable:
+        if self._reachable is not False:
             logger.warning("%s", problem)
         self._reachable = False
         self._client.problem = problem

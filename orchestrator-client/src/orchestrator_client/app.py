@@ -123,6 +123,8 @@ def _compose(
 
 
 async def _start(app: web.Application) -> None:
+    # Whoever asks first is to get a load, and not none yet.
+    await app[keys.LOAD].run_pass()
     for loop in app[LOOPS]:
         loop.start()
 

@@ -33,7 +33,7 @@ SCHEMAS: dict[str, Any] = {
             "id": 1790000000,
             "input": {},
             "status": "Prepared",
-            "loc": "/opt/data/6f1c6f0e-7b0e-4a53-9b57-0c8d4f0a3f11",
+            "loc": "/opt/data/payloads/6f1c6f0e-7b0e-4a53-9b57-0c8d4f0a3f11",
             "pid": 0,
             "killed": False,
             "exit_code": None,

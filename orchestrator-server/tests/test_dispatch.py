@@ -56,6 +56,31 @@ async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
     assert await server.ended(await server.submit()) == ("Completed", "")
 
 
+async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, original = asyncio.Event(), JobStore.by_payload
+
+    async def answers_late(self: JobStore, client_url: str, dest_id: int) -> Job | None:
+        job = await original(self, client_url, dest_id)
+        asked.set()
+        if job is None:
+            await server.until(1, "Submitted")
+        return job
+
+    monkeypatch.setattr(JobStore, "by_payload", answers_late)
+    submit = client._submit
+
+    async def end_first(request: web.Request) -> web.StreamResponse:
+        response = await submit(request)
+        client.complete(await client.next_payload())
+        await asked.wait()
+        return response
+
+    client.instead["submit"] = end_first
+    assert await server.ended(await server.submit()) == ("Completed", "")
+
+
 async def test_failed_payload_keeps_output_message_and_exit_code(
     server: Server, client: FakeClient
 ) -> None:

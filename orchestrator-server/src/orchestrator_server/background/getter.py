@@ -89,9 +89,8 @@ class Getter:
                 await self._look_at(client, set(due))
         for job in await self._store.unknown_for(self._lost_after_s):
             why = f"{job.message} (for more than {self._lost_after_s:g} s)"
-            client = self._pool.get(job.client_url)
-            if client is not None:
-                self._pool.failed(client, why)
+            if (silent := self._pool.get(job.client_url)) is not None:
+                self._pool.failed(silent, why)
             await self._lose(job, why)
 
     async def reconcile(self, client: Client) -> None:
@@ -122,12 +121,15 @@ class Getter:
 
     async def on_event(self, client: Client, event: PayloadEvent) -> None:
         """A client tells that a payload has got a new state."""
+        # Kept before the database is asked: the submit may be written down while it answers.
+        self._early[client.url, event.id] = event
+        while len(self._early) > MAX_EARLY_EVENTS:
+            self._early.popitem(last=False)
         job = await self._store.by_payload(client.url, event.id)
         if job is None:
-            self._early[client.url, event.id] = event
-            while len(self._early) > MAX_EARLY_EVENTS:
-                self._early.popitem(last=False)
-        elif event.status in FINAL_PAYLOAD:
+            return
+        self._early.pop((client.url, event.id), None)
+        if event.status in FINAL_PAYLOAD:
             self.follow_up(job)
         elif event.status is PayloadStatus.RUNNING:
             await self._note_running(job)

@@ -79,6 +79,7 @@ async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed
 
     client.instead["submit"] = end_first
     assert await server.ended(await server.submit()) == ("Completed", "")
+    assert client.requests["events"] == 1, "only a new connection brought it"
 
 
 async def test_failed_payload_keeps_output_message_and_exit_code(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sqlite3
+from typing import Any
 
 import aiohttp
 import pytest
@@ -206,8 +207,11 @@ async def test_event_stream_tells_load_first_and_every_change(client: Client) ->
         assert load.kind == "load"
         assert set(json.loads(load.data)) == {"cpu", "memory", "slots", "running", "waiting"}
         payload = await client.submit("exit 2\n")
-        told = [await anext(events) for _ in range(3)]
-    states = [json.loads(event.data) for event in told if event.kind == "payload"]
+        states: list[dict[str, Any]] = []
+        while len(states) < 3:
+            event = await anext(events)
+            if event.kind == "payload":
+                states.append(json.loads(event.data))
     assert [state["status"] for state in states] == ["Prepared", "Running", "Failed"]
     assert states[-1] == {
         "id": payload,

@@ -24,6 +24,15 @@ def test_cpu_figure_is_the_mean_since_the_reading_before() -> None:
     assert cpu_percent(CpuTimes(10, 100), CpuTimes(10, 100)) == 0.0
 
 
+async def test_reading_right_after_another_keeps_its_figure() -> None:
+    async with open_payloads() as store:
+        meter = LoadMeter(store, 1, lambda _: None)
+        await meter.run_pass()
+        first = meter.reading.cpu
+        await meter.run_pass()
+    assert meter.reading.cpu == first
+
+
 async def test_reading_counts_slots_and_payloads_and_is_published() -> None:
     published: list[LoadEvent] = []
     async with open_payloads() as store:

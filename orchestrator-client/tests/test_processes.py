@@ -142,7 +142,7 @@ def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
     with subprocess.Popen(["sleep", "4711.10"]) as first:
         remembered = psutil.Process(first.pid)
         first.kill()
-    for _ in range(50):
+    for _ in range(300):
         try:
             last_pid.write_text(str(first.pid - 1))
         except OSError:

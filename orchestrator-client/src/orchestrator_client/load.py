@@ -9,6 +9,9 @@ from orchestrator_client.payloads import PayloadStore
 from orchestrator_common.models import LoadEvent
 from orchestrator_common.threads import in_thread
 
+MIN_MEASURED_S = 0.5
+"""Seconds of CPU time, of all CPUs together, that a mean needs: the kernel counts in hundredths."""
+
 
 class CpuTimes(NamedTuple):
     """Seconds that the machine's CPUs have spent since its start."""
@@ -34,8 +37,10 @@ class LoadMeter:
         """Read and publish the load. The CPU figure is the mean since the pass before."""
         times, memory = await in_thread(_read)
         running, waiting = await self._store.counts()
-        cpu = cpu_percent(self._earlier, times)
-        self._earlier = times
+        cpu = self.reading.cpu
+        if times.total - self._earlier.total >= MIN_MEASURED_S:
+            cpu = cpu_percent(self._earlier, times)
+            self._earlier = times
         self.reading = LoadEvent(cpu, memory, self._slots, running, waiting)
         self._publish(self.reading)
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import orchestrator_client
+import orchestrator_common
+import orchestrator_server
+
 ROOT = Path(__file__).parents[1]
 FACES = ("app", "keys", "openapi", "cli")
 
@@ -31,6 +35,14 @@ def test_one_app_installs_and_runs_without_the_other(tmp_path: Path, app: str, o
     )
     assert missing.returncode == 1
     assert not (python.parent / f"jo-{other}").exists()
+
+
+def test_three_distributions_have_one_version() -> None:
+    versions = {
+        module.__version__
+        for module in (orchestrator_common, orchestrator_server, orchestrator_client)
+    }
+    assert len(versions) == 1
 
 
 def sources() -> list[Path]:

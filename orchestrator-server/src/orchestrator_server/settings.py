@@ -150,7 +150,8 @@ def _read_clients(reader: SettingsReader, prefix: str) -> tuple[ClientUrls, ...]
     ):
         if len(urls) != clients and (urls or required):
             name = f"{prefix}_{what}"
-            allowed = f"one URL for each of the service's {clients} clients, separated by commas"
+            allowed = "a URL" if clients == 1 else f"{clients} URLs, separated by commas"
+            allowed += ": one for each client of the service"
             raise SettingError(name, reader.text(name), allowed)
     terminates = terminates or tuple(_origin(url) for url in uploads)
     return tuple(

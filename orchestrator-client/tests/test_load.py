@@ -1,5 +1,7 @@
 """The load: a figure that means something at any time, and costs nothing to ask for."""
 
+import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,13 +26,21 @@ def test_cpu_figure_is_the_mean_since_the_reading_before() -> None:
     assert cpu_percent(CpuTimes(10, 100), CpuTimes(10, 100)) == 0.0
 
 
-async def test_reading_right_after_another_keeps_its_figure() -> None:
+async def test_reading_right_after_another_keeps_its_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = psutil.cpu_times()
+    monkeypatch.setattr(psutil, "cpu_times", lambda: now)
     async with open_payloads() as store:
         meter = LoadMeter(store, 1, lambda _: None)
         await meter.run_pass()
         first = meter.reading.cpu
+        now = now._replace(idle=now.idle + 0.1)
         await meter.run_pass()
-    assert meter.reading.cpu == first
+        assert meter.reading.cpu == first
+        now = now._replace(idle=now.idle + 3, user=now.user + 1)
+        await meter.run_pass()
+    assert meter.reading.cpu == pytest.approx(100 / 4.1, abs=0.1)
 
 
 async def test_reading_counts_slots_and_payloads_and_is_published() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import io
 import sqlite3
+import zipfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,13 @@ class Server:
                 return "Completed", ""
             answer = await response.json()
             return answer["status"], answer["message"]
+
+    async def results(self, job_id: int, what: str = "download") -> zipfile.ZipFile:
+        """The results of a job, or with ``download_partial`` what there is."""
+        async with self.http.get(f"/{what}/{job_id}") as response:
+            assert response.status == 200
+            assert response.content_type == "application/zip"
+            return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     async def ended(self, job_id: int) -> tuple[str, str]:
         """Status and message at the end of a job."""

@@ -1,32 +1,21 @@
-"""Sender, getter and watcher against clients that behave, and that don't."""
+"""Sending jobs to clients that behave, and that don't."""
 
 import asyncio
-import io
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, answering, hang_up, never, zip_of
-from orchestrator_common.models import Payload
+from fake_client import FakeClient, answering, hang_up, never
 from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_api, client_pool, keys
+from orchestrator_server import client_pool, keys
 from orchestrator_server.app import BACKGROUND
-from orchestrator_server.background import getter as getter_module
 from orchestrator_server.store import Job, JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]
-
-
-async def _results(server: Server, job: int, what: str = "download") -> zipfile.ZipFile:
-    async with server.http.get(f"/{what}/{job}") as response:
-        assert response.status == 200
-        assert response.content_type == "application/zip"
-        return zipfile.ZipFile(io.BytesIO(await response.read()))
 
 
 async def test_job_costs_two_requests_beside_the_events(server: Server, client: FakeClient) -> None:
@@ -37,64 +26,9 @@ async def test_job_costs_two_requests_beside_the_events(server: Server, client: 
     await server.until(job, "Running")
     client.complete(payload, out="42")
     assert await server.ended(job) == ("Completed", "")
-    assert (await _results(server, job)).read("out") == b"42"
+    assert (await server.results(job)).read("out") == b"42"
     await server.eventually(lambda: client.requests["forget"] == 1)
     assert client.requests == Counter(events=1, submit=1, retrieve=1, forget=1)
-
-
-async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
-    server: Server, client: FakeClient
-) -> None:
-    original = client._submit
-
-    async def quick(request: web.Request) -> web.Response:
-        response = await original(request)
-        client.complete(await client.next_payload())
-        return response
-
-    client.instead["submit"] = quick
-    assert await server.ended(await server.submit()) == ("Completed", "")
-
-
-async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, original = asyncio.Event(), JobStore.by_payload
-
-    async def answers_late(self: JobStore, client_url: str, dest_id: int) -> Job | None:
-        job = await original(self, client_url, dest_id)
-        asked.set()
-        if job is None:
-            await server.until(1, "Submitted")
-        return job
-
-    monkeypatch.setattr(JobStore, "by_payload", answers_late)
-    submit = client._submit
-
-    async def end_first(request: web.Request) -> web.StreamResponse:
-        response = await submit(request)
-        client.complete(await client.next_payload())
-        await asked.wait()
-        return response
-
-    client.instead["submit"] = end_first
-    assert await server.ended(await server.submit()) == ("Completed", "")
-    assert client.requests["events"] == 1, "only a new connection brought it"
-
-
-async def test_failed_payload_keeps_output_message_and_exit_code(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    client.report(
-        await client.next_payload(),
-        PayloadStatus.FAILED,
-        exit_code=7,
-        message="run.sh exited with code 7",
-    )
-    assert await server.ended(job) == ("Failed", "run.sh exited with code 7")
-    assert (await _results(server, job, "download_partial")).read("partial") == b"so far"
-    assert server.rows("SELECT exit_code, has_output FROM jobs") == [(7, 1)]
 
 
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
@@ -115,32 +49,6 @@ async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
     assert len(client.payloads) == 1
     assert client.requests["submit"] == 2
     assert server.rows("SELECT attempt, failures FROM jobs") == [(1, 0)]
-
-
-async def test_trap_20_payload_that_the_client_lost_is_run_again(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    first = await client.next_payload()
-    client.report(first, PayloadStatus.COMPLETED)
-    del client.payloads[first]
-    second = await client.next_payload()
-    client.complete(second)
-    assert await server.ended(job) == ("Completed", "")
-    assert client.keys[first] != client.keys[second]
-    assert server.rows("SELECT attempt, failures FROM jobs") == [(2, 1)]
-
-
-async def test_trap_19_results_of_another_key_are_nobodys(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    payload = await client.next_payload()
-    client.keys[payload] = "of.another-server"
-    client.complete(payload, out="somebody else's")
-    client.complete(await client.next_payload(), out="mine")
-    assert await server.ended(job) == ("Completed", "")
-    assert (await _results(server, job)).read("out") == b"mine"
 
 
 async def test_trap_21_client_that_refuses_is_left_and_the_other_one_used(
@@ -217,25 +125,6 @@ async def test_trap_25_hung_client_delays_no_other(
     assert server.rows("SELECT count(*) FROM jobs WHERE status = 'Processing'") == [(5,)]
 
 
-async def test_trap_32_results_that_are_cut_off_are_never_served_and_fetched_again(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
-    whole = zip_of(out="x" * 1000)
-
-    async def cut(request: web.Request) -> web.Response:
-        body = whole if client.requests["retrieve"] > 2 else whole[:-30]
-        headers = {"Idempotency-Key": client.keys[1]}
-        return web.Response(body=body, content_type="application/zip", headers=headers)
-
-    client.instead["retrieve"] = cut
-    job = await server.submit()
-    client.complete(await client.next_payload())
-    assert await server.ended(job) == ("Completed", "")
-    assert (await _results(server, job)).read("out") == b"x" * 1000
-    assert not [name for name in server.folders() if "/.output" in name]
-
-
 @pytest.mark.parametrize("answer", [answering(200, "[]"), answering(200, "<html>", "text/html")])
 async def test_nonsense_from_a_client_counts_as_a_failed_attempt(
     start_client: StartClient,
@@ -248,54 +137,6 @@ async def test_nonsense_from_a_client_counts_as_a_failed_attempt(
     status, message = await server.ended(await server.submit())
     assert status == "Failed"
     assert "answered with not a payload" in message
-
-
-async def test_unknown_job_is_run_again_only_after_lost_after(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
-    gone, other = FakeClient(), FakeClient()
-    gone.slots, other.slots = 100, 1
-    server = await start_server(
-        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
-    )
-    await asyncio.gather(gone.connected.wait(), other.connected.wait())
-    await server.eventually(lambda: True)
-    job = await server.submit()
-    payload = await gone.next_payload()
-    gone.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}
-    gone._push(b"")
-    other.complete(await other.next_payload())
-    assert await server.ended(job) == ("Completed", "")
-    why = server.rows("SELECT to_status FROM job_events ORDER BY rowid")
-    assert [row[0] for row in why if row[0] != "Running"] == [
-        "Queued",
-        "Processing",
-        "Submitted",
-        "Unknown",
-        "Queued",
-        "Processing",
-        "Submitted",
-        "Completed",
-    ]
-    assert payload in gone.payloads
-
-
-async def test_client_that_answers_only_errors_keeps_no_job_for_ever(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
-    client = FakeClient()
-    client.instead["retrieve"] = answering(500, '{"message": "out of order"}')
-    server = await start_server(
-        await start_client(client), LOST_AFTER="0.3s", SERVICE_EXAMPLE_MAX_ATTEMPTS="1"
-    )
-    job = await server.submit()
-    client.complete(await client.next_payload())
-    await server.until(job, "Unknown")
-    status, message = await server.ended(job)
-    assert status == "Failed"
-    assert "answered 500: out of order" in message
 
 
 async def test_failure_that_several_jobs_meet_at_once_is_one_failure(
@@ -349,24 +190,6 @@ async def test_trap_23_quotas_hold_at_every_instant_and_are_logged(
     assert len(said) == len(set(said)), "a decision was logged twice"
 
 
-async def test_jobs_of_an_earlier_life_are_taken_up(
-    start_client: StartClient, start_server: StartServer, tmp_path: object
-) -> None:
-    client = FakeClient()
-    url = await start_client(client)
-    first = await start_server(url)
-    job = await first.submit()
-    payload = await client.next_payload()
-    await first.until(job, "Submitted")
-    await first.app.shutdown()
-    await first.app.cleanup()
-    client.results[payload] = zip_of(out="meanwhile")
-    client.report(payload, PayloadStatus.COMPLETED, push=False)
-    second = await start_server(url)
-    assert await second.ended(job) == ("Completed", "")
-    assert client.requests["submit"] == 1
-
-
 async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repeated(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,44 +220,5 @@ async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repe
     await background._sender.idle()
     assert stale.is_set()
     assert client.requests["submit"] == 1
-    client.complete(await client.next_payload())
-    assert await server.ended(job) == ("Completed", "")
-
-
-async def test_trap_37_full_disk_at_fetch_waits_for_room(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
-    job = await server.submit()
-    payload = await client.next_payload()
-    await server.until(job, "Submitted")
-    (folder,) = [p for p in (server.root / "data").iterdir() if p.name != "incoming"]
-    # /dev/full is a disk without room: every write to it fails with ENOSPC.
-    (folder / ".output-1").symlink_to("/dev/full")
-    client.complete(payload, out="fits")
-    assert await server.ended(job) == ("Completed", "")
-    assert client.requests["retrieve"] == 2
-
-
-async def test_old_payload_without_our_fields_gets_a_message(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    payload = await client.next_payload()
-    client.instead["partial"] = answering(404)
-    client.report(payload, PayloadStatus.FAILED)
-    client.payloads[payload] = Payload(payload, PayloadStatus.FAILED, message=None)
-    assert await server.ended(job) == ("Failed", "The client reports Failed")
-
-
-async def test_silent_event_stream_is_given_up(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_api, "SILENCE_S", 0.05)
-    client = FakeClient()
-    server = await start_server(await start_client(client))
-    await server.eventually(lambda: client.requests["events"] >= 2)
-    monkeypatch.undo()
-    job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")

@@ -15,6 +15,23 @@ UI_PATH = "/swagger-ui/"
 DOCUMENT_PATH = "/api-docs/openapi.json"
 
 
+SERVICE_SCHEMAS: Mapping[str, Any] = {
+    "Health": {
+        "type": "object",
+        "required": ["status", "version"],
+        "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
+        "example": {"status": "healthy", "version": "0.1.0"},
+    },
+    "Pong": {
+        "type": "object",
+        "required": ["message"],
+        "properties": {"message": {"type": "string"}},
+        "example": {"message": "pong"},
+    },
+}
+"""Of the answers that every service gives."""
+
+
 def document_routes(
     app: web.Application,
     routes: Iterable[web.RouteDef],
@@ -24,7 +41,8 @@ def document_routes(
 ) -> None:
     """Add ``routes`` to ``app``, with their document at ``DOCUMENT_PATH`` and UI at ``UI_PATH``.
 
-    ``schemas`` become the document's ``components/schemas``.
+    ``schemas``, with those of the answers that every service gives, become the document's
+    ``components/schemas``.
     """
     docs = SwaggerDocs(
         app,
@@ -33,7 +51,7 @@ def document_routes(
         # Unless told None, the UI sends the document to a public validator on another host.
         swagger_ui_settings=SwaggerUiSettings(path=UI_PATH, validatorUrl=None),
     )
-    docs.spec["components"] = {"schemas": dict(schemas)}
+    docs.spec["components"] = {"schemas": {**schemas, **SERVICE_SCHEMAS}}
     docs.add_routes(list(routes))
 
     async def openapi_document(_: web.Request) -> web.Response:

@@ -107,6 +107,22 @@ class Pong(msgspec.Struct, frozen=True):
     message: str = "pong"
 
 
+async def ping(request: web.Request) -> web.Response:
+    """Answer.
+
+    ---
+    summary: Show that the service answers
+    tags: [service]
+    responses:
+      "200":
+        description: It does
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Pong"}
+    """
+    return json_response(Pong())
+
+
 class Health(msgspec.Struct, frozen=True):
     """Answer of ``GET /health`` when all is well."""
 

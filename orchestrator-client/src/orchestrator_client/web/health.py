@@ -1,25 +1,9 @@
-"""GET /, GET /health and GET /load."""
+"""GET /health and GET /load."""
 
 from aiohttp import web
 
 from orchestrator_client import __version__, keys
-from orchestrator_common.web import Health, Pong, json_response
-
-
-async def ping(request: web.Request) -> web.Response:
-    """Answer.
-
-    ---
-    summary: Show that the client answers
-    tags: [service]
-    responses:
-      "200":
-        description: It does
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Pong"}
-    """
-    return json_response(Pong())
+from orchestrator_common.web import Health, json_response
 
 
 async def health(request: web.Request) -> web.Response:

@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from orchestrator_client.web.events import events
-from orchestrator_client.web.health import health, load, ping
+from orchestrator_client.web.health import health, load
 from orchestrator_client.web.kill import kill
 from orchestrator_client.web.retrieve import forget, retrieve, retrieve_partial
 from orchestrator_client.web.submit import submit
+from orchestrator_common.web import ping
 
 ROUTES = (
     web.get("/", ping, allow_head=False),

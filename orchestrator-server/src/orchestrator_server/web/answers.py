@@ -18,18 +18,6 @@ SCHEMAS: dict[str, Any] = {
         },
         "example": {"id": 1, "status": "Queued", "message": "Job successfully uploaded"},
     },
-    "Health": {
-        "type": "object",
-        "required": ["status", "version"],
-        "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
-        "example": {"status": "healthy", "version": "0.1.0"},
-    },
-    "Pong": {
-        "type": "object",
-        "required": ["message"],
-        "properties": {"message": {"type": "string"}},
-        "example": {"message": "pong"},
-    },
 }
 
 

@@ -1,25 +1,9 @@
-"""GET / and GET /health."""
+"""GET /health."""
 
 from aiohttp import web
 
-from orchestrator_common.web import Health, Pong, json_response
+from orchestrator_common.web import Health, json_response
 from orchestrator_server import __version__, keys
-
-
-async def ping(request: web.Request) -> web.Response:
-    """Answer.
-
-    ---
-    summary: Show that the server answers
-    tags: [service]
-    responses:
-      "200":
-        description: It does
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Pong"}
-    """
-    return json_response(Pong())
 
 
 async def health(request: web.Request) -> web.Response:

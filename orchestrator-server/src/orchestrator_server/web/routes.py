@@ -2,8 +2,9 @@
 
 from aiohttp import web
 
+from orchestrator_common.web import ping
 from orchestrator_server.web.download import download, download_partial
-from orchestrator_server.web.health import health, ping
+from orchestrator_server.web.health import health
 from orchestrator_server.web.terminate import terminate
 from orchestrator_server.web.upload import upload
 

@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, never
+from orchestrator_common.models import Payload
 from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_pool, keys
+from orchestrator_server import client_api, client_pool, keys
 from orchestrator_server.app import BACKGROUND
 from orchestrator_server.store import Job, JobStore
 from running_server import Server, StartServer
@@ -222,3 +223,15 @@ async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repe
     assert client.requests["submit"] == 1
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
+
+
+async def test_mistake_of_ours_costs_an_attempt_and_is_not_repeated_for_ever(
+    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> Payload:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(client_api.ClientApi, "submit", broken)
+    server = await start_server(await start_client(FakeClient()), SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
+    ended = await server.ended(await server.submit())
+    assert ended == ("Failed", "It could not be sent: no such thing")

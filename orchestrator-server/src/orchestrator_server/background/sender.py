@@ -130,6 +130,11 @@ class Sender:
         except OSError as error:
             self._pool.works(client)
             await self._store.transition(job, JobStatus.FAILED, f"Its files can't be read: {error}")
+        except Exception as error:
+            # A mistake of ours. The job must not be tried for ever, nor its client wait for it.
+            logger.exception("Job %d could not be sent", job.id)
+            self._pool.failed(client, f"{client.api}: {error}")
+            await self._give_up(job, f"It could not be sent: {error}", 0.0, counts=True)
         else:
             self._pool.works(client)
             await self._hand_over(job, client, payload)

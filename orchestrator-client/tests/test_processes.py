@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from orchestrator_client.executors import local, processes
 from orchestrator_client.executors.local import LocalExecutor
 from orchestrator_client.workspace import Workspaces
 from payload_folders import Runs, until, until_there
+
+# Of this process: another run of the tests on the same machine must not be seen.
+NUMBER = f"47{os.getpid()}"
 
 # A daemon without a mark, out of its session, folder and files: nothing but its parent tells whose
 # it is, and that is gone.
@@ -42,26 +46,28 @@ def sleeping(seconds: str) -> list[psutil.Process]:
 
 
 async def test_trap_10_nameless_daemon_of_a_killed_script_is_ended(runs: Runs) -> None:
-    _, other, _ = await runs.start("env -i sleep 4711.1 & (env -i sleep 4711.1 &); sleep 4711.1\n")
-    await until(lambda: len(sleeping("4711.1")) == 3)
+    _, other, _ = await runs.start(
+        f"env -i sleep {NUMBER}.1 & (env -i sleep {NUMBER}.1 &); sleep {NUMBER}.1\n"
+    )
+    await until(lambda: len(sleeping(f"{NUMBER}.1")) == 3)
     workspace, execution, ended = await runs.start(
-        ESCAPE.replace("NUMBER", "4711.2") + "touch up; sleep 4711.2\n"
+        ESCAPE.replace("NUMBER", f"{NUMBER}.2") + f"touch up; sleep {NUMBER}.2\n"
     )
     await until_there(workspace.work / "up")
     await execution.terminate()
     await ended
-    assert sleeping("4711.2") == []
+    assert sleeping(f"{NUMBER}.2") == []
     # What another payload runs without a mark, orphaned or not, is left alone.
-    assert len(sleeping("4711.1")) == 3
+    assert len(sleeping(f"{NUMBER}.1")) == 3
     await other.terminate()
-    assert sleeping("4711.1") == []
+    assert sleeping(f"{NUMBER}.1") == []
 
 
 async def test_nameless_daemon_of_a_script_that_ended_by_itself_is_ended(runs: Runs) -> None:
-    _, _, ended = await runs.start(ESCAPE.replace("NUMBER", "4711.3") + "exit 4\n")
+    _, _, ended = await runs.start(ESCAPE.replace("NUMBER", f"{NUMBER}.3") + "exit 4\n")
     outcome = await ended
     assert outcome.exit_code == 4
-    assert sleeping("4711.3") == []
+    assert sleeping(f"{NUMBER}.3") == []
 
 
 async def test_terminated_script_has_its_grace_to_save_work(runs: Runs) -> None:
@@ -76,7 +82,7 @@ async def test_terminated_script_has_its_grace_to_save_work(runs: Runs) -> None:
 
 
 async def test_stopped_script_is_ended(runs: Runs) -> None:
-    _, execution, ended = await runs.start("kill -STOP $$; sleep 4711.4\n")
+    _, execution, ended = await runs.start(f"kill -STOP $$; sleep {NUMBER}.4\n")
     script = psutil.Process(execution.pid)
     await until(lambda: script.status() == psutil.STATUS_STOPPED)
     await execution.terminate()
@@ -85,17 +91,17 @@ async def test_stopped_script_is_ended(runs: Runs) -> None:
 
 async def test_script_that_starts_processes_without_end_is_ended(runs: Runs) -> None:
     workspace, execution, _ = await runs.start(
-        "trap '' TERM; touch up; while :; do (sleep 4711.5 &); done\n"
+        f"trap '' TERM; touch up; while :; do (sleep {NUMBER}.5 &); done\n"
     )
     await until_there(workspace.work / "up")
-    await until(lambda: len(sleeping("4711.5")) > 20)
+    await until(lambda: len(sleeping(f"{NUMBER}.5")) > 20)
     await execution.terminate()
-    assert sleeping("4711.5") == []
+    assert sleeping(f"{NUMBER}.5") == []
 
 
 async def test_trap_4_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
     workspace, _, _ = await runs.start(
-        "for i in 1 2 3; do (bash -c 'exit 0' &); done; touch up; sleep 4711.6\n"
+        f"for i in 1 2 3; do (bash -c 'exit 0' &); done; touch up; sleep {NUMBER}.6\n"
     )
     await until_there(workspace.work / "up")
 
@@ -113,7 +119,7 @@ async def test_trap_16_clear_ends_what_an_earlier_life_left(runs: Runs, tmp_path
     left, foreign = await asyncio.to_thread(
         lambda: [
             subprocess.Popen(["sleep", seconds], env=env, start_new_session=True)
-            for seconds, env in (("4711.7", mark), ("4711.8", elsewhere))
+            for seconds, env in ((f"{NUMBER}.7", mark), (f"{NUMBER}.8", elsewhere))
         ]
     )
     try:
@@ -128,7 +134,7 @@ async def test_trap_16_clear_ends_what_an_earlier_life_left(runs: Runs, tmp_path
 
 async def test_process_that_resists_is_told(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "KILL_TIMEOUT_S", -1.0)  # nobody is given the time to die
-    workspace, execution, ended = await runs.start("trap '' TERM; touch up; sleep 4711.9\n")
+    workspace, execution, ended = await runs.start(f"trap '' TERM; touch up; sleep {NUMBER}.9\n")
     await until_there(workspace.work / "up")
     with pytest.raises(StillRunning, match="run-0 resist being ended"):
         await execution.terminate()
@@ -139,7 +145,7 @@ async def test_process_that_resists_is_told(runs: Runs, monkeypatch: pytest.Monk
 
 def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
     last_pid = Path("/proc/sys/kernel/ns_last_pid")
-    with subprocess.Popen(["sleep", "4711.10"]) as first:
+    with subprocess.Popen(["sleep", f"{NUMBER}.10"]) as first:
         remembered = psutil.Process(first.pid)
         first.kill()
     for _ in range(300):
@@ -147,7 +153,7 @@ def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
             last_pid.write_text(str(first.pid - 1))
         except OSError:
             pytest.skip("only root can choose the next pid")
-        with subprocess.Popen(["sleep", "4711.10"]) as second:
+        with subprocess.Popen(["sleep", f"{NUMBER}.10"]) as second:
             try:
                 if second.pid == first.pid:
                     processes.Ending(lambda: [remembered]).round(kill=True)
@@ -161,7 +167,7 @@ def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
 def test_kernel_without_a_list_of_children_is_walked_through(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with subprocess.Popen(["sleep", "4711.11"]) as child:
+    with subprocess.Popen(["sleep", f"{NUMBER}.11"]) as child:
         quick = processes.direct_children()
         monkeypatch.setattr(processes, "TASKS", tmp_path)
         assert processes.direct_children() == quick

@@ -132,8 +132,8 @@ class Submission:
 
     def payload_of(self, job: Job) -> tuple[Client, int]:
         """The client that has a job, and the payload's id. Raises ``OutputNotFound``."""
-        if job.status in FINAL_JOB or job.status is JobStatus.CLEANED:
-            raise OutputNotFound(f"Job {job.id} is {job.status} and has no output")
+        if job.status is JobStatus.CLEANED:
+            raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
         client = self.pool.get(job.client_url)
         if client is None or job.dest_id is None:
             raise OutputNotFound(f"Job {job.id} is {job.status} and has no output yet")

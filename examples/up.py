@@ -37,14 +37,16 @@ def main() -> int:
             },
         ),
     ]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
     sys.stdout.write(
         f"jo-server http://localhost:{SERVER_PORT} (API: /swagger-ui/), service 'example'\n"
         f"jo-client {client_url}; files in {DATA.absolute()}; Ctrl-C ends both\n"
     )
     sys.stdout.flush()
     try:
-        os.wait()  # returns when one of them has ended
+        # Returns when one of them has ended, and leaves its status to Popen.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         return 1
     except KeyboardInterrupt:
         return 0

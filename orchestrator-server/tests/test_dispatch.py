@@ -1,6 +1,7 @@
 """Sending jobs to clients that behave, and that don't."""
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,10 +10,12 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, never
+from orchestrator_common.form_body import FormFile
 from orchestrator_common.models import Payload
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import client_api, client_pool, keys
 from orchestrator_server.app import BACKGROUND
+from orchestrator_server.errors import ClientUnreachable
 from orchestrator_server.store import Job, JobStore
 from running_server import Server, StartServer
 
@@ -235,3 +238,42 @@ async def test_mistake_of_ours_costs_an_attempt_and_is_not_repeated_for_ever(
     server = await start_server(await start_client(FakeClient()), SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
     ended = await server.ended(await server.submit())
     assert ended == ("Failed", "It could not be sent: no such thing")
+
+
+async def test_trap_17_job_that_was_being_sent_when_the_server_died_is_not_sent_elsewhere(
+    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, other = FakeClient(), FakeClient()
+    client.slots = 100
+    accept = client._submit
+
+    async def answer_too_late(request: web.Request) -> web.StreamResponse:
+        await accept(request)
+        return await never(request)
+
+    client.instead["submit"] = answer_too_late
+    urls = await start_client(client), await start_client(other)
+    first = await start_server(*urls)
+    await asyncio.gather(client.connected.wait(), other.connected.wait())
+    job = await first.submit()
+    payload = await client.next_payload()
+    await first.app.shutdown()
+    await first.app.cleanup()
+
+    submit, calls = client_api.ClientApi.submit, itertools.count()
+
+    async def unreachable_at_first(
+        self: client_api.ClientApi, files: list[FormFile], key: str
+    ) -> Payload:
+        if next(calls) == 0:
+            raise ClientUnreachable("it starts as well")
+        return await submit(self, files, key)
+
+    monkeypatch.setattr(client_api.ClientApi, "submit", unreachable_at_first)
+    del client.instead["submit"]
+    second = await start_server(*urls)
+    await second.until(job, "Submitted")
+    client.complete(payload)
+    assert await second.ended(job) == ("Completed", "")
+    assert (len(client.payloads), len(other.payloads)) == (1, 0)
+    assert second.rows("SELECT attempt, failures FROM jobs") == [(1, 0)]

@@ -1,6 +1,7 @@
 """Claims queued jobs by quota and fairness, and hands each to its client in a task of its own."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -70,7 +71,7 @@ class Sender:
         under_way = set(self._dispatching)
         for job in await self._store.processing():
             if job.id not in under_way:
-                self._begin(job)
+                self._begin(job, again=True)
         for name in await self._store.queued_services():
             service = self._services.get(name)
             if service is None:
@@ -86,7 +87,7 @@ class Sender:
             )
             self._quota_log.report(service, claim)
             for job in claim.jobs:
-                self._begin(job)
+                self._begin(job, again=False)
 
     async def close(self) -> None:
         """Cancel the dispatches; the next life takes them up."""
@@ -96,18 +97,21 @@ class Sender:
         """Wait until every dispatch has ended."""
         await self._dispatches.drain(self._lost_after_s)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, *, again: bool) -> None:
         self._dispatching.add(job.id)
-        self._dispatches.spawn(self._dispatch(job), f"job {job.id}")
+        self._dispatches.spawn(self._dispatch(job, again=again), f"job {job.id}")
 
-    async def _dispatch(self, job: Job) -> None:
+    async def _dispatch(self, job: Job, *, again: bool) -> None:
         try:
-            await self._bring(job)
+            await self._bring(job, again=again)
         finally:
             self._dispatching.discard(job.id)
 
-    async def _bring(self, job: Job) -> None:
-        """Bring one claimed job to its client, or back to the queue, or to its end."""
+    async def _bring(self, job: Job, *, again: bool) -> None:
+        """Bring one claimed job to its client, or back to the queue, or to its end.
+
+        ``again``: an earlier dispatch broke off, and may have brought it there.
+        """
         client = self._pool.get(job.client_url)
         if job.kill_requested:
             await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
@@ -117,7 +121,7 @@ class Sender:
             return
         self._pool.sending(client)
         try:
-            payload = await self._submit(job, client)
+            payload = await self._submit(job, client, may_have_it=again)
         except ClientRefused as error:
             self._pool.works(client)
             await self._store.transition(job, JobStatus.FAILED, str(error))
@@ -139,30 +143,27 @@ class Sender:
             self._pool.works(client)
             await self._hand_over(job, client, payload)
 
-    async def _submit(self, job: Job, client: Client) -> Payload:
-        """Send a job, again and again if its answer is lost: the client may have it already.
+    async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
+        """Send a job; again and again as long as the client may have it and does not tell.
 
-        Raises ``AnswerLost`` when that has gone on for ``LOST_AFTER``, and the other kinds of
-        ``ClientError`` as soon as they happen at the first try.
+        Raises what was met last when that has gone on for ``LOST_AFTER``; a client that can't be
+        reached, while it can't have the job, is ``ClientUnreachable`` at once, and so are the other
+        kinds of ``ClientError``.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lost_after_s
         files = await in_thread(self._files.inputs, job)
-        lost: ClientError | None = None
-        for tries in range(10_000):
+        for tries in itertools.count():
+            pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             try:
                 return await client.api.submit(files, job.key)
             except (AnswerLost, ClientUnreachable) as error:
-                if lost is None and isinstance(error, ClientUnreachable):
+                may_have_it = may_have_it or isinstance(error, AnswerLost)
+                if not may_have_it or loop.time() + pause_s >= until:
                     raise
-                if lost is None:
-                    self._pool.failed(client, str(error))
-                lost = error
-            pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
-            if loop.time() + pause_s >= until:
-                break
+                self._pool.failed(client, str(error))
             await asyncio.sleep(pause_s)
-        raise lost or AnswerLost(f"{client.api} did not answer")
+        raise AssertionError("unreachable")
 
     async def _hand_over(self, job: Job, client: Client, payload: Payload) -> None:
         try:

@@ -11,9 +11,11 @@ from orchestrator_client.workspace import Workspace, Workspaces
 
 def new_workspace(workspaces: Workspaces, name: str, script: str = "exit 0\n") -> Workspace:
     """A workspace as a submit leaves it."""
-    work = workspaces.begin(name)
-    (work / "run.sh").write_text(script)
-    return workspaces.accept(name)
+    workspace = workspaces.of(name)
+    workspace.work.mkdir(parents=True)
+    (workspace.work / "run.sh").write_text(script)
+    workspace.complete()
+    return workspace
 
 
 class Runs:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,12 +11,17 @@ from orchestrator_client.event_hub import MAX_BEHIND, EventHub
 from orchestrator_client.payloads import PayloadRow
 from orchestrator_client.web import events
 from orchestrator_common.models import LoadEvent
+from orchestrator_common.sse import read_events
 from orchestrator_common.status import PayloadStatus
 from running_client import Client
 
 
-def row(message: str = "") -> PayloadRow:
-    return PayloadRow(1, "u", None, PayloadStatus.RUNNING, 0, False, None, message, None)
+def row(message: str = "", status: PayloadStatus = PayloadStatus.RUNNING) -> PayloadRow:
+    return PayloadRow(1, "u", None, "", status, False, None, message, None)
+
+
+async def _once(chunk: bytes | None) -> AsyncIterator[bytes]:
+    yield chunk or b""
 
 
 async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
@@ -24,10 +30,9 @@ async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> No
         for _ in range(MAX_BEHIND + 100):
             hub.publish_payload(row())
             assert await quick.next(1)
-        got = 0
-        while await slow.next(1) is not None:
-            got += 1
-        assert got == MAX_BEHIND
+        got = await slow.next(1) or b""
+        assert got.count(b"event: payload") == MAX_BEHIND
+        assert await slow.next(1) is None
         hub.publish_payload(row())
         assert await quick.next(1)
 
@@ -37,8 +42,15 @@ async def test_new_reader_gets_the_last_load_first() -> None:
     hub.publish_load(LoadEvent(1.0, 2.0, 3, 4, 5))
     with hub.subscribed() as reader:
         hub.publish_payload(row())
-        assert (await reader.next(1) or b"").startswith(b"event: load\ndata: {")
-        assert (await reader.next(1) or b"").startswith(b"event: payload\ndata: {")
+        events = [event async for event in read_events(_once(await reader.next(1)))]
+        assert [event.kind for event in events] == ["load", "payload"]
+
+
+async def test_payload_that_was_taken_in_is_no_news() -> None:
+    hub = EventHub()
+    with hub.subscribed() as reader:
+        hub.publish_payload(row(status=PayloadStatus.PREPARED))
+        assert await reader.next(0.01) == b""
 
 
 async def test_closed_hub_ends_streams_present_and_to_come() -> None:

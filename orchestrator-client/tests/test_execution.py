@@ -208,11 +208,11 @@ async def test_event_stream_tells_load_first_and_every_change(client: Client) ->
         assert set(json.loads(load.data)) == {"cpu", "memory", "slots", "running", "waiting"}
         payload = await client.submit("exit 2\n")
         states: list[dict[str, Any]] = []
-        while len(states) < 3:
+        while len(states) < 2:
             event = await anext(events)
             if event.kind == "payload":
                 states.append(json.loads(event.data))
-    assert [state["status"] for state in states] == ["Prepared", "Running", "Failed"]
+    assert [state["status"] for state in states] == ["Running", "Failed"]
     assert states[-1] == {
         "id": payload,
         "status": "Failed",
@@ -286,7 +286,7 @@ async def test_payload_without_script_is_refused_and_leaves_nothing(client: Clie
     async with client.http.post("/submit", data=form) as response:
         assert response.status == 400
         assert (await response.json())["message"] == "Missing run.sh"
-    assert [p.name for p in client.data.rglob("*") if p.name != "incoming"] == []
+    assert [p.name for p in client.data.rglob("*")] == []
 
 
 async def test_health_load_and_ping_answer(client: Client) -> None:

@@ -49,7 +49,7 @@ async def test_reading_counts_slots_and_payloads_and_is_published() -> None:
         meter = LoadMeter(store, 7, published.append)
         for payload in (1, 2, 3):
             await store.add(payload, f"u{payload}", None)
-        await store.start_next()
+        await store.start(1)
         await meter.run_pass()
     assert published == [meter.reading]
     assert (meter.reading.slots, meter.reading.running, meter.reading.waiting) == (7, 1, 2)

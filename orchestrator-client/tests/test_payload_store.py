@@ -40,17 +40,15 @@ async def store(clock: Clock) -> AsyncIterator[PayloadStore]:
 
 async def ended(store: PayloadStore, payload: int, status: PayloadStatus) -> PayloadRow:
     await store.add(payload, f"u{payload}", None)
-    await store.start_next()
+    await store.start(1)
     return await store.finish(payload, status, "because", 1)
 
 
 async def test_oldest_prepared_payload_is_started_first_and_once(store: PayloadStore) -> None:
     for payload in (5, 3, 4):
         await store.add(payload, f"u{payload}", None)
-    started = await asyncio.gather(*(store.start_next() for _ in range(5)))
-    assert sorted(row.id for row in started if row) == [3, 4, 5]
-    assert next(row.id for row in started if row) == 3
-    assert started.count(None) == 2
+    started = await asyncio.gather(*(store.start(2) for _ in range(3)))
+    assert [[row.id for row in rows] for rows in started] == [[3, 4], [5], []]
 
 
 async def test_same_key_is_added_once(store: PayloadStore) -> None:
@@ -83,15 +81,15 @@ async def test_cancelled_payload_is_not_started(store: PayloadStore) -> None:
     row = await store.request_kill(1)
     assert row is not None
     assert (row.status, row.killed) == (PayloadStatus.KILLED, True)
-    assert await store.start_next() is None
+    assert await store.start(1) == []
 
 
 async def test_payload_that_is_taken_back_is_not_started(store: PayloadStore) -> None:
     await store.add(1, "u1", None)
     await store.drop(1)
-    assert await store.start_next() is None
+    assert await store.start(1) == []
     await store.add(2, "u2", None)
-    await store.start_next()
+    await store.start(1)
     await store.drop(2)
     assert (await store.get(2)).status is PayloadStatus.RUNNING
 
@@ -105,7 +103,7 @@ async def test_unknown_payload_is_told(store: PayloadStore) -> None:
 
 async def test_trap_39_age_counts_from_the_end(store: PayloadStore, clock: Clock) -> None:
     await store.add(1, "u1", None)
-    await store.start_next()
+    await store.start(1)
     clock.now += 1_000_000
     assert await store.ended_before(10, 100) == []
     await store.finish(1, PayloadStatus.COMPLETED, "", 0)
@@ -155,7 +153,7 @@ def test_any_sequence_of_calls_makes_only_allowed_transitions(
                     if call == "add" and payload not in told:
                         await store.add(payload, f"u{payload}", None)
                     elif call == "start":
-                        await store.start_next()
+                        await store.start(1)
                     elif call == "kill":
                         await store.request_kill(payload)
                     elif status is not None:

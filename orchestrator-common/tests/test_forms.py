@@ -1,6 +1,7 @@
 """Multipart both ways, names of uploaded files, and event streams."""
 
 import asyncio
+import os
 import tracemalloc
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -56,7 +57,7 @@ async def receive(
 ) -> ReceivedForm:
     given_limits = FormLimits(**{"max_bytes": 1 << 20, **limits})  # type: ignore[arg-type]
     stream = Stream(pieces_of(body, cuts or []))
-    return await receive_form(stream, content_type, folder, given_limits, durable=True)
+    return await receive_form(stream, content_type, folder, given_limits, lambda form: form)
 
 
 async def body_of(form: FormBody) -> bytes:
@@ -155,22 +156,20 @@ async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) ->
 async def test_sender_that_stalls_is_given_up(tmp_path: Path) -> None:
     stream = Stream([HEAD % b"x" + b"data"], stalls=True)
     with pytest.raises(BodyTimeout, match=r"No data arrived for 0\.01 s"):
-        await receive_form(stream, TYPE, tmp_path, FormLimits(100, idle_s=0.01), durable=False)
+        await receive_form(stream, TYPE, tmp_path, FormLimits(100, idle_s=0.01), lambda form: form)
 
 
 async def test_full_disk_is_told(tmp_path: Path) -> None:
     big = HEAD % b"x" + b"1" * 100_000 + b"\r\n--b--\r\n"
-    target = tmp_path / "target"
-    target.mkdir()
-    original = Path.open
+    original = os.open
 
-    def open_full(self: Path, mode: str = "r", *args: object) -> object:
-        return original(Path("/dev/full"), "wb") if mode == "xb" else original(self, mode)
+    def open_full(path: str, flags: int, mode: int = 0o777) -> int:
+        return original("/dev/full", os.O_WRONLY) if flags & os.O_EXCL else original(path, flags)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "open", open_full)
+        patch.setattr(os, "open", open_full)
         with pytest.raises(StorageFull):
-            await receive(big, TYPE, target)
+            await receive(big, TYPE, tmp_path)
 
 
 async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> None:
@@ -188,7 +187,7 @@ async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> No
     tracemalloc.start()
     try:
         limits = FormLimits(1 << 30)
-        form = await receive_form(Large([]), TYPE, tmp_path, limits, durable=False)
+        form = await receive_form(Large([]), TYPE, tmp_path, limits, lambda form: form)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

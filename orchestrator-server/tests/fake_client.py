@@ -37,6 +37,7 @@ class FakeClient:
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
         self.results: dict[int, bytes] = {}
+        self.discarded: set[int] = set()
         self.requests: Counter[str] = Counter()
         self.instead: dict[str, Answer] = {}
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
@@ -51,7 +52,7 @@ class FakeClient:
         app.router.add_post("/submit", self._or_instead("submit", self._submit))
         app.router.add_get("/retrieve/{id}", self._or_instead("retrieve", self._retrieve))
         app.router.add_get("/retrieve_partial/{id}", self._or_instead("partial", self._partial))
-        app.router.add_delete("/retrieve/{id}", self._or_instead("forget", self._forget))
+        app.router.add_delete("/retrieve", self._or_instead("discard", self._discard))
         app.router.add_post("/kill/{id}", self._or_instead("kill", self._kill))
         app.router.add_get("/events", self._or_instead("events", self._events))
         app.on_shutdown.append(self._end_streams)
@@ -128,8 +129,9 @@ class FakeClient:
             return _json(ErrorPayload("no such payload"), 404)
         return web.Response(body=zip_of(partial="so far"), content_type="application/zip")
 
-    async def _forget(self, request: web.Request) -> web.Response:
-        return _json(self.payloads[int(request.match_info["id"])])
+    async def _discard(self, request: web.Request) -> web.Response:
+        self.discarded.update(int(text) for text in request.query["ids"].split(","))
+        return web.json_response({"discarded": sorted(self.discarded)})
 
     async def _kill(self, request: web.Request) -> web.Response:
         payload_id = int(request.match_info["id"])

@@ -296,7 +296,7 @@ async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path:
     await asyncio.to_thread(files.prepare)
     async with open_store(tmp_path / "db.sqlite", now=lambda: clock[0]) as store:
         for name in ("ends", "runs"):
-            await asyncio.to_thread(files.begin, name)
+            await asyncio.to_thread(files.incoming(name).mkdir, parents=True)
             await asyncio.to_thread(files.accept, name)
             await store.create(name, 1, "x")
         cleaner = Cleaner(store, files, max_age_s=100)

@@ -31,8 +31,20 @@ async def test_job_costs_two_requests_beside_the_events(server: Server, client: 
     client.complete(payload, out="42")
     assert await server.ended(job) == ("Completed", "")
     assert (await server.results(job)).read("out") == b"42"
-    await server.eventually(lambda: client.requests["forget"] == 1)
-    assert client.requests == Counter(events=1, submit=1, retrieve=1, forget=1)
+    assert client.requests == Counter(events=1, submit=1, retrieve=1)
+
+
+async def test_payloads_that_may_be_removed_are_told_together(
+    server: Server, client: FakeClient
+) -> None:
+    jobs = [await server.submit() for _ in range(3)]
+    payloads = [await client.next_payload() for _ in jobs]
+    for payload in payloads:
+        client.complete(payload)
+    for job in jobs:
+        await server.ended(job)
+    await server.eventually(lambda: client.discarded == set(payloads))
+    assert client.requests["discard"] <= 2, "one request, or two if a pass fell in between"
 
 
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
@@ -218,7 +230,7 @@ async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repe
     job = await server.submit()
     await server.until(job, "Processing")
     background = server.app[BACKGROUND]
-    passing = asyncio.create_task(background._sender.run_pass())
+    passing = asyncio.create_task(background._sender._take_up())
     gate.set()
     await passing
     await background._sender.idle()

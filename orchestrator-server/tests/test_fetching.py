@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
-from orchestrator_common.models import Payload
-from orchestrator_common.status import PayloadStatus
+from orchestrator_common.models import Payload, PayloadEvent
+from orchestrator_common.status import JobStatus, PayloadStatus
 from orchestrator_server import client_api
 from orchestrator_server.background import getter as getter_module
+from orchestrator_server.background.getter import Getter
+from orchestrator_server.client_pool import Client
 from orchestrator_server.store import Job, JobStore
 from running_server import Server, StartServer
 
@@ -34,25 +37,21 @@ async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
 async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, original = asyncio.Event(), JobStore.by_payload
+    original, heard = JobStore.transition, asyncio.Event()
+    on_event = Getter.on_event
 
-    async def answers_late(self: JobStore, client_url: str, dest_id: int) -> Job | None:
-        job = await original(self, client_url, dest_id)
-        asked.set()
-        if job is None:
-            await server.until(1, "Submitted")
-        return job
+    def listen(self: Getter, client: Client, event: PayloadEvent) -> None:
+        on_event(self, client, event)
+        heard.set()
 
-    monkeypatch.setattr(JobStore, "by_payload", answers_late)
-    submit = client._submit
+    async def end_first(self: JobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any) -> Job:
+        if wanted is JobStatus.SUBMITTED:
+            client.complete(await client.next_payload())
+            await heard.wait()
+        return await original(self, job, wanted, *rest, **kw)
 
-    async def end_first(request: web.Request) -> web.StreamResponse:
-        response = await submit(request)
-        client.complete(await client.next_payload())
-        await asked.wait()
-        return response
-
-    client.instead["submit"] = end_first
+    monkeypatch.setattr(JobStore, "transition", end_first)
+    monkeypatch.setattr(Getter, "on_event", listen)
     assert await server.ended(await server.submit()) == ("Completed", "")
     assert client.requests["events"] == 1, "only a new connection brought it"
 

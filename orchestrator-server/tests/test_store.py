@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator_common.errors import StartupError, StorageFull
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
 from orchestrator_server.errors import JobNotFound
-from orchestrator_server.store import JobStore, Waiting, claims, jobs, open_store
+from orchestrator_server.store import JobStore, Offer, Waiting, claims, jobs, open_store
 
 S = JobStatus
 
@@ -26,10 +26,8 @@ def everything(active: int, waiting: object) -> list[int]:
 
 
 async def claim(store: JobStore, number: int = 1) -> list[int]:
-    claimed = await store.claim(
-        "x", max_active=1000, clients=["http://c/submit"] * number, decide=everything
-    )
-    return [job.id for job in claimed.jobs]
+    claims = await store.claim({"x": Offer(1000, ["http://c/submit"] * number, everything)})
+    return [job.id for claim in claims.values() for job in claim.jobs]
 
 
 async def test_created_job_is_queued_with_its_history(store: JobStore, tmp_path: Path) -> None:
@@ -142,8 +140,8 @@ async def test_claims_are_fifo_within_a_user_and_fair_between_users(store: JobSt
         return [1, 2]
 
     for active, served in ((0, [0, 0]), (2, [1, 2])):
-        taken = await store.claim("x", max_active=10, clients=["c"] * 2, decide=decide)
-        assert taken.active == active
+        taken = await store.claim({"x": Offer(10, ["c"] * 2, decide)})
+        assert taken["x"].active == active
         assert [user.served for user in seen] == served
     assert [user.head for user in seen] == [2, 6]
 
@@ -195,7 +193,7 @@ async def test_claim_that_fails_half_way_claims_nothing(store: JobStore, tmp_pat
 
 
 async def test_full_database_is_told_as_full_storage(store: JobStore) -> None:
-    await store._accept.execute("PRAGMA max_page_count = 1")
+    await store._writer._connection.execute("PRAGMA max_page_count = 1")
 
     async def fill() -> None:
         for number in range(1000):
@@ -224,16 +222,14 @@ async def test_reopened_database_keeps_its_jobs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
+        claims.QUEUED_SERVICES,
         claims.ACTIVE_COUNT,
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
         claims.MARK_SERVED,
-        jobs.QUEUED_SERVICES,
         jobs.GET,
         jobs.PROCESSING,
         jobs.ACTIVE_AT,
-        jobs.DISPATCHED,
-        jobs.BY_PAYLOAD,
         jobs.UNKNOWN_SINCE,
         jobs.ENDED_BEFORE,
         jobs.AHEAD,

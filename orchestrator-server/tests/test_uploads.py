@@ -124,9 +124,9 @@ async def test_upload_over_the_limit_is_refused_and_leaves_nothing(
 async def test_trap_36_broken_off_upload_leaves_no_folder_and_no_row(idle_server: Server) -> None:
     _, writer = await _connect(idle_server)
     writer.write(
-        b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
-        b'Content-Disposition: form-data; name="f"; filename="run.sh"\r\n\r\nexit'
+        b'Content-Disposition: form-data; name="f"; filename="run.sh"\r\n\r\nexit' + bytes(2 << 20)
     )
     await writer.drain()
     await idle_server.eventually(lambda: bool(idle_server.folders()))

@@ -90,12 +90,10 @@ class Packer:
         temporary = workspace.meta / ".results.zip.tmp"
         try:
             with _as_domain_errors():
+                # A file system without room says so when it is written or closed. Nothing of this
+                # need be durable: after a power cut nobody knows the payload any more.
                 with temporary.open("wb") as file:
                     _write(file, workspace, outcome, self._stopping)
-                    file.flush()
-                    # Some file systems tell only now that there is no room. The rename need not be
-                    # durable: after a power cut nobody knows the payload any more.
-                    os.fsync(file.fileno())
                 temporary.replace(workspace.results)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -1,10 +1,10 @@
 """Removes the files of payloads that ended long ago."""
 
 import logging
+from collections.abc import Sequence
 
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspaces
-from orchestrator_common.status import PayloadStatus, TransitionRefused
 from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -26,19 +26,19 @@ class Cleaner:
     async def run_pass(self) -> None:
         """Clean what is due, and forget what was cleaned long ago."""
         while len(rows := await self._store.ended_before(self._max_age_s, BATCH)) > 0:
-            for row in rows:
-                try:
-                    await self.clean(row)
-                except OSError as error:
-                    # It goes at the next start; the others can go now.
-                    logger.error("Files of payload %d can't be removed: %s", row.id, error)
+            await self.clean([row.id for row in rows])
         await self._store.forget_cleaned(ROWS_KEPT_S)
 
-    async def clean(self, row: PayloadRow) -> None:
-        """Remove the files of a payload that has ended. Raises ``TransitionRefused`` otherwise."""
-        try:
-            await self._store.finish(row.id, PayloadStatus.CLEANED, row.message)
-        except TransitionRefused as refused:
-            if refused.current is not PayloadStatus.CLEANED:
-                raise
-        await in_thread(self._workspaces.remove, row.uuid)
+    async def clean(self, payload_ids: Sequence[int]) -> list[int]:
+        """Remove the files of those of the payloads that have ended; return their ids."""
+        rows = await self._store.discard(payload_ids)
+        await in_thread(self._remove, rows)
+        return [row.id for row in rows]
+
+    def _remove(self, rows: Sequence[PayloadRow]) -> None:
+        for row in rows:
+            try:
+                self._workspaces.remove(row.uuid)
+            except OSError as error:
+                # It goes at the next start; the others can go now.
+                logger.error("Files of payload %d can't be removed: %s", row.id, error)

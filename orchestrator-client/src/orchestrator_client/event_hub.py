@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from orchestrator_client.payloads import PayloadRow
 from orchestrator_common.models import LoadEvent, PayloadEvent, encode
 from orchestrator_common.sse import encode_event
+from orchestrator_common.status import PayloadStatus
 
 MAX_BEHIND = 4096
 
@@ -30,12 +31,23 @@ class Subscriber:
             self._events.put_nowait(None)
 
     async def next(self, timeout_s: float) -> bytes | None:
-        """The next event; b"" when there was none for ``timeout_s``; None at the end."""
+        """The next events; b"" when there was none for ``timeout_s``; None at the end."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._events.get()
+                event = await self._events.get()
         except TimeoutError:
             return b""
+        if event is None:
+            return None
+        # All that is there: one write to the connection instead of many.
+        events = [event]
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if event is None:
+                self._events.put_nowait(None)
+                break
+            events.append(event)
+        return b"".join(events)
 
 
 class EventHub:
@@ -47,7 +59,9 @@ class EventHub:
         self._load: bytes | None = None
 
     def publish_payload(self, row: PayloadRow) -> None:
-        """A payload has a new state."""
+        """A payload has a new state; that it was taken in, its submitter is told by the answer."""
+        if row.status is PayloadStatus.PREPARED:
+            return
         self._publish(
             encode_event(
                 "payload", encode(PayloadEvent(row.id, row.status, row.exit_code, row.message))

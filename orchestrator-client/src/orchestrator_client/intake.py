@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from orchestrator_client.errors import MissingScript, PayloadNotFound
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadRow, PayloadStore
+from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import SCRIPT, Workspaces
-from orchestrator_common.multipart import BodyStream, FormLimits, receive_form
+from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.threads import in_thread, to_end
 
 
@@ -29,30 +30,32 @@ class Intake:
         """
         name = str(uuid.uuid4())
         kept: list[PayloadRow] = []
-        try:
-            folder = await in_thread(self.workspaces.begin, name)
-            # Not flushed to the disk: after a power cut the server sends the job again.
-            form = await receive_form(body, content_type, folder, self.limits, durable=False)
+
+        workspace = self.workspaces.of(name)
+
+        def complete(form: ReceivedForm) -> tuple[int, str]:
             if SCRIPT not in form.files:
                 raise MissingScript(f"Missing {SCRIPT}")
-            await to_end(self._accept(name, key, kept))
+            # Not flushed to the disk: after a power cut the server sends the job again.
+            workspace.complete()
+            refusal = check_script(workspace.script())
+            return self.ids.take(), str(refusal or "")
+
+        async def add(payload_id: int, refusal: str) -> None:
+            kept.append(await self._add(payload_id, name, key, refusal))
+
+        try:
+            payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
+            await to_end(add(*payload))
         finally:
             if not (kept and kept[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)
         return kept[0]
 
-    async def _accept(self, name: str, key: str | None, kept: list[PayloadRow]) -> None:
-        known = await self.store.by_key(key) if key else None
-        if known is None:
-            await in_thread(self.workspaces.accept, name)
-            known = await self._add(name, key)
-        kept.append(known)
-
-    async def _add(self, name: str, key: str | None) -> PayloadRow:
-        """Add the row, or find the one of a submit with the same key that was faster."""
-        payload_id = await in_thread(self.ids.take)
+    async def _add(self, payload_id: int, name: str, key: str | None, refusal: str) -> PayloadRow:
+        """Add the row, or find the one of an earlier submit with the same key."""
         try:
-            row = await self.store.add(payload_id, name, key)
+            row = await self.store.add(payload_id, name, key, refusal)
         except sqlite3.Error:
             # Whether the row is there is not known: with its files removed it could not run.
             await self.store.drop(payload_id)

@@ -23,13 +23,14 @@ from orchestrator_common.status import (
 @dataclass(frozen=True)
 class PayloadRow:
     """A payload as it was when it was read. ``key`` is the server's idempotency key, if it gave
-    one; ``ended_at`` is in seconds since the epoch."""
+    one; ``refusal`` says why its script must not be run, if so; ``ended_at`` is in seconds since
+    the epoch."""
 
     id: int
     uuid: str
     key: str | None
+    refusal: str
     status: PayloadStatus
-    pid: int
     killed: bool
     exit_code: int | None
     message: str
@@ -44,8 +45,8 @@ CREATE TABLE payloads (
     id INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL,
     key TEXT UNIQUE,
+    refusal TEXT NOT NULL,
     status TEXT NOT NULL,
-    pid INTEGER NOT NULL DEFAULT 0,
     killed INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
@@ -56,9 +57,9 @@ CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
 CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
 """
 
-FIRST_PREPARED = """
+START = """
 UPDATE payloads SET status = 'Running'
-WHERE id = (SELECT min(id) FROM payloads WHERE status = 'Prepared') AND status = 'Prepared'
+WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
 """
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
@@ -81,12 +82,15 @@ class PayloadStore:
         """Call ``listener`` with every payload that is new or changed; it must not block."""
         self._listeners.append(listener)
 
-    async def add(self, payload_id: int, uuid: str, key: str | None) -> PayloadRow | None:
+    async def add(
+        self, payload_id: int, uuid: str, key: str | None, refusal: str = ""
+    ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is one with this key already."""
         rows = await self._execute(
-            f"""INSERT INTO payloads (id, uuid, key, status) VALUES (?, ?, ?, 'Prepared')
+            f"""INSERT INTO payloads (id, uuid, key, refusal, status)
+                VALUES (?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key),
+            (payload_id, uuid, key, refusal),
         )
         return self._tell(rows[0]) if rows else None
 
@@ -108,13 +112,13 @@ class PayloadStore:
         )
         return rows[0] if rows else None
 
-    async def start_next(self) -> PayloadRow | None:
-        """Make the oldest Prepared payload Running and return it; None if there is none.
+    async def start(self, limit: int) -> Sequence[PayloadRow]:
+        """Make at most ``limit`` Prepared payloads Running, the oldest ones, and return them.
 
-        Whoever gets it is the only one to run it.
+        Whoever gets one is the only one to run it.
         """
-        rows = await self._execute(f"{FIRST_PREPARED} RETURNING {COLUMNS}", ())
-        return self._tell(rows[0]) if rows else None
+        rows = await self._execute(f"{START} RETURNING {COLUMNS}", (limit,))
+        return [self._tell(row) for row in sorted(rows, key=lambda row: row.id)]
 
     async def running(self) -> Sequence[PayloadRow]:
         """All payloads that are Running."""
@@ -128,10 +132,6 @@ class PayloadStore:
         await self._execute(
             "DELETE FROM payloads WHERE id = ? AND status = 'Prepared'", (payload_id,)
         )
-
-    async def note_pid(self, payload_id: int, pid: int) -> None:
-        """Note the process of a running payload."""
-        await self._execute("UPDATE payloads SET pid = ? WHERE id = ?", (pid, payload_id))
 
     async def request_kill(self, payload_id: int) -> PayloadRow | None:
         """Mark a payload to be ended: at once Killed if it hasn't started, so that it never does.
@@ -155,7 +155,7 @@ class PayloadStore:
     ) -> PayloadRow:
         """Bring a payload to another state. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = await self._execute(
-            f"""UPDATE payloads SET status = :status, message = :message, pid = 0,
+            f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
@@ -172,6 +172,17 @@ class PayloadStore:
             current = (await self.get(payload_id)).status
             raise TransitionRefused(f"Payload {payload_id}", current, status)
         return self._tell(rows[0])
+
+    async def discard(self, payload_ids: Sequence[int]) -> Sequence[PayloadRow]:
+        """Make those of the payloads Cleaned that have ended; return them."""
+        marks = ", ".join("?" for _ in payload_ids)
+        rows = await self._execute(
+            f"""UPDATE payloads SET status = 'Cleaned' WHERE id IN ({marks})
+                AND status IN ({_listed(origins(PayloadStatus.CLEANED))})
+                RETURNING {COLUMNS}""",  # noqa: S608
+            payload_ids,
+        )
+        return [self._tell(row) for row in rows]
 
     async def counts(self) -> tuple[int, int]:
         """How many payloads run, and how many wait for a slot."""

@@ -4,17 +4,16 @@ import asyncio
 import errno
 import logging
 import sqlite3
+from collections.abc import Sequence
 
 from orchestrator_client.archive import Packer
 from orchestrator_client.errors import ArchiveFailed, PayloadNotFound, StillRunning
 from orchestrator_client.executors.base import Execution, Executor, Outcome
 from orchestrator_client.payloads import PayloadRow, PayloadStore
-from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import Workspace, Workspaces
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.loop import Loop, TaskOwner
 from orchestrator_common.status import PayloadStatus, TransitionRefused
-from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -52,31 +51,36 @@ class Runner:
         self._killed: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._in_doubt = False
+        # The last pass had more free slots than payloads: none waits for a slot.
+        self._all_taken = False
         self._stopping = False
 
     async def run_pass(self) -> None:
         """Start Prepared payloads, the oldest first, while there are free slots."""
-        while len(self._tasks) < self._slots and not self._stopping:
-            row = await self._next()
-            if row is None:
-                return
+        free = self._slots - len(self._tasks)
+        if free <= 0 or self._stopping:
+            return
+        rows = await self._next(free)
+        self._all_taken = len(rows) < free
+        for row in rows:
             if row.killed:
                 self._killed.add(row.id)
             self._tasks[row.id] = self._owner.spawn(self._run(row), f"payload {row.id}")
 
-    async def _next(self) -> PayloadRow | None:
-        """Make a payload Running and return it; None if none waits.
+    async def _next(self, free: int) -> Sequence[PayloadRow]:
+        """Make at most ``free`` payloads Running and return them.
 
-        When the statement failed, it may still have had its effect: a payload is Running then that
-        nobody was told of, so that nobody has run it.
+        When the statement failed, it may still have had its effect: payloads are Running then that
+        nobody was told of, so that nobody has run them.
         """
         if self._in_doubt:
-            for row in await self._store.running():
-                if row.id not in self._tasks:
-                    return row
+            rows = [row for row in await self._store.running() if row.id not in self._tasks]
             self._in_doubt = False
+            if rows:
+                self.loop.wake()  # others may wait
+                return rows
         try:
-            return await self._store.start_next()
+            return await self._store.start(free)
         except sqlite3.Error:
             self._in_doubt = True
             raise
@@ -108,6 +112,11 @@ class Runner:
             raise StillRunning(f"Payload {payload_id} could not be ended yet; try again")
         return await self._store.get(payload_id), True
 
+    def pid(self, payload_id: int) -> int:
+        """The process of a payload's run.sh; 0 if it doesn't run."""
+        execution = self._executions.get(payload_id)
+        return execution.pid if execution else 0
+
     async def stop(self) -> None:
         """Start nothing more, and end all that runs.
 
@@ -137,15 +146,15 @@ class Runner:
         finally:
             self._tasks.pop(row.id, None)
             self._killed.discard(row.id)
-            self.loop.wake()
+            if not self._all_taken:
+                self.loop.wake()
 
     async def _outcome(
         self, row: PayloadRow, workspace: Workspace
     ) -> tuple[PayloadStatus, str, int | None]:
         """Run a payload and pack its results: state, reason and exit code that it ends with."""
-        refusal = await in_thread(lambda: check_script(workspace.script()))
-        if refusal is not None:
-            return PayloadStatus.INVALID, str(refusal), None
+        if row.refusal:
+            return PayloadStatus.INVALID, row.refusal, None
         try:
             execution = await self._start(row, workspace)
             outcome = await execution.wait() if execution else None
@@ -176,17 +185,8 @@ class Runner:
             self._executions[row.id] = execution
             if row.id in self._killed or self._stopping:  # while it was being started
                 await execution.terminate()
-            else:
-                await self._note_pid(row.id, execution.pid)
             return execution
         return None
-
-    async def _note_pid(self, payload_id: int, pid: int) -> None:
-        try:
-            await self._store.note_pid(payload_id, pid)
-        except sqlite3.Error as error:
-            # Only shown to people; nothing decides by it.
-            logger.warning("The pid of payload %d was not noted: %s", payload_id, error)
 
     async def _judge(
         self, row: PayloadRow, workspace: Workspace, outcome: Outcome

@@ -2,7 +2,6 @@
 
 ::
 
-    DATA_PATH/payloads/incoming/<uuid>/work/…    files that are still arriving
     DATA_PATH/payloads/<uuid>/work/…             what run.sh sees: its current folder
     DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
     DATA_PATH/payloads/<uuid>/.meta/             stdout.txt, stderr.txt, results.zip
@@ -25,7 +24,6 @@ from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import StartupError
 
 PAYLOADS = "payloads"
-INCOMING = "incoming"
 SCRIPT = "run.sh"
 
 
@@ -64,6 +62,12 @@ class Workspace:
     def results(self) -> Path:
         """The packed results, once there are any."""
         return self.meta / "results.zip"
+
+    def complete(self) -> None:
+        """Make a folder whose ``work`` has arrived whole a workspace. Raises ``StorageFull``."""
+        with full_disk_as_domain_error():
+            self.meta.mkdir()
+            self.scratch.mkdir()
 
     def script(self) -> bytes:
         """Content of run.sh, as far as the check reads it."""
@@ -105,37 +109,19 @@ class Workspaces:
         """
         try:
             remove_tree(self.root, keep_top=True)
-            (self.root / INCOMING).mkdir()
         except OSError as error:
             raise StartupError(
                 f"DATA_PATH is {str(self.data_path)!r}, where files of an earlier start can't be"
                 f" removed: {error}. Remove {str(self.root)!r}, or choose another"
             ) from error
 
-    def begin(self, uuid: str) -> Path:
-        """Make the folder that a payload's files arrive in, and return it."""
-        work = Workspace(self.root / INCOMING / uuid).work
-        with full_disk_as_domain_error():
-            work.mkdir(parents=True)
-        return work
-
-    def accept(self, uuid: str) -> Workspace:
-        """Make what has arrived whole a workspace."""
-        workspace = self.of(uuid)
-        with full_disk_as_domain_error():
-            arrived = Workspace(self.root / INCOMING / uuid)
-            arrived.meta.mkdir()
-            arrived.scratch.mkdir()
-            arrived.root.rename(workspace.root)
-        return workspace
-
-    def remove(self, uuid: str) -> None:
-        """Remove everything of a payload, arrived whole or not. Gone already is no error."""
-        for place in (self.root / INCOMING / uuid, self.root / uuid):
+    def remove(self, *uuids: str) -> None:
+        """Remove everything of payloads, arrived whole or not. Gone already is no error."""
+        for uuid in uuids:
             # Under a name of its own, so that two who remove it don't get into each other's way.
             doomed = self.root / f"{uuid}.{uuid4().hex}"
             with contextlib.suppress(FileNotFoundError):
-                place.rename(doomed)
+                (self.root / uuid).rename(doomed)
                 remove_tree(doomed)
 
 
@@ -146,18 +132,23 @@ def remove_tree(top: Path, *, keep_top: bool = False) -> None:
     are pulled up beside ``top`` before they are emptied, so that no path grows too long for the
     system and nothing recurses. Raises ``OSError`` for what belongs to somebody else.
     """
-    pending = [top]
+    pending = [str(top)]
+    near = top if keep_top else top.parent
     while pending:
         folder = pending.pop()
-        folder.chmod(0o700)
-        with os.scandir(folder) as entries:
-            for entry in list(entries):
-                if not entry.is_dir(follow_symlinks=False):
-                    Path(entry.path).unlink()
-                    continue
-                Path(entry.path).chmod(0o700)  # else it can't be moved
-                near = (top if keep_top else top.parent) / f"{top.name}.{uuid4().hex}"
-                Path(entry.path).rename(near)
-                pending.append(near)
-        if folder != top or not keep_top:
-            folder.rmdir()
+        os.chmod(folder, 0o700)  # noqa: PTH101 (strings: this runs for every job)
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)  # noqa: PTH108
+                continue
+            try:
+                os.rmdir(entry.path)  # noqa: PTH106 (most often it is empty)
+            except OSError:
+                os.chmod(entry.path, 0o700)  # noqa: PTH101 (else it can't be moved)
+                pulled = f"{near}/{top.name}.{uuid4().hex}"
+                os.rename(entry.path, pulled)  # noqa: PTH104
+                pending.append(pulled)
+        if folder != str(top) or not keep_top:
+            os.rmdir(folder)  # noqa: PTH106

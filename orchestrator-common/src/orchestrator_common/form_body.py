@@ -25,7 +25,7 @@ class FormFile:
 
 
 class FormBody:
-    """One request body. ``headers`` go with the request; iterate the object once for the bytes.
+    """One request body. ``headers`` go with the request, then ``content``, or what is iterated.
 
     The part name is the whole relative path, the file name its last component: readers that keep
     only file names still get them, readers that know folders get those too.
@@ -41,28 +41,51 @@ class FormBody:
         )
         self._tail = f"--{boundary}--\r\n".encode()
         size = sum(len(head) + file.size + len(b"\r\n") for head, file in self._parts)
+        self._size = size + len(self._fields) + len(self._tail)
+        self.content: bytes | None = None
         self.headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(size + len(self._fields) + len(self._tail)),
+            "Content-Length": str(self._size),
         }
 
+    def load_if_small(self) -> None:
+        """Make ``content`` hold all of it, if that is little. Blocks: call it in a thread.
+
+        Raises ``OSError``, also if a file has changed its size.
+        """
+        if self._size <= BLOCK_BYTES:
+            parts: list[bytes | FormFile] = [self._fields]
+            for head, file in self._parts:
+                parts += (head, file, b"\r\n")
+            self.content = _join([*parts, self._tail])
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield blocks of about a MiB; small files are gathered, so that few hops are needed."""
-        pending = [self._fields]
-        pending_bytes = len(self._fields)
+        """Yield blocks of about a MiB; small files are gathered, so that few hops are needed.
+
+        Raises ``OSError``, also if a file has changed its size.
+        """
+        gathered: list[bytes | FormFile] = [self._fields]
+        size = 0
         for head, file in self._parts:
-            pending.append(head)
-            if pending_bytes + file.size <= BLOCK_BYTES:
-                pending.append(await in_thread(_read_exactly, file))
-                pending_bytes += len(head) + file.size
-            else:
-                yield b"".join(pending)
-                pending, pending_bytes = [], 0
+            gathered.append(head)
+            if file.size > BLOCK_BYTES:
+                yield await in_thread(_join, gathered)
+                gathered, size = [], 0
                 async for block in _blocks(file):
                     yield block
-            pending.append(b"\r\n")
-        pending.append(self._tail)
-        yield b"".join(pending)
+            else:
+                gathered.append(file)
+                size += file.size
+            gathered.append(b"\r\n")
+            if size >= BLOCK_BYTES:
+                yield await in_thread(_join, gathered)
+                gathered, size = [], 0
+        gathered.append(self._tail)
+        yield await in_thread(_join, gathered)
+
+
+def _join(parts: list[bytes | FormFile]) -> bytes:
+    return b"".join(part if isinstance(part, bytes) else _read_exactly(part) for part in parts)
 
 
 def _file_head(boundary: str, path: str) -> bytes:

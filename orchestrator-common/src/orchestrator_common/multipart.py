@@ -1,8 +1,8 @@
 """Streamed multipart/form-data to files: constant memory at any size.
 
-The body is parsed by python-multipart's callback parser. Parsing and writing happen together in a
-thread, a block at a time, so that a small upload costs one thread hop and a large one never holds
-up the event loop.
+The body is parsed by python-multipart's callback parser. Parsing, writing, and what the caller does
+with the whole form happen together in a thread, a block at a time, so that a small upload costs one
+thread hop and a large one never holds up the event loop.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol, TypeVar
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from orchestrator_common.durable import fsync_path, full_disk_as_domain_error
+from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import BadRequest, DomainError, TooLarge
 from orchestrator_common.paths import collision, parents, unescape, uploaded_path
 from orchestrator_common.threads import in_thread
@@ -24,6 +24,8 @@ from orchestrator_common.threads import in_thread
 BLOCK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 1 << 16
 MAX_FIELDS = 100
+
+R = TypeVar("R")
 
 
 class BodyTimeout(DomainError):
@@ -66,24 +68,34 @@ class ReceivedForm:
 
 
 async def receive_form(
-    stream: BodyStream, content_type: str, folder: Path, limits: FormLimits, *, durable: bool
-) -> ReceivedForm:
-    """Write the files of a multipart body below ``folder`` (which exists) and return the form.
+    stream: BodyStream,
+    content_type: str,
+    folder: Path,
+    limits: FormLimits,
+    complete: Callable[[ReceivedForm], R],
+) -> R:
+    """Write the files of a multipart body below ``folder``, which is made with its parents.
 
-    With ``durable`` each file is flushed to the disk. Nothing is cleaned up here: on any error the
-    caller removes ``folder``.
+    Returns what ``complete``, called in a thread with the whole form, makes of it. Nothing is
+    flushed to the disk, and nothing is cleaned up here: on any error the caller removes ``folder``.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``; and what ``stream`` raises when the connection breaks.
     """
-    writer = _FormWriter(_boundary(content_type), folder, limits, durable=durable)
+    writer = _FormWriter(_boundary(content_type), folder, limits)
+
+    def finish(rest: bytes) -> R:
+        writer.feed(rest)
+        form = writer.finish()
+        with full_disk_as_domain_error():
+            return complete(form)
+
     try:
-        ended = False
-        while not ended:
+        while True:
             blocks, ended = await _next_blocks(stream, limits.idle_s)
-            if blocks:
-                await in_thread(writer.feed, b"".join(blocks))
-        return await in_thread(writer.finish)
+            if ended:
+                return await in_thread(finish, b"".join(blocks))
+            await in_thread(writer.feed, b"".join(blocks))
     finally:
         writer.close()
 
@@ -116,17 +128,17 @@ def _boundary(content_type: str) -> bytes:
 class _FormWriter:
     """The parser and the file that it writes just now. Used by one thread at a time."""
 
-    def __init__(self, boundary: bytes, folder: Path, limits: FormLimits, *, durable: bool) -> None:
+    def __init__(self, boundary: bytes, folder: Path, limits: FormLimits) -> None:
         self._folder = folder
         self._limits = limits
-        self._durable = durable
+        self._begun = False
         self._form = ReceivedForm()
         self._folders: set[str] = set()
         self._bytes = 0
         self._ended = False
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._disposition = ""
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
         self._path = ""
         self._field: tuple[str, bytearray] | None = None
         callbacks: dict[str, Callable[..., None]] = {
@@ -147,6 +159,9 @@ class _FormWriter:
     def feed(self, block: bytes) -> None:
         """Parse and write ``block``."""
         with full_disk_as_domain_error():
+            if not self._begun:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._begun = True
             try:
                 self._parser.write(block)
             except MultipartParseError as error:
@@ -156,20 +171,15 @@ class _FormWriter:
         """Return the form, if the body had its end."""
         if not self._ended:
             raise MultipartError("the body ends before its closing boundary")
-        if self._durable:
-            with full_disk_as_domain_error():
-                for folder in sorted(self._folders, reverse=True):
-                    fsync_path(self._folder / folder)
-                fsync_path(self._folder)
         return self._form
 
     def close(self) -> None:
         """Close a file that was left open by an error."""
         if self._file is not None:
             file, self._file = self._file, None
-            # Its content is given up, and flushing the rest of it may fail again on a full disk.
+            # Its content is given up.
             with contextlib.suppress(OSError):
-                file.close()
+                os.close(file)
 
     def _begin_part(self) -> None:
         self._disposition = ""
@@ -214,7 +224,9 @@ class _FormWriter:
                 self._folders.add(parent)
         self._form.files[path] = 0
         self._path = path
-        self._file = (self._folder / path).open("xb")
+        # A descriptor: what arrives comes in blocks already, and a file object costs more calls.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self._folder / path, flags, 0o666)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = end - start
@@ -222,7 +234,7 @@ class _FormWriter:
             self._bytes += size
             if self._bytes > self._limits.max_bytes:
                 raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
-            self._file.write(memoryview(data)[start:end])
+            _write_all(self._file, memoryview(data)[start:end])
             self._form.files[self._path] += size
         elif self._field is not None:
             name, value = self._field
@@ -232,11 +244,8 @@ class _FormWriter:
 
     def _end_part(self) -> None:
         if self._file is not None:
-            self._file.flush()
-            if self._durable:
-                os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            os.close(file)
         elif self._field is not None:
             name, value = self._field
             self._form.fields[name] = value.decode("utf-8", "replace")
@@ -244,3 +253,8 @@ class _FormWriter:
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _write_all(file: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -15,6 +15,7 @@ from orchestrator_common.threads import in_thread
 from orchestrator_common.web import error_middleware
 from orchestrator_server import __version__, keys
 from orchestrator_server.background.cleaner import Cleaner
+from orchestrator_server.background.discarder import Discarder
 from orchestrator_server.background.getter import Getter
 from orchestrator_server.background.sender import Sender
 from orchestrator_server.background.watcher import Watcher
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 SENDER_INTERVAL_S = 0.5
 GETTER_INTERVAL_S = 0.5
 CLEANER_INTERVAL_S = 60.0
+DISCARDER_INTERVAL_S = 1.0
 RECONNECT_S = 1.0
 
 
@@ -41,7 +43,12 @@ class Background:
     """Everything that the server does by itself, and how it is started and stopped."""
 
     def __init__(
-        self, sender: Sender, getter: Getter, cleaner: Cleaner, watchers: Iterable[Watcher]
+        self,
+        sender: Sender,
+        getter: Getter,
+        cleaner: Cleaner,
+        discarders: Iterable[Discarder],
+        watchers: Iterable[Watcher],
     ) -> None:
         self._sender = sender
         self._getter = getter
@@ -51,6 +58,10 @@ class Background:
             self._sender_loop,
             Loop("getter", getter.run_pass, interval_s=GETTER_INTERVAL_S),
             Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+            *(
+                Loop(f"discarder {number}", discarder.run_pass, interval_s=DISCARDER_INTERVAL_S)
+                for number, discarder in enumerate(discarders, start=1)
+            ),
         ]
         self._watcher_loops = [
             Loop(f"watcher {number}", watcher.run_pass, interval_s=RECONNECT_S)
@@ -133,8 +144,13 @@ async def _compose(
         submitted=getter.submitted,
     )
     cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
-    watchers = [Watcher(client, pool, getter) for client in pool]
-    background = Background(sender, getter, cleaner, watchers)
+    background = Background(
+        sender,
+        getter,
+        cleaner,
+        [Discarder(client) for client in pool],
+        [Watcher(client, pool, getter) for client in pool],
+    )
     for client in pool:
         pool.adopt(await store.active(client.url))
     for listener in (pool.track, getter.track, feed.publish, background.note):

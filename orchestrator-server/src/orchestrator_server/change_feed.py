@@ -13,9 +13,11 @@ class Changes:
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self._over = False
+        self._job: Job | None = None
 
-    def note(self) -> None:
+    def note(self, job: Job) -> None:
         """The job has changed."""
+        self._job = job
         self._changed.set()
 
     def end(self) -> None:
@@ -23,17 +25,17 @@ class Changes:
         self._over = True
         self._changed.set()
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for a change; False if ``timeout_s`` passed without one, or the server stops."""
+    async def wait(self, timeout_s: float) -> Job | None:
+        """The job after a change; None if ``timeout_s`` passed without one, or the server stops."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
         except TimeoutError:
-            return False
+            return None
         if self._over:
-            return False
+            return None
         self._changed.clear()
-        return True
+        return self._job
 
 
 class ChangeFeed:
@@ -46,7 +48,7 @@ class ChangeFeed:
     def publish(self, job: Job) -> None:
         """Wake everyone who waits for this job."""
         for changes in self._waiting.get(job.id, ()):
-            changes.note()
+            changes.note(job)
 
     @contextmanager
     def following(self, job_id: int) -> Iterator[Changes]:

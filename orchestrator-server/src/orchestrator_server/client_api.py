@@ -5,20 +5,17 @@ hangs can't use up the connections to another one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import aiohttp
 import msgspec
 
-from orchestrator_common.durable import full_disk_as_domain_error
-from orchestrator_common.form_body import FormBody, FormFile
+from orchestrator_common.form_body import FormBody
 from orchestrator_common.models import MalformedMessage, Payload, decode_payload
 from orchestrator_common.sse import CONTENT_TYPE, Event, read_events
-from orchestrator_common.threads import in_thread
 from orchestrator_server.errors import (
     AnswerLost,
     ClientBusy,
@@ -57,6 +54,13 @@ class EventsNotOffered(ClientError):
     """The client is of a kind that has no event stream: it must be polled."""
 
 
+class Sink(Protocol):
+    """Where a ZIP goes."""
+
+    async def take(self, blocks: AsyncIterator[bytes]) -> None:
+        """Take the whole of it; it is an error if ``blocks`` raises."""
+
+
 class ClientApi:
     """The calls to one client. ``str`` of it names the client in logs and messages."""
 
@@ -76,18 +80,17 @@ class ClientApi:
         """End all connections."""
         await self._session.close()
 
-    async def submit(self, files: list[FormFile], key: str) -> Payload:
+    async def submit(self, body: FormBody, key: str) -> Payload:
         """Hand over a job's files. A repeat with the same ``key`` gets the same payload."""
-        body = FormBody(files)
         async with self._request(
             "POST", self.urls.upload, headers={**body.headers, KEY_HEADER: key}, body=body
         ) as response:
             return await self._payload(response)
 
-    async def retrieve(self, dest_id: int, key: str, target: Path) -> Payload | None:
+    async def retrieve(self, dest_id: int, key: str, sink: Sink) -> Payload | None:
         """Ask for the results of a payload.
 
-        None: they are in ``target`` now, all that the client announced. Otherwise the payload, of
+        None: ``sink`` has taken them, all that the client announced. Otherwise the payload, of
         which there are none yet. Raises ``PayloadLost`` also if the client's payload of this id was
         submitted with another key.
         """
@@ -97,13 +100,13 @@ class ClientApi:
                 raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            await self._save(response, target)
+            await sink.take(_large_blocks(response))
             return None
 
-    async def retrieve_partial(self, dest_id: int, target: Path) -> None:
-        """Write what there is of a payload's output to ``target``, whatever its state."""
+    async def retrieve_partial(self, dest_id: int, sink: Sink) -> None:
+        """Give ``sink`` what there is of a payload's output, whatever its state."""
         async with self.open_partial(dest_id) as response:
-            await self._save(response, target)
+            await sink.take(_large_blocks(response))
 
     @asynccontextmanager
     async def open_partial(self, dest_id: int) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -127,9 +130,10 @@ class ClientApi:
             except ClientFailed:
                 return None
 
-    async def forget(self, dest_id: int) -> None:
-        """Tell the client that the results are here and it may remove its copy."""
-        async with self._request("DELETE", f"{self.urls.download}/{dest_id}"):
+    async def discard(self, dest_ids: Sequence[int]) -> None:
+        """Tell the client that the results of these are here and it may remove its copy."""
+        ids = ",".join(str(dest_id) for dest_id in dest_ids)
+        async with self._request("DELETE", f"{self.urls.download}?ids={ids}"):
             pass
 
     async def load(self) -> float:
@@ -165,7 +169,10 @@ class ClientApi:
         sent = False
         try:
             async with asyncio.timeout(None) as stalled:
-                data = None if body is None else self._watched(body, stalled)
+                data: bytes | AsyncIterator[bytes] | None = None
+                if body is not None:
+                    data = body.content or self._watched(body, stalled)
+                    stalled.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S)
                 async with self._session.request(
                     method,
                     url,
@@ -199,7 +206,6 @@ class ClientApi:
         async for block in body:
             stalled.reschedule(loop.time() + ANSWER_TIMEOUT_S)
             yield block
-        stalled.reschedule(loop.time() + ANSWER_TIMEOUT_S)
 
     async def _check(self, response: aiohttp.ClientResponse, url: str) -> None:
         if response.status == HTTPStatus.OK:
@@ -227,18 +233,9 @@ class ClientApi:
         except MalformedMessage as error:
             raise ClientFailed(f"{self} answered with {error}") from error
 
-    async def _save(self, response: aiohttp.ClientResponse, target: Path) -> None:
-        with full_disk_as_domain_error():
-            file: BinaryIO = await in_thread(target.open, "wb")
-            try:
-                async for block in _large_blocks(response):
-                    await in_thread(file.write, block)
-            finally:
-                await in_thread(file.close)
-
 
 async def _large_blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body in blocks of about a MiB: fewer thread hops than network reads."""
+    """The body in blocks of at least ``BLOCK_BYTES``, but for the last one."""
     gathered: list[bytes] = []
     size = 0
     async for block in response.content.iter_any():

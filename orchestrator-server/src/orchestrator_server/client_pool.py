@@ -4,6 +4,7 @@ A client that fails is left alone for a growing while (``BACK_OFF_S``). After th
 is tried on it, until it works again or its event stream shows that it is back.
 """
 
+import heapq
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,14 +25,17 @@ BACK_OFF_S = (5.0, 30.0, 120.0, 300.0)
 class Client:
     """One client.
 
-    ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the ids of the
-    active jobs that it has or is being sent. ``pushes`` says that its event stream is open.
+    ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the active jobs that
+    it has or is being sent, by id, and ``payloads`` those that it has, by payload. ``discards``
+    are payloads that it may remove. ``pushes`` says that its event stream is open.
     """
 
     api: ClientApi
     slots: int | None = None
     cpu: float | None = None
-    jobs: set[int] = field(default_factory=set)
+    jobs: dict[int, Job] = field(default_factory=dict)
+    payloads: dict[int, Job] = field(default_factory=dict)
+    discards: set[int] = field(default_factory=set)
     pushes: bool = False
     failures: int = 0
     left_alone_until: float = 0.0
@@ -52,7 +56,7 @@ class ClientPool:
         self._now = now
         urls = {c.upload: c for service in services.values() for c in service.clients}
         self._clients = {upload: Client(ClientApi(u)) for upload, u in urls.items()}
-        self._client_of: dict[int, str] = {}
+        self._has: dict[int, Client] = {}
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._clients.values())
@@ -68,15 +72,18 @@ class ClientPool:
 
     def track(self, job: Job) -> None:
         """Keep count of who has which active job."""
-        before = self._client_of.pop(job.id, None)
-        if before in self._clients:
-            self._clients[before].jobs.discard(job.id)
-        if job.status in ACTIVE_JOB and job.client_url in self._clients:
-            self._client_of[job.id] = job.client_url
-            self._clients[job.client_url].jobs.add(job.id)
+        if (before := self._has.pop(job.id, None)) is not None:
+            known = before.jobs.pop(job.id)
+            before.payloads.pop(known.dest_id or 0, None)
+        client = self.get(job.client_url)
+        if client is not None and job.status in ACTIVE_JOB:
+            self._has[job.id] = client
+            client.jobs[job.id] = job
+            if job.dest_id is not None:
+                client.payloads[job.dest_id] = job
 
-    def plan(self, service: Service) -> list[str]:
-        """The clients that the next jobs of ``service`` would go to, the best first.
+    def plan(self, service: Service, limit: int) -> list[str]:
+        """The clients that the next ``limit`` jobs of ``service`` would go to, the best first.
 
         Each job goes to the client with the most free slots, then the lowest load; to one that is
         known not to answer only if there is no other. Empty: none can be tried now. A client on
@@ -84,14 +91,16 @@ class ClientPool:
         """
         usable = [self._clients[c.upload] for c in service.clients if self._usable(c.upload)]
         usable = [client for client in usable if not client.problem] or usable
-        ahead = {client.url: len(client.jobs) for client in usable}
+        heap = [(*_preference(client), number) for number, client in enumerate(usable)]
+        heapq.heapify(heap)
         planned: list[str] = []
-        while usable and len(planned) < service.max_runs:
-            best = min(usable, key=lambda client: _preference(client, ahead[client.url]))
-            planned.append(best.url)
-            ahead[best.url] += 1
-            if best.failures:
-                usable.remove(best)
+        while heap and len(planned) < min(service.max_runs, limit):
+            beyond_slots, cpu, number = heap[0]
+            planned.append(usable[number].url)
+            if usable[number].failures:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (beyond_slots + 1, cpu, number))
         return planned
 
     def problem(self, service: Service) -> str:
@@ -140,7 +149,10 @@ class ClientPool:
         return not client.on_trial and self._now() >= client.left_alone_until
 
 
-def _preference(client: Client, jobs: int) -> tuple[int, float]:
+def _preference(client: Client) -> tuple[int, float]:
     # A client that reports no slots is taken to have none free beyond what it has: those that do
     # report free ones come first, and among the silent ones the one with the fewest jobs.
-    return (jobs - (client.slots or 0), client.cpu if client.cpu is not None else 100.0)
+    return (
+        len(client.jobs) - (client.slots or 0),
+        client.cpu if client.cpu is not None else 100.0,
+    )

@@ -13,17 +13,25 @@ block: call them in a thread.
 """
 
 import contextlib
+import io
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from orchestrator_common.data_folder import check_writable, locked, make_data_folder
-from orchestrator_common.durable import full_disk_as_domain_error, replace_durably
+from orchestrator_common.durable import (
+    fsync_path,
+    fsync_tree,
+    full_disk_as_domain_error,
+    replace_durably,
+)
 from orchestrator_common.errors import DomainError
-from orchestrator_common.form_body import FormFile
+from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_server.store import Job
 
 INCOMING = "incoming"
@@ -59,34 +67,39 @@ class JobFiles:
         """Raise ``OSError`` unless the folder can be written."""
         check_writable(self.root)
 
-    def begin(self, uuid: str) -> Path:
-        """Make the folder that an upload goes to, and return it."""
-        folder = self.root / INCOMING / uuid / "input"
-        with full_disk_as_domain_error():
-            folder.mkdir(parents=True)
-        return folder
+    def incoming(self, uuid: str) -> Path:
+        """The folder that the files of an upload go to."""
+        return self.root / INCOMING / uuid / "input"
 
     def accept(self, uuid: str) -> None:
-        """Make an upload that arrived whole, and is flushed, the files of a job; durably."""
+        """Make an upload that arrived whole the files of a job; on return they are durable.
+
+        The rename comes first, so that one flush covers everything: until there is a row, nobody
+        takes the folder for a job's.
+        """
+        folder = self.root / uuid
         with full_disk_as_domain_error():
-            replace_durably(self.root / INCOMING / uuid, self.root / uuid)
+            (self.root / INCOMING / uuid).rename(folder)
+            fsync_tree(folder)
+            fsync_path(self.root)
 
     def discard(self, uuid: str) -> None:
         """Remove what there is of an upload that is no job."""
         shutil.rmtree(self.root / INCOMING / uuid, ignore_errors=True)
         shutil.rmtree(self.root / uuid, ignore_errors=True)
 
-    def inputs(self, job: Job) -> list[FormFile]:
-        """The job's files in a stable order. Raises ``FileNotFoundError`` if they are gone."""
+    def inputs(self, job: Job) -> FormBody:
+        """The job's files as they are sent to a client, in a stable order; loaded if small.
+
+        Raises ``FileNotFoundError`` if they are gone.
+        """
         top = self.root / job.uuid / "input"
-        found = [
-            FormFile(path.relative_to(top).as_posix(), path, path.stat().st_size)
-            for path in sorted(top.rglob("*"))
-            if path.is_file()
-        ]
-        if not found:
+        files = sorted(_files_below(top, ""), key=lambda file: file.path)
+        if not files:
             raise FileNotFoundError(f"The files of job {job.id} are gone")
-        return found
+        body = FormBody(files)
+        body.load_if_small()
+        return body
 
     def result(self, job: Job) -> Path:
         """Where the job's results are, once it has output."""
@@ -99,19 +112,23 @@ class JobFiles:
     def keep_result(self, job: Job) -> None:
         """Make what has arrived the job's results: checked to be a whole ZIP, flushed, renamed.
 
-        Raises ``BrokenArchive``.
+        Raises ``BrokenArchive``, ``StorageFull``.
         """
         arrived = self.arriving(job)
-        try:
-            # A ZIP ends with its directory: one that was cut off has none.
-            with zipfile.ZipFile(arrived):
-                pass
-        except zipfile.BadZipFile as error:
-            raise BrokenArchive(f"The results of job {job.id} are no whole ZIP: {error}") from error
-        with full_disk_as_domain_error():
-            with arrived.open("rb") as file:
-                os.fsync(file.fileno())
+        with arrived.open("rb") as file, full_disk_as_domain_error():
+            _check_archive(job, file)
+            os.fsync(file.fileno())
             replace_durably(arrived, self.result(job))
+
+    def keep_small_result(self, job: Job, content: bytes) -> None:
+        """Write results that have arrived in memory; like ``keep_result``."""
+        _check_archive(job, io.BytesIO(content))
+        with full_disk_as_domain_error():
+            with self.arriving(job).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            replace_durably(self.arriving(job), self.result(job))
 
     def drop_arriving(self, job: Job) -> None:
         """Remove results that did not arrive whole."""
@@ -129,6 +146,25 @@ class JobFiles:
     def remove_orphan(self, uuid: str) -> None:
         """Remove a folder that belongs to no job."""
         shutil.rmtree(self.root / uuid, ignore_errors=True)
+
+
+def _files_below(folder: Path, prefix: str) -> Iterator[FormFile]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(path, f"{prefix}{entry.name}/")
+            else:
+                yield FormFile(f"{prefix}{entry.name}", path, entry.stat().st_size)
+
+
+def _check_archive(job: Job, file: IO[bytes]) -> None:
+    """A ZIP ends with its directory: one that was cut off has none. Raises ``BrokenArchive``."""
+    try:
+        with zipfile.ZipFile(file):
+            pass
+    except zipfile.BadZipFile as error:
+        raise BrokenArchive(f"The results of job {job.id} are no whole ZIP: {error}") from error
 
 
 def _is_uuid(name: str) -> bool:

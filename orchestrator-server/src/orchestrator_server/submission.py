@@ -64,20 +64,24 @@ class Submission:
         """
         name = str(uuid.uuid4())
         accepted: list[Job] = []
+
+        def complete(form: ReceivedForm) -> tuple[int, str]:
+            owner = self._owner(form)
+            self.files.accept(name)
+            return owner
+
+        async def create(user_id: int, service: str) -> None:
+            accepted.append(await self.store.create(name, user_id, service))
+
         try:
-            folder = await in_thread(self.files.begin, name)
-            form = await receive_form(body, content_type, folder, self.limits, durable=True)
-            user_id, service = self._owner(form)
-            await to_end(self._accept(name, user_id, service, accepted))
+            folder = self.files.incoming(name)
+            owner = await receive_form(body, content_type, folder, self.limits, complete)
+            await to_end(create(*owner))
         finally:
             # Also when the web app has gone meanwhile: a job whose row is written stays.
             if not accepted:
                 await in_thread(self.files.discard, name)
         return accepted[0]
-
-    async def _accept(self, name: str, user_id: int, service: str, accepted: list[Job]) -> None:
-        await in_thread(self.files.accept, name)
-        accepted.append(await self.store.create(name, user_id, service))
 
     def _owner(self, form: ReceivedForm) -> tuple[int, str]:
         """The user and the service that a form names. Raises ``InvalidSubmission``."""
@@ -105,9 +109,10 @@ class Submission:
         with self.feed.following(job_id) as changes:
             job = await self.store.get(job_id)
             while job.status not in FINAL_JOB and job.status is not JobStatus.CLEANED:
-                if not await changes.wait(until - loop.time()):
+                changed = await changes.wait(until - loop.time())
+                if changed is None:
                     return job
-                job = await self.store.get(job_id)
+                job = changed
             return job
 
     async def explain(self, job: Job) -> str:
@@ -157,12 +162,13 @@ class Submission:
                 ended = await self._try_to_end(job)
                 if ended is not None:
                     return ended
-                if not await changes.wait(until - loop.time()):
+                changed = await changes.wait(until - loop.time())
+                if changed is None:
                     raise TerminationPending(
                         f"Job {job.id} is being sent to a client that does not answer;"
                         " it is ended as soon as that does"
                     )
-                job = await self.store.get(job_id)
+                job = changed
 
     async def _try_to_end(self, job: Job) -> Job | None:
         """End a job that stands still; None if it is changing hands: look again when it changed."""

@@ -139,7 +139,7 @@ class LocalExecutor:
 
     def _adopted(self) -> set[int]:
         # In this order: a script that starts in between is no orphan.
-        children = processes.direct_children()
+        children = processes.possible_orphans()
         return children - self._running_scripts()
 
     def _running_scripts(self) -> frozenset[int]:

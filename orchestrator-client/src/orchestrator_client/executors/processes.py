@@ -29,7 +29,7 @@ MARK = "JO_WORKSPACE"
 Find = Callable[[], list[psutil.Process]]
 """Looks for the processes to end, anew with each call."""
 
-TASKS = Path("/proc/self/task")
+CHILDREN_OF_MAIN_THREAD = Path(f"/proc/self/task/{os.getpid()}/children")
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -40,16 +40,16 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def direct_children() -> set[int]:
-    """Pids of this process's children, zombies included; cheap, unlike a walk through /proc."""
-    lists = []
-    for task in TASKS.iterdir():
-        # A thread may end while we look.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            lists.append((task / "children").read_text())
-    if not lists:  # a kernel without CONFIG_PROC_CHILDREN
+def possible_orphans() -> set[int]:
+    """Pids of this process's children that may be orphans which it adopted, zombies included.
+
+    The kernel gives orphans to the first thread that lives, which is the main one; what another
+    thread has started is in a list of its own (find_new_reaper in Linux' kernel/exit.c).
+    """
+    try:
+        return {int(pid) for pid in CHILDREN_OF_MAIN_THREAD.read_text().split()}
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         return {child.pid for child in psutil.Process().children()}
-    return {int(pid) for pids in lists for pid in pids.split()}
 
 
 def reap(pids: Iterable[int]) -> None:

@@ -13,6 +13,12 @@ from orchestrator_common.status import PayloadStatus
 _MAX_DIGITS = 12
 
 SCHEMAS: dict[str, Any] = {
+    "Discarded": {
+        "type": "object",
+        "required": ["discarded"],
+        "properties": {"discarded": {"type": "array", "items": {"type": "integer"}}},
+        "example": {"discarded": [1790000000]},
+    },
     "Payload": {
         "type": "object",
         "required": ["id", "input", "status", "loc", "pid", "killed", "exit_code", "message"],
@@ -49,7 +55,7 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
         id=row.id,
         status=row.status,
         loc=str(request.app[keys.WORKSPACES].of(row.uuid).root),
-        pid=row.pid,
+        pid=request.app[keys.RUNNER].pid(row.id),
         killed=row.killed,
         exit_code=row.exit_code,
         message=row.message,
@@ -63,7 +69,11 @@ def error_body(_: Exception | None, message: str) -> bytes:
 
 def payload_id(request: web.Request) -> int:
     """The ``{id}`` of the path. Raises ``BadRequest``."""
-    text = request.match_info["id"]
+    return payload_id_of(request.match_info["id"])
+
+
+def payload_id_of(text: str) -> int:
+    """The id that ``text`` is. Raises ``BadRequest``."""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise BadRequest(f"Invalid payload id {text[:40]!r}, should be a 32-bit number")
     return int(text)

@@ -1,23 +1,27 @@
-"""GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}."""
+"""GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}, DELETE /retrieve."""
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO
 
+import msgspec
 from aiohttp import hdrs, web
 
 from orchestrator_client import keys
 from orchestrator_client.errors import PayloadNotEnded, ResultsGone
 from orchestrator_client.payloads import has_ended
-from orchestrator_client.web.answers import payload_id, payload_of
+from orchestrator_client.web.answers import payload_id, payload_id_of, payload_of
 from orchestrator_client.web.submit import KEY_HEADER
+from orchestrator_client.workspace import Workspace
+from orchestrator_common.errors import BadRequest
+from orchestrator_common.small_file import read_if_small
 from orchestrator_common.status import PayloadStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import json_response
 
 ZIP = "application/zip"
 BLOCK_BYTES = 1 << 20
+MAX_DISCARDED = 1000
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
@@ -49,10 +53,10 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     headers = {KEY_HEADER: row.key} if row.key else {}
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
-    results = request.app[keys.WORKSPACES].of(row.uuid).results
-    if not await in_thread(results.exists):
+    packed = await _packed(request.app[keys.WORKSPACES].of(row.uuid), headers)
+    if packed is None:
         raise ResultsGone(f"The results of payload {row.id} are gone")
-    return _file(results, headers)
+    return packed
 
 
 async def retrieve_partial(request: web.Request) -> web.StreamResponse:
@@ -84,8 +88,9 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
         raise ResultsGone(f"The files of payload {row.id} were removed")
-    if await in_thread(workspace.results.exists):
-        return _file(workspace.results, {})
+    packed = await _packed(workspace, {})
+    if packed is not None:
+        return packed
     file = await request.app[keys.PACKER].pack_partial(workspace)
     try:
         return await _send(request, file)
@@ -93,10 +98,16 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
         await in_thread(file.close)
 
 
-def _file(results: Path, headers: Mapping[str, str]) -> web.FileResponse:
-    return web.FileResponse(
-        results, chunk_size=BLOCK_BYTES, headers={**headers, hdrs.CONTENT_TYPE: ZIP}
-    )
+async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:
+    """The packed results; None if there are none."""
+    headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
+    try:
+        small = await in_thread(read_if_small, workspace.results)
+    except FileNotFoundError:
+        return None
+    if small is not None:
+        return web.Response(body=small.content, headers=headers)
+    return web.FileResponse(workspace.results, chunk_size=BLOCK_BYTES, headers=headers)
 
 
 async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
@@ -139,5 +150,42 @@ async def forget(request: web.Request) -> web.Response:
     row = await store.get(payload_id(request))
     if not has_ended(row):
         raise PayloadNotEnded(f"Payload {row.id} is {row.status}; end it first")
-    await request.app[keys.CLEANER].clean(row)
+    await request.app[keys.CLEANER].clean([row.id])
     return json_response(payload_of(request, await store.get(row.id)))
+
+
+class Discarded(msgspec.Struct, frozen=True):
+    """Answer of ``DELETE /retrieve``: the payloads whose files were removed."""
+
+    discarded: list[int]
+
+
+async def discard(request: web.Request) -> web.Response:
+    """Remove the files of many payloads whose results the server has.
+
+    ---
+    summary: Remove the files of payloads that have ended
+    description: Payloads that are unknown, have not ended or were removed before are left out.
+    tags: [payloads]
+    parameters:
+      - name: ids
+        in: query
+        required: true
+        description: At most 1000 ids, separated by commas
+        schema: {type: string}
+    responses:
+      "200":
+        description: The payloads whose files were removed now
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Discarded"}
+      "400":
+        description: There is something else than ids
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+    """
+    ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
+    if len(ids) > MAX_DISCARDED:
+        raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
+    return json_response(Discarded(await request.app[keys.CLEANER].clean(ids)))

@@ -5,7 +5,7 @@ from aiohttp import web
 from orchestrator_client.web.events import events
 from orchestrator_client.web.health import health, load
 from orchestrator_client.web.kill import kill
-from orchestrator_client.web.retrieve import forget, retrieve, retrieve_partial
+from orchestrator_client.web.retrieve import discard, forget, retrieve, retrieve_partial
 from orchestrator_client.web.submit import submit
 from orchestrator_common.web import ping
 
@@ -19,4 +19,5 @@ ROUTES = (
     web.get("/retrieve_partial/{id}", retrieve_partial, allow_head=False),
     web.post("/kill/{id}", kill),
     web.delete("/retrieve/{id}", forget),
+    web.delete("/retrieve", discard),
 )

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.loop import TaskOwner
@@ -21,7 +21,7 @@ from orchestrator_common.status import (
     PayloadStatus,
     TransitionRefused,
 )
-from orchestrator_common.threads import in_thread
+from orchestrator_server.arrival import Arrival
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import ClientError, ClientUnreachable, PayloadLost
 from orchestrator_server.files import BrokenArchive, JobFiles
@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 RECONCILE_S = 60.0
 """A job of which nothing was heard for so long is asked for, even if its client pushes."""
 
-RECONCILE_AT_ONCE = 16
+RECONCILE_PACE_S = 2.0
+"""Between two jobs of a client that pushes: reconciliation is cheap however many jobs run."""
+
 RETRY_S = 5.0
 MAX_EARLY_EVENTS = 10_000
 MAX_LOOKS = 32
@@ -72,8 +74,11 @@ class Getter:
         self._looks = {client.url: TaskOwner("getter", limit=MAX_LOOKS) for client in pool}
         # Jobs being looked at; True: something happened meanwhile, look once more.
         self._looking: dict[int, bool] = {}
-        # Not before when a job is looked at again, unless its client pushes something.
-        self._due: dict[int, float] = {}
+        self._notes = TaskOwner("getter", limit=MAX_EARLY_EVENTS)
+        # When a job is asked for again although nothing was pushed: after a failure, or to be sure.
+        self._retry_at: dict[int, float] = {}
+        self._reconcile_at: dict[int, float] = {}
+        self._next_reconcile: dict[str, float] = {}
         # Last event of each payload, by client and id: a quick payload may have ended before the
         # answer to its submit is written down here.
         self._early: OrderedDict[tuple[str, int], PayloadEvent] = OrderedDict()
@@ -81,26 +86,22 @@ class Getter:
     async def run_pass(self) -> None:
         """Look at the jobs of clients that can only be polled, and at those that are due."""
         for client in self._pool:
-            now = self._clock()
-            due = [i for i in client.jobs if self._due.get(i, 0.0) <= now]
-            if client.pushes:
-                due = sorted(due, key=lambda i: self._due.get(i, 0.0))[:RECONCILE_AT_ONCE]
-            if due:
-                await self._look_at(client, set(due))
+            self._look_at(client, self._due_at(client))
         for job in await self._store.unknown_for(self._lost_after_s):
             why = f"{job.message} (for more than {self._lost_after_s:g} s)"
             if (silent := self._pool.get(job.client_url)) is not None:
                 self._pool.failed(silent, why)
             await self._lose(job, why)
 
-    async def reconcile(self, client: Client) -> None:
+    def reconcile(self, client: Client) -> None:
         """Look at every job of a client: it has just become reachable, events may be missed."""
-        await self._look_at(client, client.jobs)
+        self._look_at(client, client.jobs)
 
     def track(self, job: Job) -> None:
         """Forget what was planned for a job that no client has any more."""
         if job.status not in DISPATCHED_JOB:
-            self._due.pop(job.id, None)
+            self._retry_at.pop(job.id, None)
+            self._reconcile_at.pop(job.id, None)
 
     def submitted(self, job: Job, payload: Payload) -> None:
         """A client has accepted a job as ``payload``.
@@ -111,28 +112,25 @@ class Getter:
         client = self._pool.get(job.client_url)
         if client is None:
             return
-        self._plan_next_look(job, client)
+        self._plan_next_look(job)
         event = self._early.pop((client.url, payload.id), None)
         status = payload.status if event is None else event.status
         if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
             self.follow_up(job)
         elif status is PayloadStatus.RUNNING:
-            self._looks[client.url].spawn(self._note_running(job), f"job {job.id} runs")
+            self._note_that_it_runs(job)
 
-    async def on_event(self, client: Client, event: PayloadEvent) -> None:
+    def on_event(self, client: Client, event: PayloadEvent) -> None:
         """A client tells that a payload has got a new state."""
-        # Kept before the database is asked: the submit may be written down while it answers.
-        self._early[client.url, event.id] = event
-        while len(self._early) > MAX_EARLY_EVENTS:
-            self._early.popitem(last=False)
-        job = await self._store.by_payload(client.url, event.id)
+        job = client.payloads.get(event.id)
         if job is None:
-            return
-        self._early.pop((client.url, event.id), None)
-        if event.status in FINAL_PAYLOAD:
+            self._early[client.url, event.id] = event
+            while len(self._early) > MAX_EARLY_EVENTS:
+                self._early.popitem(last=False)
+        elif event.status in FINAL_PAYLOAD:
             self.follow_up(job)
         elif event.status is PayloadStatus.RUNNING:
-            await self._note_running(job)
+            self._note_that_it_runs(job)
 
     def follow_up(self, job: Job) -> None:
         """Look at a job now; if that is being done already, once more afterwards."""
@@ -144,27 +142,42 @@ class Getter:
             self._looking[job.id] = True
         elif looks.free:
             self._looking[job.id] = False
-            self._plan_next_look(job, client)
+            self._plan_next_look(job)
             looks.spawn(self._follow(job, client), f"job {job.id}")
         else:
-            self._due[job.id] = self._clock()
+            self._retry_at[job.id] = self._clock()
 
     async def close(self) -> None:
         """Cancel all looks; results that are half here are fetched again by the next life."""
-        for looks in self._looks.values():
-            await looks.close()
+        for tasks in (*self._looks.values(), self._notes):
+            await tasks.close()
 
     async def idle(self) -> None:
         """Wait until no look is under way."""
-        for looks in self._looks.values():
-            await looks.drain(RECONCILE_S)
+        for tasks in (*self._looks.values(), self._notes):
+            await tasks.drain(RECONCILE_S)
 
-    def _plan_next_look(self, job: Job, client: Client) -> None:
-        self._due[job.id] = self._clock() + (RECONCILE_S if client.pushes else 0.0)
+    def _plan_next_look(self, job: Job) -> None:
+        self._retry_at.pop(job.id, None)
+        self._reconcile_at[job.id] = self._clock() + RECONCILE_S
 
-    async def _look_at(self, client: Client, job_ids: Collection[int]) -> None:
-        for job in await self._store.dispatched(client.url):
-            if job.id in job_ids and job.id not in self._looking:
+    def _due_at(self, client: Client) -> list[int]:
+        """The jobs of a client that are to be looked at now."""
+        now = self._clock()
+        if not client.pushes:
+            return [i for i in client.jobs if self._retry_at.get(i, 0.0) <= now]
+        due = [i for i, at in self._retry_at.items() if at <= now and i in client.jobs]
+        if client.jobs and now >= self._next_reconcile.get(client.url, 0.0):
+            oldest = min(client.jobs, key=lambda i: self._reconcile_at.get(i, 0.0))
+            if self._reconcile_at.get(oldest, 0.0) <= now:
+                self._next_reconcile[client.url] = now + RECONCILE_PACE_S
+                due.append(oldest)
+        return due
+
+    def _look_at(self, client: Client, job_ids: Iterable[int]) -> None:
+        for job_id in set(job_ids) - self._looking.keys():
+            job = client.jobs[job_id]
+            if job.status in DISPATCHED_JOB:
                 self.follow_up(job)
 
     async def _follow(self, job: Job, client: Client) -> None:
@@ -192,7 +205,7 @@ class Getter:
         except PayloadLost as error:
             await self._lose(job, str(error))
         except ClientUnreachable as error:
-            self._due[job.id] = self._clock() + RETRY_S
+            self._retry_at[job.id] = self._clock() + RETRY_S
             await self.client_lost(client, str(error))
         except StorageFull as error:
             self._retry(job, error)
@@ -203,18 +216,15 @@ class Getter:
                 await self._store.transition(job, JobStatus.UNKNOWN, str(error))
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
-        finally:
-            await in_thread(self._files.drop_arriving, job)
 
     def _retry(self, job: Job, error: Exception) -> None:
-        self._due[job.id] = self._clock() + RETRY_S
+        self._retry_at[job.id] = self._clock() + RETRY_S
         logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
 
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
-            payload = await client.api.retrieve(dest_id, job.key, self._files.arriving(job))
+            payload = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
             if payload is None:
-                await in_thread(self._files.keep_result, job)
                 await self._end(job, client, JobStatus.COMPLETED, "", 0, has_output=True)
             else:
                 await self._apply(job, client, payload)
@@ -224,7 +234,7 @@ class Getter:
         if payload.status in _JOB_STATUS:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
-            await self._note_running(job)
+            self._note_that_it_runs(job)
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
                 await self._store.transition(job, JobStatus.SUBMITTED, "A client has it")
@@ -241,15 +251,14 @@ class Getter:
     async def _keep_output_of_killed(self, job: Job, client: Client, dest_id: int) -> None:
         if not job.has_output and await self._fetch_partial(job, client, dest_id):
             await self._store.keep_output(job)
-        await self._forget(client, dest_id)
+        client.discards.add(dest_id)
 
     async def _fetch_partial(self, job: Job, client: Client, dest_id: int) -> bool:
         """Fetch what a payload left behind; False if its client, an older one, can't give it."""
         try:
-            await client.api.retrieve_partial(dest_id, self._files.arriving(job))
+            await client.api.retrieve_partial(dest_id, Arrival(self._files, job))
         except PayloadLost:
             return False
-        await in_thread(self._files.keep_result, job)
         return True
 
     async def _end(
@@ -265,25 +274,22 @@ class Getter:
         ended = await self._store.transition(
             job, status, message, exit_code=exit_code, has_output=has_output
         )
-        self._due.pop(job.id, None)
         logger.info("Job %d is %s%s", job.id, status, f": {message}" if message else "")
         if ended.dest_id is not None:
-            await self._forget(client, ended.dest_id)
+            client.discards.add(ended.dest_id)
 
-    async def _forget(self, client: Client, dest_id: int) -> None:
-        """Let the client clean up. Only ours can; and if this fails, its own cleaner does it."""
-        if client.pushes:
-            try:
-                await client.api.forget(dest_id)
-            except ClientError as error:
-                logger.debug("%s", error)
+    def _note_that_it_runs(self, job: Job) -> None:
+        if job.status is not JobStatus.RUNNING:
+            self._notes.spawn(self._note_running(job), f"job {job.id} runs")
 
     async def _note_running(self, job: Job) -> None:
-        if job.status is not JobStatus.RUNNING:
-            try:
-                await self._store.transition(job, JobStatus.RUNNING, "run.sh is executing")
-            except TransitionRefused as refused:
-                logger.debug("Job %d: %s", job.id, refused)
+        """Nobody waits for this: a quick job's end may be written in the same transaction."""
+        try:
+            await self._store.transition(
+                job, JobStatus.RUNNING, "run.sh is executing", in_passing=True
+            )
+        except TransitionRefused as refused:
+            logger.debug("Job %d: %s", job.id, refused)
 
     async def client_lost(self, client: Client, problem: str) -> None:
         """A client can't be reached: its jobs are Unknown, not gone."""
@@ -304,7 +310,6 @@ class Getter:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
             return
-        self._due.pop(job.id, None)
         logger.warning("Job %d is %s: %s", job.id, job.status, why)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -23,12 +24,19 @@ from orchestrator_server.errors import (
 from orchestrator_server.files import JobFiles
 from orchestrator_server.quota import Limits, WaitingUser, choose
 from orchestrator_server.settings import Service
-from orchestrator_server.store import Job, JobStore, Waiting
+from orchestrator_server.store import Job, JobStore, Offer, Waiting
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses before a submit whose answer was lost is repeated with the same key."""
+
+
+MAX_CLAIMS = 50
+"""Of one service at once, so that a pass is short however many slots are free."""
+
+TAKE_UP_S = 0.5
+"""Between two looks for dispatches that broke off, which are few and far between."""
 
 
 class Sender:
@@ -49,6 +57,7 @@ class Sender:
         *,
         lost_after_s: float,
         submitted: Callable[[Job, Payload], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._files = files
@@ -61,33 +70,37 @@ class Sender:
         )
         self._dispatching: set[int] = set()
         self._quota_log = QuotaLog()
+        self._clock = clock
+        self._next_take_up = 0.0
 
     async def run_pass(self) -> None:
         """Take up dispatches that broke off, claim what may run now, and begin to send it.
 
         A dispatch of an earlier life goes to the same client with the same key: no second run.
         """
-        # Asked before the database is: a dispatch that ends while it answers must not begin again.
-        under_way = set(self._dispatching)
-        for job in await self._store.processing():
-            if job.id not in under_way:
-                self._begin(job, again=True)
-        for name in await self._store.queued_services():
-            service = self._services.get(name)
-            if service is None:
-                continue  # its jobs wait until it is configured again
-            clients = self._pool.plan(service)
-            if not clients:
-                continue
-            claim = await self._store.claim(
-                name,
-                max_active=service.max_runs,
-                clients=clients,
-                decide=partial(_decide, service, len(clients)),
-            )
-            self._quota_log.report(service, claim)
+        if self._clock() >= self._next_take_up:
+            self._next_take_up = self._clock() + TAKE_UP_S
+            await self._take_up()
+        while await self._claim():
+            pass
+
+    async def _claim(self) -> bool:
+        """Claim and begin to send; whether there may be more to claim.
+
+        Jobs of a service that isn't configured any more wait until it is again.
+        """
+        offers = {}
+        for service in self._services.values():
+            if clients := self._pool.plan(service, MAX_CLAIMS):
+                decide = partial(_decide, service, len(clients))
+                offers[service.name] = Offer(service.max_runs, clients, decide)
+        more = False
+        for name, claim in (await self._store.claim(offers)).items():
+            self._quota_log.report(self._services[name], claim)
             for job in claim.jobs:
                 self._begin(job, again=False)
+            more = more or len(claim.jobs) == MAX_CLAIMS
+        return more
 
     async def close(self) -> None:
         """Cancel the dispatches; the next life takes them up."""
@@ -96,6 +109,13 @@ class Sender:
     async def idle(self) -> None:
         """Wait until every dispatch has ended."""
         await self._dispatches.drain(self._lost_after_s)
+
+    async def _take_up(self) -> None:
+        # Asked before the database is: a dispatch that ends while it answers must not begin again.
+        under_way = set(self._dispatching)
+        for job in await self._store.processing():
+            if job.id not in under_way:
+                self._begin(job, again=True)
 
     def _begin(self, job: Job, *, again: bool) -> None:
         self._dispatching.add(job.id)

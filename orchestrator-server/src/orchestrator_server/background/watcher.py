@@ -45,13 +45,13 @@ class Watcher:
         async with self._client.api.events() as events:
             # From here on every change is pushed; what changed before is asked for.
             self._client.pushes = True
-            await self._back()
+            self._back()
             async for event in events:
-                await self._take(event)
+                self._take(event)
 
-    async def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:
         if event.kind == "payload":
-            await self._getter.on_event(self._client, decode_payload_event(event.data))
+            self._getter.on_event(self._client, decode_payload_event(event.data))
         elif event.kind == "load":
             self._pool.reported(self._client, decode_load_event(event.data))
 
@@ -60,17 +60,17 @@ class Watcher:
             for _ in range(LOAD_READINGS):
                 self._client.cpu = await self._client.api.load()
                 if not self._reachable:
-                    await self._back()
+                    self._back()
                 await asyncio.sleep(LOAD_INTERVAL_S)
         except DomainError as error:
             await self._broke_off(str(error))
 
-    async def _back(self) -> None:
+    def _back(self) -> None:
         if not self._reachable:
             logger.info("Client %s is connected", self._client.api)
         self._reachable = True
         self._pool.works(self._client)
-        await self._getter.reconcile(self._client)
+        self._getter.reconcile(self._client)
 
     async def _broke_off(self, problem: str) -> None:
         if self._client.pushes:

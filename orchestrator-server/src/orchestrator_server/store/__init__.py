@@ -1,7 +1,7 @@
 """The jobs' database. All SQL of the server is in this package, and no policy."""
 
-from orchestrator_server.store.claims import Claim, Waiting
+from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
 from orchestrator_server.store.schema import Job
 
-__all__ = ["MAX_PLACE", "Claim", "Job", "JobStore", "Waiting", "open_store"]
+__all__ = ["MAX_PLACE", "Claim", "Job", "JobStore", "Offer", "Waiting", "open_store"]

@@ -1,13 +1,20 @@
 """Counting and claiming in one transaction."""
 
-import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import aiosqlite
-
 from orchestrator_server.store.schema import COLUMNS, IS_ACTIVE, Job, job_of
+
+QUEUED_SERVICES = """
+WITH RECURSIVE names (service) AS (
+    SELECT min(service) FROM jobs WHERE status = 'Queued'
+    UNION ALL
+    SELECT (SELECT min(service) FROM jobs WHERE status = 'Queued' AND service > names.service)
+    FROM names WHERE names.service IS NOT NULL
+)
+SELECT service FROM names WHERE service IS NOT NULL
+"""
 
 ACTIVE_COUNT = f"SELECT count(*) FROM jobs WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
 
@@ -73,44 +80,45 @@ class Claim:
     waiting: Sequence[Waiting]
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What a service may be given: at most ``max_active`` active jobs; ``clients`` get one each."""
+
+    max_active: int
+    clients: Sequence[str]
+    decide: "Decide"
+
+
 Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
 """From the number of active jobs and the waiting users: the user of each job to claim, in order."""
 
 
-async def claim(
-    connection: aiosqlite.Connection,
-    service: str,
-    *,
-    max_active: int,
-    clients: Sequence[str],
-    decide: Decide,
-    now: float,
-) -> Claim:
-    """Claim queued jobs for ``clients``, one each; the whole of it is one transaction.
+def claim(
+    connection: sqlite3.Connection, offers: Mapping[str, Offer], now: float
+) -> dict[str, Claim]:
+    """Claim queued jobs of the services that have any, within the transaction that is open.
+
+    ``decide`` is called in the connection's thread.
+    """
+    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+    return {name: _claim(connection, name, offers[name], now) for name in queued if name in offers}
+
+
+def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: float) -> Claim:
+    """Claim for one service.
 
     The first query already settles the usual case of a full service, so that a pass over it costs
     next to nothing.
     """
-    await connection.execute("BEGIN IMMEDIATE")
-    try:
-        ((active,),) = await connection.execute_fetchall(ACTIVE_COUNT, {"service": service})
-        free = min(max_active - active, len(clients))
-        if free <= 0:
-            await connection.execute("COMMIT")
-            return Claim((), active, ())
-        rows = await connection.execute_fetchall(
-            WAITING_USERS, {"service": service, "now": now, "free": free}
-        )
-        waiting = [Waiting(*row) for row in rows]
-        jobs = []
-        for user_id, client_url in zip(decide(active, waiting), clients, strict=False):
-            values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}
-            jobs += [job_of(row) for row in await connection.execute_fetchall(CLAIM_ONE, values)]
-            await connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
-        await connection.execute("COMMIT")
-    except BaseException:
-        # SQLite rolls back by itself on some errors (full disk, I/O): then nothing is left to undo.
-        with contextlib.suppress(sqlite3.OperationalError):
-            await connection.execute("ROLLBACK")
-        raise
+    ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
+    free = min(offer.max_active - active, len(offer.clients))
+    if free <= 0:
+        return Claim((), active, ())
+    rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": free})
+    waiting = [Waiting(*row) for row in rows]
+    jobs = []
+    for user_id, client_url in zip(offer.decide(active, waiting), offer.clients, strict=False):
+        values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}
+        jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
+        connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
     return Claim(jobs, active, waiting)

@@ -1,23 +1,21 @@
 """JobStore: every change of a job is one compare-and-set statement.
 
-Two connections write, one after the other: ``accept`` with synchronous=FULL, because a 201 promises
-that the job survives a power cut; ``internal`` with NORMAL, because a lost transition is derived
-again from the client. A third reads, so that no reader waits for a writer.
+New jobs are written durably, because a 201 promises that the job survives a power cut; transitions
+are not, because a lost one is derived again from the client. One connection writes, another one
+reads, so that no reader waits for a writer.
 """
 
-import asyncio
+import contextlib
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
-
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
-from orchestrator_common.threads import to_end
 from orchestrator_server.errors import JobNotFound
-from orchestrator_server.store.claims import Claim, Decide, claim
+from orchestrator_server.store.claims import Claim, Offer, claim
 from orchestrator_server.store.schema import (
     COLUMNS,
     IS_ACTIVE,
@@ -30,29 +28,22 @@ from orchestrator_server.store.schema import (
     migrate,
     status_in,
 )
+from orchestrator_server.store.writer import Connection, Writer
 
 Listener = Callable[[Job], None]
+
+PATIENCE_S = 0.05
+"""How long a note that nobody waits for may wait for another transaction."""
 
 # A job's place is only counted so far; beyond it the answer is "more than".
 MAX_PLACE = 1000
 
-QUEUED_SERVICES = """
-WITH RECURSIVE names (service) AS (
-    SELECT min(service) FROM jobs WHERE status = 'Queued'
-    UNION ALL
-    SELECT (SELECT min(service) FROM jobs WHERE status = 'Queued' AND service > names.service)
-    FROM names WHERE names.service IS NOT NULL
-)
-SELECT service FROM names WHERE service IS NOT NULL
-"""
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition looks redundant: it makes SQLite use the index of active jobs.
 PROCESSING = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
 """  # noqa: S608
 ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-DISPATCHED = f"SELECT {COLUMNS} FROM jobs WHERE client_url = ? AND {IS_DISPATCHED}"  # noqa: S608
-BY_PAYLOAD = f"{DISPATCHED} AND dest_id = ?"
 UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ? LIMIT 1000"  # noqa: S608
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
@@ -68,16 +59,13 @@ class JobStore:
 
     def __init__(
         self,
-        accept: aiosqlite.Connection,
-        internal: aiosqlite.Connection,
-        reader: aiosqlite.Connection,
+        writer: Writer,
+        reader: Connection,
         now: Callable[[], float],
     ) -> None:
-        self._accept = accept
-        self._internal = internal
+        self._writer = writer
         self._reader = reader
         self._now = now
-        self._writing = asyncio.Lock()
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -90,7 +78,7 @@ class JobStore:
             INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)
             VALUES (?, ?, ?, 'Queued', '', ?, ?) RETURNING {COLUMNS}"""  # noqa: S608
         now = self._now()
-        jobs = await self._write(self._accept, statement, (uuid, user_id, service, now, now))
+        jobs = await self._write(statement, (uuid, user_id, service, now, now), durable=True)
         return jobs[0]
 
     async def get(self, job_id: int) -> Job:
@@ -109,11 +97,14 @@ class JobStore:
         dest_id: int | None = None,
         exit_code: int | None = None,
         has_output: bool = False,
+        in_passing: bool = False,
     ) -> Job:
         """Make ``job`` ``wanted`` if its state allows it and its attempt is still the same.
 
         The attempt keeps a late answer about an earlier run from ending a later one. Fields that
-        are None stay as they are. Raises ``TransitionRefused`` with the state that stands.
+        are None stay as they are. ``in_passing`` lets it wait a moment for the transaction of
+        somebody else; what is written of the job after it comes after it all the same. Raises
+        ``TransitionRefused`` with the state that stands.
         """
         statement = f"""
             UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,
@@ -133,7 +124,7 @@ class JobStore:
             "ended": wanted in FINAL_JOB,
             "now": self._now(),
         }
-        changed = await self._write(self._internal, statement, values)
+        changed = await self._write(statement, values, patience_s=PATIENCE_S if in_passing else 0.0)
         if not changed:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
@@ -168,7 +159,7 @@ class JobStore:
             "delay": delay_s,
             "now": self._now(),
         }
-        changed = await self._write(self._internal, statement, values)
+        changed = await self._write(statement, values)
         if not changed:
             raise TransitionRefused(
                 f"Job {job.id}", (await self.get(job.id)).status, JobStatus.QUEUED
@@ -180,7 +171,7 @@ class JobStore:
         statement = f"""
             UPDATE jobs SET kill_requested = 1 WHERE id = ?
                 AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
-        changed = await self._write(self._internal, statement, (job_id,))
+        changed = await self._write(statement, (job_id,))
         return changed[0] if changed else await self.get(job_id)
 
     async def keep_output(self, job: Job) -> None:
@@ -188,7 +179,7 @@ class JobStore:
         statement = f"""
             UPDATE jobs SET has_output = 1 WHERE id = ? AND attempt = ? AND {IS_ENDED}
             RETURNING {COLUMNS}"""  # noqa: S608
-        await self._write(self._internal, statement, (job.id, job.attempt))
+        await self._write(statement, (job.id, job.attempt))
 
     async def client_lost(self, client_url: str, why: str) -> Sequence[Job]:
         """Make Unknown what a client that can't be reached has; return those jobs."""
@@ -197,31 +188,20 @@ class JobStore:
             WHERE client_url = :client_url AND {IS_DISPATCHED}
                 AND {status_in(origins(JobStatus.UNKNOWN))} RETURNING {COLUMNS}"""  # noqa: S608
         values = {"client_url": client_url, "why": why, "now": self._now()}
-        return await self._write(self._internal, statement, values)
+        return await self._write(statement, values)
 
-    async def claim(
-        self, service: str, *, max_active: int, clients: Sequence[str], decide: Decide
-    ) -> Claim:
-        """Claim queued jobs of ``service`` for ``clients`` as ``decide`` says, atomically."""
+    async def claim(self, offers: Mapping[str, Offer]) -> Mapping[str, Claim]:
+        """Claim queued jobs of the services in ``offers``, atomically.
 
-        async def work() -> Claim:
-            async with self._writing:
-                claimed = await claim(
-                    self._internal,
-                    service,
-                    max_active=max_active,
-                    clients=clients,
-                    decide=decide,
-                    now=self._now(),
-                )
-            self._tell(claimed.jobs)
-            return claimed
+        Returns what was claimed of each service that has queued jobs.
+        """
+        now = self._now()
 
-        return await to_end(work())
+        def tell(claims: Mapping[str, Claim]) -> None:
+            for each in claims.values():
+                self._tell(each.jobs)
 
-    async def queued_services(self) -> list[str]:
-        """Names of the services that have queued jobs."""
-        return [str(name) for (name,) in await self._reader.execute_fetchall(QUEUED_SERVICES)]
+        return await self._writer.run(lambda c: claim(c, offers, now), told=tell)
 
     async def active(self, client_url: str) -> Sequence[Job]:
         """Jobs that a client has or is being sent."""
@@ -230,15 +210,6 @@ class JobStore:
     async def processing(self) -> Sequence[Job]:
         """Jobs that were claimed and may or may not have reached their client."""
         return await self._read(PROCESSING, ())
-
-    async def dispatched(self, client_url: str) -> Sequence[Job]:
-        """Jobs whose payload a client has."""
-        return await self._read(DISPATCHED, (client_url,))
-
-    async def by_payload(self, client_url: str, dest_id: int) -> Job | None:
-        """The active job whose payload at that client has this id, if there is one."""
-        jobs = await self._read(BY_PAYLOAD, (client_url, dest_id))
-        return jobs[0] if jobs else None
 
     async def unknown_for(self, seconds: float) -> Sequence[Job]:
         """Jobs that have been Unknown for longer than ``seconds``."""
@@ -266,30 +237,23 @@ class JobStore:
     async def check(self) -> None:
         """Raise ``sqlite3.Error`` unless the database can be written."""
 
-        async def work() -> None:
-            async with self._writing:
-                await self._internal.execute("BEGIN IMMEDIATE")
-                await self._internal.execute("ROLLBACK")
-
-        await to_end(work())
+        await self._writer.run(lambda _: None, told=lambda _: None)
 
     async def _read(self, statement: str, values: Sequence[object]) -> Sequence[Job]:
         return [job_of(row) for row in await self._reader.execute_fetchall(statement, values)]
 
     async def _write(
-        self, connection: aiosqlite.Connection, statement: str, values: Any
+        self, statement: str, values: Any, *, durable: bool = False, patience_s: float = 0.0
     ) -> Sequence[Job]:
-        """Run one statement to its end, even if the caller is cancelled meanwhile."""
+        """Run one statement that returns jobs."""
 
-        async def work() -> Sequence[Job]:
-            async with self._writing:
-                with full_database_as_domain_error():
-                    rows = await connection.execute_fetchall(statement, values)
-            jobs = [job_of(row) for row in rows]
-            self._tell(jobs)
-            return jobs
+        def work(connection: sqlite3.Connection) -> Sequence[Job]:
+            return [job_of(row) for row in connection.execute(statement, values).fetchall()]
 
-        return await to_end(work())
+        with full_database_as_domain_error():
+            return await self._writer.run(
+                work, told=self._tell, durable=durable, patience_s=patience_s
+            )
 
     def _tell(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -300,13 +264,10 @@ class JobStore:
 @asynccontextmanager
 async def open_store(path: Path, now: Callable[[], float] = time.time) -> AsyncIterator[JobStore]:
     """Open (create, migrate) the database. Raises ``StartupError``."""
-    accept = await connect(path, synchronous="FULL")
-    connections = [accept]
-    try:
-        await migrate(accept)
-        connections.append(internal := await connect(path, synchronous="NORMAL"))
-        connections.append(reader := await connect(path, synchronous="NORMAL"))
-        yield JobStore(accept, internal, reader, now)
-    finally:
-        for connection in connections:
-            await connection.close()
+    async with contextlib.AsyncExitStack() as connections:
+        writing = await connect(path)
+        connections.push_async_callback(writing.close)
+        await migrate(writing)
+        reading = await connect(path)
+        connections.push_async_callback(reading.close)
+        yield JobStore(Writer(writing), reading, now)

@@ -15,6 +15,7 @@ from orchestrator_common.errors import StartupError, StorageFull
 from orchestrator_common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_server.errors import DatabaseTooNew
+from orchestrator_server.store.writer import Connection
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -75,7 +76,7 @@ def status_in(statuses: frozenset[JobStatus]) -> str:
     return f"status IN ({_listed(statuses)})"
 
 
-async def connect(path: Path, *, synchronous: str) -> aiosqlite.Connection:
+async def connect(path: Path) -> Connection:
     """Open the database in WAL mode, each statement its own transaction unless one is begun.
 
     Raises ``StartupError`` if the file can't be used.
@@ -84,11 +85,11 @@ async def connect(path: Path, *, synchronous: str) -> aiosqlite.Connection:
         # Tried here first: aiosqlite's thread outlives a failed connect, and then complains of the
         # closed event loop on standard error.
         await in_thread(_try_to_open, path)
-        connection = await aiosqlite.connect(path, isolation_level=None)
+        connection = Connection(lambda: sqlite3.connect(path, isolation_level=None), 64)
+        await connection
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             await connection.execute("PRAGMA journal_mode = WAL")
-            await connection.execute(f"PRAGMA synchronous = {synchronous}")
             await connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
             await connection.close()

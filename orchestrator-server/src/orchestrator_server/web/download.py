@@ -1,18 +1,13 @@
 """GET /download/{id} and GET /download_partial/{id}."""
 
-from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 
 from orchestrator_common.models import JobAnswer
 from orchestrator_common.status import JobStatus
-from orchestrator_common.threads import in_thread
 from orchestrator_common.web import json_response
 from orchestrator_server import keys
-from orchestrator_server.errors import OutputNotFound
-from orchestrator_server.store import Job
 from orchestrator_server.web.parameters import job_id, wait_s
-
-ZIP = "application/zip"
+from orchestrator_server.web.results import ZIP, attachment, results
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -59,7 +54,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     submission = request.app[keys.SUBMISSION]
     job = await submission.settled(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
-        return await _results(request, job)
+        return await results(request, job, request.app[keys.SUBMISSION].result(job))
     return json_response(JobAnswer(job.id, job.status, await submission.explain(job)))
 
 
@@ -99,10 +94,10 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     submission = request.app[keys.SUBMISSION]
     job = await submission.settled(job_id(request), 0)
     if job.has_output:
-        return await _results(request, job)
+        return await results(request, job, request.app[keys.SUBMISSION].result(job))
     client, dest_id = submission.payload_of(job)
     async with client.api.open_partial(dest_id) as source:
-        response = web.StreamResponse(headers=_headers(job, "partial"))
+        response = web.StreamResponse(headers=attachment(job, "partial"))
         response.content_type = ZIP
         response.content_length = source.content_length
         await response.prepare(request)
@@ -110,33 +105,3 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
             await response.write(block)
         await response.write_eof()
         return response
-
-
-class ResultsResponse(web.FileResponse):
-    """A file that also honours an If-Range with an ETag, of which aiohttp reads only dates.
-
-    Without this, a download that is resumed on other results would be made of two halves.
-    """
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Leave out the range if the results are not those that the ETag names."""
-        validator = request.headers.get(hdrs.IF_RANGE, "")
-        if hdrs.RANGE in request.headers and validator.endswith('"'):
-            status = await in_thread(self._path.stat)
-            if validator != f'"{status.st_mtime_ns:x}-{status.st_size:x}"':
-                headers = request.headers.copy()
-                del headers[hdrs.RANGE]
-                request = request.clone(headers=headers)
-        return await super().prepare(request)
-
-
-async def _results(request: web.Request, job: Job) -> web.FileResponse:
-    path = request.app[keys.SUBMISSION].result(job)
-    if not await in_thread(path.is_file):
-        raise OutputNotFound(f"The results of job {job.id} are gone from the server's disk")
-    headers = {**_headers(job, "results"), hdrs.CONTENT_TYPE: ZIP}
-    return ResultsResponse(path, headers=headers)
-
-
-def _headers(job: Job, what: str) -> dict[str, str]:
-    return {hdrs.CONTENT_DISPOSITION: f'attachment; filename="job-{job.id}-{what}.zip"'}

@@ -1,0 +1,46 @@
+"""Results on their way from a client to a job's folder."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.threads import in_thread
+from orchestrator_server.client_api import BLOCK_BYTES
+from orchestrator_server.files import JobFiles
+from orchestrator_server.store import Job
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """The place for the results of ``job``'s present attempt."""
+
+    files: JobFiles
+    job: Job
+
+    async def take(self, blocks: AsyncIterator[bytes]) -> None:
+        """Make ``blocks`` the job's results, whole and durable, or leave nothing behind.
+
+        Results that fit into one block cost one thread hop. Raises ``BrokenArchive``,
+        ``StorageFull``, and what ``blocks`` raises.
+        """
+        first = await anext(blocks, b"")
+        try:
+            if len(first) < BLOCK_BYTES:
+                await in_thread(self.files.keep_small_result, self.job, first)
+            else:
+                await self._write(first, blocks)
+                await in_thread(self.files.keep_result, self.job)
+        except BaseException:
+            await in_thread(self.files.drop_arriving, self.job)
+            raise
+
+    async def _write(self, first: bytes, blocks: AsyncIterator[bytes]) -> None:
+        path = self.files.arriving(self.job)
+        with full_disk_as_domain_error():
+            file = await in_thread(path.open, "wb")
+            try:
+                await in_thread(file.write, first)
+                async for block in blocks:
+                    await in_thread(file.write, block)
+            finally:
+                await in_thread(file.close)

@@ -49,6 +49,11 @@ components = st.text(
 ).filter(lambda name: name not in (".", "..", ".orchestrator"))
 
 
+def left(workspace: Workspace) -> set[str]:
+    """What is in a payload's folder beside those that it was submitted with."""
+    return {path.name for path in workspace.root.iterdir()} - {"work", "tmp"}
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(components, st.binary(max_size=3000), max_size=6))
 def test_every_file_comes_out_as_it_went_in(files: Mapping[str, bytes]) -> None:
@@ -129,7 +134,7 @@ def test_traps_32_and_33_what_is_no_file_is_skipped_and_listed(workspace: Worksp
         listener.bind(f"/proc/self/fd/{descriptor}/socket")
         os.close(descriptor)
     (work / "secret").symlink_to("/etc/hostname")
-    (work / "up").symlink_to("../.meta")
+    (work / "up").symlink_to("..")
     (work / "dangling").symlink_to("nowhere")
     (work / "loop").symlink_to("loop")
     (work / "folder").mkdir()
@@ -195,8 +200,8 @@ def files_up_to_64_mb() -> Iterator[None]:
 def test_trap_31_file_that_grows_while_it_is_packed_ends(workspace: Workspace) -> None:
     # The file that grows most reliably while the ZIP is written is the ZIP.
     (workspace.work / "a").write_bytes(os.urandom(3 << 20))
-    (workspace.meta / ".results.zip.tmp").touch()
-    (workspace.work / "b").hardlink_to(workspace.meta / ".results.zip.tmp")
+    (workspace.root / ".results.zip.tmp").touch()
+    (workspace.work / "b").hardlink_to(workspace.root / ".results.zip.tmp")
     archive = pack(workspace)
     assert archive.testzip() is None
     assert archive.getinfo("b").file_size < 4 << 20
@@ -204,27 +209,25 @@ def test_trap_31_file_that_grows_while_it_is_packed_ends(workspace: Workspace) -
 
 def test_trap_34_zip_lies_beside_the_work_folder(workspace: Workspace) -> None:
     pack(workspace)
-    assert workspace.results.parent == workspace.meta
-    assert not workspace.meta.is_relative_to(workspace.work)
-    assert [path.name for path in workspace.meta.iterdir()] == ["results.zip"]
+    assert not workspace.results.is_relative_to(workspace.work)
+    assert left(workspace) == {"results.zip"}
 
 
 def test_trap_37_full_disk_is_told_and_nothing_is_left(workspace: Workspace) -> None:
     (workspace.work / "random").write_bytes(os.urandom(1 << 20))
-    (workspace.meta / ".results.zip.tmp").symlink_to("/dev/full")
+    (workspace.root / ".results.zip.tmp").symlink_to("/dev/full")
     with pytest.raises(StorageFull):
         pack(workspace)
-    assert list(workspace.meta.iterdir()) == []
+    assert left(workspace) == set()
 
 
 def test_results_of_a_script_that_removed_its_folders_are_told_to_be_lost(
     workspace: Workspace,
 ) -> None:
-    remove_tree(workspace.meta)
+    remove_tree(workspace.root)
     with pytest.raises(ArchiveFailed, match="could not be packed"):
         pack(workspace)
-    remove_tree(workspace.work)
-    workspace.meta.mkdir()
+    workspace.root.mkdir()
     assert reasons(pack(workspace)) == {".": "No such file or directory"}
 
 
@@ -232,7 +235,7 @@ async def test_partial_zip_has_no_name_and_tells_that_it_goes_on(workspace: Work
     file = await Packer().pack_partial(workspace)
     with file:
         archive = zipfile.ZipFile(io.BytesIO(file.read()))
-    assert await asyncio.to_thread(lambda: list(workspace.meta.iterdir())) == []
+    assert await asyncio.to_thread(left, workspace) == set()
     assert record(archive)["exit_code"] is None
     assert archive.read("run.sh") == b"exit 0\n"
 
@@ -244,4 +247,4 @@ async def test_packing_is_given_up_when_the_client_stops(workspace: Workspace) -
         await packer.pack(workspace, OUTCOME)
     with pytest.raises(ArchiveFailed, match="The client stops"):
         await packer.pack_partial(workspace)
-    assert await asyncio.to_thread(lambda: list(workspace.meta.iterdir())) == []
+    assert await asyncio.to_thread(left, workspace) == set()

@@ -57,7 +57,7 @@ async def test_trap_8_no_more_run_than_there_are_slots(start_client: StartClient
     gate = client.data / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.01; done\n"
     payloads = [await client.submit(script) for _ in range(5)]
-    await client.eventually(lambda: len(list(client.data.glob("*/.meta/stdout.txt"))) == 2)
+    await client.eventually(lambda: len(list(client.data.glob("*/stdout.txt"))) == 2)
     states = [(await client.get(payload))["status"] for payload in payloads]
     assert states == ["Running", "Running", "Prepared", "Prepared", "Prepared"]
     gate.touch()
@@ -141,7 +141,7 @@ async def test_trap_5_output_can_be_fetched_while_it_runs_and_after(client: Clie
     await client.kill(payload)
     kept = await client.archive(payload)
     assert kept.read(".orchestrator/stderr.txt") == b"oops\n"
-    assert [path.name for path in client.data.glob("*/.meta/partial-*")] == []
+    assert [path.name for path in client.data.glob("*/partial-*")] == []
 
 
 async def test_refused_script_is_invalid_and_does_not_run(client: Client) -> None:

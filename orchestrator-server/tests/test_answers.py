@@ -324,7 +324,7 @@ async def test_folders_that_a_crash_left_are_removed_at_the_start(
     assert not orphan.exists()
     assert foreign.exists()
     assert list((tmp_path / "data" / "incoming").iterdir()) == []
-    assert (await server.state(job))[0] == "Queued"
+    await server.until(job, "Queued")
 
 
 async def test_cleaned_job_says_so(start_server: StartServer) -> None:

@@ -87,7 +87,7 @@ class Packer:
         self._stopping.set()
 
     def _pack(self, workspace: Workspace, outcome: Outcome) -> None:
-        temporary = workspace.meta / ".results.zip.tmp"
+        temporary = workspace.root / ".results.zip.tmp"
         try:
             with _as_domain_errors():
                 # A file system without room says so when it is written or closed. Nothing of this
@@ -102,7 +102,7 @@ class Packer:
 
     def _pack_partial(self, workspace: Workspace) -> IO[bytes]:
         with _as_domain_errors():
-            file = tempfile.TemporaryFile(dir=workspace.meta)  # noqa: SIM115 (the caller closes it)
+            file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
             try:
                 _write(file, workspace, None, self._stopping)
                 file.seek(0)
@@ -130,7 +130,7 @@ def _write(
             packing.add(entry.path, entry.name, inside=workspace.work)
         for path in (workspace.stdout, workspace.stderr):
             if path.exists():
-                packing.add(path, f"{RESERVED}/{path.name}", inside=workspace.meta)
+                packing.add(path, f"{RESERVED}/{path.name}", inside=workspace.root)
         record = ResultRecord(
             exit_code=outcome.exit_code if outcome else None,
             signal=outcome.signal if outcome else None,

@@ -4,7 +4,7 @@
 
     DATA_PATH/payloads/<uuid>/work/…             what run.sh sees: its current folder
     DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
-    DATA_PATH/payloads/<uuid>/.meta/             stdout.txt, stderr.txt, results.zip
+    DATA_PATH/payloads/<uuid>/…                  stdout.txt, stderr.txt, results.zip
 
 What is the system's lies beside the work folder, never in it: no file that is uploaded or written
 by a script can replace or fake it. And it lies in a folder of its own, because everything in there
@@ -44,29 +44,23 @@ class Workspace:
         return self.root / "tmp"
 
     @property
-    def meta(self) -> Path:
-        """What the system itself keeps of the payload."""
-        return self.root / ".meta"
-
-    @property
     def stdout(self) -> Path:
         """Standard output of run.sh."""
-        return self.meta / "stdout.txt"
+        return self.root / "stdout.txt"
 
     @property
     def stderr(self) -> Path:
         """Standard error of run.sh."""
-        return self.meta / "stderr.txt"
+        return self.root / "stderr.txt"
 
     @property
     def results(self) -> Path:
         """The packed results, once there are any."""
-        return self.meta / "results.zip"
+        return self.root / "results.zip"
 
     def complete(self) -> None:
         """Make a folder whose ``work`` has arrived whole a workspace. Raises ``StorageFull``."""
         with full_disk_as_domain_error():
-            self.meta.mkdir()
             self.scratch.mkdir()
 
     def script(self) -> bytes:

@@ -5,6 +5,7 @@ and returns) driven by a ``Loop``. A test calls the pass directly instead of wai
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -32,7 +33,7 @@ class Loop:
         self._run_pass = run_pass
         self._interval_s = interval_s
         self._woken = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -50,7 +51,8 @@ class Loop:
         task, self._task = self._task, None
         if task is None:
             return
-        self._stopping.set()
+        self._stopping = True
+        self._woken.set()
         await asyncio.wait({task}, timeout=grace_s)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -61,9 +63,9 @@ class Loop:
         return self._task is not None and not self._task.done()
 
     async def _run(self) -> None:
-        while not self._stopping.is_set():
-            await self._wait_for(self._woken, self._interval_s)
-            if self._stopping.is_set():
+        while True:
+            await self._sleep(self._interval_s)
+            if self._stopping:
                 return
             self._woken.clear()
             try:
@@ -72,18 +74,26 @@ class Loop:
                 self.failures += 1
                 pause_s = min(self._interval_s * 2**self.failures, MAX_BACKOFF_S)
                 logger.exception("%s: pass failed, next try in %.1f s", self.name, pause_s)
-                await self._wait_for(self._stopping, pause_s)
+                await self._pause(pause_s)
             else:
                 self.failures = 0
 
-    async def _wait_for(self, event: asyncio.Event, timeout_s: float) -> None:
-        """Return when ``event`` or the stop is set, or the time is up."""
-        waiters = {asyncio.ensure_future(e.wait()) for e in {event, self._stopping}}
-        try:
-            await asyncio.wait(waiters, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiter in waiters:
-                waiter.cancel()
+    async def _sleep(self, timeout_s: float) -> None:
+        """Return when woken or stopped, or when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
+
+    async def _pause(self, pause_s: float) -> None:
+        """Return when the time is up or the loop is stopped, but not when it is only woken."""
+        until = asyncio.get_running_loop().time() + pause_s
+        woken = False
+        while not self._stopping and (left_s := until - asyncio.get_running_loop().time()) > 0:
+            woken = woken or self._woken.is_set()
+            self._woken.clear()
+            await self._sleep(left_s)
+        if woken:
+            self._woken.set()
 
     def _report_death(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

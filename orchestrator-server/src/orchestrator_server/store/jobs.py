@@ -8,6 +8,7 @@ reads, so that no reader waits for a writer.
 import contextlib
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ Listener = Callable[[Job], None]
 
 PATIENCE_S = 0.05
 """How long a note that nobody waits for may wait for another transaction."""
+
+MAX_RECENT = 1000
+"""Jobs that changed last: what most portals ask for is answered without the database."""
 
 # A job's place is only counted so far; beyond it the answer is "more than".
 MAX_PLACE = 1000
@@ -66,6 +70,8 @@ class JobStore:
         self._writer = writer
         self._reader = reader
         self._now = now
+        # Jobs as they are now: nobody else writes, and each commit is told in order.
+        self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -83,10 +89,13 @@ class JobStore:
 
     async def get(self, job_id: int) -> Job:
         """Return the job. Raises ``JobNotFound``."""
+        if (known := self._recent.get(job_id)) is not None:
+            return known
         jobs = await self._read(GET, (job_id,))
         if not jobs:
             raise JobNotFound(job_id)
-        return jobs[0]
+        # It may have changed while it was read.
+        return self._recent.get(job_id, jobs[0])
 
     async def transition(
         self,
@@ -257,6 +266,10 @@ class JobStore:
 
     def _tell(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
+            self._recent[job.id] = job
+            self._recent.move_to_end(job.id)
+            if len(self._recent) > MAX_RECENT:
+                self._recent.popitem(last=False)
             for listener in self._listeners:
                 listener(job)
 

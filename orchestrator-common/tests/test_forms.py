@@ -3,8 +3,9 @@
 import asyncio
 import os
 import tracemalloc
-from collections.abc import AsyncIterator
-from itertools import pairwise
+from collections.abc import AsyncIterator, Callable
+from io import BytesIO
+from itertools import accumulate, cycle, pairwise
 from pathlib import Path, PurePosixPath
 
 import aiohttp
@@ -64,6 +65,11 @@ async def body_of(form: FormBody) -> bytes:
     return b"".join([block async for block in form])
 
 
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
 @given(
     files=st.dictionaries(PATH, st.binary(max_size=200), max_size=4),
     fields=st.dictionaries(NAME, st.text(st.characters(codec="utf-8"), max_size=20), max_size=3),
@@ -84,14 +90,19 @@ def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
     files = {path: data for path, data in files.items() if path not in parents}
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     parts = []
-    for number, (path, data) in enumerate(files.items()):
-        (source / str(number)).write_bytes(data)
-        parts.append(FormFile(path, source / str(number), len(data)))
+    sources: list[Callable[[str, bytes], FormFile]] = [
+        lambda path, data: FormFile(path, written(source / str(len(parts)), data), len(data)),
+        lambda path, data: FormFile(path, data, len(data)),
+        lambda path, data: FormFile(path, BytesIO(b"before" + data), len(data), len("before")),
+    ]
+    for make, (path, data) in zip(cycle(sources), files.items(), strict=False):
+        parts.append(make(path, data))
 
     async def there_and_back() -> ReceivedForm:
         form = FormBody(parts, fields)
         body = await body_of(form)
         assert form.headers["Content-Length"] == str(len(body))
+        assert await body_of(form) == body, "sent again, it is the same"
         return await receive(body, form.headers["Content-Type"], target, cuts=cuts)
 
     received = asyncio.run(there_and_back())
@@ -238,15 +249,20 @@ events = st.lists(
     st.tuples(
         st.text(st.characters(codec="ascii", exclude_characters="\r\n:"), min_size=1, max_size=8),
         st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30),
+        st.none() | st.integers(0, 2**63),
     ),
     max_size=5,
 )
 
 
 @given(events, st.lists(st.integers(0, 500), max_size=8))
-def test_events_arrive_whatever_the_cuts(sent: list[tuple[str, str]], cuts: list[int]) -> None:
-    body = b": hello\n\n".join(
-        [b"", *(encode_event(kind.strip() or "x", data.encode()) for kind, data in sent)]
+def test_events_arrive_whatever_the_cuts(
+    sent: list[tuple[str, str, int | None]], cuts: list[int]
+) -> None:
+    encoded = (encode_event(kind.strip() or "x", data.encode(), id) for kind, data, id in sent)
+    body = b": hello\n\n".join([b"", *encoded])
+    ids = accumulate(
+        (event_id for _, _, event_id in sent), lambda last, own: last if own is None else own
     )
 
     async def read() -> list[Event]:
@@ -256,7 +272,10 @@ def test_events_arrive_whatever_the_cuts(sent: list[tuple[str, str]], cuts: list
 
         return [event async for event in read_events(chunks())]
 
-    assert asyncio.run(read()) == [Event(kind.strip() or "x", data) for kind, data in sent]
+    assert asyncio.run(read()) == [
+        Event(kind.strip() or "x", data, "" if last_id is None else str(last_id))
+        for (kind, data, _), last_id in zip(sent, ids, strict=True)
+    ]
 
 
 async def test_endless_event_breaks_the_stream() -> None:

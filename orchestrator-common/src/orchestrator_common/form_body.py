@@ -7,21 +7,39 @@ take names as they stand.
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from orchestrator_common.threads import in_thread
 
 BLOCK_BYTES = 1 << 20
 
 
+class Readable(Protocol):
+    """An open binary file that can be read again from where it once was."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Go to a place."""
+
+    def tell(self) -> int:
+        """The present place."""
+
+
 @dataclass(frozen=True)
 class FormFile:
-    """A file to send: its checked path in the form, where it lies, its size in bytes."""
+    """A file to send: its checked path in the form, where it lies, its size in bytes.
+
+    An open file is sent from ``start`` on, each time that the body is; it stays open.
+    """
 
     path: str
-    source: Path
+    source: Path | bytes | Readable
     size: int
+    start: int = 0
 
 
 class FormBody:
@@ -102,15 +120,27 @@ def _quoted(name: str) -> str:
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
+def _open(file: FormFile) -> Readable:
+    if isinstance(file.source, Path):
+        return file.source.open("rb", buffering=0)
+    if isinstance(file.source, bytes):
+        return BytesIO(file.source)
+    file.source.seek(file.start)
+    return file.source
+
+
 def _read_exactly(file: FormFile) -> bytes:
-    content = file.source.read_bytes()
+    if isinstance(file.source, Path):
+        content = file.source.read_bytes()
+    else:
+        content = _open(file).read(file.size)
     if len(content) != file.size:
         raise OSError(f"{file.path} changed its size while it was sent")
     return content
 
 
 async def _blocks(file: FormFile) -> AsyncIterator[bytes]:
-    source: BinaryIO = await in_thread(file.source.open, "rb", buffering=0)
+    source = await in_thread(_open, file)
     left = file.size
     try:
         while left > 0:
@@ -120,4 +150,5 @@ async def _blocks(file: FormFile) -> AsyncIterator[bytes]:
             left -= len(block)
             yield block
     finally:
-        source.close()
+        if isinstance(source, FileIO) and source is not file.source:
+            source.close()

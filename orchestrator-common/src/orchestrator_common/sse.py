@@ -18,15 +18,20 @@ class StreamBroken(DomainError):
 
 @dataclass(frozen=True)
 class Event:
-    """One event: its kind (``message`` unless the stream names one) and its data."""
+    """One event: its kind (``message`` unless the stream names one) and its data.
+
+    ``id`` is that of the last event that had one: what resumes the stream after this event.
+    """
 
     kind: str
     data: str
+    id: str = ""
 
 
-def encode_event(kind: str, data: bytes) -> bytes:
+def encode_event(kind: str, data: bytes, event_id: int | None = None) -> bytes:
     """One event of ``kind`` with one line of ``data`` (JSON holds no line breaks)."""
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+    head = b"" if event_id is None else b"id: %d\n" % event_id
+    return b"%bevent: %b\ndata: %b\n\n" % (head, kind.encode(), data)
 
 
 async def read_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Event]:
@@ -36,10 +41,11 @@ async def read_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Event]:
     ``StreamBroken`` for an event larger than ``MAX_EVENT_BYTES``.
     """
     kind, data, size = "", [], 0  # type: tuple[str, list[str], int]
+    last_id = ""
     async for line in _lines(chunks):
         if not line:
             if data:
-                yield Event(kind or "message", "\n".join(data))
+                yield Event(kind or "message", "\n".join(data), last_id)
             kind, data, size = "", [], 0
             continue
         name, _, value = line.partition(":")
@@ -51,6 +57,8 @@ async def read_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Event]:
             kind = value
         elif name == "data":
             data.append(value)
+        elif name == "id" and "\0" not in value:
+            last_id = value
 
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:

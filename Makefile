@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
 PYTEST_ARGS ?=
+ONLY ?=
+SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-images docs up clean constraints
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-images docs up clean constraints bench bench-smoke
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +53,7 @@ format: $(VENV)/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py
+	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py bench
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -61,6 +63,12 @@ test-e2e: $(VENV)/.dev  ## run the tests with real processes
 
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed  ## measure beside what the machine can do; ONLY=latency,accept for some of it
+	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
+
+bench-smoke: $(VENV)/.dev  ## show that every measurement works, in seconds
+	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict

@@ -1,0 +1,76 @@
+"""Run by ``make bench``: measure, write the results, show the table."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from bench import machine, report
+from bench.outcome import Outcome
+from bench.registry import MEASUREMENTS
+from bench.sizes import FULL, SMOKE, Size
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = {"full": FULL, "smoke": SMOKE}
+
+
+@click.command()
+@click.option("--only", default="", help="Names of measurements, comma-separated; else all.")
+@click.option("--size", type=click.Choice(list(SIZES)), default="full", show_default=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where files are written meanwhile; it must be on a disk, with 40 GB free for a full run.",
+)
+def main(only: str, size: str, folder: Path | None) -> None:
+    """Measure both services beside what this machine can do at best."""
+    names = [name.strip() for name in only.split(",") if name.strip()] or list(MEASUREMENTS)
+    if unknown := set(names) - MEASUREMENTS.keys():
+        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    with tempfile.TemporaryDirectory(prefix="jo-bench-", dir=folder) as scratch:
+        result = run(Path(scratch), SIZES[size], names)
+    complete = size == "full" and names == list(MEASUREMENTS)
+    target = RESULTS / ("latest" if complete else "partial")
+    RESULTS.mkdir(exist_ok=True)
+    target.with_suffix(".json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+    )
+    rows = [row for outcome in result["measurements"].values() for row in outcome["rows"]]
+    target.with_suffix(".md").write_text(report.table(rows))
+    click.echo(report.table(rows), nl=False)
+    if text := machine.warning(result["machine"]):
+        click.echo(f"WARNING: {text}")
+
+
+def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
+    """Measure what is named; the result file's content."""
+    about = machine.describe(scratch)
+    if text := machine.warning(about):
+        click.echo(f"WARNING: {text}", err=True)
+    measurements = {}
+    for name in names:
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
+            outcome = asyncio.run(_measure(name, Path(folder), size))
+        seconds = time.perf_counter() - begun
+        click.echo(f"{name}: {seconds:.1f} s", err=True)
+        measurements[name] = {
+            "rows": [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in outcome.rows],
+            "details": outcome.details,
+            "seconds": round(seconds, 1),
+        }
+    return {"machine": about, "measurements": measurements}
+
+
+async def _measure(name: str, folder: Path, size: Size) -> Outcome:
+    return await MEASUREMENTS[name](folder, size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

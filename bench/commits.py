@@ -1,0 +1,26 @@
+"""Counts the commits of a SQLite database that another process writes, without touching it.
+
+In WAL mode the first bytes of the shared-memory file are the WAL-index header, whose third word is
+incremented with every transaction that wrote something (https://www.sqlite.org/walformat.html,
+section 2.1: ``iChange``). It is there twice; a reader that meets a change midway sees two values.
+"""
+
+import struct
+import time
+from pathlib import Path
+
+_HEADER_BYTES = 48
+_CHANGES = struct.Struct("=8xI")
+
+
+def commits(database: Path) -> int:
+    """How many transactions were committed since some moment before; differences count."""
+    for _ in range(100):
+        with database.with_name(f"{database.name}-shm").open("rb") as file:
+            both = file.read(2 * _HEADER_BYTES)
+        (first,) = _CHANGES.unpack_from(both)
+        (second,) = _CHANGES.unpack_from(both, _HEADER_BYTES)
+        if first == second:
+            return int(first)
+        time.sleep(0.001)
+    raise RuntimeError(f"{database} is written all the time")

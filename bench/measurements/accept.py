@@ -1,0 +1,71 @@
+"""How many small uploads a second are accepted, each durable before its 201."""
+
+import asyncio
+import statistics
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from bench.commits import commits
+from bench.floors.disk import fsyncs_per_second
+from bench.http import Connection, Form
+from bench.outcome import Outcome, Row
+from bench.services import pair
+from bench.sizes import Size
+
+SENDERS = 8
+PER_SECOND = 400.0
+BUSY = "exec sleep 600\n"
+
+
+async def measure(folder: Path, size: Size) -> Outcome:
+    """``uploads`` a round over eight connections, to a server whose only slot is taken.
+
+    So nothing but accepting is done meanwhile. The floor before each round.
+    """
+    form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": b"exit 0\n"})
+    rates: list[float] = []
+    floors: list[float] = []
+    shares: list[float] = []
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(pair(folder, slots=1))
+        url = services.server.url
+        portals = [await stack.enter_async_context(Connection(url)) for _ in range(SENDERS)]
+        busy = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": BUSY.encode()})
+        await portals[0].until_running(await portals[0].submit(busy))
+        database = services.server.folder / "db.sqlite"
+        for _ in range(size.rounds):
+            floors.append(fsyncs_per_second(folder, size.fsyncs, SENDERS))
+            before = commits(database)
+            begun = time.perf_counter()
+            await _upload(portals, form, size.uploads)
+            rates.append(size.uploads / (time.perf_counter() - begun))
+            shares.append(size.uploads / (commits(database) - before))
+    rate, floor = statistics.median(rates), statistics.median(floors)
+    return Outcome(
+        [
+            Row(
+                f"small uploads accepted, {SENDERS} at a time",
+                rate,
+                "uploads/s",
+                PER_SECOND,
+                f"at least {PER_SECOND:g}/s",
+                at_most=False,
+                floor=floor,
+                floor_name=f"fsyncs per second, {SENDERS} at a time",
+            )
+        ],
+        {"uploads_per_second": rates, "fsyncs_per_second": floors, "uploads_per_commit": shares},
+    )
+
+
+async def _upload(portals: list[Connection], form: Form, count: int) -> None:
+    numbers = iter(range(count))
+
+    async def submit(portal: Connection) -> None:
+        for _ in numbers:
+            await portal.submit(form)
+
+    async with asyncio.TaskGroup() as group:
+        for portal in portals:
+            group.create_task(submit(portal))

@@ -1,0 +1,18 @@
+"""All measurements by name, in the order in which they run and are shown."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from bench.measurements import accept, latency, memory, throughput
+from bench.outcome import Outcome
+from bench.sizes import Size
+
+Measure = Callable[[Path, Size], Awaitable[Outcome]]
+"""Measures in an empty folder, which the caller removes."""
+
+MEASUREMENTS: Mapping[str, Measure] = {
+    "latency": latency.measure,
+    "throughput": throughput.measure,
+    "accept": accept.measure,
+    "memory": memory.measure,
+}

@@ -1,0 +1,120 @@
+"""Both services as processes, with the settings that they have anywhere, on free ports."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
+POLL_S = 0.02
+
+
+class ServiceDied(Exception):
+    """A service did not start, or ended by itself; the message is the end of its log."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service. ``folder`` holds all that it writes, its log in ``log``."""
+
+    url: str
+    folder: Path
+    log: Path
+    process: psutil.Process
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A server and its one client."""
+
+    server: Service
+    client: Service
+
+
+@asynccontextmanager
+async def pair(
+    folder: Path,
+    *,
+    slots: int = 10,
+    per_user: int | None = None,
+    server: Mapping[str, str] | None = None,
+    client: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
+) -> AsyncIterator[Pair]:
+    """A client with ``slots``, and a server whose service ``bench`` may use all of them.
+
+    ``server`` and ``client`` are more settings for each; see ``service`` for ``wrapper``.
+    """
+    client_settings = {"SLOTS": str(slots), **(client or {})}
+    async with service("jo-client", folder / "client", client_settings, wrapper) as the_client:
+        server_settings = {
+            "SERVICE_BENCH_UPLOAD_URL": f"{the_client.url}/submit",
+            "SERVICE_BENCH_DOWNLOAD_URL": f"{the_client.url}/retrieve",
+            "SERVICE_BENCH_RUNS_PER_USER": str(per_user or slots),
+            "SERVICE_BENCH_MAX_RUNS": str(slots),
+            **(server or {}),
+        }
+        async with service("jo-server", folder / "server", server_settings, wrapper) as the_server:
+            yield Pair(the_server, the_client)
+
+
+@asynccontextmanager
+async def service(
+    name: str, folder: Path, settings: Mapping[str, str], wrapper: Sequence[str] = ()
+) -> AsyncIterator[Service]:
+    """Run a service in ``folder``; it is ended in any case.
+
+    ``wrapper`` is a command to start it with, such as a tracer; in it, ``{name}`` stands for the
+    service's name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log"
+    with log.open("wb") as stderr:
+        started = await asyncio.create_subprocess_exec(
+            *(word.format(name=name) for word in wrapper),
+            BIN / name,
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": "0", **settings},
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        url = await _url(started, log)
+        yield Service(url, folder, log, _itself(started.pid, wrapped=bool(wrapper)))
+    finally:
+        await _end(started, wrapped=bool(wrapper))
+
+
+async def _url(started: asyncio.subprocess.Process, log: Path) -> str:
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while (found := re.search(r"listening on (http://[\w.:]+)", log.read_text())) is None:
+            if started.returncode is not None:
+                raise ServiceDied(log.read_text()[-3000:])
+            await asyncio.sleep(POLL_S)
+    return found[1]
+
+
+def _itself(pid: int, *, wrapped: bool) -> psutil.Process:
+    process = psutil.Process(pid)
+    return process.children()[0] if wrapped else process
+
+
+async def _end(started: asyncio.subprocess.Process, *, wrapped: bool) -> None:
+    if started.returncode is not None:
+        return
+    _itself(started.pid, wrapped=wrapped).terminate()
+    try:
+        await asyncio.wait_for(started.wait(), END_TIMEOUT_S)
+    except TimeoutError:
+        os.killpg(started.pid, 9)
+        await started.wait()
+        raise

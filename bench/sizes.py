@@ -1,0 +1,43 @@
+"""How much each measurement does: the full run, and a smoke run that only shows that all works."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts are per round, floors are measured anew in each round."""
+
+    rounds: int
+    latency_jobs: int
+    throughput_jobs: int
+    throughput_slots: tuple[int, ...]
+    spawns: int
+    """Of the floor of throughput."""
+    uploads: int
+    fsyncs: int
+    """Of the floor of accepting."""
+    settle_s: float
+    """How long services are left alone before something is read of them at rest."""
+
+
+FULL = Size(
+    rounds=5,
+    latency_jobs=40,
+    throughput_jobs=1000,
+    throughput_slots=(10, 1000),
+    spawns=500,
+    uploads=500,
+    fsyncs=800,
+    settle_s=3.0,
+)
+
+SMOKE = Size(
+    rounds=1,
+    latency_jobs=3,
+    throughput_jobs=12,
+    throughput_slots=(4,),
+    spawns=4,
+    uploads=8,
+    fsyncs=8,
+    settle_s=0.0,
+)

@@ -1,0 +1,20 @@
+"""Every measurement runs and finds something. How much depends on the machine, and is no test."""
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.registry import MEASUREMENTS
+from bench.sizes import SMOKE
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+async def test_measurement_finds_figures(name: str, tmp_path: Path) -> None:
+    outcome = await MEASUREMENTS[name](tmp_path, SMOKE)
+    assert outcome.rows
+    for row in outcome.rows:
+        floors = [row.limit] if row.floor is None else [row.limit, row.floor]
+        assert all(math.isfinite(x) and x > 0 for x in [row.measured, *floors]), row
+    assert msgspec.json.encode(outcome)

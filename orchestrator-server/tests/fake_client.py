@@ -43,6 +43,7 @@ class FakeClient:
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.connected = asyncio.Event()
         self.slots = 4
+        self.token = ""
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -92,6 +93,9 @@ class FakeClient:
     def _or_instead(self, name: str, answer: Answer) -> Answer:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.requests[name] += 1
+            if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+                await request.read()
+                return _json(ErrorPayload("who are you?"), 401)
             return await self.instead.get(name, answer)(request)
 
         return handle

@@ -1,6 +1,7 @@
 """The composition root: what the client consists of, and in which order it starts and stops."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from orchestrator_client.payloads import PayloadStore, open_payloads
 from orchestrator_client.runner import Runner
 from orchestrator_client.settings import Settings
 from orchestrator_client.web.answers import SCHEMAS, error_body
+from orchestrator_client.web.guard import server_only
 from orchestrator_client.web.routes import ROUTES
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.loop import Loop
@@ -28,6 +30,8 @@ from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import api_info, document_routes
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import error_middleware
+
+logger = logging.getLogger(__name__)
 
 LOAD_INTERVAL_S = 5.0
 CLEANER_INTERVAL_S = 60.0
@@ -41,7 +45,9 @@ LOOPS = web.AppKey("loops", list[Loop])
 
 def create_app(settings: Settings) -> web.Application:
     """Build the client's application. What it needs is opened when it is run."""
-    app = web.Application(middlewares=[error_middleware(STATUSES, error_body)])
+    app = web.Application(
+        middlewares=[error_middleware(STATUSES, error_body), server_only(settings.client_token)]
+    )
     app[keys.SETTINGS] = settings
     document_routes(
         app,
@@ -123,6 +129,8 @@ def _compose(
 
 
 async def _start(app: web.Application) -> None:
+    if app[keys.SETTINGS].client_token is None:
+        logger.warning("CLIENT_TOKEN is not set: whoever reaches this port can run programs here")
     # Whoever asks first is to get a load, and not none yet.
     await app[keys.LOAD].run_pass()
     for loop in app[LOOPS]:

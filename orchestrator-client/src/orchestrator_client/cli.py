@@ -4,6 +4,7 @@ import click
 
 from orchestrator_client import __version__
 from orchestrator_client.app import create_app
+from orchestrator_client.executors.processes import become_unreadable
 from orchestrator_client.settings import OPTIONS, settings_of_process
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
@@ -22,6 +23,7 @@ def main(**flags: str | None) -> None:
     """
     try:
         settings = settings_of_process(flags)
+        become_unreadable()
         configure_logging(settings.log_level, settings.log_format)
         run_service("jo-client", __version__, create_app(settings), settings.host, settings.port)
     except StartupError as error:

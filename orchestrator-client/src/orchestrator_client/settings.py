@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator_common.env import Option, SettingsReader
+from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.logs import FORMATS, LEVELS
 
 OPTIONS = (
@@ -17,6 +17,7 @@ OPTIONS = (
     Option("SLOTS", "number of CPUs", "How many payloads run at once"),
     Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
     Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
+    Option("CLIENT_TOKEN", "none", "What jo-server must show; the same as there", secret=True),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -37,6 +38,7 @@ class Settings:
     slots: int
     kill_grace_s: float
     script_environment: Mapping[str, str]
+    client_token: str | None
     log_level: str
     log_format: str
 
@@ -58,6 +60,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         slots=reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000),
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
         script_environment=_script_environment(reader),
+        client_token=reader.secret("CLIENT_TOKEN"),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
     )
@@ -66,6 +69,10 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
 def _script_environment(reader: SettingsReader) -> dict[str, str]:
     """What scripts see: where programs are, the language, and what the administrator lists."""
     listed = [name.strip() for name in (reader.text("PASS_ENV") or "").split(",")]
+    secrets = {option.name for option in OPTIONS if option.secret}
+    if secrets.intersection(listed):
+        allowed = f"a list without {', '.join(sorted(secrets))}"
+        raise SettingError("PASS_ENV", reader.text("PASS_ENV"), allowed)
     passed = {
         name: reader.environment[name]
         for name in ("PATH", "LANG", *listed)

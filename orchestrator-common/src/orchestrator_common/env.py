@@ -32,6 +32,12 @@ _BYTES = {
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+
+MIN_SECRET = 16
+"""Characters: less could be guessed."""
+
+
 class SettingError(StartupError):
     """A setting that can't be used."""
 
@@ -42,11 +48,15 @@ class SettingError(StartupError):
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a service, as its ``--help`` and the documentation list it."""
+    """A setting of a service, as its ``--help`` and the documentation list it.
+
+    A ``secret`` has no flag: everybody on a machine sees the command lines of its processes.
+    """
 
     name: str
     default: str
     help: str
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -58,7 +68,7 @@ def with_flags(options: Sequence[Option]) -> Callable[[Callable[..., Any]], Call
     """Decorate a click command so that each option's flag arrives as a keyword, None if absent."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
+        for option in reversed([option for option in options if not option.secret]):
             text = f"{option.help} [env {option.name}; default {option.default}]"
             command = click.option(option.flag, option.name, metavar="VALUE", help=text)(command)
         return command
@@ -77,6 +87,17 @@ class SettingsReader:
         """The raw value without surrounding blanks; None where unset or empty."""
         value = self._flags.get(name, self.environment.get(name, "")).strip()
         return value or None
+
+    def secret(self, name: str) -> str | None:
+        """A token or key, never repeated in a message; None where unset or empty."""
+        held = self.text(name)
+        if held is None or (len(held) >= MIN_SECRET and _VISIBLE_ASCII.fullmatch(held)):
+            return held
+        raise SettingError(
+            name,
+            f"{len(held)} characters",
+            f"at least {MIN_SECRET} letters, digits and signs, such as openssl rand -hex 32 gives",
+        )
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         """A whole number within the bounds (both included)."""

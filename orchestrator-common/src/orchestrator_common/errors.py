@@ -21,5 +21,9 @@ class TooLarge(BadRequest):
     """More bytes, files or fields were sent than this service accepts."""
 
 
+class Unauthorized(DomainError):
+    """Who asks has shown no token that is known here."""
+
+
 class StorageFull(DomainError):
     """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler, Middleware
 
-from orchestrator_common.errors import BadRequest, DomainError, StartupError, StorageFull
+from orchestrator_common.errors import (
+    BadRequest,
+    DomainError,
+    StartupError,
+    StorageFull,
+    Unauthorized,
+)
 from orchestrator_common.multipart import BodyTimeout
 
 logger = logging.getLogger(__name__)
@@ -26,6 +32,7 @@ READ_BUFFER_BYTES = 1 << 20
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 
@@ -72,7 +79,10 @@ def error_middleware(
             status = _status_of(error, table)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 logger.error("%s %s: %s", request.method, request.path, error)
-            return answer(status, error, str(error))
+            response = answer(status, error, str(error))
+            if status == HTTPStatus.UNAUTHORIZED:
+                response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            return response
         except (web.RequestPayloadError, ConnectionError) as error:
             logger.info("%s %s: the peer broke off: %s", request.method, request.path, error)
             return answer(HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off")

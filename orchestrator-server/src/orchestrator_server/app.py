@@ -120,7 +120,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     with files.locked():
         await in_thread(files.drop_incoming)
         async with open_store(settings.db_path) as store:
-            pool = ClientPool(settings.services, time.monotonic)
+            pool = ClientPool(settings.services, time.monotonic, settings.client_token)
             try:
                 await _compose(app, files, store, pool)
                 yield

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 
+from orchestrator_common.bearer import authorization
 from orchestrator_common.form_body import FormBody
 from orchestrator_common.models import MalformedMessage, Payload, decode_payload
 from orchestrator_common.sse import CONTENT_TYPE, Event, read_events
@@ -25,6 +27,7 @@ from orchestrator_server.errors import (
     ClientTimeout,
     ClientUnreachable,
     PayloadLost,
+    TokenRefused,
 )
 from orchestrator_server.settings import ClientUrls
 
@@ -64,9 +67,11 @@ class Sink(Protocol):
 class ClientApi:
     """The calls to one client. ``str`` of it names the client in logs and messages."""
 
-    def __init__(self, urls: ClientUrls) -> None:
+    def __init__(self, urls: ClientUrls, token: str | None = None) -> None:
         self.urls = urls
+        self._token = token
         self._session = aiohttp.ClientSession(
+            headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
             read_bufsize=BLOCK_BYTES,
             # Results are files: they are stored as they come, never decoded on the way.
@@ -212,6 +217,9 @@ class ClientApi:
             return
         if url == self.urls.events and response.status in (404, 405):
             raise EventsNotOffered(f"{self} has no /events")
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            why = "differs" if self._token else "is not set here"
+            raise TokenRefused(f"{self} refused the token: CLIENT_TOKEN {why}")
         reason = await _reason(response)
         said = f"{self} answered {response.status}: {reason}"
         if response.status == HTTPStatus.NOT_FOUND and response.method in ("GET", "POST"):

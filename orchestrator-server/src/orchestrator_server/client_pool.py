@@ -51,11 +51,16 @@ class Client:
 class ClientPool:
     """All clients, by upload URL. ``now`` gives seconds that only grow. A listener of the store."""
 
-    def __init__(self, services: Mapping[str, Service], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        now: Callable[[], float],
+        client_token: str | None = None,
+    ) -> None:
         self._services = services
         self._now = now
         urls = {c.upload: c for service in services.values() for c in service.clients}
-        self._clients = {upload: Client(ClientApi(u)) for upload, u in urls.items()}
+        self._clients = {upload: Client(ClientApi(u, client_token)) for upload, u in urls.items()}
         self._has: dict[int, Client] = {}
 
     def __iter__(self) -> Iterator[Client]:

@@ -53,6 +53,10 @@ class ClientBusy(ClientError):
     """The client can take nothing now (draining, or its disk is full) and says so."""
 
 
+class TokenRefused(ClientBusy):
+    """The client does not take this server for its own. Jobs wait until that is mended."""
+
+
 class ClientRefused(ClientError):
     """The client says that the request itself is wrong; repeating it would not help."""
 

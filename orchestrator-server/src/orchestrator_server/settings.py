@@ -19,6 +19,7 @@ OPTIONS = (
     Option("MAX_AGE", "172800", "How long results are kept after a job's end"),
     Option("MAX_UPLOAD_SIZE", "400MB", "Size of a job's files together"),
     Option("LOST_AFTER", "5m", "How long a client may be silent before its jobs are run elsewhere"),
+    Option("CLIENT_TOKEN", "none", "What is shown to jo-client; the same as there", secret=True),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -79,6 +80,7 @@ class Settings:
     max_age_s: float
     max_upload_bytes: int
     lost_after_s: float
+    client_token: str | None
     log_level: str
     log_format: str
     services: Mapping[str, Service]
@@ -101,6 +103,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
+        client_token=reader.secret("CLIENT_TOKEN"),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
         services=_read_services(reader),

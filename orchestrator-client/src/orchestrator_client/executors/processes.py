@@ -30,14 +30,27 @@ Find = Callable[[], list[psutil.Process]]
 """Looks for the processes to end, anew with each call."""
 
 CHILDREN_OF_MAIN_THREAD = Path(f"/proc/self/task/{os.getpid()}/children")
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process instead of init's."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become_unreadable() -> None:
+    """Keep scripts, which run as the same user, from reading this process's environment and memory.
+
+    Of the processes that it starts only those are concerned that don't exec a program.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(what: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+    if libc.prctl(what, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({what}, {value}) failed")
 
 
 def possible_orphans() -> set[int]:

@@ -2,13 +2,10 @@
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import fastjsonschema
 import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -17,26 +14,6 @@ from orchestrator_client.app import create_app
 from orchestrator_client.settings import read_settings
 from orchestrator_client.workspace import Workspaces
 from running_client import Client, StartClient
-
-
-@pytest.fixture(scope="session", autouse=True)
-def schema_compiled_once() -> Iterator[None]:
-    """Every app compiles the same schema of OpenAPI; a process does that once, a hundred tests too.
-
-    It is most of the time that an app needs to start.
-    """
-    known: dict[str, Callable[..., Any]] = {}
-    original = fastjsonschema.compile
-
-    def compiled(schema: dict[str, Any], **options: Any) -> Callable[..., Any]:
-        key = json.dumps([schema, options])
-        if key not in known:
-            known[key] = original(schema, **options)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastjsonschema, "compile", compiled)
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +44,8 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
                 "KILL_GRACE": "0.5s",
                 **settings,
             }
-            # In a thread: it reads schema files, which a real start does before there is a loop.
+            # In a thread: it looks for the files of the UI, which a real start does before there
+            # is a loop.
             app = await asyncio.to_thread(create_app, read_settings(environment, {}))
             server = TestServer(app)
             await stack.enter_async_context(server)

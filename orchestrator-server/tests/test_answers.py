@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -106,9 +107,8 @@ async def test_wait_answers_at_the_change_and_at_once_for_an_ended_job(
 
 async def test_wait_ends_after_its_seconds_with_the_present_state(idle_server: Server) -> None:
     job = await idle_server.submit()
-    status, message = await idle_server.state(job, wait=0.05)
-    assert status == "Queued"
-    assert "can't be reached" in message
+    status, _ = await idle_server.state(job, wait=0.05)
+    assert status in ("Queued", "Processing")  # Processing while its client is tried
 
 
 async def test_queued_job_tells_how_many_are_ahead(idle_server: Server) -> None:
@@ -263,16 +263,13 @@ async def test_every_route_is_in_the_valid_openapi_document(server: Server) -> N
     described = {
         (method.upper(), path) for path, item in document["paths"].items() for method in item
     }
-    own = {"/swagger", "/swagger-ui", "/swagger-ui/", "/swagger-ui/swagger.json"}
     routed = {
         (route.method, route.resource.canonical)
         for route in server.app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
     routed = {
-        (method, path)
-        for method, path in routed
-        if path not in own and "static" not in path and path != "/api-docs/openapi.json"
+        (method, path) for method, path in routed if not path.startswith(("/swagger", "/api-docs"))
     }
     assert described == routed
     for path, item in document["paths"].items():
@@ -285,9 +282,15 @@ async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
     async with server.http.get("/swagger") as response:
         assert response.url.path == "/swagger-ui/"
         page = await response.text()
-    assert "http://" not in page
-    assert "https://" not in page
-    assert '"validatorUrl": null' in page
+    for file in re.findall(r'(?:src|href)="(.+?)"', page):
+        async with server.http.get(f"/swagger-ui/{file}") as response:
+            assert response.status == 200, file
+    async with server.http.get("/swagger-ui/start.js") as response:
+        start = await response.text()
+    for text in (page, start):
+        assert "http://" not in text
+        assert "https://" not in text
+    assert '"validatorUrl": null' in start
 
 
 async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:

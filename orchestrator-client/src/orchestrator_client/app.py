@@ -27,7 +27,7 @@ from orchestrator_client.web.routes import ROUTES
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.loop import Loop
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.openapi import api_info, document_routes
+from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import error_middleware
 
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> web.Application:
     document_routes(
         app,
         ROUTES,
-        info=api_info("jo-client", __version__, "Runs payloads. For jo-server only."),
+        info=ApiInfo("jo-client", __version__, "Runs payloads. For jo-server only."),
         schemas=SCHEMAS,
     )
     app.cleanup_ctx.append(_resources)

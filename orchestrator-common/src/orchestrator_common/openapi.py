@@ -3,13 +3,23 @@
 A handler documents itself: the part of its docstring after ``---`` is the OpenAPI operation in
 YAML. The library's request validation is off, because it would read upload bodies into memory;
 handlers check what they take.
+
+The document is made when it is first asked for: compiling the schema that it is checked against
+takes a fifth of a second and 45 MB, which a service that nobody looks at should not cost.
 """
 
+import asyncio
+import ctypes
+import gc
+import importlib.util
+import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from aiohttp import web
-from aiohttp_swagger3 import SwaggerDocs, SwaggerInfo, SwaggerUiSettings
+
+from orchestrator_common.threads import in_thread
 
 UI_PATH = "/swagger-ui/"
 DOCUMENT_PATH = "/api-docs/openapi.json"
@@ -31,12 +41,45 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 }
 """Of the answers that every service gives."""
 
+_UI_PAGE = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="UTF-8">
+    <title>Swagger UI</title>
+    <link rel="stylesheet" href="swagger_ui_static/swagger-ui.css">
+    <link rel="icon" type="image/png" href="swagger_ui_static/favicon-32x32.png">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="swagger_ui_static/swagger-ui-bundle.js"></script>
+    <script src="start.js"></script>
+  </body>
+</html>
+"""
+
+# Unless told null, the UI sends the document to a public validator on another host.
+_UI_START = """SwaggerUIBundle({
+  "url": "../api-docs/openapi.json",
+  "dom_id": "#swagger-ui",
+  "deepLinking": true,
+  "validatorUrl": null
+});
+"""
+
+
+class ApiInfo(NamedTuple):
+    """The head of the document."""
+
+    title: str
+    version: str
+    description: str
+
 
 def document_routes(
     app: web.Application,
     routes: Iterable[web.RouteDef],
     *,
-    info: SwaggerInfo,
+    info: ApiInfo,
     schemas: Mapping[str, Any],
 ) -> None:
     """Add ``routes`` to ``app``, with their document at ``DOCUMENT_PATH`` and UI at ``UI_PATH``.
@@ -44,26 +87,73 @@ def document_routes(
     ``schemas``, with those of the answers that every service gives, become the document's
     ``components/schemas``.
     """
-    docs = SwaggerDocs(
-        app,
-        validate=False,
-        info=info,
-        # Unless told None, the UI sends the document to a public validator on another host.
-        swagger_ui_settings=SwaggerUiSettings(path=UI_PATH, validatorUrl=None),
-    )
-    docs.spec["components"] = {"schemas": {**schemas, **SERVICE_SCHEMAS}}
-    docs.add_routes(list(routes))
-
-    async def openapi_document(_: web.Request) -> web.Response:
-        return web.json_response(docs.spec)
-
-    async def to_ui(_: web.Request) -> web.Response:
-        raise web.HTTPFound(UI_PATH)
-
-    app.router.add_get(DOCUMENT_PATH, openapi_document)
-    app.router.add_get("/swagger", to_ui)
+    routes = list(routes)
+    app.add_routes(routes)
+    document = _Document(routes, info, schemas)
+    for path in (DOCUMENT_PATH, f"{UI_PATH}swagger.json"):
+        app.router.add_get(path, document.answer)
+    app.router.add_get(UI_PATH, _ui_page)
+    app.router.add_get(f"{UI_PATH}start.js", _ui_start)
+    app.router.add_static(f"{UI_PATH}swagger_ui_static", _library_folder() / "swagger_ui")
+    for path in ("/swagger", UI_PATH.rstrip("/")):
+        app.router.add_get(path, _to_ui)
 
 
-def api_info(title: str, version: str, description: str) -> SwaggerInfo:
-    """The head of the document."""
-    return SwaggerInfo(title=title, version=version, description=description)
+class _Document:
+    """The document of ``routes``, encoded, from the first request for it on."""
+
+    def __init__(
+        self, routes: list[web.RouteDef], info: ApiInfo, schemas: Mapping[str, Any]
+    ) -> None:
+        self._routes = routes
+        self._info = info
+        self._schemas = schemas
+        self._making = asyncio.Lock()
+        self._encoded: bytes | None = None
+
+    async def answer(self, _: web.Request) -> web.Response:
+        """GET ``DOCUMENT_PATH``."""
+        async with self._making:
+            if self._encoded is None:
+                self._encoded = await in_thread(self._make)
+                await in_thread(_give_back_memory)
+        return web.Response(body=self._encoded, content_type="application/json")
+
+    def _make(self) -> bytes:
+        from aiohttp_swagger3 import SwaggerDocs, SwaggerInfo  # because of what it costs: see above
+
+        # An application of its own: that of the service takes no routes any more.
+        docs = SwaggerDocs(
+            web.Application(), validate=False, info=SwaggerInfo(**self._info._asdict())
+        )
+        docs.spec["components"] = {"schemas": {**self._schemas, **SERVICE_SCHEMAS}}
+        docs.add_routes(self._routes)
+        return json.dumps(docs.spec).encode()
+
+
+async def _ui_page(_: web.Request) -> web.Response:
+    return web.Response(text=_UI_PAGE, content_type="text/html")
+
+
+async def _ui_start(_: web.Request) -> web.Response:
+    return web.Response(text=_UI_START, content_type="text/javascript")
+
+
+async def _to_ui(_: web.Request) -> web.Response:
+    raise web.HTTPFound(UI_PATH)
+
+
+def _library_folder() -> Path:
+    """Where aiohttp-swagger3 is, which brings the files of the UI; without importing it."""
+    spec = importlib.util.find_spec("aiohttp_swagger3")
+    if spec is None or spec.origin is None:
+        raise ImportError("aiohttp-swagger3 is not installed")
+    return Path(spec.origin).parent
+
+
+def _give_back_memory() -> None:
+    """Return to the system what is free: the C library (glibc) keeps it unless asked. Blocks."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from orchestrator_common.loop import Loop
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.openapi import api_info, document_routes
+from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import error_middleware
@@ -103,7 +103,7 @@ def create_app(settings: Settings) -> web.Application:
     document_routes(
         app,
         ROUTES,
-        info=api_info("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
+        info=ApiInfo("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
         schemas=SCHEMAS,
     )
     app.cleanup_ctx.append(_resources)

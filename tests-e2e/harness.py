@@ -74,6 +74,15 @@ class Service:
         """Its log so far."""
         return "".join(self.log)
 
+    async def died(self) -> int:
+        """Wait until it has ended by itself; its exit status, -9 if SIGKILL ended it."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        status = await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+        if self._reader is not None:
+            await self._reader
+        return status
+
     async def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal (if it still runs) and return the exit status."""
         if self._process is None:
@@ -85,7 +94,7 @@ class Service:
             return await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
         except TimeoutError:
             process.kill()
-            raise
+            raise AssertionError(f"{self.name} did not end:\n{self.logged[-3000:]}") from None
         finally:
             if self._reader is not None:
                 await self._reader

@@ -25,6 +25,7 @@ from orchestrator_client.web.answers import SCHEMAS, error_body
 from orchestrator_client.web.guard import server_only
 from orchestrator_client.web.routes import ROUTES
 from orchestrator_client.workspace import Workspaces
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
@@ -72,6 +73,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             workspaces.root, settings.script_environment, kill_grace_s=settings.kill_grace_s
         )
         await executor.clear()
+        reach(Point.CLIENT_CLEARING)
         await in_thread(workspaces.clear)
         async with open_payloads() as store:
             _compose(app, workspaces, executor, store)

@@ -25,6 +25,7 @@ from orchestrator_client.errors import ArchiveFailed
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.threads import in_thread
 
@@ -94,6 +95,7 @@ class Packer:
                 # need be durable: after a power cut nobody knows the payload any more.
                 with temporary.open("wb") as file:
                     _write(file, workspace, outcome, self._stopping)
+                reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspaces
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Cleaner:
     async def clean(self, payload_ids: Sequence[int]) -> list[int]:
         """Remove the files of those of the payloads that have ended; return their ids."""
         rows = await self._store.discard(payload_ids)
+        reach(Point.CLIENT_DISCARDED)
         await in_thread(self._remove, rows)
         return [row.id for row in rows]
 

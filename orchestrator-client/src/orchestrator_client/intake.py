@@ -9,6 +9,7 @@ from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import SCRIPT, Workspaces
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.threads import in_thread, to_end
 
@@ -37,6 +38,7 @@ class Intake:
             if SCRIPT not in form.files:
                 raise MissingScript(f"Missing {SCRIPT}")
             # Not flushed to the disk: after a power cut the server sends the job again.
+            reach(Point.CLIENT_FORM_WHOLE)
             workspace.complete()
             refusal = check_script(workspace.script())
             return self.ids.take(), str(refusal or "")
@@ -47,6 +49,7 @@ class Intake:
         try:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
             await to_end(add(*payload))
+            reach(Point.CLIENT_PAYLOAD_ADDED)
         finally:
             if not (kept and kept[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)

@@ -12,6 +12,7 @@ from typing import Any
 import aiosqlite
 
 from orchestrator_client.errors import PayloadNotFound
+from orchestrator_common import faults
 from orchestrator_common.status import (
     FINAL_PAYLOAD,
     PayloadStatus,
@@ -228,6 +229,8 @@ def has_ended(row: PayloadRow) -> bool:
 @asynccontextmanager
 async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
     """Open the database. It is gone when its one connection is closed."""
-    async with aiosqlite.connect(":memory:", isolation_level=None) as connection:
+    async with aiosqlite.connect(
+        ":memory:", isolation_level=None, factory=faults.database_class()
+    ) as connection:
         await connection.executescript(SCHEMA)
         yield PayloadStore(connection, now)

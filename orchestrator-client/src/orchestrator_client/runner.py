@@ -12,6 +12,7 @@ from orchestrator_client.executors.base import Execution, Executor, Outcome
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspace, Workspaces
 from orchestrator_common.errors import StorageFull
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop, TaskOwner
 from orchestrator_common.status import PayloadStatus, TransitionRefused
 
@@ -104,9 +105,11 @@ class Runner:
         if task is None:
             return row, True
         self._killed.add(payload_id)
+        reach(Point.CLIENT_KILL_NOTED)
         execution = self._executions.get(payload_id)
         if execution is not None:
             await execution.terminate()
+        reach(Point.CLIENT_KILLED)
         await asyncio.wait({task}, timeout=KILL_ANSWER_S)
         if payload_id in self._executions:
             raise StillRunning(f"Payload {payload_id} could not be ended yet; try again")
@@ -174,7 +177,9 @@ class Runner:
         pause_s = RETRY_S
         while row.id not in self._killed and not self._stopping:
             try:
+                reach(Point.CLIENT_BEFORE_START)
                 execution = await self._executor.start(workspace)
+                reach(Point.CLIENT_STARTED)
             except BlockingIOError as error:
                 if error.errno != errno.EAGAIN:
                     raise
@@ -196,7 +201,9 @@ class Runner:
             return PayloadStatus.KILLED, "The client stops", None
         status, message = _verdict(outcome, killed=killed)
         try:
+            reach(Point.CLIENT_SCRIPT_ENDED)
             await self._packer.pack(workspace, outcome)
+            reach(Point.CLIENT_PACKED)
         except (StorageFull, ArchiveFailed) as error:
             if status is PayloadStatus.COMPLETED:
                 status = PayloadStatus.FAILED
@@ -219,6 +226,7 @@ class Runner:
                 logger.error("%s", error)
                 return
             else:
+                reach(Point.CLIENT_PAYLOAD_ENDED)
                 logger.info("Payload %d is %s. %s", row.id, status, message)
                 return
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator_common import faults
 from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.logs import FORMATS, LEVELS
 
@@ -45,6 +46,7 @@ class Settings:
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
     """The settings that this process was started with. Raises ``StartupError``."""
+    faults.arm(os.environ)
     return read_settings(os.environ, flags)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator_common.errors import StorageFull
+from orchestrator_common.faults import Point, reach
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -18,6 +19,7 @@ def fsync_path(path: Path | str) -> None:
     """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        reach(Point.DISK_FLUSH)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import in_thread
 from orchestrator_server.client_api import BLOCK_BYTES
 from orchestrator_server.files import JobFiles
@@ -25,11 +26,13 @@ class Arrival:
         """
         first = await anext(blocks, b"")
         try:
+            reach(Point.SERVER_RESULTS_ARRIVED)
             if len(first) < BLOCK_BYTES:
                 await in_thread(self.files.keep_small_result, self.job, first)
             else:
                 await self._write(first, blocks)
                 await in_thread(self.files.keep_result, self.job)
+            reach(Point.SERVER_RESULTS_KEPT)
         except BaseException:
             await in_thread(self.files.drop_arriving, self.job)
             raise

@@ -31,6 +31,7 @@ from orchestrator_common.durable import (
     replace_durably,
 )
 from orchestrator_common.errors import DomainError
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_server.store import Job
 
@@ -80,6 +81,7 @@ class JobFiles:
         folder = self.root / uuid
         with full_disk_as_domain_error():
             (self.root / INCOMING / uuid).rename(folder)
+            reach(Point.SERVER_FOLDER_RENAMED)
             fsync_tree(folder)
             fsync_path(self.root)
 

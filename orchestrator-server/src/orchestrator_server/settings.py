@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator_common import faults
 from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import FORMATS, LEVELS
@@ -89,6 +90,7 @@ class Settings:
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
     """The settings that this process was started with. Raises ``StartupError``."""
+    faults.arm(os.environ)
     return read_settings(os.environ, flags)
 
 

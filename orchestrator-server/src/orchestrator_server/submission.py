@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.status import (
     FINAL_JOB,
@@ -67,6 +68,7 @@ class Submission:
 
         def complete(form: ReceivedForm) -> tuple[int, str]:
             owner = self._owner(form)
+            reach(Point.SERVER_FORM_WHOLE)
             self.files.accept(name)
             return owner
 
@@ -76,7 +78,9 @@ class Submission:
         try:
             folder = self.files.incoming(name)
             owner = await receive_form(body, content_type, folder, self.limits, complete)
+            reach(Point.SERVER_FILES_ACCEPTED)
             await to_end(create(*owner))
+            reach(Point.SERVER_JOB_CREATED)
         finally:
             # Also when the web app has gone meanwhile: a job whose row is written stays.
             if not accepted:
@@ -156,6 +160,7 @@ class Submission:
         until = loop.time() + TERMINATE_TIMEOUT_S
         with self.feed.following(job_id) as changes:
             job = await self.store.request_kill(job_id)
+            reach(Point.SERVER_KILL_NOTED)
             if not job.kill_requested or job.status in FINAL_JOB:
                 raise JobAlreadyEnded(job.id, job.status)
             while True:
@@ -185,6 +190,7 @@ class Submission:
             killed = await self.store.transition(job, JobStatus.KILLED, "Terminated on request")
         except TransitionRefused:
             return None
+        reach(Point.SERVER_JOB_KILLED)
         if killed.dest_id is not None:
             self.follow_up(killed)
         return killed
@@ -196,6 +202,7 @@ class Submission:
             raise ClientUnreachable(f"{job.client_url} is no longer one of the configured clients")
         try:
             payload = await client.api.kill(job.dest_id)
+            reach(Point.SERVER_PAYLOAD_KILLED)
         except PayloadLost:
             # The client restarted since: it has ended what an earlier life of it left running.
             return False

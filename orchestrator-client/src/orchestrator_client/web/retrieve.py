@@ -14,6 +14,7 @@ from orchestrator_client.web.answers import payload_id, payload_id_of, payload_o
 from orchestrator_client.web.submit import KEY_HEADER
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.errors import BadRequest
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.small_file import read_if_small
 from orchestrator_common.status import PayloadStatus
 from orchestrator_common.threads import in_thread
@@ -53,6 +54,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     headers = {KEY_HEADER: row.key} if row.key else {}
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
+    reach(Point.CLIENT_BEFORE_RESULTS)
     packed = await _packed(request.app[keys.WORKSPACES].of(row.uuid), headers)
     if packed is None:
         raise ResultsGone(f"The results of payload {row.id} are gone")

@@ -2,6 +2,7 @@
 
 import logging
 
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.status import JobStatus, TransitionRefused
 from orchestrator_common.threads import in_thread
 from orchestrator_server.files import JobFiles
@@ -40,6 +41,7 @@ class Cleaner:
             except TransitionRefused as refused:
                 logger.debug("%s", refused)
                 continue
+            reach(Point.SERVER_JOB_CLEANED)
             await in_thread(self._files.remove, job)
             logger.info("Job %d is Cleaned", job.id)
         return len(jobs)

@@ -3,6 +3,7 @@
 import logging
 from itertools import islice
 
+from orchestrator_common.faults import Point, reach
 from orchestrator_server.client_pool import Client
 from orchestrator_server.errors import ClientError
 
@@ -31,5 +32,6 @@ class Discarder:
             discards.difference_update(batch)
             try:
                 await self._client.api.discard(batch)
+                reach(Point.SERVER_DISCARDED)
             except ClientError as error:
                 logger.info("%s", error)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator_common.errors import StorageFull
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import TaskOwner
 from orchestrator_common.models import Payload, PayloadEvent
 from orchestrator_common.status import (
@@ -223,6 +224,7 @@ class Getter:
 
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
+            reach(Point.SERVER_BEFORE_FETCH)
             payload = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
             if payload is None:
                 await self._end(job, client, JobStatus.COMPLETED, "", 0, has_output=True)
@@ -274,6 +276,7 @@ class Getter:
         ended = await self._store.transition(
             job, status, message, exit_code=exit_code, has_output=has_output
         )
+        reach(Point.SERVER_JOB_ENDED)
         logger.info("Job %d is %s%s", job.id, status, f": {message}" if message else "")
         if ended.dest_id is not None:
             client.discards.add(ended.dest_id)
@@ -310,6 +313,7 @@ class Getter:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
             return
+        reach(Point.SERVER_JOB_LOST)
         logger.warning("Job %d is %s: %s", job.id, job.status, why)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from orchestrator_common.errors import DomainError
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import TaskOwner
 from orchestrator_common.models import Payload
 from orchestrator_common.status import JobStatus, TransitionRefused
@@ -96,6 +97,8 @@ class Sender:
                 offers[service.name] = Offer(service.max_runs, clients, decide)
         more = False
         for name, claim in (await self._store.claim(offers)).items():
+            if claim.jobs:
+                reach(Point.SERVER_CLAIMED)
             self._quota_log.report(self._services[name], claim)
             for job in claim.jobs:
                 self._begin(job, again=False)
@@ -176,7 +179,10 @@ class Sender:
         for tries in itertools.count():
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             try:
-                return await client.api.submit(files, job.key)
+                reach(Point.SERVER_BEFORE_SEND)
+                payload = await client.api.submit(files, job.key)
+                reach(Point.SERVER_SENT)
+                return payload
             except (AnswerLost, ClientUnreachable) as error:
                 may_have_it = may_have_it or isinstance(error, AnswerLost)
                 if not may_have_it or loop.time() + pause_s >= until:
@@ -198,6 +204,7 @@ class Sender:
             if (now.client_url, now.dest_id) != (client.url, payload.id):
                 await client.api.kill(payload.id)
             return
+        reach(Point.SERVER_SUBMITTED)
         self._submitted(submitted, payload)
 
     async def _give_up(self, job: Job, why: str, delay_s: float, *, counts: bool) -> None:

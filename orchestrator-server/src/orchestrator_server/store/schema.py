@@ -11,6 +11,7 @@ from typing import Any
 
 import aiosqlite
 
+from orchestrator_common import faults
 from orchestrator_common.errors import StartupError, StorageFull
 from orchestrator_common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
@@ -85,7 +86,9 @@ async def connect(path: Path) -> Connection:
         # Tried here first: aiosqlite's thread outlives a failed connect, and then complains of the
         # closed event loop on standard error.
         await in_thread(_try_to_open, path)
-        connection = Connection(lambda: sqlite3.connect(path, isolation_level=None), 64)
+        connection = Connection(
+            lambda: sqlite3.connect(path, isolation_level=None, factory=faults.database_class()), 64
+        )
         await connection
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

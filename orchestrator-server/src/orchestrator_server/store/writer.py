@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import aiosqlite
 
+from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import to_end
 
 T = TypeVar("T")
@@ -111,10 +112,12 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             results = [entry.work(connection) for entry in batch]
+            reach(Point.SERVER_BEFORE_COMMIT)
             connection.execute("COMMIT")
         except BaseException:
             # SQLite rolls back by itself on some errors (full disk, I/O).
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        reach(Point.SERVER_COMMITTED)
         return results

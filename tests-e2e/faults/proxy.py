@@ -1,0 +1,145 @@
+"""A TCP proxy between the services that does what networks do to them.
+
+Each direction has its own ``Weather``. Changes take effect on the connections that are open, too.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+BLOCK_BYTES = 1 << 16
+
+
+@dataclass
+class Weather:
+    """What happens to the bytes of one direction.
+
+    ``delay_s`` holds each block for a while. ``cut_after`` breaks a connection once so many more
+    bytes have passed, of all connections together, and once only. ``garbage`` is sent instead of
+    the next block, and once only. ``hole`` lets nothing through until it is filled; what was held
+    arrives then, as with TCP.
+    """
+
+    delay_s: float = 0.0
+    cut_after: int | None = None
+    garbage: bytes | None = None
+    hole: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.hole.set()
+
+    async def pass_through(self, block: bytes) -> tuple[bytes, bool]:
+        """What becomes of a block, and whether the connection survives it."""
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        await self.hole.wait()
+        if self.garbage is not None:
+            block, self.garbage = self.garbage, None
+            return block, False
+        if self.cut_after is not None:
+            left = self.cut_after - len(block)
+            if left < 0:
+                block, self.cut_after = block[: self.cut_after], None
+                return block, False
+            self.cut_after = left
+        return block, True
+
+
+class Proxy:
+    """Listens on a free port of its own for one service. ``url`` stands for that service's."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname, parts.port)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._connections: set[asyncio.Task[None]] = set()
+        self.requests = Weather()
+        self.answers = Weather()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, or has listened."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def open(self) -> "Proxy":
+        """Accept connections, on the same port as ever."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def refuse(self) -> None:
+        """Break all connections and refuse new ones, until it is opened again."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Break the connections that are open."""
+        connections = list(self._connections)
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    def hold(self) -> None:
+        """Let nothing through, either way: connections are accepted, and silent."""
+        self.requests.hole.clear()
+        self.answers.hole.clear()
+
+    def release(self) -> None:
+        """Let everything through again, what was held first."""
+        self.requests.hole.set()
+        self.answers.hole.set()
+
+    async def close(self) -> None:
+        """End it."""
+        await self.refuse()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._connect(reader, writer)
+        except asyncio.CancelledError:
+            pass  # asyncio would report a cancelled handler as a failure
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there = await asyncio.open_connection(*self._target)
+        except OSError:
+            return
+        try:
+            pumps = [
+                asyncio.ensure_future(_pump(reader, there[1], self.requests)),
+                asyncio.ensure_future(_pump(there[0], writer, self.answers)),
+            ]
+            try:
+                # When one side closes, the other one has nothing more to say in HTTP.
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+        finally:
+            # An end, not a reset: what was written last must arrive.
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.close()
+            there[1].transport.abort()
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather
+) -> None:
+    with contextlib.suppress(OSError):
+        while block := await reader.read(BLOCK_BYTES):
+            block, survives = await weather.pass_through(block)
+            writer.write(block)
+            await writer.drain()
+            if not survives:
+                return

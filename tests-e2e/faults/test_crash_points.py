@@ -1,0 +1,159 @@
+"""``kill -9`` at every named point: every acknowledged job ends with its results, and runs once."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from faults.work import Workload
+from harness import Portal, Service, StartClient, StartServer, eventually
+from orchestrator_common.faults import Point
+
+ELSEWHERE = {
+    # These are there to fail, not to crash at.
+    Point.DATABASE,
+    Point.DISK_FLUSH,
+    # These are reached only in tests of their own.
+    Point.SERVER_JOB_CLEANED,
+    Point.SERVER_JOB_LOST,
+    Point.SERVER_STRAY_ENDED,
+    Point.CLIENT_CLEARING,
+}
+
+SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in ELSEWHERE)
+CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in ELSEWHERE)
+
+NOT_RUNNING = {
+    Point.CLIENT_FORM_WHOLE,
+    Point.CLIENT_DISCARDED,
+}
+"""When the client dies here, no script was running or had results that were not fetched."""
+
+LATER = 3
+"""At a busy point, the crash comes when some jobs are on their way already."""
+
+
+class Stage:
+    """A server with a client, one of which dies at a point and is started again without it."""
+
+    def __init__(self, portal: Portal, workload: Workload, victim: Service) -> None:
+        self.portal = portal
+        self.workload = workload
+        self.victim = victim
+
+    async def play(self) -> None:
+        """Jobs of several kinds, one of them terminated, while the victim dies and comes back."""
+        revival = asyncio.create_task(self._revive())
+        for kind in ("quick", "failing", "gated", "big", "quick", "endless"):
+            await self._until_done(lambda kind=kind: self.workload.submit(self.portal, kind))
+        endless = max(self.workload.accepted)
+        await self._until_done(lambda: self._terminate(endless))
+        self.workload.open_gate()
+        async with asyncio.timeout(40):
+            await revival
+
+    async def _terminate(self, job: int) -> None:
+        async def runs() -> bool:
+            return (await self.portal.state(job))["status"] in ("Running", "Killed")
+
+        await eventually(runs)
+        status, answer = await self.portal.terminate(job)
+        if status != 200 and answer["status"] != "Killed":
+            raise ConnectionError(f"not terminated yet: {answer}")
+
+    async def _until_done(self, step: Callable[[], Awaitable[object]]) -> None:
+        """As a portal does: try again while the service is away."""
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await step()
+                except (aiohttp.ClientError, ConnectionError):
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+    async def _revive(self) -> None:
+        assert await self.victim.died() == -signal.SIGKILL
+        del self.victim.settings["JO_FAULT"]
+        await self.victim.start()
+
+
+def _nth(point: Point) -> int:
+    return LATER if point in (Point.SERVER_BEFORE_COMMIT, Point.SERVER_COMMITTED) else 1
+
+
+@pytest.mark.parametrize("point", SERVER_POINTS)
+async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
+    point: Point,
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    workload = Workload(tmp_path / "runs")
+    server = await start_server(await start_client(), JO_FAULT=f"{point}:{_nth(point)}")
+    portal = Portal(server.url, session)
+    await Stage(portal, workload, server).play()
+    await workload.check(portal)
+
+
+@pytest.mark.parametrize("point", CLIENT_POINTS)
+async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_client_dies(
+    point: Point,
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    workload = Workload(tmp_path / "runs")
+    client = await start_client(JO_FAULT=str(point))
+    portal = Portal((await start_server(client)).url, session)
+    await Stage(portal, workload, client).play()
+    await workload.check(portal, most_runs=1 if point in NOT_RUNNING else 2)
+
+
+async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client(), MAX_AGE="0s")
+    portal = Portal(server.url, session)
+    job = await portal.submit("exit 0\n")
+    await portal.until(job, "Completed")
+    await server.end()
+    server.settings["JO_FAULT"] = "server.job-cleaned"
+    with contextlib.suppress(AssertionError):  # it may not come so far as to listen
+        await server.start()
+    assert await server.died() == -signal.SIGKILL
+    data = server.folder / "data"
+    assert len(list(data.iterdir())) == 2, "the folder of uploads, and that of the job"
+    del server.settings["JO_FAULT"]
+    await server.start()
+    assert (await portal.state(job))["status"] == "Cleaned"
+    assert [path.name for path in data.iterdir()] == ["incoming"]
+
+
+async def test_trap_16_a_client_that_dies_twice_runs_the_job_again_and_leaves_no_folder(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    workload = Workload(tmp_path / "runs")
+    client = await start_client()
+    portal = Portal((await start_server(client)).url, session)
+    job = await workload.submit(portal, "gated")
+    await portal.until(job, "Running")
+    await client.end(signal.SIGKILL)
+    client.settings["JO_FAULT"] = "client.clearing"
+    with pytest.raises(AssertionError, match="did not start"):
+        await client.start()
+    assert await client.died() == -signal.SIGKILL
+    del client.settings["JO_FAULT"]
+    await client.start()
+    workload.open_gate()
+    await workload.check(portal, most_runs=2)
+    assert len(list((client.folder / "data" / "payloads").iterdir())) <= 1

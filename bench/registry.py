@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from bench.measurements import accept, latency, memory, throughput
+from bench.measurements import accept, counts, latency, memory, throughput
 from bench.outcome import Outcome
 from bench.sizes import Size
 
@@ -14,5 +14,6 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "accept": accept.measure,
+    "counts": counts.measure,
     "memory": memory.measure,
 }

@@ -3,8 +3,9 @@
 import asyncio
 import os
 import re
+import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,47 +40,46 @@ class Pair:
     client: Service
 
 
+Wrap = Callable[[str], Sequence[str]]
+"""The command to start a service with, by the service's name; such as a tracer. It must exec."""
+
+
 @asynccontextmanager
 async def pair(
     folder: Path,
     *,
     slots: int = 10,
-    per_user: int | None = None,
     server: Mapping[str, str] | None = None,
     client: Mapping[str, str] | None = None,
-    wrapper: Sequence[str] = (),
+    wrap: Wrap = lambda name: (),
 ) -> AsyncIterator[Pair]:
     """A client with ``slots``, and a server whose service ``bench`` may use all of them.
 
-    ``server`` and ``client`` are more settings for each; see ``service`` for ``wrapper``.
+    One user may, too. ``server`` and ``client`` are more settings for each.
     """
     client_settings = {"SLOTS": str(slots), **(client or {})}
-    async with service("jo-client", folder / "client", client_settings, wrapper) as the_client:
+    async with service("jo-client", folder / "client", client_settings, wrap) as the_client:
         server_settings = {
             "SERVICE_BENCH_UPLOAD_URL": f"{the_client.url}/submit",
             "SERVICE_BENCH_DOWNLOAD_URL": f"{the_client.url}/retrieve",
-            "SERVICE_BENCH_RUNS_PER_USER": str(per_user or slots),
+            "SERVICE_BENCH_RUNS_PER_USER": str(slots),
             "SERVICE_BENCH_MAX_RUNS": str(slots),
             **(server or {}),
         }
-        async with service("jo-server", folder / "server", server_settings, wrapper) as the_server:
+        async with service("jo-server", folder / "server", server_settings, wrap) as the_server:
             yield Pair(the_server, the_client)
 
 
 @asynccontextmanager
 async def service(
-    name: str, folder: Path, settings: Mapping[str, str], wrapper: Sequence[str] = ()
+    name: str, folder: Path, settings: Mapping[str, str], wrap: Wrap = lambda name: ()
 ) -> AsyncIterator[Service]:
-    """Run a service in ``folder``; it is ended in any case.
-
-    ``wrapper`` is a command to start it with, such as a tracer; in it, ``{name}`` stands for the
-    service's name.
-    """
+    """Run a service in ``folder``; it is ended in any case."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     with log.open("wb") as stderr:
         started = await asyncio.create_subprocess_exec(
-            *(word.format(name=name) for word in wrapper),
+            *wrap(name),
             BIN / name,
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": "0", **settings},
@@ -89,9 +89,9 @@ async def service(
         )
     try:
         url = await _url(started, log)
-        yield Service(url, folder, log, _itself(started.pid, wrapped=bool(wrapper)))
+        yield Service(url, folder, log, psutil.Process(started.pid))
     finally:
-        await _end(started, wrapped=bool(wrapper))
+        await _end(started)
 
 
 async def _url(started: asyncio.subprocess.Process, log: Path) -> str:
@@ -103,18 +103,13 @@ async def _url(started: asyncio.subprocess.Process, log: Path) -> str:
     return found[1]
 
 
-def _itself(pid: int, *, wrapped: bool) -> psutil.Process:
-    process = psutil.Process(pid)
-    return process.children()[0] if wrapped else process
-
-
-async def _end(started: asyncio.subprocess.Process, *, wrapped: bool) -> None:
+async def _end(started: asyncio.subprocess.Process) -> None:
     if started.returncode is not None:
         return
-    _itself(started.pid, wrapped=wrapped).terminate()
+    started.terminate()
     try:
         await asyncio.wait_for(started.wait(), END_TIMEOUT_S)
     except TimeoutError:
-        os.killpg(started.pid, 9)
+        os.killpg(started.pid, signal.SIGKILL)
         await started.wait()
         raise

@@ -16,6 +16,7 @@ class Size:
     uploads: int
     fsyncs: int
     """Of the floor of accepting."""
+    counted_jobs: int
     settle_s: float
     """How long services are left alone before something is read of them at rest."""
 
@@ -28,6 +29,7 @@ FULL = Size(
     spawns=500,
     uploads=500,
     fsyncs=800,
+    counted_jobs=10,
     settle_s=3.0,
 )
 
@@ -39,5 +41,6 @@ SMOKE = Size(
     spawns=4,
     uploads=8,
     fsyncs=8,
+    counted_jobs=3,
     settle_s=0.0,
 )

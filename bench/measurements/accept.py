@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.commits import commits
+from bench.counting.commits import commits
 from bench.floors.disk import fsyncs_per_second
 from bench.http import Connection, Form
 from bench.outcome import Outcome, Row

@@ -10,7 +10,7 @@ from bench.registry import MEASUREMENTS
 from bench.sizes import SMOKE
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+@pytest.mark.parametrize("name", sorted(MEASUREMENTS.keys() - {"counts"}))
 async def test_measurement_finds_figures(name: str, tmp_path: Path) -> None:
     outcome = await MEASUREMENTS[name](tmp_path, SMOKE)
     assert outcome.rows

@@ -1,0 +1,120 @@
+"""What one trivial job costs, in counts that don't depend on the machine."""
+
+import asyncio
+import itertools
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.counting import requests, statements, syscalls
+from bench.counting.commits import commits
+from bench.floors.scripts import SCRIPT
+from bench.http import Connection, Form
+from bench.outcome import Outcome, Row
+from bench.services import Service, pair
+from bench.sizes import Size
+
+REQUESTS = 2
+COMMITS = 4
+WARM_UP = 2
+TOLD_WITHIN_S = 10.0
+POLL_S = 0.02
+
+
+async def measure(folder: Path, size: Size) -> Outcome:
+    """One job after the other: requests, commits and statements; then, traced, system calls."""
+    form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
+    details = await _requests_and_commits(folder / "plain", form, size.counted_jobs)
+    if syscalls.available():
+        details |= await _system_calls(folder / "traced", form, size.counted_jobs)
+    rows = [
+        Row(
+            "requests between the services for a job, beside the event stream",
+            sum(details["requests_per_job"].values()),
+            "requests",
+            REQUESTS,
+            f"at most {REQUESTS}",
+            at_most=True,
+        ),
+        Row(
+            "commits for a job",
+            statistics.median(details["commits_of_each_job"]),
+            "commits",
+            COMMITS,
+            f"at most {COMMITS}",
+            at_most=True,
+        ),
+    ]
+    return Outcome(rows, details)
+
+
+async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str, Any]:
+    traces = {name: folder / f"{name}.sql" for name in ("jo-server", "jo-client")}
+    async with (
+        pair(folder, wrap=lambda name: statements.wrapper(traces[name])) as services,
+        Connection(services.server.url) as portal,
+    ):
+        database, log = services.server.folder / "db.sqlite", services.client.log
+        for _ in range(WARM_UP):
+            await portal.result(await portal.submit(form))
+        await _all_discarded(log)
+        asked = requests.count(log)
+        before = {name: statements.count(file) for name, file in traces.items()}
+        committed = [commits(database)]
+        for _ in range(jobs):
+            await portal.result(await portal.submit(form))
+            committed.append(commits(database))
+        said = {name: statements.count(file) - before[name] for name, file in traces.items()}
+        await _all_discarded(log)
+        asked = requests.count(log) - asked
+    discards = asked.pop(requests.DISCARD, 0)
+    return {
+        "requests_per_job": _each(asked, jobs),
+        "discard_requests": {"jobs": jobs, "requests": discards},
+        "commits_of_each_job": [b - a for a, b in itertools.pairwise(committed)],
+        "statements_per_job": {name: _each(counts, jobs) for name, counts in said.items()},
+    }
+
+
+async def _all_discarded(log: Path) -> None:
+    """Wait until the client has been told that it may remove what was fetched so far.
+
+    That is the last request that has to do with a job, so all others have been logged by then.
+    """
+    seen = requests.count(log)[requests.DISCARD]
+    async with asyncio.timeout(TOLD_WITHIN_S):
+        while requests.count(log)[requests.DISCARD] == seen:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)  # nobody tells
+
+
+async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:
+    files = {name: folder / f"{name}.strace" for name in ("jo-server", "jo-client")}
+    async with (
+        pair(folder, wrap=lambda name: syscalls.wrapper(files[name])) as services,
+        Connection(services.server.url) as portal,
+    ):
+        for _ in range(WARM_UP):
+            await portal.result(await portal.submit(form))
+        traces = {name: syscalls.Trace(file) for name, file in files.items()}
+        for _ in range(jobs):
+            await portal.result(await portal.submit(form))
+        both = {"jo-server": services.server, "jo-client": services.client}
+        return {
+            "flushes_per_job": {
+                name: _each(traces[name].flushes(service.folder), jobs)
+                for name, service in both.items()
+            },
+            "system_calls_per_job": {
+                name: _each(traces[name].calls(_threads(service)), jobs)
+                for name, service in both.items()
+            },
+        }
+
+
+def _threads(service: Service) -> set[int]:
+    return {thread.id for thread in service.process.threads()}
+
+
+def _each(counts: Counter[str], jobs: int) -> dict[str, float]:
+    return {what: count / jobs for what, count in counts.most_common()}

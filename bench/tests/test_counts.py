@@ -1,0 +1,29 @@
+"""What a job costs, exactly: a request, a commit or a flush more, or less, is a decision."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.counting import syscalls
+from bench.measurements import counts
+from bench.sizes import SMOKE
+
+
+@pytest.mark.skipif(not syscalls.available(), reason="there is no strace")
+async def test_trivial_job_costs_two_requests_four_commits_and_what_makes_it_durable(
+    tmp_path: Path,
+) -> None:
+    details = (await counts.measure(tmp_path, SMOKE)).details
+    assert details["requests_per_job"] == {"POST /submit": 1, "GET /retrieve": 1}
+    assert details["discard_requests"]["requests"] <= SMOKE.counted_jobs
+    # That it runs and that it ended share a commit, unless the machine is too busy for that.
+    assert min(details["commits_of_each_job"]) == 4
+    assert details["flushes_per_job"]["jo-client"] == {}
+    assert details["flushes_per_job"]["jo-server"] == {
+        "data/JOB/input/run.sh": 1,
+        "data/JOB/input": 1,
+        "data/JOB": 2,  # its upload, its results
+        "data": 1,
+        "db.sqlite-wal": 1,
+        "data/JOB/.output-1": 1,
+    }

@@ -56,10 +56,15 @@ def replace_durably(temporary: Path, final: Path) -> None:
     fsync_path(final.parent)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Make ``path`` hold exactly ``content``: temporary name, flush, rename, flush."""
+def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Make ``path`` hold exactly ``content``: temporary name, flush, rename, flush.
+
+    ``mode`` are its permissions, less what the umask takes, from the moment it exists.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

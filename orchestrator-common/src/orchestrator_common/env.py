@@ -32,6 +32,8 @@ _BYTES = {
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
+_ON = frozenset({"1", "yes", "true", "on"})
+_OFF = frozenset({"0", "no", "false", "off"})
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 MIN_SECRET = 16
@@ -129,6 +131,15 @@ class SettingsReader:
     def path(self, name: str, default: str) -> Path:
         """A path of the file system, made absolute so that it survives a change of folder."""
         return Path(self.text(name) or default).expanduser().absolute()
+
+    def switch(self, name: str, default: bool) -> bool:
+        """On or off: ``1``/``0``, ``yes``/``no``, ``true``/``false``, ``on``/``off``."""
+        held = self.text(name)
+        if held is None:
+            return default
+        if held.lower() in _ON or held.lower() in _OFF:
+            return held.lower() in _ON
+        raise self._refused(name, "1 (on) or 0 (off)")
 
     def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
         """One of ``allowed``, in any case; returned as written there."""

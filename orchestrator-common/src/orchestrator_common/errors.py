@@ -25,5 +25,9 @@ class Unauthorized(DomainError):
     """Who asks has shown no token that is known here."""
 
 
+class Forbidden(DomainError):
+    """Who asks is known, and may not do this."""
+
+
 class StorageFull(DomainError):
     """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""

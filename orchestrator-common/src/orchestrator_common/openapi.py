@@ -126,7 +126,12 @@ class _Document:
         docs = SwaggerDocs(
             web.Application(), validate=False, info=SwaggerInfo(**self._info._asdict())
         )
-        docs.spec["components"] = {"schemas": {**self._schemas, **SERVICE_SCHEMAS}}
+        docs.spec["components"] = {
+            "schemas": {**self._schemas, **SERVICE_SCHEMAS},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        }
+        # With or without: whether a token is wanted is a matter of settings.
+        docs.spec["security"] = [{}, {"token": []}]
         docs.add_routes(self._routes)
         return json.dumps(docs.spec).encode()
 

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from orchestrator_common.errors import (
     BadRequest,
     DomainError,
+    Forbidden,
     StartupError,
     StorageFull,
     Unauthorized,
@@ -33,6 +34,7 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 

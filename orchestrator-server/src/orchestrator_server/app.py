@@ -27,6 +27,8 @@ from orchestrator_server.health import HealthCheck
 from orchestrator_server.settings import Settings
 from orchestrator_server.store import Job, JobStore, open_store
 from orchestrator_server.submission import Submission
+from orchestrator_server.tokens import Tokens
+from orchestrator_server.web.access import access
 from orchestrator_server.web.answers import SCHEMAS, error_body
 from orchestrator_server.web.routes import ROUTES
 
@@ -98,8 +100,9 @@ BACKGROUND = web.AppKey("background", Background)
 
 def create_app(settings: Settings) -> web.Application:
     """Build the server's application. What it needs is opened when it is run."""
-    app = web.Application(middlewares=[error_middleware(STATUSES, error_body)])
+    app = web.Application(middlewares=[error_middleware(STATUSES, error_body), access])
     app[keys.SETTINGS] = settings
+    app[keys.TOKENS] = Tokens(settings.api_tokens_file)
     document_routes(
         app,
         ROUTES,
@@ -115,6 +118,7 @@ def create_app(settings: Settings) -> web.Application:
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the database, the data folder and the connections to the clients."""
     settings = app[keys.SETTINGS]
+    await app[keys.TOKENS].start()
     files = JobFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
@@ -170,6 +174,11 @@ async def _compose(
 
 
 async def _start(app: web.Application) -> None:
+    if app[keys.TOKENS].path is None:
+        logger.warning(
+            "API_TOKENS_FILE is not set: whoever reaches this port can submit jobs, and see, fetch "
+            "and end those of everybody"
+        )
     for service in app[keys.SETTINGS].services.values():
         logger.info(
             "Service %s: %d per user, %d in all, at %s",

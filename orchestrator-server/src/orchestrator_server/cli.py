@@ -9,18 +9,23 @@ from orchestrator_common.web import run_service
 from orchestrator_server import __version__
 from orchestrator_server.app import create_app
 from orchestrator_server.settings import OPTIONS, settings_of_process
+from orchestrator_server.token_command import token
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jo-server")
 @with_flags(OPTIONS)
-def main(**flags: str | None) -> None:
+@click.pass_context
+def main(context: click.Context, /, **flags: str | None) -> None:
     """Queue jobs, keep quotas, hand jobs to jo-clients and serve their results.
 
-    Services are set in the environment: SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL
-    (several clients: comma-separated), and optionally _TERMINATE_URL, _RUNS_PER_USER, _MAX_RUNS,
-    _MAX_ATTEMPTS. Times take s, m or h; sizes kB, MB or GB.
+    Without a command it serves. Services are set in the environment: SERVICE_<NAME>_UPLOAD_URL and
+    SERVICE_<NAME>_DOWNLOAD_URL (several clients: comma-separated), and optionally _TERMINATE_URL,
+    _RUNS_PER_USER, _MAX_RUNS, _MAX_ATTEMPTS. Times take s, m or h; sizes kB, MB or GB.
     """
+    context.obj = flags
+    if context.invoked_subcommand is not None:
+        return
     try:
         settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
@@ -28,3 +33,6 @@ def main(**flags: str | None) -> None:
     except StartupError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error
+
+
+main.add_command(token)

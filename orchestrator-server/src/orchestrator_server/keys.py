@@ -4,10 +4,16 @@ from aiohttp import web
 
 from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.health import HealthCheck
+from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Settings
 from orchestrator_server.submission import Submission
+from orchestrator_server.tokens import Tokens
 
 SETTINGS = web.AppKey("settings", Settings)
 FEED = web.AppKey("feed", ChangeFeed)
 SUBMISSION = web.AppKey("submission", Submission)
 HEALTH = web.AppKey("health", HealthCheck)
+TOKENS = web.AppKey("tokens", Tokens)
+
+PRINCIPAL = web.RequestKey("principal", Principal)
+"""Who asks; on every route that is not open to everybody."""

@@ -21,6 +21,8 @@ OPTIONS = (
     Option("MAX_UPLOAD_SIZE", "400MB", "Size of a job's files together"),
     Option("LOST_AFTER", "5m", "How long a client may be silent before its jobs are run elsewhere"),
     Option("CLIENT_TOKEN", "none", "What is shown to jo-client; the same as there", secret=True),
+    Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
+    Option("METRICS_OPEN", "0", "1: /metrics takes no token"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -30,6 +32,8 @@ _SERVICE_VARIABLE = re.compile(
     r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS)"
 )
 _MAX_COUNT = 1_000_000
+
+MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Settings:
     max_upload_bytes: int
     lost_after_s: float
     client_token: str | None
+    api_tokens_file: Path | None
+    metrics_open: bool
     log_level: str
     log_format: str
     services: Mapping[str, Service]
@@ -92,6 +98,14 @@ def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
     """The settings that this process was started with. Raises ``StartupError``."""
     faults.arm(os.environ)
     return read_settings(os.environ, flags)
+
+
+def tokens_file_of_process(flags: Mapping[str, str | None]) -> Path:
+    """Where tokens are kept. Raises ``StartupError`` if that is not set."""
+    path = _read_tokens_file(SettingsReader(os.environ, flags))
+    if path is None:
+        raise SettingError("API_TOKENS_FILE", None, "the file that tokens are kept in")
+    return path
 
 
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
@@ -106,6 +120,8 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
         client_token=reader.secret("CLIENT_TOKEN"),
+        api_tokens_file=_read_tokens_file(reader),
+        metrics_open=reader.switch("METRICS_OPEN", default=False),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
         services=_read_services(reader),
@@ -115,6 +131,10 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             "No services configured: set SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL"
         )
     return settings
+
+
+def _read_tokens_file(reader: SettingsReader) -> Path | None:
+    return reader.path("API_TOKENS_FILE", "") if reader.text("API_TOKENS_FILE") else None
 
 
 def _read_services(reader: SettingsReader) -> dict[str, Service]:

@@ -33,13 +33,13 @@ from orchestrator_server.errors import (
     TerminationPending,
 )
 from orchestrator_server.files import JobFiles
-from orchestrator_server.settings import Service
+from orchestrator_server.principal import Principal
+from orchestrator_server.settings import MAX_USER_ID, MIN_USER_ID, Service
 from orchestrator_server.store import MAX_PLACE, Job, JobStore
 
 TERMINATE_TIMEOUT_S = 30.0
 
 _INTEGER = re.compile(r"-?\d{1,10}", re.ASCII)
-_MAX_USER_ID = 2**31
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,17 @@ class Submission:
     limits: FormLimits
     follow_up: Callable[[Job], None]
 
-    async def submit(self, body: BodyStream, content_type: str) -> Job:
+    async def submit(self, body: BodyStream, content_type: str, principal: Principal) -> Job:
         """Take a job in. On return it is durable; on any error nothing of it is left.
 
-        Raises ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
+        A user need not name themselves. Raises ``Forbidden`` if they name somebody else;
+        ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
         """
         name = str(uuid.uuid4())
         accepted: list[Job] = []
 
         def complete(form: ReceivedForm) -> tuple[int, str]:
-            owner = self._owner(form)
+            owner = self._owner(form, principal)
             reach(Point.SERVER_FORM_WHOLE)
             self.files.accept(name)
             return owner
@@ -87,21 +88,22 @@ class Submission:
                 await in_thread(self.files.discard, name)
         return accepted[0]
 
-    def _owner(self, form: ReceivedForm) -> tuple[int, str]:
-        """The user and the service that a form names. Raises ``InvalidSubmission``."""
-        user_id = form.fields.get("user_id", "").strip()
+    def _owner(self, form: ReceivedForm, principal: Principal) -> tuple[int, str]:
+        """The user and the service that a form names.
+
+        Raises ``InvalidSubmission``, ``Forbidden``.
+        """
+        user_id = principal.narrow(_user_id(form))
         service = form.fields.get("service", "").strip().lower()
-        if not user_id:
+        if user_id is None:
             raise InvalidSubmission("Missing user_id field")
-        if not _INTEGER.fullmatch(user_id) or not -_MAX_USER_ID <= int(user_id) < _MAX_USER_ID:
-            raise InvalidSubmission("Invalid user_id, should be a number")
         if not service:
             raise InvalidSubmission("Missing service field")
         if service not in self.services:
             raise InvalidSubmission("Invalid service")
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
-        return int(user_id), service
+        return user_id, service
 
     async def settled(self, job_id: int, wait_s: float) -> Job:
         """Return the job, if it has ended or when it does, but after ``wait_s`` as it then is.
@@ -211,3 +213,13 @@ class Submission:
             and payload.status in FINAL_PAYLOAD
             and payload.status is not PayloadStatus.KILLED
         )
+
+
+def _user_id(form: ReceivedForm) -> int | None:
+    """The user that a form names, if it does. Raises ``InvalidSubmission``."""
+    text = form.fields.get("user_id", "").strip()
+    if not text:
+        return None
+    if not _INTEGER.fullmatch(text) or not MIN_USER_ID <= int(text) <= MAX_USER_ID:
+        raise InvalidSubmission("Invalid user_id, should be a number")
+    return int(text)

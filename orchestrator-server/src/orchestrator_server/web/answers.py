@@ -8,6 +8,16 @@ from orchestrator_common.status import JobStatus
 JOB_ANSWER = {"$ref": "#/components/schemas/JobAnswer"}
 
 SCHEMAS: dict[str, Any] = {
+    "WhoAmI": {
+        "type": "object",
+        "required": ["user_id", "admin", "auth"],
+        "properties": {
+            "user_id": {"type": "integer", "nullable": True, "description": "null: none"},
+            "admin": {"type": "boolean", "description": "May see and do everything"},
+            "auth": {"type": "boolean", "description": "Tokens are wanted here"},
+        },
+        "example": {"user_id": 7, "admin": False, "auth": True},
+    },
     "JobAnswer": {
         "type": "object",
         "required": ["id", "status", "message"],

@@ -7,10 +7,12 @@ from orchestrator_server.web.download import download, download_partial
 from orchestrator_server.web.health import health
 from orchestrator_server.web.terminate import terminate
 from orchestrator_server.web.upload import upload
+from orchestrator_server.web.whoami import whoami
 
 ROUTES = (
     web.get("/", ping, allow_head=False),
     web.get("/health", health, allow_head=False),
+    web.get("/whoami", whoami, allow_head=False),
     web.post("/upload", upload),
     web.get("/download/{id}", download, allow_head=False),
     web.get("/download_partial/{id}", download_partial, allow_head=False),

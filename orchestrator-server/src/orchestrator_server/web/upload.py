@@ -19,7 +19,7 @@ async def upload(request: web.Request) -> web.Response:
     description: >-
       Every part with a file name is a file of the job; a name may be a relative path
       (data/input.pdb). One of them is run.sh, which is executed. The answer comes when the job is
-      safely stored.
+      safely stored. With a user's token user_id may be left out.
     tags: [jobs]
     requestBody:
       required: true
@@ -27,13 +27,13 @@ async def upload(request: web.Request) -> web.Response:
         multipart/form-data:
           schema:
             type: object
-            required: [file, user_id, service]
+            required: [file, service]
             properties:
               file:
                 type: array
                 items: {type: string, format: binary}
                 description: run.sh and the other files
-              user_id: {type: integer, description: Whose quota counts, example: 1}
+              user_id: {type: integer, description: Whose job it is, example: 1}
               service: {type: string, description: A configured service, example: example}
     responses:
       "201":
@@ -50,6 +50,12 @@ async def upload(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 0, status: Unknown, message: Missing run.sh}
+      "403":
+        description: The token is that of another user; nothing was kept
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+            example: {id: 0, status: Unknown, message: This token is for user 7 only}
       "408":
         description: The upload stopped in the middle
         content:
@@ -65,7 +71,7 @@ async def upload(request: web.Request) -> web.Response:
     if (request.content_length or 0) > limit + OVERHEAD_BYTES:
         raise TooLarge(f"File too large: at most {limit} bytes in all")
     job = await request.app[keys.SUBMISSION].submit(
-        request.content, request.headers.get(hdrs.CONTENT_TYPE, "")
+        request.content, request.headers.get(hdrs.CONTENT_TYPE, ""), request[keys.PRINCIPAL]
     )
     answer = JobAnswer(job.id, job.status, "Job successfully uploaded")
     return json_response(answer, status=201, headers={hdrs.LOCATION: f"/jobs/{job.id}"})

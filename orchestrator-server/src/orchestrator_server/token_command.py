@@ -1,0 +1,96 @@
+"""``jo-server token``: the tokens of API_TOKENS_FILE. A running server takes changes up."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from orchestrator_common.env import SettingsReader
+from orchestrator_common.errors import DomainError, StartupError
+from orchestrator_server.settings import MAX_USER_ID, MIN_USER_ID, tokens_file_of_process
+from orchestrator_server.token_file import (
+    Token,
+    TokenFileUnusable,
+    create_token,
+    read_tokens,
+    revoke_token,
+)
+
+Flags = Mapping[str, str | None]
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke API tokens; API_TOKENS_FILE says where they are kept."""
+
+
+@token.command()
+@click.option(
+    "--user", type=click.IntRange(MIN_USER_ID, MAX_USER_ID), help="For the jobs of this user_id"
+)
+@click.option("--admin", is_flag=True, help="For everything")
+@click.option("--label", default="", help="What it is for, for the list")
+@click.option("--expires", metavar="TIME", help="How long it is valid, such as 90d; without: ever")
+@click.pass_obj
+def create(flags: Flags, user: int | None, admin: bool, label: str, expires: str | None) -> None:
+    """Make a token and print it. It is kept hashed, so it can't be shown again."""
+    if (user is None) is not admin:
+        raise click.UsageError("Say for whom: either --user NUMBER or --admin")
+    if not label.isprintable():
+        raise click.UsageError("The label holds a control character")
+    with _told(flags) as path:
+        made, kept = create_token(path, user_id=user, label=label, valid_s=_duration_s(expires))
+    click.echo(f"Token {kept.id} for {_scope(kept)}; it is not shown again:", err=True)
+    click.echo(made)
+
+
+@token.command("list")
+@click.pass_obj
+def list_tokens(flags: Flags) -> None:
+    """Show what there is, but for the tokens themselves."""
+    with _told(flags) as path:
+        tokens = read_tokens(path)
+    for kept in tokens:
+        expires = f"expires {_day(kept.expires_at)}" if kept.expires_at else "does not expire"
+        line = f"{kept.id}  {_scope(kept):<16}  made {_day(kept.created_at)}  {expires}"
+        click.echo(f"{line}  {kept.label}".rstrip())
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@click.pass_obj
+def revoke(flags: Flags, token_id: str) -> None:
+    """Make a token useless, a second later at most. ID is the first column of the list."""
+    with _told(flags) as path:
+        revoked = revoke_token(path, token_id)
+    click.echo(f"Token {revoked.id} for {_scope(revoked)} is revoked", err=True)
+
+
+@contextlib.contextmanager
+def _told(flags: Flags) -> Iterator[Path]:
+    """The file of the tokens; what is wrong with it is told in a line, with exit status 2."""
+    try:
+        path = tokens_file_of_process(flags)
+        try:
+            yield path
+        except TokenFileUnusable as error:
+            raise StartupError(f"API_TOKENS_FILE: {error}") from error
+    except DomainError as error:
+        click.echo(f"jo-server: {error}", err=True)
+        raise SystemExit(2) from error
+
+
+def _duration_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    return SettingsReader({}, {"EXPIRES": text}).duration_s("EXPIRES", 0.0)
+
+
+def _scope(kept: Token) -> str:
+    return "admin" if kept.user_id is None else f"user {kept.user_id}"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"

@@ -1,0 +1,91 @@
+"""Whose token it is: the token file in memory, fresh."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from orchestrator_common.errors import StartupError, Unauthorized
+from orchestrator_common.threads import in_thread
+from orchestrator_server.principal import EVERYBODY, Principal
+from orchestrator_server.token_file import Token, TokenFileUnusable, digest, read_tokens
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+"""How long the file is taken to be unchanged: a revoked token may be used for so long."""
+
+
+class Tokens:
+    """The tokens that are valid now. ``path`` None: none are wanted.
+
+    ``clock`` gives seconds that only grow, ``now`` those since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._now = now
+        self._known: Mapping[str, Token] = {}
+        self._version: tuple[int, int, int] | None = None
+        self._problem = ""
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Read the file for the first time. Raises ``StartupError`` if it can't be used."""
+        if self.path is None:
+            return
+        await self._refresh(self.path)
+        if self._problem:
+            raise StartupError(
+                f"API_TOKENS_FILE: {self._problem}. It must be a file that jo-server token create "
+                "has made"
+            )
+
+    async def principal(self, token: str | None) -> Principal:
+        """Whose token this is. Raises ``Unauthorized``."""
+        if self.path is None:
+            return EVERYBODY
+        if token is None:
+            raise Unauthorized("A token is needed: Authorization: Bearer TOKEN")
+        hashed = digest(token)
+        if self._clock() - self._looked_at >= FRESH_S or hashed not in self._known:
+            await self._refresh(self.path)
+        known = self._known.get(hashed)
+        if known is None or known.has_expired(self._now()):
+            raise Unauthorized("This token is not known, was revoked or has expired")
+        return Principal(known.user_id)
+
+    async def _refresh(self, path: Path) -> None:
+        """Read the file if it has changed. One that can't be used lets nobody in."""
+        async with self._looking:
+            version = await in_thread(_version_on_disk, path)
+            self._looked_at = self._clock()
+            if version is not None and version == self._version and not self._problem:
+                return
+            try:
+                tokens = await in_thread(read_tokens, path)
+            except TokenFileUnusable as error:
+                if str(error) != self._problem:
+                    logger.error("No token is valid: %s", error)
+                self._known, self._problem = {}, str(error)
+            else:
+                self._known = {token.sha256: token for token in tokens}
+                self._version, self._problem = version, ""
+                logger.info("%d API tokens are known", len(tokens))
+
+
+def _version_on_disk(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns

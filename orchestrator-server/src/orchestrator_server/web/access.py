@@ -1,0 +1,76 @@
+"""Who may use which route: the one place where that stands.
+
+Handlers can't forget it. A route about one job (``{id}``) is checked here before its handler runs,
+and a route that no table names is for administrators alone. Handlers of ``OWN`` routes ask
+``request[keys.PRINCIPAL]`` whose jobs they may take or list.
+"""
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from orchestrator_common.bearer import token_of
+from orchestrator_common.errors import Forbidden
+from orchestrator_common.openapi import DOCUMENT_PATH, UI_PATH
+from orchestrator_server import keys
+from orchestrator_server.errors import JobNotFound
+from orchestrator_server.principal import Principal
+from orchestrator_server.web.parameters import job_id
+
+DASHBOARD = "/dashboard"
+METRICS = "/metrics"
+
+OPEN = frozenset(
+    {"/", "/health", "/swagger", UI_PATH.rstrip("/"), UI_PATH, DOCUMENT_PATH, DASHBOARD}
+)
+"""For everybody: they tell nothing of any job."""
+
+OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
+"""Static files, for everybody."""
+
+SHARED = frozenset({"/whoami", "/services"})
+"""For every token, whosever."""
+
+OWN = frozenset({"/upload", "/jobs", "/events"})
+"""For every token; the handler narrows them to the jobs of the token's user."""
+
+ADMIN = frozenset({"/clients", "/stats", METRICS})
+"""Named for the sake of the test that every route is named; what isn't is here too."""
+
+
+def of_one_job(path: str) -> bool:
+    """Whether a route is about one job: for its user, and 404 for others."""
+    return "{id}" in path
+
+
+def is_open(path: str, *, metrics_open: bool = False) -> bool:
+    """Whether a route takes no token."""
+    return path in OPEN or path.startswith(OPEN_BELOW) or (metrics_open and path == METRICS)
+
+
+@web.middleware
+async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who asks, and refuse what they may not do; needs ``TOKENS`` and ``SUBMISSION``."""
+    resource = request.match_info.route.resource
+    path = "" if resource is None else resource.canonical
+    if resource is None or not is_open(path, metrics_open=_metrics_open(request)):
+        shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
+        principal = await request.app[keys.TOKENS].principal(shown)
+        request[keys.PRINCIPAL] = principal
+        if resource is not None and not principal.is_admin:
+            await _check(request, path, principal)
+    return await handler(request)
+
+
+async def _check(request: web.Request, path: str, principal: Principal) -> None:
+    """Raise ``JobNotFound`` or ``Forbidden`` for what a user may not do."""
+    if of_one_job(path):
+        # Another's job is answered as one that doesn't exist is: ids are not to be found out.
+        job = await request.app[keys.SUBMISSION].store.get(job_id(request))
+        if not principal.owns(job.user_id):
+            raise JobNotFound(job.id)
+    elif path not in SHARED and path not in OWN:
+        raise Forbidden("Only an administrator's token may ask for this")
+
+
+def _metrics_open(request: web.Request) -> bool:
+    return request.app[keys.SETTINGS].metrics_open

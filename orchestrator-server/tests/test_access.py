@@ -1,0 +1,270 @@
+"""Who may do what: tokens, scopes, and that no route is forgotten."""
+
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from fake_client import FakeClient
+from orchestrator_common.errors import StartupError, Unauthorized
+from orchestrator_common.threads import in_thread
+from orchestrator_server import tokens as tokens_module
+from orchestrator_server.settings import read_settings
+from orchestrator_server.token_file import create_token, read_tokens, revoke_token
+from orchestrator_server.tokens import Tokens
+from orchestrator_server.web import access
+from running_server import Server, StartServer
+
+UNREACHABLE = "http://127.0.0.1:9"
+
+
+async def token_for(file: Path, user_id: int | None, valid_s: float | None = None) -> str:
+    """A new token; None: for an administrator."""
+    return (await in_thread(create_token, file, user_id=user_id, label="", valid_s=valid_s))[0]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.json"
+
+
+@pytest.fixture(autouse=True)
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "FRESH_S", 0.0)
+
+
+class Asked:
+    """A web app with a token."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        self._http = server.http
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def __call__(
+        self, method: str, path: str, data: Any = None
+    ) -> tuple[int, dict[str, Any] | bytes]:
+        async with self._http.request(
+            method, path, data=data, headers=self._headers, allow_redirects=False
+        ) as response:
+            if response.content_type == "application/json":
+                return response.status, await response.json()
+            return response.status, await response.read()
+
+    async def upload(self, **fields: str) -> tuple[int, dict[str, Any]]:
+        form = aiohttp.FormData({"service": "example", **fields}, quote_fields=False)
+        form.add_field("file", b"exit 0\n", filename="run.sh")
+        status, answer = await self("POST", "/upload", form)
+        assert isinstance(answer, dict)
+        return status, answer
+
+
+def routes(app: web.Application) -> Iterator[tuple[str, str]]:
+    """Method and canonical path of every route."""
+    for route in app.router.routes():
+        assert route.resource is not None
+        yield route.method, route.resource.canonical
+
+
+async def test_every_route_is_classified(start_server: StartServer) -> None:
+    server = await start_server(UNREACHABLE)
+    named = access.SHARED | access.OWN | access.ADMIN
+    for method, path in routes(server.app):
+        classes = [path in named, access.of_one_job(path), access.is_open(path)]
+        assert classes.count(True) == 1, (
+            f"{method} {path}: say in web/access.py who may use it; until then only"
+            " administrators can"
+        )
+
+
+async def test_trap_41_without_a_token_only_open_routes_answer(
+    start_server: StartServer, file: Path
+) -> None:
+    await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    asked = [*routes(server.app), ("GET", "/no/such/route"), ("PUT", "/upload")]
+    for method, path in asked:
+        if method == "HEAD":
+            continue
+        for shown in ({}, {"Authorization": "Bearer jo_wrong"}, {"Authorization": "Basic eA=="}):
+            url = path.format(id="1", name="index.html")
+            async with server.http.request(method, url, headers=shown) as response:
+                if access.is_open(path):
+                    assert response.status != 401, path
+                    continue
+                assert response.status == 401, (method, path)
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+                assert (await response.json())["id"] == 0
+
+
+async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
+    start_server: StartServer, file: Path
+) -> None:
+    await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    status, answer = await mine.upload()
+    assert status == 201
+    job = answer["id"]
+    assert server.rows("SELECT user_id FROM jobs") == [(7,)]
+    about_jobs = [(m, p.format(id=job)) for m, p in routes(server.app) if access.of_one_job(p)]
+    assert ("POST", f"/terminate/{job}") in about_jobs
+    for method, path in about_jobs:
+        assert await other(method, path) == (
+            404,
+            {"id": job, "status": "Unknown", "message": f"Job {job} not found"},
+        ), path
+    status, answer = await mine("GET", f"/download/{job}")
+    assert (status, answer["status"] != "Killed") == (200, True)  # type: ignore[call-overload]
+    status, answer = await mine("POST", f"/terminate/{job}")
+    assert (status, answer["status"]) == (200, "Killed")  # type: ignore[call-overload]
+
+
+async def test_trap_41_user_fetches_their_result_and_an_administrator_everybodys(
+    start_server: StartServer, client: FakeClient, start_client: Any, file: Path
+) -> None:
+    admin = await token_for(file, None)
+    server = await start_server(await start_client(client), API_TOKENS_FILE=str(file))
+    mine, other = [Asked(server, await token_for(file, user)) for user in (7, -8)]
+    all_of_them = Asked(server, admin)
+    _, answer = await mine.upload(user_id="7")
+    client.complete(await client.next_payload(), out="42")
+    path = f"/download/{answer['id']}"
+    await mine("GET", f"{path}?wait=30")
+    for asked in (mine, all_of_them):
+        status, body = await asked("GET", path)
+        assert status == 200
+        assert isinstance(body, bytes)
+        assert zipfile.ZipFile(io.BytesIO(body)).read("out") == b"42"
+    assert (await other("GET", path))[0] == 404
+
+
+async def test_trap_41_user_submits_only_as_themselves(
+    start_server: StartServer, file: Path
+) -> None:
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    mine, all_of_them = Asked(server, await token_for(file, 7)), Asked(server, admin)
+    assert await mine.upload(user_id="8") == (
+        403,
+        {"id": 0, "status": "Unknown", "message": "This token is for user 7 only"},
+    )
+    assert server.rows() == []
+    assert server.folders() == []
+    assert (await mine.upload(user_id="7"))[0] == 201
+    assert (await mine.upload())[0] == 201
+    assert (await all_of_them.upload(user_id="8"))[0] == 201
+    assert await all_of_them.upload() == (
+        400,
+        {"id": 0, "status": "Unknown", "message": "Missing user_id field"},
+    )
+
+
+async def test_route_that_nobody_classified_is_for_administrators(
+    start_server: StartServer, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "SHARED", frozenset())
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    assert (await Asked(server, await token_for(file, 7))("GET", "/whoami"))[0] == 403
+    assert (await Asked(server, admin)("GET", "/whoami"))[0] == 200
+
+
+async def test_whoami(start_server: StartServer, file: Path) -> None:
+    server = await start_server(UNREACHABLE)
+    everybody = {"user_id": None, "admin": True, "auth": False}
+    assert await Asked(server, "any")("GET", "/whoami") == (200, everybody)
+
+
+async def test_whoami_with_tokens(start_server: StartServer, file: Path) -> None:
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    user = await token_for(file, 0)
+    assert await Asked(server, admin)("GET", "/whoami") == (
+        200,
+        {"user_id": None, "admin": True, "auth": True},
+    )
+    assert await Asked(server, user)("GET", "/whoami") == (
+        200,
+        {"user_id": 0, "admin": False, "auth": True},
+    )
+
+
+async def test_revoked_and_new_tokens_are_taken_up_without_a_restart(
+    start_server: StartServer, file: Path
+) -> None:
+    first = await token_for(file, 7)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    assert (await Asked(server, first)("GET", "/whoami"))[0] == 200
+    second = await token_for(file, 8)
+    assert (await Asked(server, second)("GET", "/whoami"))[0] == 200
+    (kept,) = [token for token in await in_thread(read_tokens, file) if token.user_id == 7]
+    await in_thread(revoke_token, file, kept.id)
+    assert (await Asked(server, first)("GET", "/whoami"))[0] == 401
+    assert (await Asked(server, second)("GET", "/whoami"))[0] == 200
+    await in_thread(file.write_text, "{")
+    assert (await Asked(server, second)("GET", "/whoami"))[0] == 401, "unusable: nobody gets in"
+    await in_thread(file.unlink)
+    assert (await Asked(server, second)("GET", "/whoami"))[0] == 401
+    third = await token_for(file, None)
+    assert (await Asked(server, third)("GET", "/whoami"))[0] == 200
+
+
+async def test_token_ends_when_it_expires(file: Path) -> None:
+    token = await token_for(file, 7, 3600)
+    now = time.time()
+    tokens = Tokens(file, now=lambda: now)
+    await tokens.start()
+    assert (await tokens.principal(token)).user_id == 7
+    now += 3601
+    with pytest.raises(Unauthorized):
+        await tokens.principal(token)
+
+
+async def test_file_is_read_only_when_it_has_changed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await token_for(file, None)
+    tokens = Tokens(file)
+    await tokens.start()
+    monkeypatch.setattr(tokens_module, "read_tokens", lambda _: pytest.fail("read again"))
+    await tokens.principal(token)
+    with pytest.raises(Unauthorized):
+        await tokens.principal("jo_no_such_token")
+
+
+@pytest.mark.parametrize("content", [None, "x", '{"tokens": [{"id": 1}]}'])
+async def test_file_that_is_none_of_tokens_stops_the_start(file: Path, content: str | None) -> None:
+    if content is not None:
+        await in_thread(file.write_text, content)
+    with pytest.raises(StartupError, match="API_TOKENS_FILE"):
+        await Tokens(file).start()
+
+
+async def test_file_that_others_may_write_stops_the_start(file: Path) -> None:
+    await token_for(file, None)
+    await in_thread(file.chmod, 0o620)
+    with pytest.raises(StartupError, match="can be written by others"):
+        await Tokens(file).start()
+
+
+async def test_server_without_tokens_warns(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_server(UNREACHABLE)
+    assert "API_TOKENS_FILE is not set" in caplog.text
+
+
+def test_metrics_may_be_opened() -> None:
+    base = {f"SERVICE_A_{what}_URL": UNREACHABLE for what in ("UPLOAD", "DOWNLOAD")}
+    assert read_settings({**base, "METRICS_OPEN": "yes"}, {}).metrics_open
+    assert not read_settings(base, {}).metrics_open
+    with pytest.raises(StartupError, match="METRICS_OPEN is 'perhaps'"):
+        read_settings({**base, "METRICS_OPEN": "perhaps"}, {})
+    assert access.is_open("/metrics", metrics_open=True)
+    assert not access.is_open("/metrics")

@@ -1,0 +1,82 @@
+"""``jo-server token``."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestrator_server.cli import main
+from orchestrator_server.token_file import create_token, read_tokens
+
+
+def command(file: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--api-tokens-file", str(file), "token", *arguments])
+
+
+def token_for(file: Path, *arguments: str) -> str:
+    result = command(file, "create", *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout.strip()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.json"
+
+
+def test_token_is_kept_hashed_in_a_file_for_its_owner_alone(file: Path) -> None:
+    token = token_for(file, "--user", "7")
+    assert token not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert token not in command(file, "list").output
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create",),
+        ("create", "--user", "1", "--admin"),
+        ("create", "--user", "2147483648"),
+        ("create", "--admin", "--expires", "soon"),
+        ("create", "--admin", "--label", "a\nb"),
+        ("revoke", "nope"),
+        ("revoke",),
+    ],
+)
+def test_wrong_command_changes_nothing_and_ends_with_status_2(
+    file: Path, arguments: tuple[str, ...]
+) -> None:
+    token_for(file, "--admin")
+    before = file.read_bytes()
+    assert command(file, *arguments).exit_code == 2
+    assert file.read_bytes() == before
+
+
+def test_list_names_what_is_needed_to_revoke(file: Path) -> None:
+    token_for(file, "--admin")
+    token_for(file, "--user", "-7", "--label", "portal", "--expires", "90d")
+    (row,) = [line for line in command(file, "list").stdout.splitlines() if "portal" in line]
+    assert "user -7" in row
+    assert "expires 2" in row
+    assert command(file, "revoke", row.split()[0]).exit_code == 0
+    assert [token.user_id for token in read_tokens(file)] == [None]
+
+
+def test_tokens_made_at_once_are_all_kept(file: Path) -> None:
+    def make(user_id: int) -> None:
+        create_token(file, user_id=user_id, label="", valid_s=None)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make, range(40)))
+    tokens = read_tokens(file)
+    assert {token.user_id for token in tokens} == set(range(40))
+    assert len({token.id for token in tokens}) == 40
+
+
+def test_command_without_a_file_says_which_setting_is_missing() -> None:
+    result = CliRunner().invoke(main, ["token", "list"], env={"API_TOKENS_FILE": ""})
+    assert result.exit_code == 2
+    assert "API_TOKENS_FILE is not set" in result.output

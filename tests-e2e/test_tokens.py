@@ -1,0 +1,46 @@
+"""Tokens on real processes: what gets in, and that none gets into a log."""
+
+import subprocess
+from pathlib import Path
+
+import aiohttp
+
+from harness import BIN, Portal, StartClient, StartServer
+
+CLIENT_TOKEN = "client-token-of-a-good-length"
+
+
+def make_token(file: Path, *scope: str) -> str:
+    """What ``jo-server token create`` prints."""
+    command = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+async def test_trap_42_no_log_line_holds_a_token(
+    tmp_path: Path, start_client: StartClient, start_server: StartServer
+) -> None:
+    file = tmp_path / "tokens.json"
+    token = make_token(file, "--user", "7")
+    verbose = {"LOG_LEVEL": "DEBUG", "CLIENT_TOKEN": CLIENT_TOKEN}
+    client = await start_client(**verbose)
+    stranger = await start_client(LOG_LEVEL="DEBUG", CLIENT_TOKEN=f"not-{CLIENT_TOKEN}")
+    server = await start_server(client, stranger, API_TOKENS_FILE=str(file), **verbose)
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+        portal = Portal(server.url, http)
+        show = b"import os; print(dict(os.environ))"
+        job = await portal.submit("python3 show.py\n", {"show.py": show}, user=7)
+        assert (await portal.end_of(job))["status"] == "Completed"
+        said = (await portal.results(job)).read(".orchestrator/stdout.txt").decode()
+        assert (await portal.terminate(job))[0] == 409
+    wrong = "jo_wrong_token_that_nobody_made"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {wrong}"}) as http:
+        for url in (f"{server.url}/download/{job}", f"{client.url}/load"):
+            async with http.get(url, params={"token": wrong}) as response:
+                assert response.status == 401
+    logs = server.logged + client.logged + stranger.logged
+    assert f"{stranger.url}/submit refused the token: CLIENT_TOKEN differs" in logs
+    assert "GET /load 401" in client.logged
+    for secret in (token, CLIENT_TOKEN, wrong, "Bearer"):
+        assert secret not in logs
+        assert secret not in said
+    assert "JO_WORKSPACE" in said

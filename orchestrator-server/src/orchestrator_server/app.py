@@ -30,6 +30,7 @@ from orchestrator_server.submission import Submission
 from orchestrator_server.tokens import Tokens
 from orchestrator_server.web.access import access
 from orchestrator_server.web.answers import SCHEMAS, error_body
+from orchestrator_server.web.cors import allow_origins
 from orchestrator_server.web.routes import ROUTES
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,9 @@ BACKGROUND = web.AppKey("background", Background)
 
 def create_app(settings: Settings) -> web.Application:
     """Build the server's application. What it needs is opened when it is run."""
-    app = web.Application(middlewares=[error_middleware(STATUSES, error_body), access])
+    app = web.Application()
+    allow_origins(app, settings.cors_origins)
+    app.middlewares.extend([error_middleware(STATUSES, error_body), access])
     app[keys.SETTINGS] = settings
     app[keys.TOKENS] = Tokens(settings.api_tokens_file)
     document_routes(

@@ -22,6 +22,7 @@ OPTIONS = (
     Option("LOST_AFTER", "5m", "How long a client may be silent before its jobs are run elsewhere"),
     Option("CLIENT_TOKEN", "none", "What is shown to jo-client; the same as there", secret=True),
     Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
+    Option("CORS_ORIGINS", "none", "Web pages that may call from a browser, comma-separated; or *"),
     Option("METRICS_OPEN", "0", "1: /metrics takes no token"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
@@ -87,6 +88,7 @@ class Settings:
     lost_after_s: float
     client_token: str | None
     api_tokens_file: Path | None
+    cors_origins: frozenset[str]
     metrics_open: bool
     log_level: str
     log_format: str
@@ -121,6 +123,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
         client_token=reader.secret("CLIENT_TOKEN"),
         api_tokens_file=_read_tokens_file(reader),
+        cors_origins=_read_origins(reader),
         metrics_open=reader.switch("METRICS_OPEN", default=False),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
@@ -135,6 +138,20 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
 
 def _read_tokens_file(reader: SettingsReader) -> Path | None:
     return reader.path("API_TOKENS_FILE", "") if reader.text("API_TOKENS_FILE") else None
+
+
+def _read_origins(reader: SettingsReader) -> frozenset[str]:
+    if reader.text("CORS_ORIGINS") == "*":
+        return frozenset({"*"})
+    # As browsers send them: lower case, and no path.
+    urls = reader.urls("CORS_ORIGINS")
+    if any(urlsplit(url).path or urlsplit(url).username is not None for url in urls):
+        raise SettingError(
+            "CORS_ORIGINS",
+            reader.text("CORS_ORIGINS"),
+            "*, or origins such as https://portal.example.org, separated by commas",
+        )
+    return frozenset(url.lower() for url in urls)
 
 
 def _read_services(reader: SettingsReader) -> dict[str, Service]:

@@ -1,0 +1,79 @@
+"""CORS_ORIGINS: what a browser lets pages of other origins do."""
+
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from orchestrator_common.errors import StartupError
+from orchestrator_common.threads import in_thread
+from orchestrator_server.settings import read_settings
+from orchestrator_server.token_file import create_token
+from running_server import StartServer
+
+UNREACHABLE = "http://127.0.0.1:9"
+PORTAL = "https://portal.example.org"
+PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin", "told"),
+    [
+        (PORTAL, PORTAL, PORTAL),
+        (f"http://localhost:3000, {PORTAL}", PORTAL, PORTAL),
+        ("https://PORTAL.example.org/", PORTAL, PORTAL),
+        ("*", PORTAL, "*"),
+        ("*", "null", "*"),
+        (PORTAL, "https://evil.example.org", None),
+        (PORTAL, "https://portal.example.org.evil.org", None),
+        (PORTAL, "http://portal.example.org", None),
+        (PORTAL, "null", None),
+        ("", PORTAL, None),
+    ],
+)
+async def test_page_may_read_answers_if_its_origin_is_listed(
+    start_server: StartServer, setting: str, origin: str, told: str | None
+) -> None:
+    server = await start_server(UNREACHABLE, CORS_ORIGINS=setting)
+    for path in ("/health", "/download/1", "/nothing"):
+        async with server.http.get(path, headers={"Origin": origin}) as response:
+            headers = response.headers
+            assert headers.get("Access-Control-Allow-Origin") == told
+            assert "Access-Control-Allow-Credentials" not in headers
+            shown = headers.get("Access-Control-Expose-Headers", "")
+            assert all(name in shown for name in ("Location", "ETag", "X-Request-Id")) or not told
+            if setting not in ("", "*"):
+                assert "Origin" in headers["Vary"]
+    async with server.http.options("/upload", headers={**PREFLIGHT, "Origin": origin}) as response:
+        assert response.headers.get("Access-Control-Allow-Origin") == told
+        assert response.status == (405 if told is None else 204)
+        if told:
+            assert "POST" in response.headers["Access-Control-Allow-Methods"]
+            taken = response.headers["Access-Control-Allow-Headers"].lower().replace(" ", "")
+            assert {"authorization", "content-type"} <= set(taken.split(","))
+
+
+async def test_preflight_takes_no_token_and_refusals_can_be_read(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.json"
+    await in_thread(create_token, file, user_id=7, label="", valid_s=None)
+    server = await start_server(UNREACHABLE, CORS_ORIGINS=PORTAL, API_TOKENS_FILE=str(file))
+    async with server.http.options("/upload", headers={**PREFLIGHT, "Origin": PORTAL}) as response:
+        assert response.status == 204
+    async with server.http.options("/upload", headers={"Origin": PORTAL}) as response:
+        assert response.status == 401, "no preflight"
+    form = aiohttp.FormData({"service": "example"})
+    async with server.http.post("/upload", data=form, headers={"Origin": PORTAL}) as response:
+        assert response.status == 401
+        assert response.headers["Access-Control-Allow-Origin"] == PORTAL
+
+
+@pytest.mark.parametrize("value", ["portal.example.org", f"{PORTAL}/path", f"*,{PORTAL}", "null"])
+def test_setting_that_names_no_origin_stops_the_start(value: str) -> None:
+    base = {f"SERVICE_A_{what}_URL": UNREACHABLE for what in ("UPLOAD", "DOWNLOAD")}
+    with pytest.raises(StartupError, match="CORS_ORIGINS is"):
+        read_settings({**base, "CORS_ORIGINS": value}, {})

@@ -28,14 +28,20 @@ class Client:
     data: Path
 
     async def post(
-        self, script: bytes | str, *, key: str | None = None, **files: bytes
+        self,
+        script: bytes | str,
+        *,
+        key: str | None = None,
+        time_limit: str | None = None,
+        **files: bytes,
     ) -> tuple[int, dict[str, Any]]:
         """Status code and JSON of a submit of a run.sh and some files."""
         form = aiohttp.FormData(quote_fields=False)
         content = script.encode() if isinstance(script, str) else script
         for name, data in {"run.sh": content, **files}.items():
             form.add_field(name, data, filename=name.rpartition("/")[2])
-        headers = {"Idempotency-Key": key} if key else None
+        given = {"Idempotency-Key": key, "Time-Limit": time_limit}
+        headers = {name: value for name, value in given.items() if value}
         async with self.http.post("/submit", data=form, headers=headers) as response:
             return response.status, await response.json()
 

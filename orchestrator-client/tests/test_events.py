@@ -17,7 +17,7 @@ from running_client import Client
 
 
 def row(message: str = "", status: PayloadStatus = PayloadStatus.RUNNING) -> PayloadRow:
-    return PayloadRow(1, "u", None, "", status, False, None, message, None)
+    return PayloadRow(1, "u", None, "", None, status, False, None, message, None)
 
 
 async def _once(chunk: bytes | None) -> AsyncIterator[bytes]:

@@ -23,11 +23,17 @@ class Intake:
     ids: PayloadIds
     limits: FormLimits
 
-    async def submit(self, body: BodyStream, content_type: str, key: str | None) -> PayloadRow:
+    async def submit(
+        self,
+        body: BodyStream,
+        content_type: str,
+        key: str | None,
+        time_limit_s: float | None = None,
+    ) -> PayloadRow:
         """Take a payload in; the same ``key`` again gives the same payload, and no second run.
 
-        On any error nothing of it is left. Raises ``BadRequest`` and its kinds, ``BodyTimeout``,
-        ``StorageFull``.
+        ``time_limit_s`` is how long its script may run. On any error nothing of it is left. Raises
+        ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
         """
         name = str(uuid.uuid4())
         kept: list[PayloadRow] = []
@@ -44,7 +50,7 @@ class Intake:
             return self.ids.take(), str(refusal or "")
 
         async def add(payload_id: int, refusal: str) -> None:
-            kept.append(await self._add(payload_id, name, key, refusal))
+            kept.append(await self._add(payload_id, name, key, refusal, time_limit_s))
 
         try:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
@@ -55,10 +61,12 @@ class Intake:
                 await in_thread(self.workspaces.remove, name)
         return kept[0]
 
-    async def _add(self, payload_id: int, name: str, key: str | None, refusal: str) -> PayloadRow:
+    async def _add(
+        self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
+    ) -> PayloadRow:
         """Add the row, or find the one of an earlier submit with the same key."""
         try:
-            row = await self.store.add(payload_id, name, key, refusal)
+            row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
         except sqlite3.Error:
             # Whether the row is there is not known: with its files removed it could not run.
             await self.store.drop(payload_id)

@@ -24,13 +24,14 @@ from orchestrator_common.status import (
 @dataclass(frozen=True)
 class PayloadRow:
     """A payload as it was when it was read. ``key`` is the server's idempotency key, if it gave
-    one; ``refusal`` says why its script must not be run, if so; ``ended_at`` is in seconds since
-    the epoch."""
+    one; ``refusal`` says why its script must not be run, if so; ``time_limit_s`` is how long it may
+    run, None: as long as it takes; ``ended_at`` is in seconds since the epoch."""
 
     id: int
     uuid: str
     key: str | None
     refusal: str
+    time_limit_s: float | None
     status: PayloadStatus
     killed: bool
     exit_code: int | None
@@ -47,6 +48,7 @@ CREATE TABLE payloads (
     uuid TEXT NOT NULL,
     key TEXT UNIQUE,
     refusal TEXT NOT NULL,
+    time_limit_s REAL,
     status TEXT NOT NULL,
     killed INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER,
@@ -84,14 +86,19 @@ class PayloadStore:
         self._listeners.append(listener)
 
     async def add(
-        self, payload_id: int, uuid: str, key: str | None, refusal: str = ""
+        self,
+        payload_id: int,
+        uuid: str,
+        key: str | None,
+        refusal: str = "",
+        time_limit_s: float | None = None,
     ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is one with this key already."""
         rows = await self._execute(
-            f"""INSERT INTO payloads (id, uuid, key, refusal, status)
-                VALUES (?, ?, ?, ?, 'Prepared')
+            f"""INSERT INTO payloads (id, uuid, key, refusal, time_limit_s, status)
+                VALUES (?, ?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, refusal),
+            (payload_id, uuid, key, refusal, time_limit_s),
         )
         return self._tell(rows[0]) if rows else None
 

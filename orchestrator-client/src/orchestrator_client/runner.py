@@ -50,6 +50,7 @@ class Runner:
         self._owner = TaskOwner("runner", limit=slots)
         self._executions: dict[int, Execution] = {}
         self._killed: set[int] = set()
+        self._out_of_time: set[int] = set()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._in_doubt = False
         # The last pass had more free slots than payloads: none waits for a slot.
@@ -149,6 +150,7 @@ class Runner:
         finally:
             self._tasks.pop(row.id, None)
             self._killed.discard(row.id)
+            self._out_of_time.discard(row.id)
             if not self._all_taken:
                 self.loop.wake()
 
@@ -160,7 +162,7 @@ class Runner:
             return PayloadStatus.INVALID, row.refusal, None
         try:
             execution = await self._start(row, workspace)
-            outcome = await execution.wait() if execution else None
+            outcome = await self._end_of(row, execution) if execution else None
         except (OSError, StillRunning) as error:
             return PayloadStatus.FAILED, f"run.sh could not be run: {error}", None
         finally:
@@ -193,13 +195,37 @@ class Runner:
             return execution
         return None
 
+    async def _end_of(self, row: PayloadRow, execution: Execution) -> Outcome:
+        """Wait for the end of a script, and bring it about when its time is up."""
+        if row.time_limit_s is None:
+            return await execution.wait()
+        limiter = asyncio.create_task(self._end_after(row.time_limit_s, row, execution))
+        try:
+            return await execution.wait()
+        finally:
+            limiter.cancel()
+
+    async def _end_after(self, limit_s: float, row: PayloadRow, execution: Execution) -> None:
+        await asyncio.sleep(limit_s)
+        self._out_of_time.add(row.id)
+        logger.info("Payload %d has reached its time limit of %g s", row.id, limit_s)
+        while True:
+            try:
+                await execution.terminate()
+            except (StillRunning, OSError) as error:
+                logger.error("Payload %d could not be ended yet: %s", row.id, error)
+                await asyncio.sleep(MAX_RETRY_S)
+            else:
+                return
+
     async def _judge(
         self, row: PayloadRow, workspace: Workspace, outcome: Outcome
     ) -> tuple[PayloadStatus, str, int | None]:
         killed = row.id in self._killed
         if self._stopping:
             return PayloadStatus.KILLED, "The client stops", None
-        status, message = _verdict(outcome, killed=killed)
+        limit_s = row.time_limit_s if row.id in self._out_of_time else None
+        status, message = _verdict(outcome, killed=killed, limit_s=limit_s)
         try:
             reach(Point.CLIENT_SCRIPT_ENDED)
             await self._packer.pack(workspace, outcome)
@@ -231,9 +257,12 @@ class Runner:
                 return
 
 
-def _verdict(outcome: Outcome, *, killed: bool) -> tuple[PayloadStatus, str]:
+def _verdict(outcome: Outcome, *, killed: bool, limit_s: float | None) -> tuple[PayloadStatus, str]:
+    """State and reason. ``limit_s`` is the time limit that it was ended for, None if it wasn't."""
     if killed:
         return PayloadStatus.KILLED, "Terminated on request"
+    if limit_s is not None:
+        return PayloadStatus.FAILED, f"Time limit of {limit_s:.10g} s reached"
     if outcome.signal is not None:
         return PayloadStatus.FAILED, f"run.sh was ended by signal {outcome.signal}"
     if outcome.exit_code != 0:

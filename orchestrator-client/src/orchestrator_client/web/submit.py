@@ -1,12 +1,16 @@
 """POST /submit."""
 
+import math
+
 from aiohttp import hdrs, web
 
 from orchestrator_client import keys
 from orchestrator_client.web.answers import payload_of
+from orchestrator_common.errors import BadRequest
 from orchestrator_common.web import json_response
 
 KEY_HEADER = "Idempotency-Key"
+TIME_LIMIT_HEADER = "Time-Limit"
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -17,10 +21,11 @@ async def submit(request: web.Request) -> web.Response:
     description: >-
       Every part with a file name is a file; the part's name is its path if its last component is
       the file name. One of them is run.sh. A repeat with the same Idempotency-Key answers the same
-      payload and runs nothing.
+      payload and runs nothing. What runs for longer than Time-Limit is ended, and Failed.
     tags: [payloads]
     parameters:
       - {name: Idempotency-Key, in: header, schema: {type: string}}
+      - {name: Time-Limit, in: header, description: Seconds, schema: {type: number}}
     requestBody:
       required: true
       content:
@@ -51,5 +56,20 @@ async def submit(request: web.Request) -> web.Response:
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
         request.headers.get(KEY_HEADER),
+        _time_limit_s(request),
     )
     return json_response(payload_of(request, row))
+
+
+def _time_limit_s(request: web.Request) -> float | None:
+    """How long the script may run; None: as long as it takes. Raises ``BadRequest``."""
+    text = request.headers.get(TIME_LIMIT_HEADER)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadRequest(f"Invalid Time-Limit {text[:40]!r}, should be a number of seconds")
+    return seconds

@@ -30,7 +30,7 @@ from orchestrator_common.loop import Loop
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import error_middleware
+from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,12 @@ LOOPS = web.AppKey("loops", list[Loop])
 def create_app(settings: Settings) -> web.Application:
     """Build the client's application. What it needs is opened when it is run."""
     app = web.Application(
-        middlewares=[error_middleware(STATUSES, error_body), server_only(settings.client_token)]
+        client_max_size=MAX_BODY_BYTES,
+        middlewares=[
+            error_middleware(STATUSES, error_body),
+            bounded_bodies("/submit"),
+            server_only(settings.client_token),
+        ],
     )
     app[keys.SETTINGS] = settings
     document_routes(
@@ -119,7 +124,7 @@ def _compose(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
-        FormLimits(settings.max_upload_bytes),
+        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
     )
     app[keys.PACKER] = packer
     app[keys.RUNNER] = runner

@@ -25,7 +25,14 @@ def main(**flags: str | None) -> None:
         settings = settings_of_process(flags)
         become_unreadable()
         configure_logging(settings.log_level, settings.log_format)
-        run_service("jo-client", __version__, create_app(settings), settings.host, settings.port)
+        run_service(
+            "jo-client",
+            __version__,
+            create_app(settings),
+            settings.host,
+            settings.port,
+            max_per_peer=settings.max_connections_per_peer,
+        )
     except StartupError as error:
         click.echo(f"jo-client: {error}", err=True)
         raise SystemExit(2) from error

@@ -19,6 +19,8 @@ OPTIONS = (
     Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
     Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
     Option("CLIENT_TOKEN", "none", "What jo-server must show; the same as there", secret=True),
+    Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
+    Option("MAX_CONNECTIONS_PER_PEER", "1000", "Connections from one address; 0: any number"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -40,6 +42,8 @@ class Settings:
     kill_grace_s: float
     script_environment: Mapping[str, str]
     client_token: str | None
+    min_upload_rate: int
+    max_connections_per_peer: int
     log_level: str
     log_format: str
 
@@ -63,6 +67,10 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
         script_environment=_script_environment(reader),
         client_token=reader.secret("CLIENT_TOKEN"),
+        min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),
+        max_connections_per_peer=reader.integer(
+            "MAX_CONNECTIONS_PER_PEER", 1000, minimum=0, maximum=1_000_000
+        ),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
     )

@@ -51,12 +51,14 @@ class FormLimits:
     """What is accepted.
 
     ``max_bytes`` counts the content of all files together, ``idle_s`` is how long the sender may
-    send nothing.
+    send nothing. ``min_rate`` are the bytes that must come in a second, averaged over the time that
+    was spent waiting for the sender, after ``idle_s`` of it; 0: any rate will do.
     """
 
     max_bytes: int
     max_files: int = 20_000
     idle_s: float = 60.0
+    min_rate: int = 0
 
 
 @dataclass
@@ -90,9 +92,10 @@ async def receive_form(
         with full_disk_as_domain_error():
             return complete(form)
 
+    arriving = _Arriving(stream, limits)
     try:
         while True:
-            blocks, ended = await _next_blocks(stream, limits.idle_s)
+            blocks, ended = await arriving.next_blocks()
             if ended:
                 return await in_thread(finish, b"".join(blocks))
             await in_thread(writer.feed, b"".join(blocks))
@@ -100,21 +103,47 @@ async def receive_form(
         writer.close()
 
 
-async def _next_blocks(stream: BodyStream, idle_s: float) -> tuple[list[bytes], bool]:
-    """About ``BLOCK_BYTES`` of the body, or its rest; and whether that was the end."""
-    blocks: list[bytes] = []
-    size = 0
-    while size < BLOCK_BYTES:
+class _Arriving:
+    """A body on its way, from a sender who must not be slow."""
+
+    def __init__(self, stream: BodyStream, limits: FormLimits) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._bytes = 0
+        self._waited_s = 0.0
+
+    async def next_blocks(self) -> tuple[list[bytes], bool]:
+        """About ``BLOCK_BYTES`` of the body, or its rest; and whether that was the end."""
+        blocks: list[bytes] = []
+        size = 0
+        while size < BLOCK_BYTES:
+            block = await self._next()
+            if not block:
+                return blocks, True
+            blocks.append(block)
+            size += len(block)
+        return blocks, False
+
+    async def _next(self) -> bytes:
+        """What arrives next. Raises ``BodyTimeout``."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         try:
-            async with asyncio.timeout(idle_s):
-                block = await stream.readany()
+            async with asyncio.timeout(self._limits.idle_s):
+                block = await self._stream.readany()
         except TimeoutError:
-            raise BodyTimeout(f"No data arrived for {idle_s:g} s; the upload was dropped") from None
-        if not block:
-            return blocks, True
-        blocks.append(block)
-        size += len(block)
-    return blocks, False
+            raise BodyTimeout(
+                f"No data arrived for {self._limits.idle_s:g} s; the upload was dropped"
+            ) from None
+        self._waited_s += clock() - begun
+        self._bytes += len(block)
+        late_s = self._waited_s - self._limits.idle_s
+        if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
+            raise BodyTimeout(
+                f"The data came slower than {self._limits.min_rate} bytes a second;"
+                " the upload was dropped"
+            )
+        return block
 
 
 def _boundary(content_type: str) -> bytes:

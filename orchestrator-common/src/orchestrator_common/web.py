@@ -1,7 +1,6 @@
 """HTTP plumbing that both services share: error bodies, health, and running until a signal."""
 
 import logging
-import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -14,10 +13,10 @@ from orchestrator_common.errors import (
     BadRequest,
     DomainError,
     Forbidden,
-    StartupError,
     StorageFull,
     Unauthorized,
 )
+from orchestrator_common.listener import listen
 from orchestrator_common.multipart import BodyTimeout
 
 logger = logging.getLogger(__name__)
@@ -25,14 +24,23 @@ logger = logging.getLogger(__name__)
 ErrorBody = Callable[[Exception | None, str], bytes]
 """Makes the JSON body of an error: the domain error if there is one, and the message."""
 
+MAX_BODY_BYTES = 1 << 16
+"""Of a request that is no upload."""
+
 SHUTDOWN_GRACE_S = 10.0
 KEEP_ALIVE_S = 75.0
 # Also how much of a body may arrive unread: enough to fill the blocks that are parsed at once.
 READ_BUFFER_BYTES = 1 << 20
 
+
+class BodyTooLarge(DomainError):
+    """A body where none, or a small one, is expected."""
+
+
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
@@ -113,6 +121,22 @@ def _router_message(request: web.Request, error: web.HTTPException) -> str:
     return error.text or error.reason
 
 
+def bounded_bodies(*uploads: str) -> Middleware:
+    """Refuse a body of more than ``MAX_BODY_BYTES`` on any path but ``uploads``, before it comes.
+
+    One that doesn't tell its length is refused when it is read (``client_max_size``); what no
+    handler reads, aiohttp reads for a few seconds and then closes the connection.
+    """
+
+    @web.middleware
+    async def bound(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (request.content_length or 0) > MAX_BODY_BYTES and request.path not in uploads:
+            raise BodyTooLarge(f"This takes no body of more than {MAX_BODY_BYTES} bytes")
+        return await handler(request)
+
+    return bound
+
+
 class Pong(msgspec.Struct, frozen=True):
     """Answer of ``GET /``."""
 
@@ -170,16 +194,25 @@ class AccessLog(AbstractAccessLogger):
         )
 
 
-def run_service(name: str, version: str, app: web.Application, host: str, port: int) -> None:
+def run_service(
+    name: str,
+    version: str,
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    max_per_peer: int = 0,
+) -> None:
     """Serve ``app`` until SIGTERM or SIGINT; blocks.
 
-    Port 0 takes a free one. The line that is logged once connections are accepted ends with the
-    URL. On a signal: no new connections, ``app.on_shutdown`` (which closes event streams), running
-    requests get ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
+    Port 0 takes a free one. ``max_per_peer`` connections may come from one address, 0: any number.
+    The line that is logged once connections are accepted ends with the URL. On a signal: no new
+    connections, ``app.on_shutdown`` (which closes event streams), running requests get
+    ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
 
     Raises ``StartupError`` if the address can't be used, and what the app's start raises.
     """
-    listener = _bind(host, port)
+    listener = listen(host, port, max_per_peer=max_per_peer)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}"
 
@@ -196,24 +229,3 @@ def run_service(name: str, version: str, app: web.Application, host: str, port: 
             keepalive_timeout=KEEP_ALIVE_S,
             read_bufsize=READ_BUFFER_BYTES,
         )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound but doesn't listen yet: nobody connects before the app has started."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind)
-    except OSError as error:
-        raise StartupError(f"HOST is {host!r}; it must be an address of this machine") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise StartupError(
-            f"Can't listen on {host} port {port}: {error.strerror}. "
-            "Choose another with --port or PORT"
-        ) from error
-    return listener

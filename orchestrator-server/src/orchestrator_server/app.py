@@ -12,7 +12,7 @@ from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import error_middleware
+from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
 from orchestrator_server import __version__, keys
 from orchestrator_server.background.cleaner import Cleaner
 from orchestrator_server.background.discarder import Discarder
@@ -101,9 +101,11 @@ BACKGROUND = web.AppKey("background", Background)
 
 def create_app(settings: Settings) -> web.Application:
     """Build the server's application. What it needs is opened when it is run."""
-    app = web.Application()
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     allow_origins(app, settings.cors_origins)
-    app.middlewares.extend([error_middleware(STATUSES, error_body), access])
+    app.middlewares.extend(
+        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), access]
+    )
     app[keys.SETTINGS] = settings
     app[keys.TOKENS] = Tokens(settings.api_tokens_file)
     document_routes(
@@ -170,7 +172,7 @@ async def _compose(
         feed=feed,
         pool=pool,
         services=settings.services,
-        limits=FormLimits(settings.max_upload_bytes),
+        limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         follow_up=getter.follow_up,
     )
     app[BACKGROUND] = background

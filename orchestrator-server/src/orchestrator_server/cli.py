@@ -29,7 +29,14 @@ def main(context: click.Context, /, **flags: str | None) -> None:
     try:
         settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
-        run_service("jo-server", __version__, create_app(settings), settings.host, settings.port)
+        run_service(
+            "jo-server",
+            __version__,
+            create_app(settings),
+            settings.host,
+            settings.port,
+            max_per_peer=settings.max_connections_per_peer,
+        )
     except StartupError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error

@@ -24,6 +24,8 @@ OPTIONS = (
     Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
     Option("CORS_ORIGINS", "none", "Web pages that may call from a browser, comma-separated; or *"),
     Option("METRICS_OPEN", "0", "1: /metrics takes no token"),
+    Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
+    Option("MAX_CONNECTIONS_PER_PEER", "1000", "Connections from one address; 0: any number"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -90,6 +92,8 @@ class Settings:
     api_tokens_file: Path | None
     cors_origins: frozenset[str]
     metrics_open: bool
+    min_upload_rate: int
+    max_connections_per_peer: int
     log_level: str
     log_format: str
     services: Mapping[str, Service]
@@ -125,6 +129,10 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         api_tokens_file=_read_tokens_file(reader),
         cors_origins=_read_origins(reader),
         metrics_open=reader.switch("METRICS_OPEN", default=False),
+        min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),
+        max_connections_per_peer=reader.integer(
+            "MAX_CONNECTIONS_PER_PEER", 1000, minimum=0, maximum=1_000_000
+        ),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
         services=_read_services(reader),

@@ -1,0 +1,142 @@
+"""Peers that are slow, that send too much, or that connect too often."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
+
+from orchestrator_common import web as common_web
+from orchestrator_common.listener import STALLED_S, listen
+from orchestrator_common.multipart import BodyTimeout, FormLimits, ReceivedForm, receive_form
+from orchestrator_common.web import bounded_bodies, error_middleware, ping
+
+PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+TYPE = "multipart/form-data; boundary=x"
+
+
+class Trickle:
+    """A body that comes a little at a time, for ever."""
+
+    def __init__(self, block: bytes, pause_s: float) -> None:
+        self._block = block
+        self._pause_s = pause_s
+        self._begun = False
+
+    async def readany(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            return PART
+        await asyncio.sleep(self._pause_s)
+        return self._block
+
+
+def kept(form: ReceivedForm) -> ReceivedForm:
+    return form
+
+
+async def test_body_that_comes_too_slowly_is_dropped(tmp_path: Path) -> None:
+    limits = FormLimits(10**9, idle_s=0.1, min_rate=10_000)
+    with pytest.raises(BodyTimeout, match="slower than 10000 bytes a second"):
+        async with asyncio.timeout(20):
+            await receive_form(Trickle(b"x", 0.01), TYPE, tmp_path / "f", limits, kept)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[TestServer]:
+    """A service with one upload and one other path."""
+
+    async def swallow(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    def body_of_error(_: Exception | None, message: str) -> bytes:
+        return message.encode()
+
+    app = web.Application(
+        client_max_size=1000,
+        middlewares=[error_middleware({}, body_of_error), bounded_bodies("/upload")],
+    )
+    app.router.add_post("/other", swallow)
+    app.router.add_get("/", ping)
+    async with TestServer(app) as server:
+        yield server
+
+
+async def test_large_body_is_refused_where_none_is_expected(service: TestServer) -> None:
+    async with ClientSession(str(service.make_url(""))) as http:
+        large = b"x" * (common_web.MAX_BODY_BYTES + 1)
+        async with http.post("/other", data=large) as response:
+            assert response.status == 413
+        assert len(large) > 1000
+
+        async def untold() -> AsyncIterator[bytes]:
+            for _ in range(20):
+                yield b"x" * 100
+
+        async with http.post("/other", data=untold()) as response:
+            assert response.status == 413, "also if the length is not told"
+
+
+async def test_head_that_does_not_end_is_not_waited_for() -> None:
+    app = web.Application()
+    app.router.add_get("/", ping)
+    server = TestServer(app)
+    await server.start_server(keepalive_timeout=0.3)
+    async with server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"X-A: 1\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b"", "closed without an answer"
+        await dripping
+        writer.close()
+
+
+async def test_address_can_not_open_more_connections_than_allowed() -> None:
+    app = web.Application()
+    app.router.add_get("/", ping)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = await asyncio.to_thread(listen, "127.0.0.1", 0, max_per_peer=3)
+    try:
+        await web.SockSite(runner, listener).start()
+        address = listener.getsockname()
+        streams = [await asyncio.open_connection(*address[:2]) for _ in range(3)]
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(*address[:2])
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b"", "closed at once"
+            writer.close()
+        # Those that were there first are served, and one that ends makes room.
+        for reader, writer in streams:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"pong" in await reader.read()
+            writer.close()
+        async with ClientSession() as http:
+            for _ in range(5):
+                async with http.get(f"http://127.0.0.1:{address[1]}/") as response:
+                    assert response.status == 200
+    finally:
+        await runner.cleanup()
+
+
+async def test_peer_that_takes_nothing_is_cut_off_by_the_kernel() -> None:
+    listener = await asyncio.to_thread(listen, "127.0.0.1", 0)
+    with listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            timeout_ms = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert timeout_ms == STALLED_S * 1000

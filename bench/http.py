@@ -91,9 +91,10 @@ class Connection:
         if self._streams is not None:
             self._streams[1].close()
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str, headers: str = "") -> Answer:
         """GET."""
-        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{headers}\r\n"
+        return await self._ask(head.encode())
 
     async def post(self, path: str, form: Form) -> Answer:
         """POST a form."""
@@ -123,6 +124,14 @@ class Connection:
         async with asyncio.timeout(TIMEOUT_S):
             while _unfinished(await self.get(f"/download/{job_id}")) != "Running":  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)  # nobody tells
+
+    async def until_ended(self, job_id: int) -> None:
+        """Wait until a job is Completed, without fetching anything of its results but one byte."""
+        while True:
+            answer = await self.get(f"/download/{job_id}?wait=60", "Range: bytes=0-0\r\n")
+            if answer.status == 206:
+                return
+            _unfinished(answer)
 
     async def _ask(self, request: bytes) -> Answer:
         if self._streams is None:

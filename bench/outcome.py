@@ -9,21 +9,23 @@ class Row:
     """One figure and what it has to reach.
 
     ``limit`` is in the unit of ``measured`` and was worked out from the floors of the same run;
-    ``rule`` says how, in words. ``at_most``: smaller is better.
+    ``rule`` says how, in words. None: there is nothing to reach. ``at_most``: smaller is better.
     """
 
     what: str
     measured: float
     unit: str
-    limit: float
-    rule: str
-    at_most: bool
+    limit: float | None = None
+    rule: str = ""
+    at_most: bool = True
     floor: float | None = None
     floor_name: str = ""
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
         """Whether the figure reaches what it has to."""
+        if self.limit is None:
+            return None
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from bench.measurements import accept, counts, latency, memory, throughput
+from bench.measurements import accept, counts, files, latency, memory, throughput, transfer
 from bench.outcome import Outcome
 from bench.sizes import Size
 
@@ -14,6 +14,8 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "accept": accept.measure,
+    "transfer": transfer.measure,
+    "files": files.measure,
     "counts": counts.measure,
     "memory": memory.measure,
 }

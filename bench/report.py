@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_MET = {True: "met", False: "**missed**", None: ""}
+
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """What was measured, its floor, the ratio of both, and whether it reaches what it has to."""
@@ -13,9 +15,10 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         floor = f"{_figure(row['floor'])} ({row['floor_name']})" if row["floor"] else "–"
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else "–"
+        limit = "–" if row["limit"] is None else f"{row['rule']}: {_figure(row['limit'])}"
         lines.append(
             f"| {row['what']} | {_figure(row['measured'])} {row['unit']} | {floor} | {ratio} "
-            f"| {row['rule']}: {_figure(row['limit'])} | {'met' if row['met'] else '**missed**'} |"
+            f"| {limit} | {_MET[row['met']]} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -17,6 +17,10 @@ class Size:
     fsyncs: int
     """Of the floor of accepting."""
     counted_jobs: int
+    transfer_bytes: int
+    transfer_rounds: int
+    files: int
+    files_rounds: int
     settle_s: float
     """How long services are left alone before something is read of them at rest."""
 
@@ -30,6 +34,10 @@ FULL = Size(
     uploads=500,
     fsyncs=800,
     counted_jobs=10,
+    transfer_bytes=1_000_000_000,
+    transfer_rounds=3,
+    files=5000,
+    files_rounds=3,
     settle_s=3.0,
 )
 
@@ -42,5 +50,9 @@ SMOKE = Size(
     uploads=8,
     fsyncs=8,
     counted_jobs=3,
+    transfer_bytes=3_000_000,
+    transfer_rounds=1,
+    files=20,
+    files_rounds=1,
     settle_s=0.0,
 )

@@ -15,6 +15,6 @@ async def test_measurement_finds_figures(name: str, tmp_path: Path) -> None:
     outcome = await MEASUREMENTS[name](tmp_path, SMOKE)
     assert outcome.rows
     for row in outcome.rows:
-        floors = [row.limit] if row.floor is None else [row.limit, row.floor]
-        assert all(math.isfinite(x) and x > 0 for x in [row.measured, *floors]), row
+        figures = [x for x in (row.measured, row.limit, row.floor) if x is not None]
+        assert all(math.isfinite(x) and x > 0 for x in figures), row
     assert msgspec.json.encode(outcome)

@@ -1,0 +1,25 @@
+"""How long copying a folder with many files takes."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+
+def make(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write files, by their relative paths."""
+    for path, content in contents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+
+
+def copy_s(folder: Path, *, flushed: bool) -> float:
+    """``cp -r``; ``flushed``: until all of it is on the disk. The copy is removed again."""
+    copy = folder.with_name(f"{folder.name}-copy")
+    begun = time.perf_counter()
+    subprocess.run(["cp", "-r", folder, copy], check=True)  # noqa: S607
+    if flushed:
+        subprocess.run(["sync", "-f", copy], check=True)  # noqa: S607
+    seconds = time.perf_counter() - begun
+    shutil.rmtree(copy)
+    return seconds

@@ -5,12 +5,12 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, never
-from orchestrator_common.form_body import FormFile
 from orchestrator_common.models import Payload
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import client_api, client_pool, keys
@@ -243,7 +243,7 @@ async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repe
 async def test_mistake_of_ours_costs_an_attempt_and_is_not_repeated_for_ever(
     start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(*_: object) -> Payload:
+    async def broken(*_: object, **__: object) -> Payload:
         raise ValueError("no such thing")
 
     monkeypatch.setattr(client_api.ClientApi, "submit", broken)
@@ -275,11 +275,11 @@ async def test_trap_17_job_that_was_being_sent_when_the_server_died_is_not_sent_
     submit, calls = client_api.ClientApi.submit, itertools.count()
 
     async def unreachable_at_first(
-        self: client_api.ClientApi, files: list[FormFile], key: str
+        self: client_api.ClientApi, *args: Any, **kwargs: Any
     ) -> Payload:
         if next(calls) == 0:
             raise ClientUnreachable("it starts as well")
-        return await submit(self, files, key)
+        return await submit(self, *args, **kwargs)
 
     monkeypatch.setattr(client_api.ClientApi, "submit", unreachable_at_first)
     del client.instead["submit"]

@@ -227,6 +227,7 @@ async def test_reopened_database_keeps_its_jobs(tmp_path: Path) -> None:
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
         claims.MARK_SERVED,
+        jobs.REPEATED,
         jobs.GET,
         jobs.PROCESSING,
         jobs.ACTIVE_AT,
@@ -238,12 +239,14 @@ async def test_reopened_database_keeps_its_jobs(tmp_path: Path) -> None:
 async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
     store: JobStore, tmp_path: Path, statement: str
 ) -> None:
-    names = ("service", "user_id", "now", "free", "client_url")
+    names = ("service", "user_id", "now", "free", "client_url", "id", "priority", "limit")
+    names += ("idempotency_key",)
     values: object = dict.fromkeys(names, 1)
     if "?" in statement:
         values = (1,) * statement.count("?")
     with _database(tmp_path) as database:
         plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert not [step for step in plan if "TEMP B-TREE" in step], plan
     small = ("jobs_active", "jobs_dispatched", "jobs_unknown")
     for step in plan:
         if step.startswith("SCAN") and "jobs" in step:

@@ -78,6 +78,18 @@ def with_flags(options: Sequence[Option]) -> Callable[[Callable[..., Any]], Call
     return decorate
 
 
+def duration_of(text: str) -> float | None:
+    """Seconds that ``text`` names, a number with an optional unit; None if it is no such thing."""
+    return _number_with_unit(text, _SECONDS)
+
+
+def _number_with_unit(text: str, units: Mapping[str, float]) -> float | None:
+    match = _NUMBER_WITH_UNIT.fullmatch(text)
+    if match is None or match[2].lower() not in units:
+        return None
+    return float(match[1]) * units[match[2].lower()]
+
+
 class SettingsReader:
     """Reads single settings from flags and environment. Every reader raises ``SettingError``."""
 
@@ -167,10 +179,10 @@ class SettingsReader:
         held = self.text(name)
         if held is None:
             return default
-        match = _NUMBER_WITH_UNIT.fullmatch(held)
-        if match is None or match[2].lower() not in units:
+        number = _number_with_unit(held, units)
+        if number is None:
             raise self._refused(name, allowed)
-        return float(match[1]) * units[match[2].lower()]
+        return number
 
     def _refused(self, name: str, allowed: str) -> SettingError:
         source = Option(name, "", "").flag if name in self._flags else name

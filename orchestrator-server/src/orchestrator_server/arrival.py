@@ -18,32 +18,35 @@ class Arrival:
     files: JobFiles
     job: Job
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> None:
+    async def take(self, blocks: AsyncIterator[bytes]) -> int:
         """Make ``blocks`` the job's results, whole and durable, or leave nothing behind.
 
-        Results that fit into one block cost one thread hop. Raises ``BrokenArchive``,
-        ``StorageFull``, and what ``blocks`` raises.
+        Returns how many bytes they are. Results that fit into one block cost one thread hop. Raises
+        ``BrokenArchive``, ``StorageFull``, and what ``blocks`` raises.
         """
         first = await anext(blocks, b"")
         try:
             reach(Point.SERVER_RESULTS_ARRIVED)
             if len(first) < BLOCK_BYTES:
                 await in_thread(self.files.keep_small_result, self.job, first)
+                size = len(first)
             else:
-                await self._write(first, blocks)
+                size = await self._write(first, blocks)
                 await in_thread(self.files.keep_result, self.job)
             reach(Point.SERVER_RESULTS_KEPT)
         except BaseException:
             await in_thread(self.files.drop_arriving, self.job)
             raise
+        return size
 
-    async def _write(self, first: bytes, blocks: AsyncIterator[bytes]) -> None:
+    async def _write(self, first: bytes, blocks: AsyncIterator[bytes]) -> int:
         path = self.files.arriving(self.job)
         with full_disk_as_domain_error():
             file = await in_thread(path.open, "wb")
             try:
-                await in_thread(file.write, first)
+                size = await in_thread(file.write, first)
                 async for block in blocks:
-                    await in_thread(file.write, block)
+                    size += await in_thread(file.write, block)
             finally:
                 await in_thread(file.close)
+        return size

@@ -45,6 +45,7 @@ SILENCE_S = 20.0
 
 BLOCK_BYTES = 1 << 20
 KEY_HEADER = "Idempotency-Key"
+TIME_LIMIT_HEADER = "Time-Limit"
 
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
 
@@ -60,8 +61,8 @@ class EventsNotOffered(ClientError):
 class Sink(Protocol):
     """Where a ZIP goes."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> None:
-        """Take the whole of it; it is an error if ``blocks`` raises."""
+    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+        """Take the whole of it, and say how many bytes; it is an error if ``blocks`` raises."""
 
 
 class ClientApi:
@@ -85,19 +86,25 @@ class ClientApi:
         """End all connections."""
         await self._session.close()
 
-    async def submit(self, body: FormBody, key: str) -> Payload:
-        """Hand over a job's files. A repeat with the same ``key`` gets the same payload."""
-        async with self._request(
-            "POST", self.urls.upload, headers={**body.headers, KEY_HEADER: key}, body=body
-        ) as response:
+    async def submit(
+        self, body: FormBody, key: str, *, time_limit_s: float | None = None
+    ) -> Payload:
+        """Hand over a job's files. A repeat with the same ``key`` gets the same payload.
+
+        The client ends what runs for longer than ``time_limit_s``; older ones don't.
+        """
+        headers = {**body.headers, KEY_HEADER: key}
+        if time_limit_s is not None:
+            headers[TIME_LIMIT_HEADER] = f"{time_limit_s:.3f}"
+        async with self._request("POST", self.urls.upload, headers=headers, body=body) as response:
             return await self._payload(response)
 
-    async def retrieve(self, dest_id: int, key: str, sink: Sink) -> Payload | None:
+    async def retrieve(self, dest_id: int, key: str, sink: Sink) -> Payload | int:
         """Ask for the results of a payload.
 
-        None: ``sink`` has taken them, all that the client announced. Otherwise the payload, of
-        which there are none yet. Raises ``PayloadLost`` also if the client's payload of this id was
-        submitted with another key.
+        A number: ``sink`` has taken them, all that the client announced, so many bytes. Otherwise
+        the payload, of which there are none yet. Raises ``PayloadLost`` also if the client's
+        payload of this id was submitted with another key.
         """
         async with self._request("GET", f"{self.urls.download}/{dest_id}") as response:
             echoed = response.headers.get(KEY_HEADER)
@@ -105,13 +112,12 @@ class ClientApi:
                 raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            await sink.take(_large_blocks(response))
-            return None
+            return await sink.take(_large_blocks(response))
 
-    async def retrieve_partial(self, dest_id: int, sink: Sink) -> None:
-        """Give ``sink`` what there is of a payload's output, whatever its state."""
+    async def retrieve_partial(self, dest_id: int, sink: Sink) -> int:
+        """Give ``sink`` what there is of a payload's output, whatever its state; how many bytes."""
         async with self.open_partial(dest_id) as response:
-            await sink.take(_large_blocks(response))
+            return await sink.take(_large_blocks(response))
 
     @asynccontextmanager
     async def open_partial(self, dest_id: int) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -6,7 +6,6 @@ row, which the cleaner removes; never a row without its files.
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,13 +32,12 @@ from orchestrator_server.errors import (
     TerminationPending,
 )
 from orchestrator_server.files import JobFiles
+from orchestrator_server.job_form import JobForm, read_job_form
 from orchestrator_server.principal import Principal
-from orchestrator_server.settings import MAX_USER_ID, MIN_USER_ID, Service
+from orchestrator_server.settings import Service
 from orchestrator_server.store import MAX_PLACE, Job, JobStore
 
 TERMINATE_TIMEOUT_S = 30.0
-
-_INTEGER = re.compile(r"-?\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,52 +56,60 @@ class Submission:
     limits: FormLimits
     follow_up: Callable[[Job], None]
 
-    async def submit(self, body: BodyStream, content_type: str, principal: Principal) -> Job:
+    async def submit(
+        self,
+        body: BodyStream,
+        content_type: str,
+        principal: Principal,
+        idempotency_key: str | None = None,
+    ) -> tuple[Job, bool]:
         """Take a job in. On return it is durable; on any error nothing of it is left.
 
-        A user need not name themselves. Raises ``Forbidden`` if they name somebody else;
-        ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
+        A user need not name themselves. Returns the job, and whether it is new: the same
+        ``idempotency_key`` of the same user gives the job that there is, and nothing of the repeat
+        is kept. Raises ``Forbidden`` if they name somebody else; ``BadRequest`` and its kinds,
+        ``BodyTimeout``, ``StorageFull``.
         """
         name = str(uuid.uuid4())
         accepted: list[Job] = []
 
-        def complete(form: ReceivedForm) -> tuple[int, str]:
-            owner = self._owner(form, principal)
+        def complete(form: ReceivedForm) -> tuple[JobForm, int]:
+            order = self._order(form, principal, idempotency_key)
             reach(Point.SERVER_FORM_WHOLE)
             self.files.accept(name)
-            return owner
+            return order, sum(form.files.values())
 
-        async def create(user_id: int, service: str) -> None:
-            accepted.append(await self.store.create(name, user_id, service))
+        async def create(order: JobForm, size: int) -> None:
+            accepted.append(
+                await self.store.create(
+                    name, order.user_id, order.service, order.options, input_bytes=size
+                )
+            )
 
         try:
             folder = self.files.incoming(name)
-            owner = await receive_form(body, content_type, folder, self.limits, complete)
+            order = await receive_form(body, content_type, folder, self.limits, complete)
             reach(Point.SERVER_FILES_ACCEPTED)
-            await to_end(create(*owner))
+            await to_end(create(*order))
             reach(Point.SERVER_JOB_CREATED)
         finally:
             # Also when the web app has gone meanwhile: a job whose row is written stays.
-            if not accepted:
+            if not (accepted and accepted[0].uuid == name):
                 await in_thread(self.files.discard, name)
-        return accepted[0]
+        return accepted[0], accepted[0].uuid == name
 
-    def _owner(self, form: ReceivedForm, principal: Principal) -> tuple[int, str]:
-        """The user and the service that a form names.
-
-        Raises ``InvalidSubmission``, ``Forbidden``.
-        """
-        user_id = principal.narrow(_user_id(form))
-        service = form.fields.get("service", "").strip().lower()
-        if user_id is None:
-            raise InvalidSubmission("Missing user_id field")
-        if not service:
+    def _order(
+        self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
+    ) -> JobForm:
+        """What a form asks for. Raises ``InvalidSubmission``, ``Forbidden``."""
+        order = read_job_form(form, principal, idempotency_key)
+        if not order.service:
             raise InvalidSubmission("Missing service field")
-        if service not in self.services:
+        if order.service not in self.services:
             raise InvalidSubmission("Invalid service")
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
-        return user_id, service
+        return order
 
     async def settled(self, job_id: int, wait_s: float) -> Job:
         """Return the job, if it has ended or when it does, but after ``wait_s`` as it then is.
@@ -213,13 +219,3 @@ class Submission:
             and payload.status in FINAL_PAYLOAD
             and payload.status is not PayloadStatus.KILLED
         )
-
-
-def _user_id(form: ReceivedForm) -> int | None:
-    """The user that a form names, if it does. Raises ``InvalidSubmission``."""
-    text = form.fields.get("user_id", "").strip()
-    if not text:
-        return None
-    if not _INTEGER.fullmatch(text) or not MIN_USER_ID <= int(text) <= MAX_USER_ID:
-        raise InvalidSubmission("Invalid user_id, should be a number")
-    return int(text)

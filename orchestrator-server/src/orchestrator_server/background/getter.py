@@ -225,11 +225,11 @@ class Getter:
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
             reach(Point.SERVER_BEFORE_FETCH)
-            payload = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
-            if payload is None:
-                await self._end(job, client, JobStatus.COMPLETED, "", 0, has_output=True)
+            answer = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
+            if isinstance(answer, Payload):
+                await self._apply(job, client, answer)
             else:
-                await self._apply(job, client, payload)
+                await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state that its payload has."""
@@ -245,23 +245,26 @@ class Getter:
 
     async def _end_without_result(self, job: Job, client: Client, payload: Payload) -> None:
         """A payload that ended badly: keep its output, then say why."""
-        has_output = await self._fetch_partial(job, client, payload.id)
+        size = await self._fetch_partial(job, client, payload.id)
         message = payload.message or _default_message(payload)
         status = _JOB_STATUS[payload.status]
-        await self._end(job, client, status, message, payload.exit_code, has_output=has_output)
+        await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, dest_id: int) -> None:
-        if not job.has_output and await self._fetch_partial(job, client, dest_id):
-            await self._store.keep_output(job)
+        if not job.has_output:
+            size = await self._fetch_partial(job, client, dest_id)
+            if size is not None:
+                await self._store.keep_output(job, size)
         client.discards.add(dest_id)
 
-    async def _fetch_partial(self, job: Job, client: Client, dest_id: int) -> bool:
-        """Fetch what a payload left behind; False if its client, an older one, can't give it."""
+    async def _fetch_partial(self, job: Job, client: Client, dest_id: int) -> int | None:
+        """Fetch what a payload left behind; its size, or None if its client, an older one, can't
+        give it.
+        """
         try:
-            await client.api.retrieve_partial(dest_id, Arrival(self._files, job))
+            return await client.api.retrieve_partial(dest_id, Arrival(self._files, job))
         except PayloadLost:
-            return False
-        return True
+            return None
 
     async def _end(
         self,
@@ -271,10 +274,10 @@ class Getter:
         message: str,
         exit_code: int | None,
         *,
-        has_output: bool,
+        output_bytes: int | None,
     ) -> None:
         ended = await self._store.transition(
-            job, status, message, exit_code=exit_code, has_output=has_output
+            job, status, message, exit_code=exit_code, output_bytes=output_bytes
         )
         reach(Point.SERVER_JOB_ENDED)
         logger.info("Job %d is %s%s", job.id, status, f": {message}" if message else "")

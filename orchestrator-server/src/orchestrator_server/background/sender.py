@@ -180,7 +180,7 @@ class Sender:
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             try:
                 reach(Point.SERVER_BEFORE_SEND)
-                payload = await client.api.submit(files, job.key)
+                payload = await client.api.submit(files, job.key, time_limit_s=job.time_limit_s)
                 reach(Point.SERVER_SENT)
                 return payload
             except (AnswerLost, ClientUnreachable) as error:

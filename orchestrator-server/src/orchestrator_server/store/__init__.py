@@ -2,6 +2,6 @@
 
 from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
-from orchestrator_server.store.schema import Job
+from orchestrator_server.store.schema import Job, JobOptions
 
-__all__ = ["MAX_PLACE", "Claim", "Job", "JobStore", "Offer", "Waiting", "open_store"]
+__all__ = ["MAX_PLACE", "Claim", "Job", "JobOptions", "JobStore", "Offer", "Waiting", "open_store"]

@@ -37,8 +37,9 @@ SELECT
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
     coalesce(
         (SELECT turn FROM served WHERE service = :service AND user_id = users.user_id), 0),
-    (SELECT min(id) FROM jobs
-        WHERE service = :service AND user_id = users.user_id AND status = 'Queued')
+    (SELECT id FROM jobs
+        WHERE service = :service AND user_id = users.user_id AND status = 'Queued'
+        ORDER BY priority DESC, id LIMIT 1)
 FROM users WHERE users.user_id IS NOT NULL
 """  # noqa: S608
 
@@ -47,7 +48,7 @@ UPDATE jobs SET status = 'Processing', attempt = attempt + 1, client_url = :clie
     dest_id = NULL, message = 'Being sent to a client', changed_at = :now
 WHERE id = (
     SELECT id FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
-    AND not_before <= :now ORDER BY id LIMIT 1)
+    AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
@@ -62,7 +63,7 @@ ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
 @dataclass(frozen=True)
 class Waiting:
     """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
-    slots; ``head`` is the id of their oldest."""
+    slots; ``head`` is the id of the one that is next in their queue."""
 
     user_id: int
     queued: int

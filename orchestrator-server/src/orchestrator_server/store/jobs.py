@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from orchestrator_server.errors import JobNotFound
 from orchestrator_server.store.claims import Claim, Offer, claim
 from orchestrator_server.store.schema import (
     COLUMNS,
+    HAS_KEY,
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
     Job,
+    JobOptions,
     connect,
     full_database_as_domain_error,
     job_of,
@@ -42,6 +45,17 @@ MAX_RECENT = 1000
 # A job's place is only counted so far; beyond it the answer is "more than".
 MAX_PLACE = 1000
 
+CREATE = f"""
+INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
+    priority, time_limit_s, callback_url, idempotency_key, input_bytes)
+VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
+    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes)
+RETURNING {COLUMNS}
+"""  # noqa: S608
+REPEATED = f"""
+SELECT {COLUMNS} FROM jobs
+WHERE user_id = :user_id AND idempotency_key = :idempotency_key AND {HAS_KEY}
+"""  # noqa: S608
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition looks redundant: it makes SQLite use the index of active jobs.
 PROCESSING = f"""
@@ -52,10 +66,18 @@ UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND change
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
+# Two look-ups, because no index can answer "or".
 AHEAD = """
-SELECT count(*) FROM (SELECT 1 FROM jobs
-    WHERE service = ? AND user_id = ? AND status = 'Queued' AND id < ? LIMIT ?)
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority > :priority
+    UNION ALL
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority = :priority AND id < :id
+    LIMIT :limit)
 """
+
+NO_OPTIONS = JobOptions()
 
 
 class JobStore:
@@ -78,14 +100,40 @@ class JobStore:
         """Call ``listener`` with every job that is created or changed; it must not block."""
         self._listeners.append(listener)
 
-    async def create(self, uuid: str, user_id: int, service: str) -> Job:
-        """Add a queued job whose files are in place. On return it survives a power cut."""
-        statement = f"""
-            INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)
-            VALUES (?, ?, ?, 'Queued', '', ?, ?) RETURNING {COLUMNS}"""  # noqa: S608
+    async def create(
+        self,
+        uuid: str,
+        user_id: int,
+        service: str,
+        options: JobOptions = NO_OPTIONS,
+        *,
+        input_bytes: int | None = None,
+    ) -> Job:
+        """Add a queued job whose files are in place. On return it survives a power cut.
+
+        If the user's idempotency key has a job already that is returned, and nothing is added: its
+        ``uuid`` is another one.
+        """
         now = self._now()
-        jobs = await self._write(statement, (uuid, user_id, service, now, now), durable=True)
-        return jobs[0]
+        values = (
+            {"uuid": uuid, "user_id": user_id, "service": service, "now": now}
+            | asdict(options)
+            | {"input_bytes": input_bytes}
+        )
+
+        def work(connection: sqlite3.Connection) -> Job:
+            rows = []
+            if options.idempotency_key is not None:
+                rows = connection.execute(REPEATED, values).fetchall()
+            rows = rows or connection.execute(CREATE, values).fetchall()
+            return job_of(rows[0])
+
+        def told(job: Job) -> None:
+            if job.uuid == uuid:
+                self._tell([job])
+
+        with full_database_as_domain_error():
+            return await self._writer.run(work, told=told, durable=True)
 
     async def get(self, job_id: int) -> Job:
         """Return the job. Raises ``JobNotFound``."""
@@ -105,20 +153,24 @@ class JobStore:
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        has_output: bool = False,
+        output_bytes: int | None = None,
         in_passing: bool = False,
     ) -> Job:
         """Make ``job`` ``wanted`` if its state allows it and its attempt is still the same.
 
         The attempt keeps a late answer about an earlier run from ending a later one. Fields that
-        are None stay as they are. ``in_passing`` lets it wait a moment for the transaction of
+        are None stay as they are; ``output_bytes`` is the size of the output that the job now has.
+        ``in_passing`` lets it wait a moment for the transaction of
         somebody else; what is written of the job after it comes after it all the same. Raises
         ``TransitionRefused`` with the state that stands.
         """
         statement = f"""
             UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,
                 dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
-                has_output = max(has_output, :has_output),
+                has_output = has_output OR :output_bytes IS NOT NULL,
+                output_bytes = coalesce(:output_bytes, output_bytes),
+                started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
+                    THEN coalesce(started_at, :now) ELSE started_at END,
                 ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
             WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
             RETURNING {COLUMNS}"""  # noqa: S608
@@ -129,7 +181,10 @@ class JobStore:
             "message": message,
             "dest_id": dest_id,
             "exit_code": exit_code,
-            "has_output": has_output,
+            "output_bytes": output_bytes,
+            "runs": wanted is JobStatus.RUNNING,
+            # That it runs was not seen, or is not written yet.
+            "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
             "ended": wanted in FINAL_JOB,
             "now": self._now(),
         }
@@ -183,12 +238,12 @@ class JobStore:
         changed = await self._write(statement, (job_id,))
         return changed[0] if changed else await self.get(job_id)
 
-    async def keep_output(self, job: Job) -> None:
+    async def keep_output(self, job: Job, output_bytes: int) -> None:
         """Note that the output of an ended job has been fetched."""
         statement = f"""
-            UPDATE jobs SET has_output = 1 WHERE id = ? AND attempt = ? AND {IS_ENDED}
-            RETURNING {COLUMNS}"""  # noqa: S608
-        await self._write(statement, (job.id, job.attempt))
+            UPDATE jobs SET has_output = 1, output_bytes = ?
+            WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
+        await self._write(statement, (output_bytes, job.id, job.attempt))
 
     async def client_lost(self, client_url: str, why: str) -> Sequence[Job]:
         """Make Unknown what a client that can't be reached has; return those jobs."""
@@ -230,7 +285,13 @@ class JobStore:
 
     async def ahead(self, job: Job) -> int:
         """How many queued jobs of the same user and service come before; at most ``MAX_PLACE``."""
-        values = (job.service, job.user_id, job.id, MAX_PLACE)
+        values = {
+            "service": job.service,
+            "user_id": job.user_id,
+            "priority": job.priority,
+            "id": job.id,
+            "limit": MAX_PLACE,
+        }
         ((count,),) = await self._reader.execute_fetchall(AHEAD, values)
         return int(count)
 

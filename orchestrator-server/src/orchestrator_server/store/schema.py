@@ -23,7 +23,11 @@ BUSY_TIMEOUT_MS = 30_000
 
 @dataclass(frozen=True)
 class Job:
-    """A row of ``jobs``, as it was when it was read. Times are seconds since the epoch."""
+    """A row of ``jobs``, as it was when it was read. Times are seconds since the epoch.
+
+    ``started_at`` is when it was first Running; ``input_bytes`` (the files as uploaded) and
+    ``output_bytes`` (the ZIP) are None where an earlier version did not note them.
+    """
 
     id: int
     uuid: str
@@ -42,11 +46,34 @@ class Job:
     created_at: float
     changed_at: float
     ended_at: float | None
+    name: str
+    tag: str
+    priority: int
+    time_limit_s: float | None
+    callback_url: str | None
+    started_at: float | None
+    input_bytes: int | None
+    output_bytes: int | None
 
     @property
     def key(self) -> str:
         """The idempotency key of the present attempt: the same payload however often it is sent."""
         return f"{self.uuid}.{self.attempt}"
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a submission may say of its job beside its owner; all of it is optional.
+
+    ``idempotency_key`` is the web app's: the same key of the same user is the same job.
+    """
+
+    name: str = ""
+    tag: str = ""
+    priority: int = 0
+    time_limit_s: float | None = None
+    callback_url: str | None = None
+    idempotency_key: str | None = None
 
 
 _FIELDS = tuple(field.name for field in fields(Job))
@@ -70,6 +97,7 @@ def _listed(statuses: frozenset[JobStatus]) -> str:
 IS_ACTIVE = f"status IN ({_listed(ACTIVE_JOB)})"
 IS_DISPATCHED = f"status IN ({_listed(DISPATCHED_JOB)})"
 IS_ENDED = f"status IN ({_listed(FINAL_JOB)})"
+HAS_KEY = "idempotency_key IS NOT NULL AND status <> 'Cleaned'"
 
 
 def status_in(statuses: frozenset[JobStatus]) -> str:

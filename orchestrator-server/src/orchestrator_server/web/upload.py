@@ -7,6 +7,8 @@ from orchestrator_common.models import JobAnswer
 from orchestrator_common.web import json_response
 from orchestrator_server import keys
 
+KEY_HEADER = "Idempotency-Key"
+
 # What multipart may add to the files: part headers, mostly.
 OVERHEAD_BYTES = 16 << 20
 
@@ -21,6 +23,13 @@ async def upload(request: web.Request) -> web.Response:
       (data/input.pdb). One of them is run.sh, which is executed. The answer comes when the job is
       safely stored. With a user's token user_id may be left out.
     tags: [jobs]
+    parameters:
+      - name: Idempotency-Key
+        in: header
+        description: >-
+          The same key by the same user gives the same job, as long as its files are kept: repeat an
+          upload whose answer was lost
+        schema: {type: string, minLength: 1, maxLength: 255}
     requestBody:
       required: true
       content:
@@ -35,7 +44,27 @@ async def upload(request: web.Request) -> web.Response:
                 description: run.sh and the other files
               user_id: {type: integer, description: Whose job it is, example: 1}
               service: {type: string, description: A configured service, example: example}
+              name: {type: string, maxLength: 200, description: The user's own words}
+              tag: {type: string, maxLength: 100, description: To find jobs that belong together}
+              priority:
+                type: integer
+                minimum: -100
+                maximum: 100
+                default: 0
+                description: Higher first, within the queue of this user
+              time_limit:
+                type: string
+                description: Seconds, or a number with s, m, h or d; a job that runs longer is ended
+                example: 30m
     responses:
+      "200":
+        description: The Idempotency-Key has a job already; nothing new was kept
+        headers:
+          Location: {schema: {type: string}, description: /jobs/<id>}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+            example: {id: 1, status: Running, message: Job already uploaded}
       "201":
         description: The job is queued
         headers:
@@ -70,8 +99,15 @@ async def upload(request: web.Request) -> web.Response:
     limit = request.app[keys.SETTINGS].max_upload_bytes
     if (request.content_length or 0) > limit + OVERHEAD_BYTES:
         raise TooLarge(f"File too large: at most {limit} bytes in all")
-    job = await request.app[keys.SUBMISSION].submit(
-        request.content, request.headers.get(hdrs.CONTENT_TYPE, ""), request[keys.PRINCIPAL]
+    job, is_new = await request.app[keys.SUBMISSION].submit(
+        request.content,
+        request.headers.get(hdrs.CONTENT_TYPE, ""),
+        request[keys.PRINCIPAL],
+        request.headers.get(KEY_HEADER),
     )
-    answer = JobAnswer(job.id, job.status, "Job successfully uploaded")
-    return json_response(answer, status=201, headers={hdrs.LOCATION: f"/jobs/{job.id}"})
+    message = "Job successfully uploaded" if is_new else "Job already uploaded"
+    return json_response(
+        JobAnswer(job.id, job.status, message),
+        status=201 if is_new else 200,
+        headers={hdrs.LOCATION: f"/jobs/{job.id}"},
+    )

@@ -8,6 +8,7 @@ from orchestrator_common.logs import configure_logging
 from orchestrator_common.web import run_service
 from orchestrator_server import __version__
 from orchestrator_server.app import create_app
+from orchestrator_server.maintenance_command import backup, check, restore
 from orchestrator_server.settings import OPTIONS, settings_of_process
 from orchestrator_server.token_command import token
 
@@ -42,4 +43,5 @@ def main(context: click.Context, /, **flags: str | None) -> None:
         raise SystemExit(2) from error
 
 
-main.add_command(token)
+for command in (backup, restore, check, token):
+    main.add_command(command)

@@ -106,6 +106,11 @@ def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
     return read_settings(os.environ, flags)
 
 
+def places_of_process(flags: Mapping[str, str | None]) -> tuple[Path, Path]:
+    """Where the database and the jobs' files are."""
+    return _read_places(SettingsReader(os.environ, flags))
+
+
 def tokens_file_of_process(flags: Mapping[str, str | None]) -> Path:
     """Where tokens are kept. Raises ``StartupError`` if that is not set."""
     path = _read_tokens_file(SettingsReader(os.environ, flags))
@@ -117,11 +122,12 @@ def tokens_file_of_process(flags: Mapping[str, str | None]) -> Path:
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
     """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
     reader = SettingsReader(environment, flags)
+    db_path, data_path = _read_places(reader)
     settings = Settings(
         host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
         port=reader.integer("PORT", 5000, minimum=0, maximum=65535),
-        db_path=reader.path("DB_PATH", "./db.sqlite"),
-        data_path=reader.path("DATA_PATH", "./data"),
+        db_path=db_path,
+        data_path=data_path,
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
@@ -142,6 +148,10 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             "No services configured: set SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL"
         )
     return settings
+
+
+def _read_places(reader: SettingsReader) -> tuple[Path, Path]:
+    return reader.path("DB_PATH", "./db.sqlite"), reader.path("DATA_PATH", "./data")
 
 
 def _read_tokens_file(reader: SettingsReader) -> Path | None:

@@ -1,0 +1,149 @@
+"""Whether rows and files agree, and how what doesn't is mended.
+
+With the server running it only looks; what is just coming or going is looked at twice. All
+functions block.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from orchestrator_common.status import FINAL_JOB
+from orchestrator_server.files import INCOMING, JobFiles
+from orchestrator_server.store.offline import (
+    KeptJob,
+    cleaned_of,
+    complete_histories,
+    damage,
+    forget_output,
+    kept_jobs,
+    mark_cleaned,
+    opened,
+    wrong_histories,
+)
+
+SECOND_LOOK_S = 2.0
+MAX_HISTORIES = 20
+
+
+class Remedy(Enum):
+    """What helps against a finding."""
+
+    RESTORE = "restore a backup"
+    SERVER = "the server ends it, with the reason, when it comes to it"
+    CLEAN = "its row is made Cleaned"
+    FORGET = "its row is made to have no output"
+    REMOVE = "it is removed"
+    APPEND = "an event is added"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong: of the job, or at the path."""
+
+    what: str
+    remedy: Remedy
+    job_id: int = 0
+    path: Path | None = None
+
+
+def find(
+    database: Path, files: JobFiles, *, alone: bool, wait: Callable[[float], None] = time.sleep
+) -> list[Finding]:
+    """Look at everything. ``alone``: no server runs. Raises ``DatabaseUnusable``."""
+    with opened(database) as connection:
+        broken = [
+            Finding(f"The database is damaged: {line}", Remedy.RESTORE)
+            for line in damage(connection)
+        ]
+        if broken:
+            return broken
+        found = _look(connection, files, alone=alone)
+        if found and not alone:
+            # An upload has its folder a moment before its row, a job that is cleaned its row first.
+            wait(SECOND_LOOK_S)
+            again = set(_look(connection, files, alone=alone))
+            found = [finding for finding in found if finding in again]
+        return found
+
+
+def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Finding]:
+    """Mend what can be; only while no server runs. Returns what is left as it was."""
+    with opened(database) as connection:
+        clean = [f.job_id for f in findings if f.remedy is Remedy.CLEAN]
+        mark_cleaned(connection, clean, "Its files are gone from the disk", time.time())
+        forget_output(connection, [f.job_id for f in findings if f.remedy is Remedy.FORGET])
+        complete_histories(connection, [f.job_id for f in findings if f.remedy is Remedy.APPEND])
+    for finding in findings:
+        if finding.remedy is Remedy.REMOVE and finding.path is not None:
+            _remove(finding.path)
+    return [f for f in findings if f.remedy in (Remedy.RESTORE, Remedy.SERVER)]
+
+
+def _look(connection: sqlite3.Connection, files: JobFiles, *, alone: bool) -> list[Finding]:
+    folders = set(files.folders())
+    jobs = list(kept_jobs(connection))
+    found = [finding for job in jobs for finding in _of_job(job, files)]
+    strangers = folders - {job.uuid for job in jobs}
+    found += [
+        Finding(f"The folder {uuid} belongs to no job", Remedy.REMOVE, path=files.root / uuid)
+        for uuid in sorted(strangers)
+    ]
+    if alone:
+        found += list(_leftovers(files, jobs))
+    found += [
+        Finding(
+            f"Job {job_id} is {status}, and its history ends with {last}", Remedy.APPEND, job_id
+        )
+        for job_id, status, last in wrong_histories(connection, MAX_HISTORIES)
+    ]
+    gone = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
+    return [finding for finding in found if finding.job_id not in gone]
+
+
+def _of_job(job: KeptJob, files: JobFiles) -> Iterator[Finding]:
+    """What is wrong with the files of one job."""
+    folder = files.root / job.uuid
+    name = f"Job {job.id} is {job.status}"
+    if not (folder / "input" / "run.sh").is_file():
+        remedy = Remedy.CLEAN if job.status in FINAL_JOB else Remedy.SERVER
+        yield Finding(f"{name}, and its files are gone", remedy, job.id)
+    elif job.has_output and (problem := _broken(folder / f"output-{job.attempt}.zip")):
+        yield Finding(f"{name}, and its output {problem}", Remedy.FORGET, job.id)
+
+
+def _broken(path: Path) -> str:
+    """What is wrong with a ZIP; empty if it has its directory, which is at its end."""
+    try:
+        with zipfile.ZipFile(path):
+            return ""
+    except FileNotFoundError:
+        return "is gone"
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"can't be read: {error}"
+
+
+def _leftovers(files: JobFiles, jobs: list[KeptJob]) -> Iterator[Finding]:
+    """What a crash left half done. With a server running it may just be arriving."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(files.root / INCOMING):
+            what = f"The upload {entry.name} never arrived whole"
+            yield Finding(what, Remedy.REMOVE, path=Path(entry.path))
+    for job in jobs:
+        for path in (files.root / job.uuid).glob(".output-*"):
+            what = f"Results of job {job.id} never arrived whole"
+            yield Finding(what, Remedy.REMOVE, path=path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """kill -9 and restarts: every acknowledged job still ends, and runs no more often than it must."""
 
+import asyncio
 import signal
 from pathlib import Path
 
@@ -76,6 +77,52 @@ async def test_trap_22_sigterm_ends_client_and_server_with_status_0_and_nothing_
     await client.start()
     await server.start()
     await portal.until(job, "Completed")
+
+
+async def test_trap_22_job_of_a_client_that_is_stopped_runs_at_once_on_another_one(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    log, gate = tmp_path / "runs", tmp_path / "gate"
+    stopped, other = await start_client(), await start_client(SLOTS="1")
+    portal = Portal((await start_server(stopped, other)).url, session)
+    job = await portal.submit(_script(log, gate))
+    await portal.until(job, "Running")
+
+    async def has_begun() -> bool:
+        return log.exists()
+
+    await eventually(has_begun)
+    assert await stopped.end() == 0
+    assert _processes_in(stopped.folder) == []
+    gate.touch()
+    await portal.until(job, "Completed")  # long before LOST_AFTER
+    assert log.read_text().count("run") == 2
+
+
+async def test_trap_22_job_that_ends_while_its_client_drains_runs_once(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    log, gate = tmp_path / "runs", tmp_path / "gate"
+    client = await start_client(DRAIN_TIMEOUT="20s")
+    portal = Portal((await start_server(client)).url, session)
+    job = await portal.submit(_script(log, gate))
+    await portal.until(job, "Running")
+    ending = asyncio.create_task(client.end())
+
+    async def drains() -> bool:
+        return "Stopping: 1 payloads" in client.logged
+
+    await eventually(drains)
+    gate.touch()
+    assert await ending == 0
+    assert (await portal.until(job, "Completed"))["status"] == "Completed"
+    assert log.read_text().count("run") == 1
 
 
 async def test_trap_19_a_client_without_its_data_serves_nobody_elses_results(

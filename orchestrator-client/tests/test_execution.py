@@ -205,7 +205,15 @@ async def test_event_stream_tells_load_first_and_every_change(client: Client) ->
     async with asyncio.timeout(20), client.events() as events:
         load = await anext(events)
         assert load.kind == "load"
-        assert set(json.loads(load.data)) == {"cpu", "memory", "slots", "running", "waiting"}
+        assert set(json.loads(load.data)) == {
+            "cpu",
+            "memory",
+            "slots",
+            "running",
+            "waiting",
+            "draining",
+            "version",
+        }
         payload = await client.submit("exit 2\n")
         states: list[dict[str, Any]] = []
         while len(states) < 2:

@@ -16,7 +16,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.max_age_s == 172_800
     assert settings.max_upload_bytes == 400_000_000
     assert settings.slots == os.cpu_count()
-    assert settings.kill_grace_s == 5
+    assert (settings.kill_grace_s, settings.drain_timeout_s) == (5, 0)
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
     assert settings.script_environment == {"PATH": os.defpath, "LANG": "C.UTF-8"}
 

@@ -43,6 +43,7 @@ class FakeClient:
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.connected = asyncio.Event()
         self.slots = 4
+        self.draining = False
         self.token = ""
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
@@ -81,10 +82,25 @@ class FakeClient:
         self.results[payload_id] = zip_of(**(files or {"out": "x"}))
         self.report(payload_id, PayloadStatus.COMPLETED, exit_code=0)
 
+    def drain(self) -> None:
+        """Tell that no new payloads are taken."""
+        self.draining = True
+        self._push(self._load())
+
+    def lose(self, payload_id: int) -> None:
+        """Forget a payload, and push that."""
+        del self.payloads[payload_id], self.keys[payload_id]
+        event = PayloadEvent(payload_id, PayloadStatus.CLEANED)
+        self._push(encode_event("payload", msgspec.json.encode(event)))
+
     async def next_payload(self) -> int:
         """The next payload that is submitted."""
         async with asyncio.timeout(20):
             return await self.submitted.get()
+
+    def _load(self) -> bytes:
+        load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
+        return encode_event("load", msgspec.json.encode(load))
 
     def _push(self, event: bytes) -> None:
         for stream in self._streams:
@@ -150,8 +166,7 @@ class FakeClient:
         await response.prepare(request)
         stream: asyncio.Queue[bytes] = asyncio.Queue()
         self._streams.add(stream)
-        load = LoadEvent(cpu=1.0, memory=1.0, slots=self.slots, running=0, waiting=0)
-        stream.put_nowait(encode_event("load", msgspec.json.encode(load)))
+        stream.put_nowait(self._load())
         self.connected.set()
         try:
             while event := await stream.get():

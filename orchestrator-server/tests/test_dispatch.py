@@ -121,6 +121,25 @@ async def test_busy_client_costs_a_wait_and_no_attempt(
     assert server.rows("SELECT failures FROM jobs") == [(0,)]
 
 
+async def test_trap_22_draining_client_gets_no_jobs_and_what_it_gives_back_runs_elsewhere(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    stopping, other = FakeClient(), FakeClient()
+    other.slots = 0
+    server = await start_server(await start_client(stopping), await start_client(other))
+    await stopping.connected.wait()
+    job = await server.submit()
+    payload = await stopping.next_payload()
+    await server.until(job, "Submitted")
+    stopping.drain()
+    stopping.lose(payload)
+    other.complete(await other.next_payload())
+    assert await server.ended(job) == ("Completed", "")
+    assert stopping.requests["submit"] == 1
+    # It was no failure of the job.
+    assert server.rows("SELECT attempt, failures FROM jobs") == [(2, 0)]
+
+
 async def test_trap_25_hung_client_delays_no_other(
     start_client: StartClient, start_server: StartServer
 ) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from orchestrator_client import __version__, keys
 from orchestrator_client.archive import Packer
 from orchestrator_client.cleaner import Cleaner
+from orchestrator_client.drain import Drain
 from orchestrator_client.errors import STATUSES
 from orchestrator_client.event_hub import EventHub
 from orchestrator_client.executors.local import LocalExecutor
@@ -108,6 +109,12 @@ def _compose(
     packer = Packer()
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
+    intake = Intake(
+        store,
+        workspaces,
+        PayloadIds(settings.data_path / "next-id"),
+        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+    )
     cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
     loops = [
         runner.loop,
@@ -120,14 +127,10 @@ def _compose(
     store.subscribe(runner.note)
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces
-    app[keys.INTAKE] = Intake(
-        store,
-        workspaces,
-        PayloadIds(settings.data_path / "next-id"),
-        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
-    )
+    app[keys.INTAKE] = intake
     app[keys.PACKER] = packer
     app[keys.RUNNER] = runner
+    app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.CLEANER] = cleaner
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter

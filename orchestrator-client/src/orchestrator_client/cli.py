@@ -2,7 +2,7 @@
 
 import click
 
-from orchestrator_client import __version__
+from orchestrator_client import __version__, keys
 from orchestrator_client.app import create_app
 from orchestrator_client.executors.processes import become_unreadable
 from orchestrator_client.settings import OPTIONS, settings_of_process
@@ -25,13 +25,15 @@ def main(**flags: str | None) -> None:
         settings = settings_of_process(flags)
         become_unreadable()
         configure_logging(settings.log_level, settings.log_format)
+        app = create_app(settings)
         run_service(
             "jo-client",
             __version__,
-            create_app(settings),
+            app,
             settings.host,
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
+            drain=lambda: app[keys.DRAIN](),
         )
     except StartupError as error:
         click.echo(f"jo-client: {error}", err=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from orchestrator_common.errors import BadRequest, DomainError
+from orchestrator_common.errors import BadRequest, DomainError, TryLater
 from orchestrator_common.web import Unhealthy
 
 
@@ -32,6 +32,10 @@ class StillRunning(DomainError):
 
 class IdsExhausted(DomainError):
     """All 32-bit ids were used."""
+
+
+class ClientStops(TryLater):
+    """No new payloads are taken: the client drains."""
 
 
 class ArchiveFailed(DomainError):

@@ -87,6 +87,11 @@ class EventHub:
         finally:
             self._subscribers.discard(subscriber)
 
+    @property
+    def followed(self) -> bool:
+        """Whether anybody holds a stream."""
+        return bool(self._subscribers)
+
     def close(self) -> None:
         """End every stream, present or to come: the client stops."""
         self._closed = True

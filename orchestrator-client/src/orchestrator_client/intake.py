@@ -4,7 +4,7 @@ import sqlite3
 import uuid
 from dataclasses import dataclass
 
-from orchestrator_client.errors import MissingScript, PayloadNotFound
+from orchestrator_client.errors import ClientStops, MissingScript, PayloadNotFound
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.validator import check_script
@@ -14,14 +14,15 @@ from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, 
 from orchestrator_common.threads import in_thread, to_end
 
 
-@dataclass(frozen=True)
+@dataclass
 class Intake:
-    """The way in."""
+    """The way in. When it is not ``open`` it only answers repeats: the client stops."""
 
     store: PayloadStore
     workspaces: Workspaces
     ids: PayloadIds
     limits: FormLimits
+    open: bool = True
 
     async def submit(
         self,
@@ -33,8 +34,10 @@ class Intake:
         """Take a payload in; the same ``key`` again gives the same payload, and no second run.
 
         ``time_limit_s`` is how long its script may run. On any error nothing of it is left. Raises
-        ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``.
+        ``BadRequest`` and its kinds, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
         """
+        if not self.open:
+            return await self._known(key)
         name = str(uuid.uuid4())
         kept: list[PayloadRow] = []
 
@@ -65,6 +68,8 @@ class Intake:
         self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
     ) -> PayloadRow:
         """Add the row, or find the one of an earlier submit with the same key."""
+        if not self.open:
+            return await self._known(key)
         try:
             row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
         except sqlite3.Error:
@@ -75,4 +80,14 @@ class Intake:
             row = await self.store.by_key(key)
         if row is None:
             raise PayloadNotFound(payload_id)
+        return row
+
+    async def _known(self, key: str | None) -> PayloadRow:
+        """The payload of an earlier submit. Raises ``ClientStops`` if there is none.
+
+        A server that repeats a submit must not be sent elsewhere while its payload runs here.
+        """
+        row = await self.store.by_key(key) if key else None
+        if row is None:
+            raise ClientStops("This client stops and takes no new payloads; use another one")
         return row

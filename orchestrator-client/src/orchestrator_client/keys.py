@@ -4,6 +4,7 @@ from aiohttp import web
 
 from orchestrator_client.archive import Packer
 from orchestrator_client.cleaner import Cleaner
+from orchestrator_client.drain import Drain
 from orchestrator_client.event_hub import EventHub
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
@@ -19,6 +20,7 @@ WORKSPACES = web.AppKey("workspaces", Workspaces)
 INTAKE = web.AppKey("intake", Intake)
 PACKER = web.AppKey("packer", Packer)
 RUNNER = web.AppKey("runner", Runner)
+DRAIN = web.AppKey("drain", Drain)
 CLEANER = web.AppKey("cleaner", Cleaner)
 EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import psutil
 
+from orchestrator_client import __version__
 from orchestrator_client.payloads import PayloadStore
 from orchestrator_common.models import LoadEvent
 from orchestrator_common.threads import in_thread
@@ -31,6 +32,7 @@ class LoadMeter:
         self._publish = publish
         # The first reading is the mean since the machine's start: better than none.
         self._earlier = CpuTimes(0.0, 0.0)
+        self._draining = False
         self.reading = LoadEvent(cpu=0.0, memory=0.0, slots=slots, running=0, waiting=0)
 
     async def run_pass(self) -> None:
@@ -41,8 +43,15 @@ class LoadMeter:
         if times.total - self._earlier.total >= MIN_MEASURED_S:
             cpu = cpu_percent(self._earlier, times)
             self._earlier = times
-        self.reading = LoadEvent(cpu, memory, self._slots, running, waiting)
+        self.reading = LoadEvent(
+            cpu, memory, self._slots, running, waiting, self._draining, __version__
+        )
         self._publish(self.reading)
+
+    async def tell_draining(self) -> None:
+        """From here on every reading says that no new payloads are taken."""
+        self._draining = True
+        await self.run_pass()
 
 
 def cpu_percent(earlier: CpuTimes, later: CpuTimes) -> float:

@@ -6,7 +6,7 @@ Every change of state is one compare-and-set statement.
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import aiosqlite
@@ -80,6 +80,7 @@ class PayloadStore:
         self._connection = connection
         self._now = now
         self._listeners: list[Callable[[PayloadRow], None]] = []
+        self._lost: set[int] = set()
 
     def subscribe(self, listener: Callable[[PayloadRow], None]) -> None:
         """Call ``listener`` with every payload that is new or changed; it must not block."""
@@ -109,6 +110,7 @@ class PayloadStore:
             (payload_id,),
         )
         if not rows:
+            self._lost.discard(payload_id)  # now its server knows
             raise PayloadNotFound(payload_id)
         return rows[0]
 
@@ -180,6 +182,27 @@ class PayloadStore:
             current = (await self.get(payload_id)).status
             raise TransitionRefused(f"Payload {payload_id}", current, status)
         return self._tell(rows[0])
+
+    async def lose(self, *statuses: PayloadStatus) -> None:
+        """Forget the payloads of these states: they are to be run elsewhere.
+
+        Listeners are told that they are Cleaned: whoever asks finds that there is no such payload.
+        """
+        rows = await self._execute(
+            f"DELETE FROM payloads WHERE status IN ({_listed(frozenset(statuses))})"  # noqa: S608
+            f" RETURNING {COLUMNS}",
+            (),
+        )
+        for row in rows:
+            self._lost.add(row.id)
+            self._tell(replace(row, status=PayloadStatus.CLEANED, message="The client stops"))
+
+    async def wanted(self) -> int:
+        """How many payloads a server has still to ask for: results not fetched, losses not seen."""
+        ((kept,),) = await self._connection.execute_fetchall(
+            "SELECT count(*) FROM payloads WHERE ended_at IS NOT NULL AND status <> 'Cleaned'"
+        )
+        return int(kept) + len(self._lost)
 
     async def discard(self, payload_ids: Sequence[int]) -> Sequence[PayloadRow]:
         """Make those of the payloads Cleaned that have ended; return them."""

@@ -55,12 +55,13 @@ class Runner:
         self._in_doubt = False
         # The last pass had more free slots than payloads: none waits for a slot.
         self._all_taken = False
+        self._paused = False
         self._stopping = False
 
     async def run_pass(self) -> None:
         """Start Prepared payloads, the oldest first, while there are free slots."""
         free = self._slots - len(self._tasks)
-        if free <= 0 or self._stopping:
+        if free <= 0 or self._paused:
             return
         rows = await self._next(free)
         self._all_taken = len(rows) < free
@@ -121,13 +122,18 @@ class Runner:
         execution = self._executions.get(payload_id)
         return execution.pid if execution else 0
 
+    async def drain(self, timeout_s: float) -> None:
+        """Start nothing more, and give what runs this long to end."""
+        self._paused = True
+        await self._owner.drain(timeout_s)
+
     async def stop(self) -> None:
         """Start nothing more, and end all that runs.
 
         What is ended so keeps the state Running: it was not its fault, and a server that asks in
         these last moments must not take it for an end. It runs the job again.
         """
-        self._stopping = True
+        self._paused = self._stopping = True
         self._packer.stop()
         endings = [execution.terminate() for execution in self._executions.values()]
         for problem in await asyncio.gather(*endings, return_exceptions=True):

@@ -17,6 +17,7 @@ OPTIONS = (
     Option("MAX_UPLOAD_SIZE", "400MB", "Size of a payload's files together"),
     Option("SLOTS", "number of CPUs", "How many payloads run at once"),
     Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
+    Option("DRAIN_TIMEOUT", "0", "How long running payloads may go on when the client is stopped"),
     Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
     Option("CLIENT_TOKEN", "none", "What jo-server must show; the same as there", secret=True),
     Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
@@ -40,6 +41,7 @@ class Settings:
     max_upload_bytes: int
     slots: int
     kill_grace_s: float
+    drain_timeout_s: float
     script_environment: Mapping[str, str]
     client_token: str | None
     min_upload_rate: int
@@ -65,6 +67,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
         slots=reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000),
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
+        drain_timeout_s=reader.duration_s("DRAIN_TIMEOUT", 0),
         script_environment=_script_environment(reader),
         client_token=reader.secret("CLIENT_TOKEN"),
         min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),

@@ -13,6 +13,12 @@ class StartupError(DomainError):
     """The service can't start as it is set up. Printed as one line; exit status 2."""
 
 
+class TryLater(DomainError):
+    """Nothing is wrong with what was asked, but not now."""
+
+    retry_after_s = 5
+
+
 class BadRequest(DomainError):
     """What was sent can't be used as it is; the message says what to change."""
 

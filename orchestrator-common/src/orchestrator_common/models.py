@@ -75,7 +75,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
     ``cpu`` and ``memory`` are per cent of the machine (0-100), ``slots`` how many payloads may run
-    at once, ``running`` how many do, ``waiting`` how many are Prepared.
+    at once, ``running`` how many do, ``waiting`` how many are Prepared. ``draining``: it stops, and
+    takes no new payloads. ``version`` is that of jo-client.
     """
 
     cpu: float
@@ -83,6 +84,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     slots: int
     running: int
     waiting: int
+    draining: bool = False
+    version: str = ""
 
 
 _payload_decoder = msgspec.json.Decoder(Payload)

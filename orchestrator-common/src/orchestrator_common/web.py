@@ -14,10 +14,12 @@ from orchestrator_common.errors import (
     DomainError,
     Forbidden,
     StorageFull,
+    TryLater,
     Unauthorized,
 )
 from orchestrator_common.listener import listen
 from orchestrator_common.multipart import BodyTimeout
+from orchestrator_common.stopping import Drain, drains_first
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    TryLater: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
@@ -92,6 +95,8 @@ def error_middleware(
             response = answer(status, error, str(error))
             if status == HTTPStatus.UNAUTHORIZED:
                 response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            if isinstance(error, TryLater):
+                response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
             return response
         except (web.RequestPayloadError, ConnectionError) as error:
             logger.info("%s %s: the peer broke off: %s", request.method, request.path, error)
@@ -202,13 +207,14 @@ def run_service(
     port: int,
     *,
     max_per_peer: int = 0,
+    drain: Drain | None = None,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT; blocks.
 
     Port 0 takes a free one. ``max_per_peer`` connections may come from one address, 0: any number.
-    The line that is logged once connections are accepted ends with the URL. On a signal: no new
-    connections, ``app.on_shutdown`` (which closes event streams), running requests get
-    ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
+    The line that is logged once connections are accepted ends with the URL. On a signal: ``drain``,
+    while all is served as before, then no new connections, ``app.on_shutdown`` (which closes event
+    streams), running requests get ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
 
     Raises ``StartupError`` if the address can't be used, and what the app's start raises.
     """
@@ -219,6 +225,8 @@ def run_service(
     def announce(_: str) -> None:
         logger.info("%s %s listening on %s", name, version, url)
 
+    if drain is not None:
+        app.on_startup.append(drains_first(drain))
     with listener:
         web.run_app(
             app,

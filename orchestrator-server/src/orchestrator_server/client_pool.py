@@ -27,7 +27,8 @@ class Client:
 
     ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the active jobs that
     it has or is being sent, by id, and ``payloads`` those that it has, by payload. ``discards``
-    are payloads that it may remove. ``pushes`` says that its event stream is open.
+    are payloads that it may remove. ``pushes`` says that its event stream is open, ``draining``
+    that it stops and takes no new jobs.
     """
 
     api: ClientApi
@@ -37,6 +38,8 @@ class Client:
     payloads: dict[int, Job] = field(default_factory=dict)
     discards: set[int] = field(default_factory=set)
     pushes: bool = False
+    draining: bool = False
+    version: str = ""
     failures: int = 0
     left_alone_until: float = 0.0
     on_trial: bool = False
@@ -110,12 +113,13 @@ class ClientPool:
 
     def problem(self, service: Service) -> str:
         """Why no client of ``service`` can be used now; empty if one can."""
-        problems = [self._clients[urls.upload].problem for urls in service.clients]
+        problems = [_obstacle(self._clients[urls.upload]) for urls in service.clients]
         return problems[0] if all(problems) else ""
 
     def reported(self, client: Client, load: LoadEvent) -> None:
         """A client told how it is."""
         client.slots, client.cpu = load.slots, load.cpu
+        client.draining, client.version = load.draining, load.version
 
     def sending(self, client: Client) -> None:
         """A job is being sent to a client."""
@@ -151,7 +155,14 @@ class ClientPool:
 
     def _usable(self, url: str) -> bool:
         client = self._clients[url]
-        return not client.on_trial and self._now() >= client.left_alone_until
+        return not (client.on_trial or client.draining) and self._now() >= client.left_alone_until
+
+
+def _obstacle(client: Client) -> str:
+    """Why a client gets no jobs now; empty if it does."""
+    if client.draining and not client.problem:
+        return f"{client.api} stops, and takes no new jobs"
+    return client.problem
 
 
 def _preference(client: Client) -> tuple[int, float]:

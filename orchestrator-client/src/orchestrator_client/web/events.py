@@ -19,7 +19,8 @@ async def events(request: web.Request) -> web.StreamResponse:
     summary: Changes of payloads and load, as server-sent events
     description: >-
       "payload" with {"id", "status", "exit_code", "message"} at each change of a payload's state;
-      "load" with {"cpu", "memory", "slots", "running", "waiting"} at the beginning and every 5 s.
+      "load" with {"cpu", "memory", "slots", "running", "waiting", "draining", "version"} at the
+      beginning and every 5 s. A payload that the stopping client gives back is "Cleaned".
     tags: [service]
     responses:
       "200":

@@ -46,6 +46,13 @@ async def submit(request: web.Request) -> web.Response:
         content:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
+      "503":
+        description: The client stops; nothing was kept
+        headers:
+          Retry-After: {description: Seconds, schema: {type: integer}}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
       "507":
         description: The disk is full; nothing was kept
         content:

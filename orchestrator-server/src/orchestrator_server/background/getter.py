@@ -128,7 +128,7 @@ class Getter:
             self._early[client.url, event.id] = event
             while len(self._early) > MAX_EARLY_EVENTS:
                 self._early.popitem(last=False)
-        elif event.status in FINAL_PAYLOAD:
+        elif event.status in FINAL_PAYLOAD or event.status is PayloadStatus.CLEANED:
             self.follow_up(job)
         elif event.status is PayloadStatus.RUNNING:
             self._note_that_it_runs(job)
@@ -305,13 +305,15 @@ class Getter:
     async def _lose(self, job: Job, why: str) -> None:
         """The payload of a job is gone: run it again, unless that has been tried often enough."""
         service = self._services.get(job.service)
+        client = self._pool.get(job.client_url)
         try:
             job = await self._store.requeue(
                 job,
                 why,
                 delay_s=0.0,
                 max_attempts=service.max_attempts if service else 1,
-                counts=True,
+                # That an administrator stops a client is no failure of the job.
+                counts=client is None or not client.draining,
             )
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)

@@ -69,6 +69,7 @@ class Watcher:
         if not self._reachable:
             logger.info("Client %s is connected", self._client.api)
         self._reachable = True
+        self._client.draining = False  # if it is, its first event says so
         self._pool.works(self._client)
         self._getter.reconcile(self._client)
 

@@ -154,6 +154,7 @@ async def test_check_finds_what_is_wrong_and_mends_it(
             connection.execute(
                 "DELETE FROM job_events WHERE job_id = 5 AND to_status = 'Completed'"
             )
+            connection.execute("UPDATE usage SET queued = queued + 1")
         shutil.rmtree(data / uuids[0])
         (data / uuids[1] / "output-1.zip").unlink()
         (data / uuids[2] / "output-1.zip").write_bytes(b"PK no more")
@@ -164,7 +165,7 @@ async def test_check_finds_what_is_wrong_and_mends_it(
     await asyncio.to_thread(break_it)
     status, told = await command(server.folder, "check")
     assert status == 1
-    *wrong, history = [line.split(":")[0] for line in told.splitlines()]
+    *wrong, history, usage = [line.split(":")[0] for line in told.splitlines()]
     assert wrong == [
         "Job 1 is Completed, and its files are gone",
         "Job 2 is Completed, and its output is gone",
@@ -174,8 +175,9 @@ async def test_check_finds_what_is_wrong_and_mends_it(
         "Results of job 4 never arrived whole",
     ]
     assert history.startswith("Job 5 is Completed, and its history ends with ")
+    assert usage == "What user 1 has queued and stored is counted wrongly"
     status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "7 mended, 0 left")
+    assert (status, told.splitlines()[-1]) == (0, "8 mended, 0 left")
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.state(1))["status"] == "Cleaned"

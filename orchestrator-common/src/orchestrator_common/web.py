@@ -90,7 +90,7 @@ def error_middleware(
             return response
         except DomainError as error:
             status = _status_of(error, table)
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TryLater):
                 logger.error("%s %s: %s", request.method, request.path, error)
             response = answer(status, error, str(error))
             if status == HTTPStatus.UNAUTHORIZED:

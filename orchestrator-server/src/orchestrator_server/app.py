@@ -25,7 +25,7 @@ from orchestrator_server.errors import STATUSES
 from orchestrator_server.files import JobFiles
 from orchestrator_server.health import HealthCheck
 from orchestrator_server.settings import Settings
-from orchestrator_server.store import Job, JobStore, open_store
+from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
 from orchestrator_server.tokens import Tokens
 from orchestrator_server.web.access import access
@@ -172,6 +172,7 @@ async def _compose(
         feed=feed,
         pool=pool,
         services=settings.services,
+        user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         follow_up=getter.follow_up,
     )

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from orchestrator_common.errors import BadRequest, DomainError, StartupError
+from orchestrator_common.errors import (
+    BadRequest,
+    DomainError,
+    StartupError,
+    TryLater,
+)
 from orchestrator_common.status import JobStatus
 from orchestrator_common.web import Unhealthy
 
@@ -31,6 +36,18 @@ class OutputNotFound(DomainError):
 
 class InvalidSubmission(BadRequest):
     """A form that is no job; the message is part of the contract."""
+
+
+class TooManyQueued(TryLater):
+    """A user has as many jobs in the queue as one may have."""
+
+    retry_after_s = 60
+
+
+class TooMuchStored(TryLater):
+    """A user's files take as much room as they may."""
+
+    retry_after_s = 3600
 
 
 class ClientError(DomainError):
@@ -82,6 +99,8 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     OutputNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyEnded: HTTPStatus.CONFLICT,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
+    TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
+    TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,
     TerminationPending: HTTPStatus.GATEWAY_TIMEOUT,

@@ -26,7 +26,9 @@ from orchestrator_server.store.offline import (
     kept_jobs,
     mark_cleaned,
     opened,
+    recount_usage,
     wrong_histories,
+    wrong_usage,
 )
 
 SECOND_LOOK_S = 2.0
@@ -42,6 +44,7 @@ class Remedy(Enum):
     FORGET = "its row is made to have no output"
     REMOVE = "it is removed"
     APPEND = "an event is added"
+    RECOUNT = "it is counted anew"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Findi
         mark_cleaned(connection, clean, "Its files are gone from the disk", time.time())
         forget_output(connection, [f.job_id for f in findings if f.remedy is Remedy.FORGET])
         complete_histories(connection, [f.job_id for f in findings if f.remedy is Remedy.APPEND])
+        if any(f.remedy is Remedy.RECOUNT for f in findings):
+            recount_usage(connection)
     for finding in findings:
         if finding.remedy is Remedy.REMOVE and finding.path is not None:
             _remove(finding.path)
@@ -103,6 +108,10 @@ def _look(connection: sqlite3.Connection, files: JobFiles, *, alone: bool) -> li
             f"Job {job_id} is {status}, and its history ends with {last}", Remedy.APPEND, job_id
         )
         for job_id, status, last in wrong_histories(connection, MAX_HISTORIES)
+    ]
+    found += [
+        Finding(f"What user {user_id} has queued and stored is counted wrongly", Remedy.RECOUNT)
+        for user_id in wrong_usage(connection)
     ]
     gone = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
     return [finding for finding in found if finding.job_id not in gone]

@@ -24,6 +24,8 @@ OPTIONS = (
     Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
     Option("CORS_ORIGINS", "none", "Web pages that may call from a browser, comma-separated; or *"),
     Option("METRICS_OPEN", "0", "1: /metrics takes no token"),
+    Option("MAX_QUEUED_PER_USER", "0", "Jobs of one user that may wait at once; 0: any number"),
+    Option("MAX_STORED_PER_USER", "0", "Size of all files kept for one user; 0: any size"),
     Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
     Option("MAX_CONNECTIONS_PER_PEER", "1000", "Connections from one address; 0: any number"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
@@ -92,6 +94,8 @@ class Settings:
     api_tokens_file: Path | None
     cors_origins: frozenset[str]
     metrics_open: bool
+    max_queued_per_user: int
+    max_stored_per_user: int
     min_upload_rate: int
     max_connections_per_peer: int
     log_level: str
@@ -135,6 +139,8 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         api_tokens_file=_read_tokens_file(reader),
         cors_origins=_read_origins(reader),
         metrics_open=reader.switch("METRICS_OPEN", default=False),
+        max_queued_per_user=reader.integer("MAX_QUEUED_PER_USER", 0, minimum=0, maximum=_MAX_COUNT),
+        max_stored_per_user=reader.size_bytes("MAX_STORED_PER_USER", 0),
         min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),
         max_connections_per_peer=reader.integer(
             "MAX_CONNECTIONS_PER_PEER", 1000, minimum=0, maximum=1_000_000

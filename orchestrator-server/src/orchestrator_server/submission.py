@@ -35,7 +35,7 @@ from orchestrator_server.files import JobFiles
 from orchestrator_server.job_form import JobForm, read_job_form
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Service
-from orchestrator_server.store import MAX_PLACE, Job, JobStore
+from orchestrator_server.store import MAX_PLACE, Job, JobStore, UserLimits
 
 TERMINATE_TIMEOUT_S = 30.0
 
@@ -54,6 +54,7 @@ class Submission:
     pool: ClientPool
     services: Mapping[str, Service]
     limits: FormLimits
+    user_limits: UserLimits
     follow_up: Callable[[Job], None]
 
     async def submit(
@@ -68,7 +69,7 @@ class Submission:
         A user need not name themselves. Returns the job, and whether it is new: the same
         ``idempotency_key`` of the same user gives the job that there is, and nothing of the repeat
         is kept. Raises ``Forbidden`` if they name somebody else; ``BadRequest`` and its kinds,
-        ``BodyTimeout``, ``StorageFull``.
+        ``BodyTimeout``, ``StorageFull``; ``TooManyQueued``, ``TooMuchStored``.
         """
         name = str(uuid.uuid4())
         accepted: list[Job] = []
@@ -82,7 +83,12 @@ class Submission:
         async def create(order: JobForm, size: int) -> None:
             accepted.append(
                 await self.store.create(
-                    name, order.user_id, order.service, order.options, input_bytes=size
+                    name,
+                    order.user_id,
+                    order.service,
+                    order.options,
+                    input_bytes=size,
+                    limits=self.user_limits,
                 )
             )
 

@@ -3,5 +3,16 @@
 from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
 from orchestrator_server.store.schema import Job, JobOptions
+from orchestrator_server.store.usage import UserLimits
 
-__all__ = ["MAX_PLACE", "Claim", "Job", "JobOptions", "JobStore", "Offer", "Waiting", "open_store"]
+__all__ = [
+    "MAX_PLACE",
+    "Claim",
+    "Job",
+    "JobOptions",
+    "JobStore",
+    "Offer",
+    "UserLimits",
+    "Waiting",
+    "open_store",
+]

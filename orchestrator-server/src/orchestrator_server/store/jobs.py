@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from orchestrator_common.errors import DomainError
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from orchestrator_server.errors import JobNotFound
 from orchestrator_server.store.claims import Claim, Offer, claim
@@ -32,6 +33,7 @@ from orchestrator_server.store.schema import (
     migrate,
     status_in,
 )
+from orchestrator_server.store.usage import UserLimits
 from orchestrator_server.store.writer import Connection, Writer
 
 Listener = Callable[[Job], None]
@@ -78,6 +80,7 @@ SELECT count(*) FROM (
 """
 
 NO_OPTIONS = JobOptions()
+NO_LIMITS = UserLimits()
 
 
 class JobStore:
@@ -107,12 +110,14 @@ class JobStore:
         service: str,
         options: JobOptions = NO_OPTIONS,
         *,
-        input_bytes: int | None = None,
+        input_bytes: int = 0,
+        limits: UserLimits = NO_LIMITS,
     ) -> Job:
         """Add a queued job whose files are in place. On return it survives a power cut.
 
         If the user's idempotency key has a job already that is returned, and nothing is added: its
-        ``uuid`` is another one.
+        ``uuid`` is another one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the user is at one
+        of the ``limits``.
         """
         now = self._now()
         values = (
@@ -121,19 +126,23 @@ class JobStore:
             | {"input_bytes": input_bytes}
         )
 
-        def work(connection: sqlite3.Connection) -> Job:
-            rows = []
+        def work(connection: sqlite3.Connection) -> Job | DomainError:
             if options.idempotency_key is not None:
-                rows = connection.execute(REPEATED, values).fetchall()
-            rows = rows or connection.execute(CREATE, values).fetchall()
-            return job_of(rows[0])
+                for row in connection.execute(REPEATED, values).fetchall():
+                    return job_of(row)
+            # Returned, not raised: what others write in the same transaction is to stay.
+            problem = limits.problem(connection, user_id, input_bytes)
+            return problem or job_of(connection.execute(CREATE, values).fetchall()[0])
 
-        def told(job: Job) -> None:
-            if job.uuid == uuid:
-                self._tell([job])
+        def told(outcome: Job | DomainError) -> None:
+            if isinstance(outcome, Job) and outcome.uuid == uuid:
+                self._tell([outcome])
 
         with full_database_as_domain_error():
-            return await self._writer.run(work, told=told, durable=True)
+            outcome = await self._writer.run(work, told=told, durable=True)
+        if isinstance(outcome, DomainError):
+            raise outcome
+        return outcome
 
     async def get(self, job_id: int) -> Job:
         """Return the job. Raises ``JobNotFound``."""

@@ -104,7 +104,8 @@ def mark_cleaned(connection: sqlite3.Connection, ids: Iterable[int], why: str, n
 def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     """Note that ended jobs have no output (any more)."""
     connection.executemany(
-        "UPDATE jobs SET has_output = 0 WHERE id = ?", [(job_id,) for job_id in ids]
+        "UPDATE jobs SET has_output = 0, output_bytes = NULL WHERE id = ?",
+        [(job_id,) for job_id in ids],
     )
 
 
@@ -141,3 +142,32 @@ def complete_histories(connection: sqlite3.Connection, ids: Iterable[int]) -> No
         """,
         [(job_id,) for job_id in ids],
     )
+
+
+_COUNTED = """
+SELECT user_id, sum(status = 'Queued') AS queued,
+    sum(coalesce(input_bytes, 0) + coalesce(output_bytes, 0)) AS stored_bytes
+FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
+"""
+
+
+def wrong_usage(connection: sqlite3.Connection) -> list[int]:
+    """Users whose counters of what is queued and stored are not what the jobs add up to."""
+    rows = connection.execute(
+        f"""
+        SELECT DISTINCT user_id FROM (
+            SELECT user_id FROM (
+                SELECT user_id, queued, stored_bytes FROM usage UNION ALL {_COUNTED})
+            WHERE queued <> 0 OR stored_bytes <> 0
+            GROUP BY user_id, queued, stored_bytes HAVING count(*) <> 2)
+        """  # noqa: S608
+    )
+    return [user_id for (user_id,) in rows]
+
+
+def recount_usage(connection: sqlite3.Connection) -> None:
+    """Count anew what every user has queued and stored."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("DELETE FROM usage")
+    connection.execute(f"INSERT INTO usage (user_id, queued, stored_bytes) {_COUNTED}")
+    connection.execute("COMMIT")

@@ -90,8 +90,15 @@ async def upload(request: web.Request) -> web.Response:
         content:
           application/json:
             schema: {$ref: "#/components/schemas/JobAnswer"}
+      "429":
+        description: The user has as many queued jobs as allowed; nothing was kept
+        headers:
+          Retry-After: {schema: {type: integer}, description: Seconds}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
       "507":
-        description: The disk is full; nothing was kept
+        description: The disk is full, or the user's files take what they may; nothing was kept
         content:
           application/json:
             schema: {$ref: "#/components/schemas/JobAnswer"}

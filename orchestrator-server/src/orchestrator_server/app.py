@@ -31,6 +31,7 @@ from orchestrator_server.tokens import Tokens
 from orchestrator_server.web.access import access
 from orchestrator_server.web.answers import SCHEMAS, error_body
 from orchestrator_server.web.cors import allow_origins
+from orchestrator_server.web.dashboard import Dashboard
 from orchestrator_server.web.routes import ROUTES
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def create_app(settings: Settings) -> web.Application:
         info=ApiInfo("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
         schemas=SCHEMAS,
     )
+    app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)

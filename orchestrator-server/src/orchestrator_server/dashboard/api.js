@@ -1,0 +1,71 @@
+// Calls to jo-server. Paths are relative to the page, so that a proxy may add a prefix.
+
+import { learnClock } from "./clock.js";
+import { authorization } from "./session.js";
+
+const ROOT = new URL("../", document.baseURI);
+const TIMEOUT_MS = 30_000;
+
+/** What the server says is wrong; `status` is 0 when it could not be reached. */
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The URL of a path of the API, with the parameters that are set. */
+export function apiUrl(path, parameters = {}) {
+  const url = new URL(path, ROOT);
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, value);
+  }
+  return url;
+}
+
+/** Ask, and give the answer if it is a good one. Raises `ApiError`, and what `signal` aborts with. */
+export async function request(url, { signal, headers = {}, ...options } = {}) {
+  let response;
+  try {
+    response = await fetch(url, {
+      ...options,
+      signal,
+      headers: { ...headers, ...authorization() },
+      cache: "no-store",
+      credentials: "same-origin",
+      redirect: "error",
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "jo-server can't be reached");
+  }
+  learnClock(response.headers.get("Date"));
+  if (!response.ok) throw new ApiError(response.status, await explanation(response));
+  return response;
+}
+
+/** JSON of a path. */
+export async function getJson(path, parameters = {}, signal = undefined) {
+  const limit = AbortSignal.timeout(TIMEOUT_MS);
+  const either = signal ? AbortSignal.any([signal, limit]) : limit;
+  try {
+    const response = await request(apiUrl(path, parameters), { signal: either });
+    return await response.json();
+  } catch (error) {
+    if (limit.aborted && !signal?.aborted) throw new ApiError(0, "jo-server does not answer");
+    throw error;
+  }
+}
+
+/** End a job. On return nothing of it runs any more. */
+export async function terminate(id) {
+  await request(apiUrl(`terminate/${id}`), { method: "POST" });
+}
+
+async function explanation(response) {
+  try {
+    return (await response.json()).message ?? response.statusText;
+  } catch {
+    return response.statusText || `Status ${response.status}`;
+  }
+}

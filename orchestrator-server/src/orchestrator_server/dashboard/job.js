@@ -1,0 +1,197 @@
+// The page of one job.
+
+import { apiUrl, getJson } from "./api.js";
+import { CancelDialog } from "./cancel.js";
+import { when } from "./clock.js";
+import { fill, h } from "./dom.js";
+import { downloadButton } from "./download.js";
+import { Feed } from "./feed.js";
+import { Files } from "./files.js";
+import { duration, host, plural, roughDuration, size } from "./format.js";
+import { ran, waited } from "./job-row.js";
+import { Output } from "./output.js";
+import { failure, loading } from "./states.js";
+import { hasEnded, icon, JOB, jobBadge } from "./status.js";
+import { Timeline } from "./timeline.js";
+
+const AGAIN_MS = 250;
+const QUEUE_MS = 5000;
+/** The output of a job that was ended on request arrives after its end. */
+const LATE_OUTPUT_MS = [1000, 2000, 4000, 8000, 16_000];
+
+/** Show job `id`; `shell` as for the overview. */
+export function showJob(shell, id) {
+  return new JobPage(shell, id);
+}
+
+class JobPage {
+  constructor(shell, id) {
+    this.shell = shell;
+    this.signal = shell.signal;
+    this.id = id;
+    this.heading = h("h1", { tabindex: -1 }, `Job ${id}`);
+    this.badge = h("span", { class: "job-state" });
+    this.actions = h("div", { class: "actions" });
+    this.note = h("div", { class: "callout", hidden: true });
+    this.details = h("dl", { class: "details" }, loading(6));
+    this.timeline = new Timeline();
+    this.output = new Output(id, this.signal);
+    this.files = new Files(id, this.signal);
+    this.dialog = new CancelDialog(id, () => this.cancelled());
+    this.lateOutput = [...LATE_OUTPUT_MS];
+    fill(
+      shell.main,
+      h("nav", { class: "crumbs", "aria-label": "Back" }, h("a", { href: shell.overview }, icon("back"), "Overview")),
+      h("div", { class: "job-head" }, h("div", { class: "job-title" }, this.heading, this.badge), this.actions),
+      this.note,
+      h(
+        "div",
+        { class: "job-columns" },
+        h("div", { class: "job-main" }, this.output.element, this.files.element),
+        h(
+          "div",
+          { class: "job-side" },
+          h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Details")), this.details),
+          this.timeline.element,
+        ),
+      ),
+      this.dialog.element,
+    );
+    const timer = setInterval(() => this.job?.status === "Queued" && !document.hidden && this.load(), QUEUE_MS);
+    this.signal.addEventListener("abort", () => {
+      clearInterval(timer);
+      this.timeline.close();
+    });
+    this.load();
+  }
+
+  async load() {
+    try {
+      const job = await getJson(`jobs/${this.id}`, {}, this.signal);
+      this.show(job);
+    } catch (error) {
+      if (this.signal.aborted) return;
+      if (error.status === 404) this.shell.notFound(error.message);
+      else if (error.status === 401 || error.status === 403) this.shell.refused(error);
+      else if (this.job === undefined) fill(this.shell.main, h("section", { class: "card" }, failure(error, () => showJob(this.shell, this.id))));
+      return;
+    }
+    if (this.feed === undefined && !hasEnded(this.job.status)) this.follow();
+    if (hasEnded(this.job.status)) this.awaitOutput();
+  }
+
+  /** Several changes at once are read once. */
+  loadSoon() {
+    this.again ??= setTimeout(() => {
+      this.again = undefined;
+      if (!this.signal.aborted) this.load();
+    }, AGAIN_MS);
+  }
+
+  follow() {
+    this.feed = new Feed(apiUrl(`jobs/${this.id}/events`), {
+      endless: false,
+      event: (kind) => kind === "job" && this.loadSoon(),
+      opened: () => {},
+      state: (state, detail) => {
+        this.shell.connection(state, detail);
+        if (state === "ended") this.loadSoon();
+      },
+      refused: this.shell.refused,
+    });
+    this.shell.connected(this.feed);
+    this.signal.addEventListener("abort", () => this.feed.close());
+  }
+
+  awaitOutput() {
+    if (this.job.has_output || this.job.status !== "Killed" || this.lateOutput.length === 0) return;
+    setTimeout(() => !this.signal.aborted && this.load(), this.lateOutput.shift());
+  }
+
+  cancelled() {
+    this.heading.focus();
+    this.loadSoon();
+  }
+
+  show(job) {
+    const before = this.job;
+    this.job = job;
+    fill(this.heading, job.name || `Job ${job.id}`, job.name && h("span", { class: "job-number" }, `#${job.id}`));
+    this.shell.title(`${job.status}: ${job.name || `Job ${job.id}`}`);
+    if (before?.status !== job.status) {
+      fill(this.badge, jobBadge(job.status));
+      if (before !== undefined) this.shell.announce(`Job ${job.id} is now ${job.status}`);
+    }
+    this.showActions(before);
+    this.showNote();
+    this.showDetails();
+    this.timeline.update(job.history, hasEnded(job.status));
+    this.output.update(job);
+    this.files.update(job);
+  }
+
+  showActions(before) {
+    const { job } = this;
+    const key = `${job.status} ${job.has_output}`;
+    if (before !== undefined && this.shownActions === key) return;
+    this.shownActions = key;
+    const held = this.actions.contains(document.activeElement);
+    fill(this.actions, this.download(), !hasEnded(job.status) && this.cancelButton());
+    // The focused button has gone: stay near to where it was.
+    if (held && document.activeElement === document.body) this.heading.focus();
+  }
+
+  download() {
+    const { id, status, has_output: kept } = this.job;
+    if (status === "Completed") return downloadButton("Download results", `download/${id}`, `job-${id}.zip`, "primary");
+    if (hasEnded(status)) return kept && status !== "Cleaned" && downloadButton("Download output", `download_partial/${id}`, `job-${id}-partial.zip`);
+    return status === "Running" && downloadButton("Download so far", `download_partial/${id}`, `job-${id}-partial.zip`);
+  }
+
+  cancelButton() {
+    const button = h("button", { class: "button danger", type: "button" }, icon("stop"), "Cancel job");
+    button.addEventListener("click", () => this.dialog.open(this.job));
+    return button;
+  }
+
+  /** What is to be said about the state, if anything. */
+  showNote() {
+    const { status, message, queue } = this.job;
+    const { tone, icon: shape, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
+    const lines = [];
+    if (queue) lines.push(placeInQueue(queue));
+    if (message) lines.push(message);
+    else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
+    const needed = lines.length > 0 && status !== "Completed" && status !== "Running";
+    this.note.hidden = !needed;
+    if (needed) {
+      this.note.className = `callout ${tone}`;
+      fill(this.note, icon(shape), h("div", {}, lines.map((line) => h("p", {}, line))));
+    }
+  }
+
+  showDetails() {
+    const { job } = this;
+    const rows = [
+      ["User", job.user_id],
+      ["Service", h("a", { href: `#/?service=${encodeURIComponent(job.service)}` }, job.service)],
+      ["Client", job.client ? h("span", { title: job.client }, host(job.client)) : "–"],
+      ["Exit code", job.exit_code ?? "–"],
+      ["Submitted", when(job.created_at)],
+      ["Waited", waited(job)],
+      ["Ran", ran(job)],
+      job.ended_at && ["Ended", when(job.ended_at)],
+      job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
+      job.has_output && ["Output", size(job.output_bytes)],
+      job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
+      job.priority !== 0 && ["Priority", job.priority],
+      job.attempt > 1 && ["Attempt", job.attempt],
+    ];
+    fill(this.details, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  }
+}
+
+function placeInQueue({ ahead, estimated_wait_s: wait }) {
+  const place = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
+  return wait === null || wait === undefined ? `${place}.` : `${place}. Expected to begin in ${roughDuration(wait)}.`;
+}

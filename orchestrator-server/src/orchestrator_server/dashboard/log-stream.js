@@ -1,0 +1,118 @@
+// Reads one output stream of a job as it grows. A broken connection goes on where it broke; it lets
+// go while nobody looks at the page.
+
+import { ApiError, apiUrl, request } from "./api.js";
+
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 15_000;
+const HIDDEN_MS = 20_000;
+
+/**
+ * `text(text)` gets what was written; `state(state, detail)`: "open", "lost", "done", "error". Set
+ * `over` when the job has ended.
+ */
+export class LogStream {
+  constructor(id, stream, { text, state }) {
+    this.id = id;
+    this.stream = stream;
+    this.text = text;
+    this.state = state;
+    this.over = false;
+    this.finished = false;
+    this.running = null;
+    this.reset();
+  }
+
+  reset() {
+    this.offset = 0;
+    this.decoder = new TextDecoder();
+  }
+
+  /** Read, unless it is being read or has been read to its end. */
+  start() {
+    if (this.running !== null || this.finished) return;
+    const stop = new AbortController();
+    this.running = stop;
+    let timer = null;
+    const onVisibility = () => {
+      clearTimeout(timer);
+      if (document.hidden) timer = setTimeout(() => this.connection?.abort(), HIDDEN_MS);
+      else this.wake?.();
+    };
+    document.addEventListener("visibilitychange", onVisibility, { signal: stop.signal });
+    this.run(stop.signal);
+  }
+
+  /** Stop reading; `start` goes on from there. */
+  stop() {
+    this.running?.abort();
+    this.connection?.abort();
+    this.wake?.();
+    this.running = null;
+  }
+
+  /** Begin anew. */
+  restart() {
+    this.stop();
+    this.reset();
+    this.finished = false;
+  }
+
+  async run(stopped) {
+    let waitMs = FIRST_WAIT_MS;
+    while (!stopped.aborted) {
+      // What was read after the end of the job is all that there is.
+      const whole = this.over;
+      const before = this.offset;
+      const outcome = await this.read(stopped, !whole);
+      if (stopped.aborted) return;
+      if (outcome instanceof ApiError) {
+        this.running = null;
+        this.state("error", outcome);
+        return;
+      }
+      if (outcome === "end" && whole) {
+        this.finished = true;
+        this.running = null;
+        this.state("done");
+        return;
+      }
+      if (this.offset > before || outcome === "end") waitMs = FIRST_WAIT_MS;
+      if (outcome === "lost") this.state("lost");
+      if (document.hidden) await this.pause(600_000);
+      else if (!(outcome === "end" && this.over)) await this.pause(waitMs);
+      waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
+    }
+  }
+
+  async read(stopped, follow) {
+    this.connection = new AbortController();
+    const { signal } = this.connection;
+    if (stopped.aborted) return "lost";
+    try {
+      const url = apiUrl(`jobs/${this.id}/logs`, { stream: this.stream, offset: this.offset, follow: follow ? 1 : 0 });
+      const response = await request(url, { signal });
+      this.state("open");
+      const reader = response.body.getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (stopped.aborted) return "lost";
+        if (done) return "end";
+        this.offset += value.byteLength;
+        this.text(this.decoder.decode(value, { stream: true }));
+      }
+    } catch (error) {
+      return error instanceof ApiError && error.status >= 400 && error.status < 500 ? error : "lost";
+    }
+  }
+
+  pause(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

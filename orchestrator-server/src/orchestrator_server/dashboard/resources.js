@@ -1,0 +1,151 @@
+// Services and clients: their limits, what they use of them, and what is wrong.
+
+import { fill, h, KeyedList, setText } from "./dom.js";
+import { count, host, percent, plural } from "./format.js";
+import { clientBadge, serviceBadge } from "./status.js";
+
+/** A bar of `value` in `limit`, with the words beside it. */
+class Meter {
+  constructor(label) {
+    this.bar = h("span", { class: "meter-bar" });
+    this.text = h("span", { class: "meter-text" });
+    this.track = h("span", { class: "meter-track", role: "meter", "aria-label": label, "aria-valuemin": 0 }, this.bar);
+    this.element = h("span", { class: "meter" }, this.track, this.text);
+  }
+
+  update(value, limit, text, tone = "") {
+    const known = value !== null && value !== undefined && limit > 0;
+    const share = known ? Math.min(1, value / limit) : 0;
+    this.bar.style.width = `${100 * share}%`;
+    this.track.className = `meter-track ${tone}`;
+    this.track.setAttribute("aria-valuemax", limit ?? 0);
+    this.track.setAttribute("aria-valuenow", known ? Math.min(value, limit) : 0);
+    this.track.setAttribute("aria-valuetext", text);
+    setText(this.text, text);
+  }
+}
+
+/** A card with a list that is kept up to date. */
+class Card {
+  constructor(title, key, create, empty) {
+    this.body = h("ul", { class: "rows" });
+    this.list = new KeyedList(this.body, key, create);
+    this.summary = h("span", { class: "card-note" });
+    this.empty = h("p", { class: "card-empty", hidden: true }, empty);
+    this.element = h(
+      "section",
+      { class: "card" },
+      h("div", { class: "card-head" }, h("h2", {}, title), this.summary),
+      this.body,
+      this.empty,
+    );
+  }
+
+  show(items, summary) {
+    this.list.show(items);
+    this.body.hidden = items.length === 0;
+    this.empty.hidden = items.length > 0;
+    setText(this.summary, summary);
+  }
+}
+
+/** All services. */
+export class Services extends Card {
+  constructor(choose) {
+    super("Services", ({ name }) => name, (service) => serviceRow(service, choose), "No service is configured.");
+  }
+
+  update(services) {
+    this.show(services, services.length > 1 ? plural(services.length, "service") : "");
+  }
+}
+
+function serviceRow({ name }, choose) {
+  const state = h("span", {});
+  const meter = new Meter(`Active jobs of ${name}`);
+  const queue = h("span", { class: "queue" });
+  const limits = h("p", { class: "row-note" });
+  const problem = h("p", { class: "row-problem" });
+  const link = h("a", { class: "row-title", href: `#/?service=${encodeURIComponent(name)}`, on: { click: choose } }, name);
+  const element = h(
+    "li",
+    { class: "row service" },
+    h("div", { class: "row-head" }, link, state),
+    h("div", { class: "row-use" }, meter.element),
+    queue,
+    limits,
+    problem,
+  );
+  const update = (service) => {
+    showBadge(state, serviceBadge, service.state);
+    const full = service.active >= service.max_runs;
+    meter.update(service.active, service.max_runs, `${count(service.active)} of ${count(service.max_runs)} active`, full ? "full" : "");
+    setText(queue, service.queued > 0 ? `${count(service.queued)} waiting` : "none waiting");
+    queue.classList.toggle("some", service.queued > 0);
+    setText(limits, `${plural(service.clients.length, "client")} · ${count(service.runs_per_user)} per user`);
+    setText(problem, service.problem ?? "");
+    problem.hidden = !service.problem;
+  };
+  return { element, update };
+}
+
+/** All clients. */
+export class Clients extends Card {
+  constructor() {
+    super("Clients", ({ url }) => url, clientRow, "No client is configured.");
+  }
+
+  update(clients) {
+    const slots = clients.reduce((all, { slots: some }) => all + (some ?? 0), 0);
+    const running = clients.reduce((all, client) => all + (client.running ?? 0), 0);
+    this.show(clients, slots > 0 ? `${count(running)} of ${plural(slots, "slot")} in use` : "");
+  }
+}
+
+function clientRow({ url }) {
+  const state = h("span", {});
+  const slots = new Meter(`Slots of ${host(url)}`);
+  const cpu = new Meter(`CPU of ${host(url)}`);
+  const memory = new Meter(`Memory of ${host(url)}`);
+  const note = h("p", { class: "row-note" });
+  const problem = h("p", { class: "row-problem" });
+  const loads = h("dl", { class: "loads" }, labelled("Slots", slots), labelled("CPU", cpu), labelled("Memory", memory));
+  const element = h(
+    "li",
+    { class: "row client" },
+    h("div", { class: "row-head" }, h("span", { class: "row-title", title: url }, host(url)), state),
+    note,
+    loads,
+    problem,
+  );
+  const update = (client) => {
+    showBadge(state, clientBadge, client.state);
+    const known = client.slots !== null && client.slots !== undefined;
+    loads.hidden = !known;
+    const waiting = client.waiting > 0 ? ` +${count(client.waiting)}` : "";
+    slots.update(client.running, client.slots, known ? `${count(client.running)}/${count(client.slots)}${waiting}` : "–", client.running >= client.slots ? "full" : "");
+    slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more wait at the client` : "";
+    cpu.update(client.cpu, 100, percent(client.cpu), loadTone(client.cpu));
+    memory.update(client.memory, 100, percent(client.memory), loadTone(client.memory));
+    const version = client.version ? ` · ${client.version}` : "";
+    setText(note, `${client.services.join(", ")}${version}`);
+    setText(problem, client.problem ?? "");
+    problem.hidden = !client.problem;
+  };
+  return { element, update };
+}
+
+function labelled(label, meter) {
+  return h("div", {}, h("dt", {}, label), h("dd", {}, meter.element));
+}
+
+function loadTone(value) {
+  return value >= 95 ? "high" : "";
+}
+
+/** Show a badge anew only when the state is another. */
+function showBadge(place, make, state) {
+  if (place.dataset.state === state) return;
+  place.dataset.state = state;
+  fill(place, make(state));
+}

@@ -1,0 +1,39 @@
+// The form for a token.
+
+import { fill, h } from "./dom.js";
+
+/** Ask for a token; `problem` says what was wrong with the one before. */
+export function showSignIn(main, problem, signedIn) {
+  const input = h("input", {
+    id: "token",
+    type: "password",
+    required: true,
+    autocomplete: "off",
+    spellcheck: "false",
+    "aria-describedby": problem ? "token-problem token-note" : "token-note",
+    "aria-invalid": problem ? "true" : null,
+  });
+  const submit = (event) => {
+    event.preventDefault();
+    const token = input.value.trim();
+    if (token) signedIn(token);
+  };
+  fill(
+    main,
+    h(
+      "section",
+      { class: "card sign-in" },
+      h("h1", { tabindex: -1 }, "Sign in"),
+      h("p", { id: "token-note" }, "This server asks for a token. It is kept in this tab only, and sent to this server only."),
+      h(
+        "form",
+        { on: { submit } },
+        h("label", { for: "token" }, "Token"),
+        input,
+        problem && h("p", { id: "token-problem", class: "problem", role: "alert" }, problem),
+        h("button", { class: "button primary", type: "submit" }, "Sign in"),
+      ),
+    ),
+  );
+  input.focus();
+}

@@ -1,0 +1,111 @@
+// The states of jobs, services and clients: each has a colour, a shape and a word, so that neither
+// colour alone nor the word alone carries it.
+
+import { h, svg } from "./dom.js";
+
+/** States of a job: tone, and what the state means. */
+export const JOB = {
+  Queued: { tone: "wait", icon: "clock", means: "waits for its turn" },
+  Processing: { tone: "busy", icon: "send", means: "is being sent to a client" },
+  Submitted: { tone: "busy", icon: "ring", means: "waits at its client for a free slot" },
+  Running: { tone: "busy", icon: "spinner", means: "run.sh is executing" },
+  Unknown: { tone: "warn", icon: "question", means: "its client can't be asked just now" },
+  Completed: { tone: "good", icon: "check", means: "ended well" },
+  Failed: { tone: "bad", icon: "cross", means: "ended with an error" },
+  Invalid: { tone: "bad", icon: "triangle", means: "run.sh was refused" },
+  Killed: { tone: "calm", icon: "stop", means: "was ended on request" },
+  Cleaned: { tone: "calm", icon: "box", means: "its files were removed" },
+};
+
+const SERVICE = {
+  ok: { tone: "good", icon: "check", word: "OK" },
+  degraded: { tone: "warn", icon: "triangle", word: "Degraded" },
+  down: { tone: "bad", icon: "cross", word: "Down" },
+};
+
+const CLIENT = {
+  connected: { tone: "good", icon: "check", word: "Connected" },
+  polled: { tone: "calm", icon: "clock", word: "Polled" },
+  unreachable: { tone: "bad", icon: "cross", word: "Unreachable" },
+  unknown: { tone: "warn", icon: "question", word: "Not seen yet" },
+};
+
+export const WAITING = ["Queued"];
+export const ACTIVE = ["Processing", "Submitted", "Running", "Unknown"];
+export const FAILED = ["Failed", "Invalid", "Killed"];
+const ENDED = new Set(["Completed", "Failed", "Invalid", "Killed", "Cleaned"]);
+
+/** Whether nothing more happens to a job in this state. */
+export function hasEnded(status) {
+  return ENDED.has(status);
+}
+
+/** The badge of a job's state. */
+export function jobBadge(status) {
+  const { tone, icon, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
+  return badge(tone, icon, status, means);
+}
+
+/** The badge of a service's state. */
+export function serviceBadge(state) {
+  const { tone, icon, word } = SERVICE[state] ?? { tone: "calm", icon: "question", word: state };
+  return badge(tone, icon, word);
+}
+
+/** The badge of a client's state. */
+export function clientBadge(state) {
+  const { tone, icon, word } = CLIENT[state] ?? { tone: "calm", icon: "question", word: state };
+  return badge(tone, icon, word);
+}
+
+function badge(tone, name, word, title = null) {
+  return h("span", { class: `badge ${tone}`, title }, icon(name), h("span", {}, word));
+}
+
+const SHAPES = {
+  clock: () => [circle(6.25), path("M8 4.5V8l2.25 1.75")],
+  send: () => [path("M8 12.75V3.5M4.25 7 8 3.25 11.75 7")],
+  ring: () => [svg("circle", { cx: 8, cy: 8, r: 6.25, "stroke-dasharray": "2.4 2.5" })],
+  spinner: () => [
+    svg("circle", { cx: 8, cy: 8, r: 6.25, opacity: 0.3 }),
+    svg("path", { class: "spin", d: "M8 1.75A6.25 6.25 0 0 1 14.25 8" }),
+    svg("circle", { cx: 8, cy: 8, r: 2, fill: "currentColor", stroke: "none" }),
+  ],
+  question: () => [circle(6.25), path("M6 6.3a2 2 0 1 1 2.9 1.8c-.6.3-.9.6-.9 1.2"), dot(8, 11.4)],
+  check: () => [disc(), path("M5.2 8.2 7.2 10.2 10.9 6", "inverse")],
+  cross: () => [disc(), path("M5.9 5.9l4.2 4.2M10.1 5.9l-4.2 4.2", "inverse")],
+  triangle: () => [path("M8 2.2 14.5 13.5H1.5Z"), path("M8 6.5v3.1"), dot(8, 11.6)],
+  stop: () => [circle(6.25), svg("rect", { x: 5.75, y: 5.75, width: 4.5, height: 4.5, rx: 0.75, fill: "currentColor", stroke: "none" })],
+  box: () => [path("M2 3h12v3H2zM3.25 6v7h9.5V6M6.5 8.75h3")],
+  sun: () => [circle(3), path("M8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3.05 3.05l1.06 1.06M11.89 11.89l1.06 1.06M3.05 12.95l1.06-1.06M11.89 4.11l1.06-1.06")],
+  moon: () => [path("M13.5 9.7A6 6 0 0 1 6.3 2.5 6 6 0 1 0 13.5 9.7Z")],
+  download: () => [path("M8 2v8.25M4.5 7 8 10.5 11.5 7M2.5 13.5h11")],
+  back: () => [path("M9.5 3.5 5 8l4.5 4.5")],
+  copy: () => [path("M5.5 5.5v-3h8v8h-3M2.5 5.5h8v8h-8Z")],
+  file: () => [path("M4 1.75h5l3.5 3.5v9H4ZM9 1.75v3.5h3.5")],
+};
+
+/** A drawing of 16 by 16 in the colour of the text; it says nothing to a screen reader. */
+export function icon(name) {
+  return svg(
+    "svg",
+    { class: "icon", viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
+    SHAPES[name](),
+  );
+}
+
+function circle(r) {
+  return svg("circle", { cx: 8, cy: 8, r });
+}
+
+function disc() {
+  return svg("circle", { cx: 8, cy: 8, r: 7, fill: "currentColor", stroke: "none" });
+}
+
+function dot(cx, cy) {
+  return svg("circle", { cx, cy, r: 0.9, fill: "currentColor", stroke: "none" });
+}
+
+function path(d, className = null) {
+  return svg("path", { d, class: className });
+}

@@ -44,7 +44,11 @@ async def test_options_are_kept_with_the_job(idle_server: Server) -> None:
         ("time_limit", "soon", "Invalid time_limit, should be seconds, or a number with s, m"),
         ("time_limit", "0", "Invalid time_limit"),
         ("time_limit", "366d", "Invalid time_limit"),
-        ("callback_url", "http://portal/done", "callback_url is not allowed here"),
+        (
+            "callback_url",
+            "http://portal/done",
+            "callback_url is not allowed here: CALLBACK_ALLOW is not set",
+        ),
     ],
 )
 async def test_option_that_can_not_be_used_is_a_400_and_leaves_nothing(

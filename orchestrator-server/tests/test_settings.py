@@ -99,3 +99,36 @@ def test_bad_setting_is_refused_by_name(settings: dict[str, str], named: str) ->
 def test_no_service_is_refused() -> None:
     with pytest.raises(StartupError, match="No services configured"):
         read_settings({}, {})
+
+
+CALLBACKS = {"CALLBACK_ALLOW": "Example.org,*.example.org", "CALLBACK_SECRET": "x" * 16}
+
+
+def test_callbacks_are_off_and_need_a_secret() -> None:
+    assert read_settings(BASE, {}).callback_rules.patterns == ()
+    settings = read_settings({**BASE, **CALLBACKS}, {})
+    assert settings.callback_rules.patterns == ("example.org", "*.example.org")
+    assert not settings.callback_rules.allow_private
+    assert settings.callback_key == b"x" * 16
+    whsec = {**CALLBACKS, "CALLBACK_SECRET": "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="}
+    assert read_settings({**BASE, **whsec}, {}).callback_key == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CALLBACK_SECRET", "", "CALLBACK_SECRET is not set"),
+        ("CALLBACK_SECRET", "short", "CALLBACK_SECRET is '5 characters'"),
+        ("CALLBACK_SECRET", "whsec_this-is-no-base64", "CALLBACK_SECRET is 'whsec_"),
+        ("CALLBACK_ALLOW", "https://example.org", "CALLBACK_ALLOW is 'https://example.org'"),
+        ("CALLBACK_ALLOW", "exa[m]ple.org", "CALLBACK_ALLOW is"),
+        ("CALLBACK_ALLOW_PRIVATE", "maybe", "CALLBACK_ALLOW_PRIVATE is 'maybe'"),
+    ],
+)
+def test_callback_setting_that_can_not_be_used_stops_the_start(
+    name: str, value: str, told: str
+) -> None:
+    with pytest.raises(StartupError) as refused:
+        read_settings({**BASE, **CALLBACKS, name: value}, {})
+    assert told in str(refused.value)
+    assert "this-is-no-base64" not in str(refused.value)

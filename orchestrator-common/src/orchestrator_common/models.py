@@ -27,6 +27,32 @@ class JobAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as web apps see it, in lists, events and callbacks.
+
+    Times are ISO 8601 in UTC. ``started_at`` is when it ran first, ``client`` the upload URL of the
+    client that has it.
+    """
+
+    id: int
+    user_id: int
+    service: str
+    status: JobStatus
+    message: str
+    name: str
+    tag: str
+    priority: int
+    attempt: int
+    exit_code: int | None
+    client: str | None
+    time_limit_s: float | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    has_output: bool
+    output_bytes: int | None
+
+
 class Payload(msgspec.Struct, frozen=True):
     """A payload as a client tells of it.
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from aiohttp import web
 
 from orchestrator_common.loop import Loop
+from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.status import FINAL_JOB, JobStatus
@@ -17,6 +18,7 @@ from orchestrator_server import __version__, keys
 from orchestrator_server.background.cleaner import Cleaner
 from orchestrator_server.background.discarder import Discarder
 from orchestrator_server.background.getter import Getter
+from orchestrator_server.background.notifier import Notifier
 from orchestrator_server.background.sender import Sender
 from orchestrator_server.background.watcher import Watcher
 from orchestrator_server.change_feed import ChangeFeed
@@ -24,6 +26,7 @@ from orchestrator_server.client_pool import ClientPool
 from orchestrator_server.errors import STATUSES
 from orchestrator_server.files import JobFiles
 from orchestrator_server.health import HealthCheck
+from orchestrator_server.job_view import view_of
 from orchestrator_server.settings import Settings
 from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
@@ -33,6 +36,7 @@ from orchestrator_server.web.answers import SCHEMAS, error_body
 from orchestrator_server.web.cors import allow_origins
 from orchestrator_server.web.dashboard import Dashboard
 from orchestrator_server.web.routes import ROUTES
+from orchestrator_server.webhook import WebhookCaller
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +57,12 @@ class Background:
         cleaner: Cleaner,
         discarders: Iterable[Discarder],
         watchers: Iterable[Watcher],
+        notifier: Notifier | None,
     ) -> None:
         self._sender = sender
         self._getter = getter
         self._cleaner = cleaner
+        self._notifier = notifier
         self._sender_loop = Loop("sender", sender.run_pass, interval_s=SENDER_INTERVAL_S)
         self._loops = [
             self._sender_loop,
@@ -67,6 +73,8 @@ class Background:
                 for number, discarder in enumerate(discarders, start=1)
             ),
         ]
+        if notifier is not None:
+            self._loops.append(notifier.loop)
         self._watcher_loops = [
             Loop(f"watcher {number}", watcher.run_pass, interval_s=RECONNECT_S)
             for number, watcher in enumerate(watchers, start=1)
@@ -95,6 +103,8 @@ class Background:
         await asyncio.gather(*passes, *streams)
         await self._sender.close()
         await self._getter.close()
+        if self._notifier is not None:
+            await self._notifier.close()
 
 
 BACKGROUND = web.AppKey("background", Background)
@@ -132,15 +142,21 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         await in_thread(files.drop_incoming)
         async with open_store(settings.db_path) as store:
             pool = ClientPool(settings.services, time.monotonic, settings.client_token)
+            caller = WebhookCaller(settings.callback_rules, settings.callback_key, time.time)
             try:
-                await _compose(app, files, store, pool)
+                await _compose(app, files, store, pool, caller)
                 yield
             finally:
+                await caller.close()
                 await pool.close()
 
 
 async def _compose(
-    app: web.Application, files: JobFiles, store: JobStore, pool: ClientPool
+    app: web.Application,
+    files: JobFiles,
+    store: JobStore,
+    pool: ClientPool,
+    caller: WebhookCaller,
 ) -> None:
     """Wire the parts together. Whoever has to know of a changed job is a listener of the store."""
     settings = app[keys.SETTINGS]
@@ -155,12 +171,17 @@ async def _compose(
         submitted=getter.submitted,
     )
     cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
+    notifier = None
+    if settings.callback_rules.patterns:
+        notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
+        store.subscribe(notifier.note)
     background = Background(
         sender,
         getter,
         cleaner,
         [Discarder(client) for client in pool],
         [Watcher(client, pool, getter) for client in pool],
+        notifier,
     )
     for client in pool:
         pool.adopt(await store.active(client.url))
@@ -174,6 +195,7 @@ async def _compose(
         feed=feed,
         pool=pool,
         services=settings.services,
+        callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         follow_up=getter.follow_up,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator_common.env import duration_of
 from orchestrator_common.multipart import ReceivedForm
+from orchestrator_server.callback_rules import CallbackRules
 from orchestrator_server.errors import InvalidSubmission
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import MAX_USER_ID, MIN_USER_ID
@@ -28,7 +29,12 @@ class JobForm:
     options: JobOptions
 
 
-def read_job_form(form: ReceivedForm, principal: Principal, idempotency_key: str | None) -> JobForm:
+def read_job_form(
+    form: ReceivedForm,
+    principal: Principal,
+    idempotency_key: str | None,
+    callback_rules: CallbackRules,
+) -> JobForm:
     """Read the fields of a form. Raises ``InvalidSubmission``; ``Forbidden`` for another's user_id.
 
     A user need not name themselves. Whether the service is a configured one is for the caller to
@@ -37,7 +43,6 @@ def read_job_form(form: ReceivedForm, principal: Principal, idempotency_key: str
     user_id = principal.narrow(_user_id(_text(form, "user_id")))
     if user_id is None:
         raise InvalidSubmission("Missing user_id field")
-    _check_callback_url(_text(form, "callback_url"))
     return JobForm(
         user_id=user_id,
         service=_text(form, "service").lower(),
@@ -46,6 +51,7 @@ def read_job_form(form: ReceivedForm, principal: Principal, idempotency_key: str
             tag=_words(form, "tag", MAX_TAG),
             priority=_priority(_text(form, "priority")),
             time_limit_s=_time_limit_s(_text(form, "time_limit")),
+            callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
             idempotency_key=_key(idempotency_key),
         ),
     )
@@ -98,9 +104,11 @@ def _time_limit_s(text: str) -> float | None:
     return seconds
 
 
-def _check_callback_url(text: str) -> None:
-    if text:
-        raise InvalidSubmission("callback_url is not allowed here")
+def _callback_url(text: str, rules: CallbackRules) -> str | None:
+    if not text:
+        return None
+    rules.check(text)
+    return text
 
 
 def _key(text: str | None) -> str | None:

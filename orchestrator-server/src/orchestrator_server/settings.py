@@ -11,6 +11,7 @@ from orchestrator_common import faults
 from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import FORMATS, LEVELS
+from orchestrator_server.callback_rules import CallbackRules, secret_bytes
 
 OPTIONS = (
     Option("HOST", "0.0.0.0", "Address to listen on"),  # noqa: S104 (containers need it)
@@ -23,6 +24,9 @@ OPTIONS = (
     Option("CLIENT_TOKEN", "none", "What is shown to jo-client; the same as there", secret=True),
     Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
     Option("CORS_ORIGINS", "none", "Web pages that may call from a browser, comma-separated; or *"),
+    Option("CALLBACK_ALLOW", "none", "Hosts that callback_url may name, comma-separated"),
+    Option("CALLBACK_ALLOW_PRIVATE", "0", "1: callbacks may go to addresses that are not public"),
+    Option("CALLBACK_SECRET", "none", "Signs callbacks; whsec_ and base64", secret=True),
     Option("METRICS_OPEN", "0", "1: /metrics takes no token"),
     Option("MAX_QUEUED_PER_USER", "0", "Jobs of one user that may wait at once; 0: any number"),
     Option("MAX_STORED_PER_USER", "0", "Size of all files kept for one user; 0: any size"),
@@ -36,6 +40,7 @@ _SERVICE_VARIABLE = re.compile(
     r"SERVICE_(?P<name>.+)_"
     r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS)"
 )
+_HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _MAX_COUNT = 1_000_000
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
@@ -93,6 +98,8 @@ class Settings:
     client_token: str | None
     api_tokens_file: Path | None
     cors_origins: frozenset[str]
+    callback_rules: CallbackRules
+    callback_key: bytes
     metrics_open: bool
     max_queued_per_user: int
     max_stored_per_user: int
@@ -127,6 +134,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
     """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
     reader = SettingsReader(environment, flags)
     db_path, data_path = _read_places(reader)
+    rules = _read_callback_rules(reader)
     settings = Settings(
         host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
         port=reader.integer("PORT", 5000, minimum=0, maximum=65535),
@@ -138,6 +146,8 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         client_token=reader.secret("CLIENT_TOKEN"),
         api_tokens_file=_read_tokens_file(reader),
         cors_origins=_read_origins(reader),
+        callback_rules=rules,
+        callback_key=_read_callback_key(reader, rules),
         metrics_open=reader.switch("METRICS_OPEN", default=False),
         max_queued_per_user=reader.integer("MAX_QUEUED_PER_USER", 0, minimum=0, maximum=_MAX_COUNT),
         max_stored_per_user=reader.size_bytes("MAX_STORED_PER_USER", 0),
@@ -176,6 +186,30 @@ def _read_origins(reader: SettingsReader) -> frozenset[str]:
             "*, or origins such as https://portal.example.org, separated by commas",
         )
     return frozenset(url.lower() for url in urls)
+
+
+def _read_callback_rules(reader: SettingsReader) -> CallbackRules:
+    held = (reader.text("CALLBACK_ALLOW") or "").lower()
+    patterns = tuple(part.strip() for part in held.split(",") if part.strip())
+    if not all(_HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
+        raise SettingError(
+            "CALLBACK_ALLOW", held, "hosts such as portal.example.org or *.example.org, no URLs"
+        )
+    return CallbackRules(patterns, reader.switch("CALLBACK_ALLOW_PRIVATE", default=False))
+
+
+def _read_callback_key(reader: SettingsReader, rules: CallbackRules) -> bytes:
+    secret = reader.secret("CALLBACK_SECRET")
+    if secret is None:
+        if rules.patterns:
+            raise SettingError(
+                "CALLBACK_SECRET", None, "what callbacks are signed with, if CALLBACK_ALLOW is set"
+            )
+        return b""
+    try:
+        return secret_bytes(secret)
+    except ValueError as error:
+        raise SettingError("CALLBACK_SECRET", "whsec_…", "base64 after whsec_") from error
 
 
 def _read_services(reader: SettingsReader) -> dict[str, Service]:

@@ -21,6 +21,7 @@ from orchestrator_common.status import (
     TransitionRefused,
 )
 from orchestrator_common.threads import in_thread, to_end
+from orchestrator_server.callback_rules import CallbackRules
 from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import (
@@ -55,6 +56,7 @@ class Submission:
     services: Mapping[str, Service]
     limits: FormLimits
     user_limits: UserLimits
+    callback_rules: CallbackRules
     follow_up: Callable[[Job], None]
 
     async def submit(
@@ -108,7 +110,7 @@ class Submission:
         self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
     ) -> JobForm:
         """What a form asks for. Raises ``InvalidSubmission``, ``Forbidden``."""
-        order = read_job_form(form, principal, idempotency_key)
+        order = read_job_form(form, principal, idempotency_key, self.callback_rules)
         if not order.service:
             raise InvalidSubmission("Missing service field")
         if order.service not in self.services:

@@ -2,6 +2,7 @@
 
 from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
+from orchestrator_server.store.outbox import Outbox
 from orchestrator_server.store.schema import Job, JobOptions
 from orchestrator_server.store.usage import UserLimits
 
@@ -12,6 +13,7 @@ __all__ = [
     "JobOptions",
     "JobStore",
     "Offer",
+    "Outbox",
     "UserLimits",
     "Waiting",
     "open_store",

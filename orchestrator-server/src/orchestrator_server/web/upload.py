@@ -56,6 +56,10 @@ async def upload(request: web.Request) -> web.Response:
                 type: string
                 description: Seconds, or a number with s, m, h or d; a job that runs longer is ended
                 example: 30m
+              callback_url:
+                type: string
+                description: Called with the job when it has ended; only hosts of CALLBACK_ALLOW
+                example: https://portal.example.org/done
     responses:
       "200":
         description: The Idempotency-Key has a job already; nothing new was kept

@@ -152,6 +152,18 @@ async def test_trap_37_full_disk_is_507_and_the_client_recovers(
     assert (await client.run("exit 0\n"))["status"] == "Completed"
 
 
+async def test_trap_17_repeat_of_a_submit_is_answered_also_when_the_disk_is_full(
+    start_client: StartClient, small_disk: Path
+) -> None:
+    client = await start_client(DATA_PATH=str(small_disk))
+    script = "while :; do sleep 0.1; done\n"
+    payload = await client.submit(script, key="job.1", a=b"x" * 600_000, b=b"x" * 600_000)
+    status, repeated = await client.post(script, key="job.1", a=b"x" * 600_000, b=b"x" * 600_000)
+    assert (status, repeated["id"]) == (200, payload)
+    status, _ = await client.post(script, key="job.2", a=b"x" * 600_000, b=b"x" * 600_000)
+    assert status == 507
+
+
 async def test_trap_17_same_key_at_once_gives_one_payload_that_runs_once(
     client: Client, tmp_path: Path
 ) -> None:
@@ -265,3 +277,25 @@ async def test_form_without_files_is_refused(client: Client) -> None:
     field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="run.sh"\r\n\r\nx\r\n'
     status, answer = await post(client, f"{field}--{BOUNDARY}--\r\n".encode())
     assert (status, answer["message"]) == (400, "Missing run.sh")
+
+
+async def test_trap_11_payload_that_is_killed_by_its_key_before_it_arrives_never_runs(
+    client: Client,
+) -> None:
+    async with client.http.post("/kill", headers={"Idempotency-Key": "late.1"}) as response:
+        killed = await response.json()
+        assert (response.status, killed["status"]) == (200, "Killed")
+    status, late = await client.post("echo ran > out\n", key="late.1")
+    assert (status, late["id"], late["status"]) == (200, killed["id"], "Killed")
+    assert left(client) == []
+
+
+async def test_payload_is_killed_by_its_key(client: Client) -> None:
+    payload = await client.submit("while :; do sleep 0.1; done\n", key="mine.1")
+    await client.until(payload, "Running")
+    async with client.http.post("/kill", headers={"Idempotency-Key": "mine.1"}) as response:
+        assert (await response.json())["id"] == payload
+    assert (await client.get(payload))["status"] == "Killed"
+    assert client.processes() == []
+    async with client.http.post("/kill") as response:
+        assert response.status == 400

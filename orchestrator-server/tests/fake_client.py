@@ -29,7 +29,8 @@ def zip_of(**files: str) -> bytes:
 class FakeClient:
     """Keeps payloads; a test moves them on with ``report``.
 
-    ``instead`` maps "submit", "retrieve", "partial", "kill" or "events" to another answer.
+    ``instead`` maps "submit", "retrieve", "partial", "kill", "kill_key" or "events" to another
+    answer.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class FakeClient:
         self.names: dict[int, set[str]] = {}
         self.results: dict[int, bytes] = {}
         self.discarded: set[int] = set()
+        self.killed_keys: list[str] = []
         self.requests: Counter[str] = Counter()
         self.instead: dict[str, Answer] = {}
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
@@ -56,6 +58,7 @@ class FakeClient:
         app.router.add_get("/retrieve_partial/{id}", self._or_instead("partial", self._partial))
         app.router.add_delete("/retrieve", self._or_instead("discard", self._discard))
         app.router.add_post("/kill/{id}", self._or_instead("kill", self._kill))
+        app.router.add_post("/kill", self._or_instead("kill_key", self._kill_key))
         app.router.add_get("/events", self._or_instead("events", self._events))
         app.on_shutdown.append(self._end_streams)
         return app
@@ -101,6 +104,15 @@ class FakeClient:
     def _load(self) -> bytes:
         load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
         return encode_event("load", msgspec.json.encode(load))
+
+    def go_away(self) -> None:
+        """Break the event stream, and every new one, until ``come_back``."""
+        self.instead["events"] = hang_up
+        self._push(b"")
+
+    def come_back(self) -> None:
+        """Take event streams again."""
+        del self.instead["events"]
 
     def _push(self, event: bytes) -> None:
         for stream in self._streams:
@@ -160,6 +172,15 @@ class FakeClient:
         if self.payloads[payload_id].status in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
             self.report(payload_id, PayloadStatus.KILLED)
         return _json(self.payloads[payload_id])
+
+    async def _kill_key(self, request: web.Request) -> web.Response:
+        key = request.headers["Idempotency-Key"]
+        self.killed_keys.append(key)
+        for payload_id, other in self.keys.items():
+            if other == key:
+                self.report(payload_id, PayloadStatus.KILLED)
+                return _json(self.payloads[payload_id])
+        return _json(Payload(4_000_000_000, PayloadStatus.KILLED))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

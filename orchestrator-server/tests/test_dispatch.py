@@ -161,14 +161,16 @@ async def test_trap_25_hung_client_delays_no_other(
 
 
 @pytest.mark.parametrize("answer", [answering(200, "[]"), answering(200, "<html>", "text/html")])
-async def test_nonsense_from_a_client_counts_as_a_failed_attempt(
+async def test_nonsense_from_a_client_counts_as_a_failed_attempt_after_a_while(
     start_client: StartClient,
     start_server: StartServer,
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
 ) -> None:
     client = FakeClient()
     client.instead["submit"] = answer
-    server = await start_server(await start_client(client), SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
+    server = await start_server(
+        await start_client(client), SERVICE_EXAMPLE_MAX_ATTEMPTS="1", LOST_AFTER="0.1s"
+    )
     status, message = await server.ended(await server.submit())
     assert status == "Failed"
     assert "answered with not a payload" in message

@@ -74,7 +74,7 @@ async def test_late_answer_about_an_earlier_attempt_is_refused(store: JobStore) 
     await store.create("u", 1, "x")
     await claim(store)
     first = await store.get(1)
-    await store.requeue(first, "lost", delay_s=0, max_attempts=3, counts=True)
+    await store.requeue(first, "lost", delay_s=0, max_attempts=3, counts=True, stray=False)
     await claim(store)
     with pytest.raises(TransitionRefused):
         await store.transition(first, S.FAILED, "late")
@@ -91,7 +91,9 @@ async def test_requeue_fails_the_job_after_its_attempts(
     for _ in range(tries):
         assert await claim(store) == [1]
         job = await store.get(1)
-        job = await store.requeue(job, "no answer", delay_s=0, max_attempts=3, counts=counts)
+        job = await store.requeue(
+            job, "no answer", delay_s=0, max_attempts=3, counts=counts, stray=False
+        )
     assert (job.status, job.message) == (status, "no answer")
     assert (job.ended_at is not None) == (status is S.FAILED)
 
@@ -100,7 +102,7 @@ async def test_requeued_job_waits_for_its_delay(store: JobStore) -> None:
     await store.create("u", 1, "x")
     await claim(store)
     job = await store.requeue(
-        await store.get(1), "busy", delay_s=3600, max_attempts=3, counts=False
+        await store.get(1), "busy", delay_s=3600, max_attempts=3, counts=False, stray=False
     )
     assert job.status is S.QUEUED
     assert await claim(store) == []
@@ -110,7 +112,9 @@ async def test_requeue_of_a_job_that_is_to_be_killed_kills_it(store: JobStore) -
     await store.create("u", 1, "x")
     await claim(store)
     await store.request_kill(1)
-    job = await store.requeue(await store.get(1), "lost", delay_s=0, max_attempts=3, counts=True)
+    job = await store.requeue(
+        await store.get(1), "lost", delay_s=0, max_attempts=3, counts=True, stray=False
+    )
     assert (job.status, job.message) == (S.KILLED, "Terminated on request")
 
 

@@ -9,6 +9,7 @@ from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import SCRIPT, Workspaces
+from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.threads import in_thread, to_end
@@ -59,10 +60,24 @@ class Intake:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
             await to_end(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
+        except StorageFull:
+            # A repeat needs no room: what it repeats is here.
+            if key and (earlier := await self.store.by_key(key)) is not None:
+                return earlier
+            raise
         finally:
             if not (kept and kept[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)
         return kept[0]
+
+    async def payload_of(self, key: str) -> PayloadRow:
+        """The payload of ``key``; one that never runs if none has arrived yet."""
+        if (row := await self.store.by_key(key)) is not None:
+            return row
+        payload_id = await in_thread(self.ids.take)
+        await self.store.forbid(payload_id, str(uuid.uuid4()), key)
+        # Or the one that has arrived just now.
+        return await self.store.by_key(key) or await self.store.get(payload_id)
 
     async def _add(
         self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None

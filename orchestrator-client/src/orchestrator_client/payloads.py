@@ -103,6 +103,18 @@ class PayloadStore:
         )
         return self._tell(rows[0]) if rows else None
 
+    async def forbid(self, payload_id: int, uuid: str, key: str) -> None:
+        """Let a payload of ``key`` that has not arrived yet be Killed, so that it never runs.
+
+        It has no files. If there is one with this key already, nothing happens.
+        """
+        await self._execute(
+            f"""INSERT INTO payloads (id, uuid, key, refusal, status, killed, message, ended_at)
+                VALUES (?, ?, ?, '', 'Killed', 1, 'Terminated before it arrived', ?)
+                ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id, uuid, key, self._now()),
+        )
+
     async def get(self, payload_id: int) -> PayloadRow:
         """Return the payload. Raises ``PayloadNotFound``."""
         rows = await self._execute(

@@ -20,6 +20,7 @@ from orchestrator_server.background.discarder import Discarder
 from orchestrator_server.background.getter import Getter
 from orchestrator_server.background.notifier import Notifier
 from orchestrator_server.background.sender import Sender
+from orchestrator_server.background.strays import Strays
 from orchestrator_server.background.watcher import Watcher
 from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.client_pool import ClientPool
@@ -44,6 +45,7 @@ SENDER_INTERVAL_S = 0.5
 GETTER_INTERVAL_S = 0.5
 CLEANER_INTERVAL_S = 60.0
 DISCARDER_INTERVAL_S = 1.0
+STRAYS_INTERVAL_S = 5.0
 RECONNECT_S = 1.0
 
 
@@ -56,6 +58,7 @@ class Background:
         getter: Getter,
         cleaner: Cleaner,
         discarders: Iterable[Discarder],
+        strays: Iterable[Strays],
         watchers: Iterable[Watcher],
         notifier: Notifier | None,
     ) -> None:
@@ -71,6 +74,10 @@ class Background:
             *(
                 Loop(f"discarder {number}", discarder.run_pass, interval_s=DISCARDER_INTERVAL_S)
                 for number, discarder in enumerate(discarders, start=1)
+            ),
+            *(
+                Loop(f"strays {number}", each.run_pass, interval_s=STRAYS_INTERVAL_S)
+                for number, each in enumerate(strays, start=1)
             ),
         ]
         if notifier is not None:
@@ -93,6 +100,7 @@ class Background:
     async def start(self) -> None:
         """Start all loops."""
         await self._cleaner.remove_orphans()
+        await self._getter.recover()
         for loop in self.loops:
             loop.start()
 
@@ -175,16 +183,19 @@ async def _compose(
     if settings.callback_rules.patterns:
         notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
         store.subscribe(notifier.note)
+    strays = {client.url: Strays(client, store) for client in pool}
     background = Background(
         sender,
         getter,
         cleaner,
         [Discarder(client) for client in pool],
-        [Watcher(client, pool, getter) for client in pool],
+        strays.values(),
+        [Watcher(client, pool, getter, strays[client.url]) for client in pool],
         notifier,
     )
     for client in pool:
         pool.adopt(await store.active(client.url))
+        await strays[client.url].load()
     for listener in (pool.track, getter.track, feed.publish, background.note):
         store.subscribe(listener)
     app[keys.FEED] = feed

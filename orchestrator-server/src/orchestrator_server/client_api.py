@@ -47,6 +47,7 @@ BLOCK_BYTES = 1 << 20
 KEY_HEADER = "Idempotency-Key"
 TIME_LIMIT_HEADER = "Time-Limit"
 
+_PROXY_FAILED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
@@ -91,13 +92,18 @@ class ClientApi:
     ) -> Payload:
         """Hand over a job's files. A repeat with the same ``key`` gets the same payload.
 
-        The client ends what runs for longer than ``time_limit_s``; older ones don't.
+        The client ends what runs for longer than ``time_limit_s``; older ones don't. An answer that
+        can't be understood, or that only a proxy before the client gives, is ``AnswerLost``: the
+        client may have the job.
         """
         headers = {**body.headers, KEY_HEADER: key}
         if time_limit_s is not None:
             headers[TIME_LIMIT_HEADER] = f"{time_limit_s:.3f}"
         async with self._request("POST", self.urls.upload, headers=headers, body=body) as response:
-            return await self._payload(response)
+            try:
+                return await self._payload(response)
+            except ClientFailed as error:
+                raise AnswerLost(str(error)) from error
 
     async def retrieve(self, dest_id: int, key: str, sink: Sink) -> Payload | int:
         """Ask for the results of a payload.
@@ -140,6 +146,14 @@ class ClientApi:
                 return await self._payload(response)
             except ClientFailed:
                 return None
+
+    async def kill_key(self, key: str) -> Payload:
+        """End the payload that was, or will be, submitted with ``key``: it never runs again.
+
+        Raises ``PayloadLost`` if the client knows no such request (older ones).
+        """
+        async with self._request("POST", self.urls.terminate, headers={KEY_HEADER: key}) as answer:
+            return await self._payload(answer)
 
     async def discard(self, dest_ids: Sequence[int]) -> None:
         """Tell the client that the results of these are here and it may remove its copy."""
@@ -232,6 +246,8 @@ class ClientApi:
             raise PayloadLost(said) if url != self.urls.upload else ClientFailed(said)
         if response.status in _BUSY:
             raise ClientBusy(said)
+        if response.status in _PROXY_FAILED:
+            raise AnswerLost(said)
         if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
             raise ClientRefused(said)
         raise ClientFailed(said)

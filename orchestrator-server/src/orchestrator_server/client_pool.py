@@ -27,8 +27,9 @@ class Client:
 
     ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the active jobs that
     it has or is being sent, by id, and ``payloads`` those that it has, by payload. ``discards``
-    are payloads that it may remove. ``pushes`` says that its event stream is open, ``draining``
-    that it stops and takes no new jobs.
+    are payloads that it may remove, ``strays`` keys of attempts that it may still have although
+    they were given up. ``pushes`` says that its event stream is open, ``draining`` that it stops
+    and takes no new jobs.
     """
 
     api: ClientApi
@@ -37,6 +38,7 @@ class Client:
     jobs: dict[int, Job] = field(default_factory=dict)
     payloads: dict[int, Job] = field(default_factory=dict)
     discards: set[int] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
     pushes: bool = False
     draining: bool = False
     version: str = ""

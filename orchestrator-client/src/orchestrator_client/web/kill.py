@@ -5,6 +5,8 @@ from aiohttp import web
 
 from orchestrator_client import keys
 from orchestrator_client.web.answers import payload_id, payload_of
+from orchestrator_client.web.submit import KEY_HEADER
+from orchestrator_common.errors import BadRequest
 from orchestrator_common.web import json_response
 
 
@@ -36,7 +38,45 @@ async def kill(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
     """
-    row, was_ended = await request.app[keys.RUNNER].kill(payload_id(request))
+    return await _killed(request, payload_id(request))
+
+
+async def kill_key(request: web.Request) -> web.Response:
+    """End the payload of a key, or let it never run.
+
+    ---
+    summary: End the payload that was, or will be, submitted with an Idempotency-Key
+    description: >-
+      For a server that does not know whether its submit has arrived. One that arrives later is
+      Killed from the beginning.
+    tags: [payloads]
+    parameters:
+      - {name: Idempotency-Key, in: header, required: true, schema: {type: string}}
+    responses:
+      "200":
+        description: The payload as it is now
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "400":
+        description: There is no Idempotency-Key
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "500":
+        description: Some of its processes resist being ended
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+    """
+    key = request.headers.get(KEY_HEADER)
+    if not key:
+        raise BadRequest(f"Give the payload's id, or the {KEY_HEADER} that it was submitted with")
+    return await _killed(request, (await request.app[keys.INTAKE].payload_of(key)).id)
+
+
+async def _killed(request: web.Request, number: int) -> web.Response:
+    row, was_ended = await request.app[keys.RUNNER].kill(number)
     payload = payload_of(request, row)
     if not was_ended:
         told = f"Payload {row.id} had already ended as {row.status}. {row.message}".strip()

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from orchestrator_client.web.events import events
 from orchestrator_client.web.health import health, load
-from orchestrator_client.web.kill import kill
+from orchestrator_client.web.kill import kill, kill_key
 from orchestrator_client.web.retrieve import discard, forget, retrieve, retrieve_partial
 from orchestrator_client.web.submit import submit
 from orchestrator_common.web import ping
@@ -18,6 +18,7 @@ ROUTES = (
     web.get("/retrieve/{id}", retrieve, allow_head=False),
     web.get("/retrieve_partial/{id}", retrieve_partial, allow_head=False),
     web.post("/kill/{id}", kill),
+    web.post("/kill", kill_key),
     web.delete("/retrieve/{id}", forget),
     web.delete("/retrieve", discard),
 )

@@ -7,6 +7,7 @@ the reason, the look is the same: ``_look``.
 
 import contextlib
 import logging
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,9 @@ RECONCILE_S = 60.0
 
 RECONCILE_PACE_S = 2.0
 """Between two jobs of a client that pushes: reconciliation is cheap however many jobs run."""
+
+RECENT_S = 3600.0
+"""How long after it was terminated a job's output is still looked for at a start."""
 
 RETRY_S = 5.0
 MAX_EARLY_EVENTS = 10_000
@@ -83,16 +87,35 @@ class Getter:
         # Last event of each payload, by client and id: a quick payload may have ended before the
         # answer to its submit is written down here.
         self._early: OrderedDict[tuple[str, int], PayloadEvent] = OrderedDict()
+        self._born = clock()
 
     async def run_pass(self) -> None:
         """Look at the jobs of clients that can only be polled, and at those that are due."""
         for client in self._pool:
             self._look_at(client, self._due_at(client))
+        if self._clock() - self._born >= self._lost_after_s:
+            await self._lose_silent_ones()
+
+    async def recover(self) -> None:
+        """Take up what an earlier life left, beside the jobs of clients that will be asked anyway.
+
+        Jobs of a client that is not configured any more wait for it as for a silent one. The output
+        of a job that was just terminated may not be here yet.
+        """
+        for url in await self._store.dispatched_to():
+            if self._pool.get(url) is None:
+                await self._client_lost(url, f"{url} is no longer configured")
+        for job in await self._store.killed_without_output(RECENT_S):
+            self.follow_up(job)
+
+    async def _lose_silent_ones(self) -> None:
+        """Give up jobs whose client was silent for too long; never before it could be heard: while
+        the server was down, it was the server that did not listen."""
         for job in await self._store.unknown_for(self._lost_after_s):
             why = f"{job.message} (for more than {self._lost_after_s:g} s)"
             if (silent := self._pool.get(job.client_url)) is not None:
                 self._pool.failed(silent, why)
-            await self._lose(job, why)
+            await self._lose(job, why, stray=True)
 
     def reconcile(self, client: Client) -> None:
         """Look at every job of a client: it has just become reachable, events may be missed."""
@@ -188,6 +211,9 @@ class Getter:
                 self._looking[job.id] = False
                 job = await self._store.get(job.id)
                 await self._look(job, client)
+        except (OSError, sqlite3.Error) as error:
+            # Our own disk or database: the job is what it is, and looked at again.
+            self._retry(job, error)
         finally:
             del self._looking[job.id]
 
@@ -204,9 +230,9 @@ class Getter:
             else:
                 await self._ask(job, client, job.dest_id)
         except PayloadLost as error:
-            await self._lose(job, str(error))
+            await self._lose(job, str(error), stray=False)
         except ClientUnreachable as error:
-            self._retry_at[job.id] = self._clock() + RETRY_S
+            self._retry(job, error)
             await self.client_lost(client, str(error))
         except StorageFull as error:
             self._retry(job, error)
@@ -219,7 +245,8 @@ class Getter:
             logger.debug("Job %d: %s", job.id, refused)
 
     def _retry(self, job: Job, error: Exception) -> None:
-        self._retry_at[job.id] = self._clock() + RETRY_S
+        if job.status in DISPATCHED_JOB:
+            self._retry_at[job.id] = self._clock() + RETRY_S
         logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
 
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
@@ -299,13 +326,19 @@ class Getter:
 
     async def client_lost(self, client: Client, problem: str) -> None:
         """A client can't be reached: its jobs are Unknown, not gone."""
-        for job in await self._store.client_lost(client.url, problem):
+        await self._client_lost(client.url, problem)
+
+    async def _client_lost(self, url: str, problem: str) -> None:
+        for job in await self._store.client_lost(url, problem):
             logger.warning("Job %d is Unknown: %s", job.id, problem)
 
-    async def _lose(self, job: Job, why: str) -> None:
-        """The payload of a job is gone: run it again, unless that has been tried often enough."""
-        service = self._services.get(job.service)
-        client = self._pool.get(job.client_url)
+    async def _lose(self, job: Job, why: str, *, stray: bool) -> None:
+        """The payload of a job is gone: run it again, unless that has been tried often enough.
+
+        ``stray``: it may not be gone, only out of reach; then it is ended as soon as it can be.
+        """
+        given_up = job.key
+        client, service = self._pool.get(job.client_url), self._services.get(job.service)
         try:
             job = await self._store.requeue(
                 job,
@@ -314,10 +347,13 @@ class Getter:
                 max_attempts=service.max_attempts if service else 1,
                 # That an administrator stops a client is no failure of the job.
                 counts=client is None or not client.draining,
+                stray=stray,
             )
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
             return
+        if stray and client is not None:
+            client.strays.add(given_up)
         reach(Point.SERVER_JOB_LOST)
         logger.warning("Job %d is %s: %s", job.id, job.status, why)
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from orchestrator_common.errors import DomainError
@@ -21,6 +21,7 @@ from orchestrator_server.errors import (
     ClientError,
     ClientRefused,
     ClientUnreachable,
+    PayloadLost,
 )
 from orchestrator_server.files import JobFiles
 from orchestrator_server.quota import Limits, WaitingUser, choose
@@ -136,24 +137,32 @@ class Sender:
         ``again``: an earlier dispatch broke off, and may have brought it there.
         """
         client = self._pool.get(job.client_url)
-        if job.kill_requested:
+        if job.kill_requested and not again:
             await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
             return
         if client is None:
-            await self._give_up(job, f"{job.client_url} is no longer configured", 0.0, counts=False)
+            why = f"{job.client_url} is no longer configured"
+            await self._give_up(job, why, 0.0, counts=False, stray=again)
             return
         self._pool.sending(client)
         try:
+            if job.kill_requested:
+                await self._end_there(job, client)
+                self._pool.works(client)
+                return
             payload = await self._submit(job, client, may_have_it=again)
         except ClientRefused as error:
             self._pool.works(client)
             await self._store.transition(job, JobStatus.FAILED, str(error))
         except ClientBusy as error:
             pause_s = self._pool.failed(client, str(error))
-            await self._give_up(job, str(error), pause_s, counts=False)
+            await self._give_up(job, str(error), pause_s, counts=False, stray=False)
+        except ClientUnreachable as error:
+            self._pool.failed(client, str(error))
+            await self._give_up(job, str(error), 0.0, counts=True, stray=False)
         except ClientError as error:
             self._pool.failed(client, str(error))
-            await self._give_up(job, str(error), 0.0, counts=True)
+            await self._give_up(job, str(error), 0.0, counts=True, stray=True)
         except OSError as error:
             self._pool.works(client)
             await self._store.transition(job, JobStatus.FAILED, f"Its files can't be read: {error}")
@@ -161,33 +170,62 @@ class Sender:
             # A mistake of ours. The job must not be tried for ever, nor its client wait for it.
             logger.exception("Job %d could not be sent", job.id)
             self._pool.failed(client, f"{client.api}: {error}")
-            await self._give_up(job, f"It could not be sent: {error}", 0.0, counts=True)
+            why = f"It could not be sent: {error}"
+            await self._give_up(job, why, 0.0, counts=True, stray=True)
         else:
             self._pool.works(client)
             await self._hand_over(job, client, payload)
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
-        """Send a job; again and again as long as the client may have it and does not tell.
+        """Send a job; again and again as long as the client may have it and does not tell."""
+        files = await in_thread(self._files.inputs, job)
 
-        Raises what was met last when that has gone on for ``LOST_AFTER``; a client that can't be
-        reached, while it can't have the job, is ``ClientUnreachable`` at once, and so are the other
-        kinds of ``ClientError``.
+        async def send() -> Payload:
+            reach(Point.SERVER_BEFORE_SEND)
+            payload = await client.api.submit(files, job.key, time_limit_s=job.time_limit_s)
+            reach(Point.SERVER_SENT)
+            return payload
+
+        return await self._insist(send, client, may_have_it=may_have_it)
+
+    async def _end_there(self, job: Job, client: Client) -> None:
+        """End a job that is to be terminated, and that an earlier dispatch may have brought.
+
+        Only then it is Killed. An older client, which can't be asked by key, is sent the job, so as
+        to learn which payload that is, and asked to end that.
+        """
+        try:
+            payload = await self._insist(
+                lambda: client.api.kill_key(job.key), client, may_have_it=True
+            )
+        except PayloadLost:
+            payload = await self._submit(job, client, may_have_it=True)
+            await client.api.kill(payload.id)
+        client.discards.add(payload.id)
+        await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
+
+    async def _insist(
+        self, ask: Callable[[], Awaitable[Payload]], client: Client, *, may_have_it: bool
+    ) -> Payload:
+        """Ask a client about a job; again and again as long as it may have it and does not tell.
+
+        Raises ``AnswerLost`` when that has gone on for ``LOST_AFTER``. A client that can't be
+        reached or is busy, while it can't have the job, is ``ClientUnreachable`` or ``ClientBusy``
+        at once, and so are the other kinds of ``ClientError``.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lost_after_s
-        files = await in_thread(self._files.inputs, job)
         for tries in itertools.count():
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             try:
-                reach(Point.SERVER_BEFORE_SEND)
-                payload = await client.api.submit(files, job.key, time_limit_s=job.time_limit_s)
-                reach(Point.SERVER_SENT)
-                return payload
-            except (AnswerLost, ClientUnreachable) as error:
+                return await ask()
+            except (AnswerLost, ClientUnreachable, ClientBusy) as error:
                 may_have_it = may_have_it or isinstance(error, AnswerLost)
-                if not may_have_it or loop.time() + pause_s >= until:
+                if not may_have_it:
                     raise
                 self._pool.failed(client, str(error))
+                if loop.time() + pause_s >= until:
+                    raise AnswerLost(str(error)) from error
             await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
@@ -207,7 +245,11 @@ class Sender:
         reach(Point.SERVER_SUBMITTED)
         self._submitted(submitted, payload)
 
-    async def _give_up(self, job: Job, why: str, delay_s: float, *, counts: bool) -> None:
+    async def _give_up(
+        self, job: Job, why: str, delay_s: float, *, counts: bool, stray: bool
+    ) -> None:
+        """Back to the queue. ``stray``: the client may have it all the same, and is to end it."""
+        given_up, client = job.key, self._pool.get(job.client_url)
         service = self._services.get(job.service)
         try:
             job = await self._store.requeue(
@@ -216,10 +258,13 @@ class Sender:
                 delay_s=delay_s,
                 max_attempts=service.max_attempts if service else 1,
                 counts=counts,
+                stray=stray,
             )
         except DomainError as error:
             logger.warning("Job %d: %s", job.id, error)
         else:
+            if stray and client is not None:
+                client.strays.add(given_up)
             logger.warning(
                 "Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, why
             )

@@ -7,6 +7,7 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.models import decode_load_event, decode_payload_event
 from orchestrator_common.sse import Event
 from orchestrator_server.background.getter import Getter
+from orchestrator_server.background.strays import Strays
 from orchestrator_server.client_api import EventsNotOffered
 from orchestrator_server.client_pool import Client, ClientPool
 
@@ -24,10 +25,11 @@ class Watcher:
     only when that fails is the client unreachable and its jobs Unknown.
     """
 
-    def __init__(self, client: Client, pool: ClientPool, getter: Getter) -> None:
+    def __init__(self, client: Client, pool: ClientPool, getter: Getter, strays: Strays) -> None:
         self._client = client
         self._pool = pool
         self._getter = getter
+        self._strays = strays
         self._reachable: bool | None = None  # not known yet
 
     async def run_pass(self) -> None:
@@ -45,6 +47,8 @@ class Watcher:
         async with self._client.api.events() as events:
             # From here on every change is pushed; what changed before is asked for.
             self._client.pushes = True
+            # First, so that a job which was given up is not run beside its next attempt.
+            await self._strays.end()
             self._back()
             async for event in events:
                 self._take(event)

@@ -82,6 +82,13 @@ SELECT count(*) FROM (
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
+DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
+# A scan of what ended since, in an index; only at the start.
+KILLED_WITHOUT_OUTPUT = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
+    AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
+"""  # noqa: S608
+ADD_STRAY = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
 
 
 class JobStore:
@@ -205,12 +212,20 @@ class JobStore:
         return changed[0]
 
     async def requeue(
-        self, job: Job, why: str, *, delay_s: float, max_attempts: int, counts: bool
+        self,
+        job: Job,
+        why: str,
+        *,
+        delay_s: float,
+        max_attempts: int,
+        counts: bool,
+        stray: bool,
     ) -> Job:
         """Give up the present attempt: back to the queue, unless it was the last one.
 
         ``counts`` says whether it counts towards ``max_attempts``; the last one that does makes the
-        job Failed. A job that was to be terminated is Killed instead. Raises ``TransitionRefused``.
+        job Failed. A job that was to be terminated is Killed instead. ``stray`` notes, in the same
+        transaction, that the client may still have the attempt. Raises ``TransitionRefused``.
         """
         statement = f"""
             UPDATE jobs SET failures = failures + :counts,
@@ -234,7 +249,8 @@ class JobStore:
             "delay": delay_s,
             "now": self._now(),
         }
-        changed = await self._write(statement, values)
+        stray_of = (job.client_url, job.key, values["now"]) if stray else None
+        changed = await self._write(statement, values, stray_of=stray_of)
         if not changed:
             raise TransitionRefused(
                 f"Job {job.id}", (await self.get(job.id)).status, JobStatus.QUEUED
@@ -290,6 +306,30 @@ class JobStore:
         """Jobs that have been Unknown for longer than ``seconds``."""
         return await self._read(UNKNOWN_SINCE, (self._now() - seconds,))
 
+    async def dispatched_to(self) -> Sequence[str]:
+        """The upload URLs of all clients that have a job, configured ones or not."""
+        return [url for (url,) in await self._reader.execute_fetchall(DISPATCHED_TO)]
+
+    async def killed_without_output(self, within_s: float) -> Sequence[Job]:
+        """The last jobs that were Killed in so many seconds and whose output did not come."""
+        return await self._read(KILLED_WITHOUT_OUTPUT, (self._now() - within_s,))
+
+    async def strays(self, client_url: str, within_s: float) -> set[str]:
+        """Keys of attempts that a client may still have although they were given up.
+
+        Those that are older than ``within_s`` are forgotten.
+        """
+        since = self._now() - within_s
+        await self._write("DELETE FROM strays WHERE since < ?", (since,))
+        rows = await self._reader.execute_fetchall(
+            "SELECT key FROM strays WHERE client_url = ?", (client_url,)
+        )
+        return {str(key) for (key,) in rows}
+
+    async def forget_stray(self, client_url: str, key: str) -> None:
+        """Note that a client does not have an attempt any more."""
+        await self._write("DELETE FROM strays WHERE client_url = ? AND key = ?", (client_url, key))
+
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """Ended jobs that are due to be cleaned, the oldest first."""
         return await self._read(ENDED_BEFORE, (self._now() - seconds_ago, limit))
@@ -324,12 +364,21 @@ class JobStore:
         return [job_of(row) for row in await self._reader.execute_fetchall(statement, values)]
 
     async def _write(
-        self, statement: str, values: Any, *, durable: bool = False, patience_s: float = 0.0
+        self,
+        statement: str,
+        values: Any,
+        *,
+        durable: bool = False,
+        patience_s: float = 0.0,
+        stray_of: tuple[object, ...] | None = None,
     ) -> Sequence[Job]:
-        """Run one statement that returns jobs."""
+        """Run one statement that returns jobs; if it does, ``stray_of`` is noted as well."""
 
         def work(connection: sqlite3.Connection) -> Sequence[Job]:
-            return [job_of(row) for row in connection.execute(statement, values).fetchall()]
+            changed = [job_of(row) for row in connection.execute(statement, values).fetchall()]
+            if changed and stray_of is not None:
+                connection.execute(ADD_STRAY, stray_of)
+            return changed
 
         with full_database_as_domain_error():
             return await self._writer.run(

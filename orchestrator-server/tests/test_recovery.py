@@ -1,0 +1,185 @@
+"""What the server takes up at its start, and what it owes to clients that were away."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from fake_client import FakeClient, answering, never
+from orchestrator_common.status import PayloadStatus
+from orchestrator_server import keys
+from orchestrator_server.background import sender as sender_module
+from running_server import Server, StartServer
+
+StartClient = Callable[[FakeClient], Awaitable[str]]
+
+
+async def stop(server: Server) -> None:
+    """End a server, as SIGTERM does."""
+    await server.app.shutdown()
+    await server.app.cleanup()
+
+
+def clients_of(server: Server) -> list[str]:
+    pool = server.app[keys.SUBMISSION].pool
+    return [client.url.removesuffix("/submit") for client in pool]
+
+
+def strays(server: Server) -> list[tuple[str, str]]:
+    return server.rows("SELECT client_url, key FROM strays")
+
+
+async def test_trap_16_attempt_that_was_given_up_is_ended_when_its_client_is_back(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    silent, other = FakeClient(), FakeClient()
+    silent.slots = 100
+    urls = await start_client(silent), await start_client(other)
+    first = await start_server(*urls, LOST_AFTER="0.2s")
+    await asyncio.gather(silent.connected.wait(), other.connected.wait())
+    job = await first.submit()
+    stale = await silent.next_payload()
+    silent.report(stale, PayloadStatus.RUNNING)
+    await first.until(job, "Running")
+    silent.go_away()
+    other.complete(await other.next_payload(), out="second")
+    assert await first.ended(job) == ("Completed", "")
+    assert strays(first) == [(f"{urls[0]}/submit", silent.keys[stale])]
+
+    await stop(first)
+    silent.come_back()
+    second = await start_server(*urls, LOST_AFTER="0.2s")
+    await second.eventually(lambda: strays(second) == [])
+    assert silent.killed_keys == [silent.keys[stale]]
+    assert silent.payloads[stale].status is PayloadStatus.KILLED
+    await second.eventually(lambda: silent.discarded == {stale})
+    assert (await second.results(job)).read("out") == b"second"
+
+
+async def test_trap_16_stray_attempt_is_ended_before_its_client_gets_the_job_again(
+    server: Server, client: FakeClient, start_client: StartClient, start_server: StartServer
+) -> None:
+    await stop(server)
+    url = await start_client(client)
+    second = await start_server(url, LOST_AFTER="0.2s")
+    job = await second.submit()
+    await client.next_payload()
+    await second.until(job, "Submitted")
+    client.go_away()
+    client.instead["submit"] = answering(503)
+    await second.until(job, "Queued")
+    seen: list[list[str]] = []
+
+    async def look(request: web.Request) -> web.StreamResponse:
+        seen.append(list(client.killed_keys))
+        return await client._submit(request)
+
+    client.instead["submit"] = look
+    client.come_back()
+    client.complete(await client.next_payload())
+    assert await second.ended(job) == ("Completed", "")
+    assert seen == [[client.keys[1]]]
+
+
+async def test_trap_16_client_is_not_given_up_for_the_time_that_the_server_was_down(
+    server: Server, client: FakeClient, start_server: StartServer
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    await server.until(job, "Submitted")
+    client.go_away()
+    await server.until(job, "Unknown")
+    urls = clients_of(server)
+    await stop(server)
+    with contextlib.closing(sqlite3.connect(server.root / "db.sqlite")) as database, database:
+        database.execute("UPDATE jobs SET changed_at = 1.0")
+    client.come_back()
+    second = await start_server(*urls)
+    client.complete(payload)
+    assert await second.ended(job) == ("Completed", "")
+    assert second.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+async def test_trap_16_job_of_a_client_that_is_not_configured_any_more_is_run_elsewhere(
+    server: Server, client: FakeClient, start_client: StartClient, start_server: StartServer
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    await stop(server)
+    other = FakeClient()
+    second = await start_server(await start_client(other), LOST_AFTER="0.2s")
+    other.complete(await other.next_payload())
+    assert await second.ended(job) == ("Completed", "")
+    assert second.rows("SELECT to_status FROM job_events WHERE from_status = 'Unknown'") == [
+        ("Queued",)
+    ]
+    assert [key for _, key in strays(second)] == [client.keys[payload]]
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["by-key", "older-client"])
+async def test_trap_10_job_terminated_while_a_dying_server_sent_it_does_not_run(
+    server: Server, client: FakeClient, start_server: StartServer, older: bool
+) -> None:
+    accept = client._submit
+
+    async def answer_never(request: web.Request) -> web.StreamResponse:
+        await accept(request)
+        return await never(request)
+
+    client.instead["submit"] = answer_never
+    if older:
+        client.instead["kill_key"] = answering(404)
+    job = await server.submit()
+    payload = await client.next_payload()
+    terminating = asyncio.create_task(server.http.post(f"/terminate/{job}"))
+    await server.eventually(lambda: server.rows("SELECT kill_requested FROM jobs") == [(1,)])
+    urls = clients_of(server)
+    await stop(server)
+    terminating.cancel()
+    del client.instead["submit"]
+    second = await start_server(*urls)
+    assert await second.ended(job) == ("Killed", "Terminated on request")
+    assert client.payloads[payload].status is PayloadStatus.KILLED
+    assert len(client.payloads) == 1
+
+
+@pytest.mark.parametrize("status", [200, 502, 504])
+async def test_trap_17_submit_that_a_proxy_answers_is_repeated_with_its_key(
+    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
+    accept = client._submit
+
+    async def garble(request: web.Request) -> web.StreamResponse:
+        await accept(request)
+        del client.instead["submit"]
+        return web.Response(status=status, text="<html>", content_type="text/html")
+
+    client.instead["submit"] = garble
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    assert await server.ended(job) == ("Completed", "")
+    assert len(client.payloads) == 1
+    assert server.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+async def test_output_of_a_terminated_job_is_fetched_by_the_next_life(
+    server: Server, client: FakeClient, start_server: StartServer
+) -> None:
+    job = await server.submit()
+    client.report(await client.next_payload(), PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    client.instead["partial"] = never
+    async with server.http.post(f"/terminate/{job}") as response:
+        assert response.status == 200
+    urls = clients_of(server)
+    await stop(server)
+    del client.instead["partial"]
+    second = await start_server(*urls)
+    await second.eventually(lambda: second.rows("SELECT has_output FROM jobs") == [(1,)])
+    assert (await second.results(job, "download_partial")).read("partial") == b"so far"

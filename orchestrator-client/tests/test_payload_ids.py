@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator_client.errors import IdsExhausted
@@ -65,6 +65,7 @@ def test_end_of_the_ids_is_told(file: Path) -> None:
         ids(file).take()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, BLOCK + 5), min_size=1, max_size=5), st.data())
 def test_no_id_is_taken_twice_over_any_lives(
     tmp_path_factory: pytest.TempPathFactory, lives: list[int], data: st.DataObject

@@ -1,5 +1,7 @@
 """Tokens on real processes: what gets in, and that none gets into a log."""
 
+import asyncio
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -14,6 +16,15 @@ def make_token(file: Path, *scope: str) -> str:
     """What ``jo-server token create`` prints."""
     command = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+async def send_raw(url: str, text: str) -> None:
+    """Send what no HTTP library would, and read the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(text.encode())
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.close()
 
 
 async def test_trap_42_no_log_line_holds_a_token(
@@ -37,9 +48,17 @@ async def test_trap_42_no_log_line_holds_a_token(
         for url in (f"{server.url}/download/{job}", f"{client.url}/load"):
             async with http.get(url, params={"token": wrong}) as response:
                 assert response.status == 401
+    for service, secret in ((server, token), (client, CLIENT_TOKEN)):
+        for spoilt in (f"{secret}\0", f"{secret}\r\n\x01", f"{secret}{'x' * 9000}"):
+            await send_raw(
+                service.url, f"GET /load HTTP/1.1\r\nAuthorization: Bearer {spoilt}\r\n\r\n"
+            )
+        await send_raw(service.url, f"GET /{secret} HTTP/9.9\r\n\r\n")
     logs = server.logged + client.logged + stranger.logged
     assert f"{stranger.url}/submit refused the token: CLIENT_TOKEN differs" in logs
     assert "GET /load 401" in client.logged
+    assert "what it sent is no HTTP: BadHttpMessage" in client.logged
+    assert "Traceback" not in logs
     for secret in (token, CLIENT_TOKEN, wrong, "Bearer"):
         assert secret not in logs
         assert secret not in said

@@ -3,6 +3,7 @@
 import logging
 import sys
 
+from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -16,6 +17,24 @@ class _OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+
+
+class _NoHttp(logging.Filter):
+    """Tells in one line that a request was no HTTP.
+
+    aiohttp tells it with a traceback that quotes the bytes, and an Authorization header may be
+    among them.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        record.msg += " (what it sent is no HTTP: %s)"
+        record.args = (*(record.args or ()), type(error).__name__)
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return logging.getLogger().isEnabledFor(logging.INFO)
 
 
 def configure_logging(level: str, log_format: str) -> None:
@@ -32,5 +51,8 @@ def configure_logging(level: str, log_format: str) -> None:
     else:
         handler.setFormatter(_OneLine(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # It warns of what users send wrongly, of which they are told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.getLogger("aiohttp.server").addFilter(_NoHttp())
     # It logs every statement with its values, which says nothing that our own lines don't.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)

@@ -64,7 +64,10 @@ def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) 
         for name, (default, _) in table(page, heading).items()
     }
     urls = {f"{field.name.upper()}_URL" for field in fields(server.ClientUrls)}
-    limits = {field.name.upper(): field.default for field in fields(server.Service)}
+    limits = {
+        field.name.upper().removesuffix("_S"): "none" if field.default is None else field.default
+        for field in fields(server.Service)
+    }
     del limits["NAME"], limits["CLIENTS"]
     assert documented.keys() == urls | limits.keys()
     assert {name: documented[name] for name in limits} == {k: str(v) for k, v in limits.items()}

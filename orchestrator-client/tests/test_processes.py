@@ -10,11 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mechanisms import MECHANISMS, cgroups_of
 from orchestrator_client.errors import StillRunning
 from orchestrator_client.executors import local, processes
 from orchestrator_client.executors.local import LocalExecutor
 from orchestrator_client.workspace import Workspaces
+from orchestrator_common.loop import Loop
 from payload_folders import Runs, until, until_there
+from running_client import zombies
 
 # Of this process: another run of the tests on the same machine must not be seen.
 NUMBER = f"47{os.getpid()}"
@@ -28,12 +31,22 @@ ESCAPE = (
 )
 
 
-@pytest.fixture
-async def runs(workspaces: Workspaces) -> AsyncIterator[Runs]:
-    executor = LocalExecutor(workspaces.root, {"PATH": "/usr/bin:/bin"}, kill_grace_s=0.2)
+@pytest.fixture(params=MECHANISMS)
+async def runs(workspaces: Workspaces, request: pytest.FixtureRequest) -> AsyncIterator[Runs]:
+    """Each promise holds by each mechanism."""
+    cgroups = await asyncio.to_thread(cgroups_of, request.param, workspaces.root)
+    executor = LocalExecutor(
+        workspaces.root, {"PATH": "/usr/bin:/bin"}, kill_grace_s=0.2, cgroups=cgroups
+    )
     runs = Runs(workspaces, executor)
     yield runs
     await runs.end_all()
+    while await asyncio.to_thread(zombies):
+        await executor.reap()
+    if cgroups is not None:
+        await asyncio.to_thread(cgroups.clear)
+        await asyncio.to_thread(cgroups.close)
+        assert not await asyncio.to_thread(Path(str(cgroups)).exists)
 
 
 def sleeping(seconds: str) -> list[psutil.Process]:
@@ -99,14 +112,29 @@ async def test_script_that_starts_processes_without_end_is_ended(runs: Runs) -> 
     assert sleeping(f"{NUMBER}.5") == []
 
 
+async def test_trap_10_chain_of_processes_that_fork_and_end_is_ended(runs: Runs) -> None:
+    # No link of it lives long enough to be looked for first and signalled then.
+    link = "open F, '>>', 'beat'; print F 'x'; close F; select undef, undef, undef, 0.005"
+    chain = f"$SIG{{TERM}} = 'IGNORE'; for (1 .. 2000) {{ exit if fork; {link} }}"
+    workspace, execution, _ = await runs.start(
+        f"cat > chain << 'END'\n{chain}\nEND\n(perl chain &)\nsleep {NUMBER}.12\n"
+    )
+    beat = workspace.work / "beat"
+    await until_there(beat)
+    reaper = Loop("reaper", runs.executor.reap, interval_s=0.05)
+    reaper.start()
+    await execution.terminate()
+    await reaper.stop()
+    seen = beat.stat().st_size
+    await asyncio.sleep(0.1)
+    assert beat.stat().st_size == seen
+
+
 async def test_trap_4_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
     workspace, _, _ = await runs.start(
         f"for i in 1 2 3; do (bash -c 'exit 0' &); done; touch up; sleep {NUMBER}.6\n"
     )
     await until_there(workspace.work / "up")
-
-    def zombies() -> list[psutil.Process]:
-        return [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
 
     await until(lambda: len(zombies()) == 3)
     await runs.executor.reap()

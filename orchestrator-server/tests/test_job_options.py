@@ -1,7 +1,7 @@
 """What a submission may say of its job: name, tag, priority, time limit, and a key for repeats."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +176,22 @@ async def test_size_of_the_output_is_kept(server: Server, client: FakeClient) ->
     assert await server.ended(job) == ("Completed", "")
     size = len(client.results[payload])
     assert server.rows("SELECT output_bytes, has_output FROM jobs") == [(size, 1)]
+
+
+async def test_time_limit_is_the_lesser_of_the_jobs_and_its_services(
+    start_client: Callable[..., Awaitable[str]], start_server: Callable[..., Awaitable[Server]]
+) -> None:
+    client = FakeClient()
+    seen: list[str | None] = []
+    original = client._submit
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Time-Limit"))
+        return await original(request)
+
+    client.instead["submit"] = note
+    server = await start_server(await start_client(client), SERVICE_EXAMPLE_TIME_LIMIT="1m")
+    for options in ({"time_limit": "2m"}, {"time_limit": "30"}, {}):
+        await server.post(form(**options))
+        await client.next_payload()
+    assert [float(text or 0) for text in seen] == [60, 30, 60]

@@ -14,6 +14,7 @@ from orchestrator_client.cleaner import Cleaner
 from orchestrator_client.drain import Drain
 from orchestrator_client.errors import STATUSES
 from orchestrator_client.event_hub import EventHub
+from orchestrator_client.executors.cgroups import open_cgroups
 from orchestrator_client.executors.local import LocalExecutor
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
@@ -75,8 +76,12 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
     with workspaces.locked():
+        cgroups = await in_thread(open_cgroups, settings.execution, workspaces.root)
         executor = LocalExecutor(
-            workspaces.root, settings.script_environment, kill_grace_s=settings.kill_grace_s
+            workspaces.root,
+            settings.script_environment,
+            kill_grace_s=settings.kill_grace_s,
+            cgroups=cgroups,
         )
         await executor.clear()
         reach(Point.CLIENT_CLEARING)
@@ -85,6 +90,8 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             _compose(app, workspaces, executor, store)
             yield
         await executor.clear()
+        if cgroups is not None:
+            await in_thread(cgroups.close)
 
 
 def _start_threads() -> None:

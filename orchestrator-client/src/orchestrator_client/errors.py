@@ -38,6 +38,10 @@ class ClientStops(TryLater):
     """No new payloads are taken: the client drains."""
 
 
+class NoCgroups(DomainError):
+    """Payloads can't have cgroups here; the message says why."""
+
+
 class ArchiveFailed(DomainError):
     """The results could not be packed."""
 

@@ -270,7 +270,9 @@ def _verdict(outcome: Outcome, *, killed: bool, limit_s: float | None) -> tuple[
     if limit_s is not None:
         return PayloadStatus.FAILED, f"Time limit of {limit_s:.10g} s reached"
     if outcome.signal is not None:
-        return PayloadStatus.FAILED, f"run.sh was ended by signal {outcome.signal}"
-    if outcome.exit_code != 0:
-        return PayloadStatus.FAILED, f"run.sh exited with code {outcome.exit_code}"
-    return PayloadStatus.COMPLETED, ""
+        message = f"run.sh was ended by signal {outcome.signal}"
+    elif outcome.exit_code != 0:
+        message = f"run.sh exited with code {outcome.exit_code}"
+    else:
+        return PayloadStatus.COMPLETED, ""
+    return PayloadStatus.FAILED, "; ".join(filter(None, (outcome.limit_reached, message)))

@@ -5,6 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator_client.execution_settings import (
+    EXECUTION_OPTIONS,
+    ExecutionSettings,
+    read_execution,
+)
 from orchestrator_common import faults
 from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.logs import FORMATS, LEVELS
@@ -18,6 +23,7 @@ OPTIONS = (
     Option("SLOTS", "number of CPUs", "How many payloads run at once"),
     Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
     Option("DRAIN_TIMEOUT", "0", "How long running payloads may go on when the client is stopped"),
+    *EXECUTION_OPTIONS,
     Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
     Option("CLIENT_TOKEN", "none", "What jo-server must show; the same as there", secret=True),
     Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
@@ -42,6 +48,7 @@ class Settings:
     slots: int
     kill_grace_s: float
     drain_timeout_s: float
+    execution: ExecutionSettings
     script_environment: Mapping[str, str]
     client_token: str | None
     min_upload_rate: int
@@ -68,6 +75,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         slots=reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000),
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
         drain_timeout_s=reader.duration_s("DRAIN_TIMEOUT", 0),
+        execution=read_execution(reader),
         script_environment=_script_environment(reader),
         client_token=reader.secret("CLIENT_TOKEN"),
         min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),

@@ -29,6 +29,7 @@ _BYTES = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_SHOWN = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("kB", 10**3), ("B", 1))
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
@@ -78,6 +79,12 @@ def with_flags(options: Sequence[Option]) -> Callable[[Callable[..., Any]], Call
     return decorate
 
 
+def size_text(size_bytes: int) -> str:
+    """A size as people write it, exact: ``2 GB``, ``1536 MiB``."""
+    unit, factor = next((u, f) for u, f in _SHOWN if size_bytes % f == 0)
+    return f"{size_bytes // factor} {unit}"
+
+
 def duration_of(text: str) -> float | None:
     """Seconds that ``text`` names, a number with an optional unit; None if it is no such thing."""
     return _number_with_unit(text, _SECONDS)
@@ -125,6 +132,15 @@ class SettingsReader:
         if not minimum <= number <= maximum:
             raise self._refused(name, f"a whole number from {minimum} to {maximum}")
         return number
+
+    def number(self, name: str, default: float, *, maximum: float) -> float:
+        """A number from 0 to the maximum (included)."""
+        held = self.text(name)
+        if held is None:
+            return default
+        if not re.fullmatch(r"\d+(\.\d+)?", held) or float(held) > maximum:
+            raise self._refused(name, f"a number from 0 to {maximum:g}")
+        return float(held)
 
     def duration_s(self, name: str, default: float) -> float:
         """Seconds, from a number with an optional unit: ``90``, ``30s``, ``5m``, ``48h``."""

@@ -38,7 +38,7 @@ OPTIONS = (
 
 _SERVICE_VARIABLE = re.compile(
     r"SERVICE_(?P<name>.+)_"
-    r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS)"
+    r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS|TIME_LIMIT)"
 )
 _HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _MAX_COUNT = 1_000_000
@@ -74,7 +74,8 @@ class ClientUrls:
 class Service:
     """A service and its limits, counted in jobs.
 
-    ``max_attempts`` is how often a dispatch may fail before the job does.
+    ``max_attempts`` is how often a dispatch may fail before the job does, ``time_limit_s`` how long
+    a job may run, None: as long as it takes.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Service:
     runs_per_user: int = 5
     max_runs: int = 10
     max_attempts: int = 3
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         runs_per_user=count("RUNS_PER_USER", 5),
         max_runs=count("MAX_RUNS", 10),
         max_attempts=count("MAX_ATTEMPTS", 3),
+        time_limit_s=reader.duration_s(f"{prefix}_TIME_LIMIT", 0) or None,
     )
 
 

@@ -11,13 +11,15 @@ class Outcome:
     """How run.sh ended.
 
     ``exit_code`` is that of the process, or 128 + n for one that signal n ended, as shells count.
-    Times are seconds since the epoch.
+    Times are seconds since the epoch. ``limit_reached`` says which limit of the payload was met, if
+    one was.
     """
 
     exit_code: int
     signal: int | None
     started_at: float
     ended_at: float
+    limit_reached: str = ""
 
 
 class Execution(Protocol):

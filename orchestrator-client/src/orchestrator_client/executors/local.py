@@ -6,12 +6,18 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from orchestrator_client.errors import StillRunning
 from orchestrator_client.executors import processes
 from orchestrator_client.executors.base import Outcome
+from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
+from orchestrator_client.executors.gate import Gate
 from orchestrator_client.workspace import SCRIPT, Workspace
 from orchestrator_common.threads import in_thread
 
@@ -35,10 +41,16 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], *, kill_grace_s: float
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        kill_grace_s: float,
+        cgroups: Cgroups | None = None,
     ) -> None:
         """``folder`` is the one that holds the workspaces."""
         self._folder = folder
+        self._cgroups = cgroups
         self._environment = environment
         self._kill_grace_s = kill_grace_s
         self._scripts: set[int] = set()
@@ -53,41 +65,67 @@ class LocalExecutor:
 
     async def clear(self) -> None:
         """End whatever runs in any workspace of the folder. Raises ``StillRunning``."""
+        if self._cgroups is not None:
+            await in_thread(self._cgroups.clear)
         left = await in_thread(processes.of_data_path, self._folder)
         if left:
             logger.warning("Ending %d processes that belong to no payload any more", len(left))
-            await self._end(lambda: processes.of_data_path(self._folder), 0.0, str(self._folder))
+            find = partial(processes.of_data_path, self._folder)
+            await self._end(processes.Ending(find), 0.0, str(self._folder))
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
         await in_thread(lambda: processes.reap(self._adopted()))
 
-    async def end_leftovers(self, workspace: Workspace, script: int, grace_s: float) -> None:
+    async def end_leftovers(
+        self, workspace: Workspace, script: int, group: PayloadGroup | None, grace_s: float
+    ) -> None:
         """End whatever of a payload still runs, and reap it. Raises ``StillRunning``."""
-        await self._end(
-            lambda: processes.of_payload(workspace.root, script, self._running_scripts),
-            grace_s,
-            workspace.root.name,
-        )
+        find = partial(processes.of_payload, workspace.root, script, self._running_scripts)
+        if group is None:
+            ending = processes.Ending(
+                find,
+                partial(processes.kill_process_groups, script),
+                partial(processes.reap_orphans, script),
+            )
+        else:
+            ending = processes.Ending(partial(_in_group_or, group, find), group.main.kill)
+        await self._end(ending, grace_s, workspace.root.name)
+        if group is not None:
+            await in_thread(group.remove)
 
-    def collect(self, process: "subprocess.Popen[bytes]") -> tuple[int, bool]:
-        """Exit code (negative: signal) of a script that has ended; whether there are orphans.
+    def collect(
+        self, process: "subprocess.Popen[bytes]", group: PayloadGroup | None
+    ) -> "Collected":
+        """Take the exit status of a script that has ended.
 
         Orphans of the script have become children of this process the moment that it ended.
         """
         with self._lock:
             code = process.wait()
             self._scripts.discard(process.pid)
-        return code, bool(self._adopted())
+        limit_reached = group.limit_reached() if group is not None else ""
+        emptied = group is None or group.remove()
+        return Collected(code, limit_reached, leftovers=not emptied or bool(self._adopted()))
 
     def _start(self, workspace: Workspace) -> "LocalExecution":
+        group = self._cgroups.make(workspace.root.name) if self._cgroups is not None else None
+        try:
+            return self._start_in(workspace, group)
+        except BaseException:
+            if group is not None:
+                group.main.kill()
+                group.remove()
+            raise
+
+    def _start_in(self, workspace: Workspace, group: PayloadGroup | None) -> "LocalExecution":
         started_at = time.time()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         stdout = os.open(workspace.stdout, flags, 0o600)
         try:
             stderr = os.open(workspace.stderr, flags, 0o600)
             try:
-                process = self._spawn(workspace, stdout, stderr)
+                process = self._spawn(workspace, group, stdout, stderr)
             finally:
                 os.close(stderr)
         finally:
@@ -96,21 +134,42 @@ class LocalExecutor:
             exit_descriptor = os.pidfd_open(process.pid)
         except OSError:  # too many open files
             process.kill()
-            self.collect(process)
+            self.collect(process, group)
             raise
         return LocalExecution(
             self,
             process,
             workspace,
+            group,
             started_at=started_at,
             exit_descriptor=exit_descriptor,
             kill_grace_s=self._kill_grace_s,
         )
 
-    def _spawn(self, workspace: Workspace, stdout: int, stderr: int) -> "subprocess.Popen[bytes]":
+    def _spawn(
+        self, workspace: Workspace, group: PayloadGroup | None, stdout: int, stderr: int
+    ) -> "subprocess.Popen[bytes]":
+        command = ["bash", SCRIPT]  # the bash of the administrator's PATH
+        if group is None:
+            return self._popen(workspace, command, subprocess.DEVNULL, stdout, stderr)
+        with Gate() as gate:
+            held = gate.held(command)
+            process = self._popen(workspace, held, gate.descriptor, stdout, stderr)
+            try:
+                group.add(process.pid)
+            except OSError:
+                process.kill()
+                self.collect(process, group)
+                raise
+            gate.open()
+        return process
+
+    def _popen(
+        self, workspace: Workspace, command: Sequence[str], stdin: int, stdout: int, stderr: int
+    ) -> "subprocess.Popen[bytes]":
         with self._lock:
             process = subprocess.Popen(  # noqa: S603 (running it is what the client is for)
-                ["bash", SCRIPT],  # noqa: S607 (the bash of the administrator's PATH)
+                command,
                 cwd=workspace.work,
                 env={
                     **self._environment,
@@ -118,7 +177,7 @@ class LocalExecutor:
                     "TMPDIR": str(workspace.scratch),
                     processes.MARK: str(workspace.root),
                 },
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
@@ -126,9 +185,8 @@ class LocalExecutor:
             self._scripts.add(process.pid)
         return process
 
-    async def _end(self, find: processes.Find, grace_s: float, what: str) -> None:
+    async def _end(self, ending: processes.Ending, grace_s: float, what: str) -> None:
         """TERM, then KILL after the grace. Raises ``StillRunning``."""
-        ending = processes.Ending(find)
         loop = asyncio.get_running_loop()
         started = loop.time()
         while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
@@ -147,6 +205,19 @@ class LocalExecutor:
             return frozenset(self._scripts)
 
 
+class Collected(NamedTuple):
+    """How a script ended: exit code (negative: signal), limit that it met, and if more is left."""
+
+    code: int
+    limit_reached: str
+    leftovers: bool
+
+
+def _in_group_or(group: PayloadGroup, find: processes.Find) -> list[psutil.Process]:
+    """What is in the group; when that is empty, what may have left it (root's scripts can)."""
+    return processes.living(group.main.pids()) or find()
+
+
 class LocalExecution:
     """One run of a payload as a process."""
 
@@ -155,6 +226,7 @@ class LocalExecution:
         executor: LocalExecutor,
         process: "subprocess.Popen[bytes]",
         workspace: Workspace,
+        group: PayloadGroup | None,
         *,
         started_at: float,
         exit_descriptor: int,
@@ -163,6 +235,7 @@ class LocalExecution:
         self._executor = executor
         self._process = process
         self._workspace = workspace
+        self._group = group
         self._started_at = started_at
         self._exit_descriptor = exit_descriptor
         self._kill_grace_s = kill_grace_s
@@ -179,15 +252,24 @@ class LocalExecution:
         """
         await _until_readable(self._exit_descriptor)
         ended_at = time.time()
-        code, orphans = await in_thread(self._executor.collect, self._process)
-        if orphans:
-            await self._executor.end_leftovers(self._workspace, self.pid, LEFTOVER_GRACE_S)
-        number = -code if code < 0 else None
-        return Outcome(code if number is None else 128 + number, number, self._started_at, ended_at)
+        ended = await in_thread(self._executor.collect, self._process, self._group)
+        if ended.leftovers:
+            await self._end_tree(LEFTOVER_GRACE_S)
+        number = -ended.code if ended.code < 0 else None
+        return Outcome(
+            ended.code if number is None else 128 + number,
+            number,
+            self._started_at,
+            ended_at,
+            ended.limit_reached,
+        )
 
     async def terminate(self) -> None:
         """TERM, then KILL after the grace, the whole tree. Raises ``StillRunning``."""
-        await self._executor.end_leftovers(self._workspace, self.pid, self._kill_grace_s)
+        await self._end_tree(self._kill_grace_s)
+
+    async def _end_tree(self, grace_s: float) -> None:
+        await self._executor.end_leftovers(self._workspace, self.pid, self._group, grace_s)
 
 
 async def _until_readable(descriptor: int) -> None:

@@ -112,20 +112,65 @@ def of_data_path(data_path: Path) -> list[psutil.Process]:
     return [process for process in found.values() if _lives(process)]
 
 
+def living(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those of ``pids`` that live."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.append(psutil.Process(pid))
+    return [process for process in found if _lives(process)]
+
+
+def kill_process_groups(script: int) -> None:
+    """KILL the process groups of a script's orphans.
+
+    A chain of processes that fork and end is faster than whoever looks for its present one. A
+    signal to a process group meets all of it at once, and what it forks in that moment. An orphan
+    that has ended keeps its ids until it is reaped, so that they are nobody else's.
+    """
+    for pid in possible_orphans():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == script:
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
+
+
+def reap_orphans(script: int) -> bool:
+    """Reap those of a script's orphans that have ended; whether there were any.
+
+    If there were, something may have been forked where nobody looked: look again.
+    """
+    any_ended = False
+    for pid in possible_orphans() - {script}:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if os.getsid(pid) == script:
+                any_ended |= os.waitpid(pid, os.WNOHANG) != (0, 0)
+    return any_ended
+
+
 class Ending:
     """Ends what ``find`` finds, in rounds, until it finds nothing.
 
-    A process may fork while it is being ended, so each round looks anew.
+    A process may fork while it is being ended, so each round looks anew. ``kill_all`` kills what it
+    can in one step; ``look_again`` knows of something that ``find`` may have missed.
     """
 
-    def __init__(self, find: Find) -> None:
+    def __init__(
+        self,
+        find: Find,
+        kill_all: Callable[[], None] = lambda: None,
+        look_again: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._find = find
+        self._kill_all = kill_all
+        self._look_again = look_again
         self._terminated: set[psutil.Process] = set()
 
     def round(self, *, kill: bool) -> bool:
         """Send TERM (once to each), or KILL; whether anything was there."""
         # Twice, because a parent may be gone before its line in /proc is read, while the line of
         # the child that it has just forked was before it.
+        if kill:
+            self._kill_all()
         found = self._find() or self._find()
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -136,7 +181,7 @@ class Ending:
                     process.send_signal(signal.SIGTERM)
                     # A stopped process would sleep through its grace.
                     process.send_signal(signal.SIGCONT)
-        return bool(found)
+        return self._look_again() or bool(found)
 
 
 def _mark(process: psutil.Process) -> str:

@@ -182,7 +182,7 @@ class Sender:
 
         async def send() -> Payload:
             reach(Point.SERVER_BEFORE_SEND)
-            payload = await client.api.submit(files, job.key, time_limit_s=job.time_limit_s)
+            payload = await client.api.submit(files, job.key, time_limit_s=self._time_limit_s(job))
             reach(Point.SERVER_SENT)
             return payload
 
@@ -228,6 +228,12 @@ class Sender:
                     raise AnswerLost(str(error)) from error
             await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
+
+    def _time_limit_s(self, job: Job) -> float | None:
+        """The job's own time limit or that of its service, whichever is less."""
+        service = self._services.get(job.service)
+        limits = (job.time_limit_s, service.time_limit_s if service else None)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     async def _hand_over(self, job: Job, client: Client, payload: Payload) -> None:
         try:

@@ -1,0 +1,182 @@
+"""Cgroups: what an earlier life left, limits and how they are told, and where there are none."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mechanisms import cgroups_of
+from orchestrator_client.errors import NoCgroups
+from orchestrator_client.execution_settings import ExecutionSettings, Limits
+from orchestrator_client.executors import cgroup_limits
+from orchestrator_client.executors.cgroup import Group
+from orchestrator_client.executors.cgroup_trees import Tree, delegate, trees
+from orchestrator_client.executors.cgroups import open_cgroups
+from orchestrator_common.errors import StartupError
+from running_client import StartClient
+
+
+@pytest.fixture
+def controlled(tmp_path: Path) -> None:
+    """Skips where limits can't be set."""
+    try:
+        cgroups = open_cgroups(ExecutionSettings(limits=Limits(10**9, 1000, 1.0)), tmp_path)
+    except StartupError as error:
+        pytest.skip(str(error))
+    assert cgroups is not None
+    cgroups.close()
+
+
+@pytest.mark.parametrize("mechanism", ["cgroup.kill", "freezer"])
+def test_trap_16_what_an_earlier_life_left_in_its_groups_is_killed(
+    tmp_path: Path, mechanism: str
+) -> None:
+    earlier = cgroups_of(mechanism, tmp_path)
+    assert earlier is not None
+    group = earlier.make("payload")
+    with subprocess.Popen(["sleep", "4731"], env={}) as left:
+        group.add(left.pid)
+        later = cgroups_of(mechanism, tmp_path)
+        assert left.wait(10) == -9
+    assert later is not None
+    later.close()
+    assert not group.main.folder.parent.exists()
+
+
+@pytest.mark.parametrize("mechanism", ["cgroup.kill", "freezer"])
+def test_group_with_groups_of_a_script_below_it_is_removed_with_them(
+    tmp_path: Path, mechanism: str
+) -> None:
+    cgroups = cgroups_of(mechanism, tmp_path)
+    assert cgroups is not None
+    group = cgroups.make("payload")
+    below = group.main.folder / "below"
+    below.mkdir()
+    with subprocess.Popen(["sleep", "4732"]) as process:
+        Group(below, group.main.version).add(process.pid)
+        assert group.main.pids() == [process.pid]
+        assert not group.remove()
+        group.main.kill()
+        assert process.wait(10) == -9
+    assert group.remove()
+    cgroups.close()
+
+
+async def test_memory_limit_that_was_reached_is_told(
+    controlled: None, start_client: StartClient
+) -> None:
+    client = await start_client(MEMORY_LIMIT="64MB")
+    payload = await client.run("head -c 300M /dev/zero | tail > out; exit ${PIPESTATUS[1]}\n")
+    assert (
+        payload["message"] == "The memory limit of 64 MB was reached; run.sh exited with code 137"
+    )
+    assert (payload["status"], payload["exit_code"]) == ("Failed", 137)
+    # It is the payload's limit: another one has it anew.
+    assert (await client.run("exit 0\n"))["status"] == "Completed"
+
+
+async def test_fork_bomb_meets_its_limit_and_is_ended(
+    controlled: None, start_client: StartClient
+) -> None:
+    client = await start_client(PIDS_LIMIT="40")
+    # Without a name that the check of scripts would know.
+    script = "trap '' TERM; while :; do sleep 1031 & done\n"
+    payload = await client.run(script, time_limit="0.5")
+    assert payload["message"] == "Time limit of 0.5 s reached"
+    assert await asyncio.to_thread(client.processes) == []
+    bomb = b"for (1 .. 60) { $p = fork; exit 3 unless defined $p; sleep 1032 unless $p }"
+    failed = await client.run("perl bomb\n", bomb=bomb)
+    assert failed["message"] == "The limit of 40 processes was reached; run.sh exited with code 3"
+
+
+async def test_cpu_limit_holds_a_payload_back(controlled: None, start_client: StartClient) -> None:
+    client = await start_client(CPU_LIMIT="0.1")
+    payload = await client.run("for ((i = 0; i < 100000; i++)); do :; done; times; exit 0\n")
+    archive = await client.archive(payload["id"])
+    record = archive.read(".orchestrator/result.json").decode()
+    used, _, rest = archive.read(".orchestrator/stdout.txt").decode().partition(" ")
+    assert payload["status"] == "Completed"
+    seconds = float(used.partition("m")[2].rstrip("s")) + float(
+        rest.split("\n")[0].partition("m")[2].rstrip("s")
+    )
+    begun, ended = (float(line.split(": ")[1].rstrip(",")) for line in record.splitlines()[3:5])
+    assert ended - begun > 3 * seconds
+
+
+def test_limit_that_can_not_be_kept_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="A limit is set, and payloads can't have"):
+        open_cgroups(ExecutionSettings(limits=Limits(memory_bytes=10**9)), tmp_path, [])
+    with pytest.raises(StartupError, match=r"CGROUPS is 'required', and .* no freezer"):
+        open_cgroups(ExecutionSettings(cgroups="required"), tmp_path, [])
+    with pytest.raises(StartupError, match="CGROUPS is off"):
+        open_cgroups(ExecutionSettings(cgroups="off", limits=Limits(pids=5)), tmp_path)
+
+
+def test_without_a_writable_tree_payloads_run_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "own").touch()
+    tree = Tree(tmp_path, tmp_path / "own", 2, frozenset())
+    assert open_cgroups(ExecutionSettings(), tmp_path, [tree]) is None
+    assert open_cgroups(ExecutionSettings(cgroups="off"), tmp_path) is None
+
+
+PURE = (
+    "0::/system.slice/jo-client.service\n",
+    "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+    "31 23 0:27 / /proc rw - proc proc rw\n",
+)
+HYBRID = (
+    "5:memory:/a/b\n4:cpu,cpuacct:/\n1:name=systemd:/\n0::/x\n",
+    "1 0 0:1 /a /cg/mem rw - cgroup cgroup rw,memory\n"
+    "2 0 0:2 / /cg/cpu\\040s rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n"
+    "3 0 0:3 / /cg/unified rw - cgroup2 none rw\n"
+    "4 0 0:4 /.. /cg/elsewhere rw - cgroup cgroup rw,pids\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (PURE, {(2, "/sys/fs/cgroup/system.slice/jo-client.service", "")}),
+        (
+            HYBRID,
+            {(1, "/cg/mem/b", "memory"), (1, "/cg/cpu s", "cpu,cpuacct"), (2, "/cg/unified/x", "")},
+        ),
+        (("0::/../outside\n", PURE[1]), set()),
+        (("", ""), set()),
+    ],
+)
+def test_trees_are_read_from_proc(
+    tmp_path: Path, told: tuple[str, str], expected: set[tuple[int, str, str]]
+) -> None:
+    (tmp_path / "cgroup").write_text(told[0])
+    (tmp_path / "mountinfo").write_text(told[1])
+    found = {(t.version, str(t.own), ",".join(sorted(t.controllers))) for t in trees(tmp_path)}
+    assert found == expected
+
+
+def test_limits_of_version_2_are_written_as_its_kernel_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "memory.swap.max").touch()
+    limits = Limits(memory_bytes=2 * 10**9, pids=64, cpus=1.5)
+    cgroup_limits.impose(tmp_path, 2, limits, frozenset({"memory", "pids", "cpu"}))
+    written = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert written == {
+        "memory.max": "2000000000",
+        "memory.swap.max": "0",
+        "pids.max": "64",
+        "cpu.max": "150000 100000",
+    }
+    (tmp_path / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
+    assert cgroup_limits.reached(tmp_path, limits) == "The memory limit of 2 GB was reached"
+    (tmp_path / "memory.events").write_text("oom_kill 0\n")
+    assert cgroup_limits.reached(tmp_path, limits) == ""
+
+
+def test_controllers_are_passed_on_where_they_are(tmp_path: Path) -> None:
+    own, parent = tmp_path, tmp_path / "payloads"
+    parent.mkdir()
+    (own / "cgroup.subtree_control").write_text("cpu memory pids")
+    delegate(Tree(own, own, 2, frozenset({"memory", "pids"})), parent, {"memory", "pids"})
+    assert (parent / "cgroup.subtree_control").read_text() == "+memory +pids"
+    with pytest.raises(NoCgroups, match="has no cpu controller"):
+        delegate(Tree(own, own, 2, frozenset({"memory"})), parent, {"memory", "cpu"})

@@ -31,6 +31,7 @@ from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
+from orchestrator_common.request_ids import add_request_ids
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
 
@@ -48,13 +49,14 @@ LOOPS = web.AppKey("loops", list[Loop])
 
 def create_app(settings: Settings) -> web.Application:
     """Build the client's application. What it needs is opened when it is run."""
-    app = web.Application(
-        client_max_size=MAX_BODY_BYTES,
-        middlewares=[
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    add_request_ids(app)
+    app.middlewares.extend(
+        [
             error_middleware(STATUSES, error_body),
             bounded_bodies("/submit"),
             server_only(settings.client_token),
-        ],
+        ]
     )
     app[keys.SETTINGS] = settings
     document_routes(

@@ -1,5 +1,6 @@
 """Takes a payload in: files to a workspace, then a row."""
 
+import logging
 import sqlite3
 import uuid
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import SCRIPT, Workspaces
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.log_context import logging_about
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.threads import in_thread, to_end
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +72,8 @@ class Intake:
         finally:
             if not (kept and kept[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)
+        with logging_about(payload=kept[0].id, key=key):
+            logger.info("Payload %d is %s", kept[0].id, kept[0].status)
         return kept[0]
 
     async def payload_of(self, key: str) -> PayloadRow:

@@ -13,6 +13,7 @@ from orchestrator_client.payloads import PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspace, Workspaces
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.log_context import logging_about
 from orchestrator_common.loop import Loop, TaskOwner
 from orchestrator_common.status import PayloadStatus, TransitionRefused
 
@@ -143,6 +144,10 @@ class Runner:
         await self._owner.close()
 
     async def _run(self, row: PayloadRow) -> None:
+        with logging_about(payload=row.id, key=row.key):
+            await self._run_to_the_end(row)
+
+    async def _run_to_the_end(self, row: PayloadRow) -> None:
         workspace = self._workspaces.of(row.uuid)
         try:
             try:

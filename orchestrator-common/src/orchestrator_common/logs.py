@@ -2,9 +2,12 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 
 from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
+
+from orchestrator_common.log_context import AddFields
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("text", "json")
@@ -13,10 +16,22 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _OneLine(logging.Formatter):
-    """Keeps what users send (file names, say) from forging log lines."""
+    """Keeps what users send (file names, say) from forging log lines; adds what a line is about."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
+        about: Mapping[str, object] = getattr(record, "about", {})
+        text = super().formatMessage(record)
+        if about:
+            text += " [" + " ".join(f"{name}={value}" for name, value in about.items()) + "]"
+        return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+class _Json(JsonFormatter):
+    """What a line is about are fields of their own."""
+
+    def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
+        about = log_data.pop("about", None)
+        return {**log_data, **(about if isinstance(about, dict) else {})}
 
 
 class _NoHttp(logging.Filter):
@@ -43,11 +58,10 @@ def configure_logging(level: str, log_format: str) -> None:
     ``level`` is one of ``LEVELS``, ``log_format`` one of ``FORMATS``.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(AddFields())
     if log_format == "json":
         fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
-        handler.setFormatter(
-            JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level"})
-        )
+        handler.setFormatter(_Json(fields, rename_fields={"asctime": "time", "levelname": "level"}))
     else:
         handler.setFormatter(_OneLine(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)

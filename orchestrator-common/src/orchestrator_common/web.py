@@ -18,7 +18,9 @@ from orchestrator_common.errors import (
     Unauthorized,
 )
 from orchestrator_common.listener import listen
+from orchestrator_common.log_context import REQUEST_ID
 from orchestrator_common.multipart import BodyTimeout
+from orchestrator_common.request_ids import request_id_of
 from orchestrator_common.stopping import Drain, drains_first
 
 logger = logging.getLogger(__name__)
@@ -188,6 +190,7 @@ class AccessLog(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Log a request that was answered in ``time`` seconds."""
+        request_id = request_id_of(request)
         self.logger.info(
             "%s %s %s %d %d bytes %.1f ms",
             request.remote,
@@ -196,6 +199,7 @@ class AccessLog(AbstractAccessLogger):
             response.status,
             response.body_length,
             time * 1000,
+            extra={"about": {} if request_id is None else {REQUEST_ID: request_id}},
         )
 
 

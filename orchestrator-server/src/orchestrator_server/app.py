@@ -11,6 +11,7 @@ from orchestrator_common.loop import Loop
 from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
+from orchestrator_common.request_ids import add_request_ids
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
@@ -28,6 +29,8 @@ from orchestrator_server.errors import STATUSES
 from orchestrator_server.files import JobFiles
 from orchestrator_server.health import HealthCheck
 from orchestrator_server.job_view import view_of
+from orchestrator_server.overview import Overview
+from orchestrator_server.recent import SEEN_AT_START, Recent
 from orchestrator_server.settings import Settings
 from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
@@ -121,6 +124,7 @@ BACKGROUND = web.AppKey("background", Background)
 def create_app(settings: Settings) -> web.Application:
     """Build the server's application. What it needs is opened when it is run."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
+    add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
         [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), access]
@@ -196,10 +200,13 @@ async def _compose(
     for client in pool:
         pool.adopt(await store.active(client.url))
         await strays[client.url].load()
-    for listener in (pool.track, getter.track, feed.publish, background.note):
+    recent = Recent()
+    recent.adopt(await store.lists.latest(SEEN_AT_START))
+    for listener in (pool.track, getter.track, feed.publish, recent.note, background.note):
         store.subscribe(listener)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
+    app[keys.OVERVIEW] = Overview(store, pool, settings.services, recent)
     app[keys.SUBMISSION] = Submission(
         store=store,
         files=files,

@@ -16,7 +16,9 @@ from aiohttp import hdrs
 
 from orchestrator_common.bearer import authorization
 from orchestrator_common.form_body import FormBody
+from orchestrator_common.log_context import request_id
 from orchestrator_common.models import MalformedMessage, Payload, decode_payload
+from orchestrator_common.request_ids import HEADER as REQUEST_ID_HEADER
 from orchestrator_common.sse import CONTENT_TYPE, Event, read_events
 from orchestrator_server.errors import (
     AnswerLost,
@@ -192,6 +194,8 @@ class ClientApi:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield a good answer; the only place that knows aiohttp's errors."""
         sent = False
+        if (known := request_id()) is not None:
+            headers = {**(headers or {}), REQUEST_ID_HEADER: known}
         try:
             async with asyncio.timeout(None) as stalled:
                 data: bytes | AsyncIterator[bytes] | None = None

@@ -25,7 +25,8 @@ BACK_OFF_S = (5.0, 30.0, 120.0, 300.0)
 class Client:
     """One client.
 
-    ``slots`` and ``cpu`` are its own report (None: it has made none), ``jobs`` the active jobs that
+    ``slots`` and ``cpu`` are its own report (None: it has made none) and ``load`` all of that, if
+    it pushes it; ``jobs`` the active jobs that
     it has or is being sent, by id, and ``payloads`` those that it has, by payload. ``discards``
     are payloads that it may remove, ``strays`` keys of attempts that it may still have although
     they were given up. ``pushes`` says that its event stream is open, ``draining`` that it stops
@@ -35,6 +36,7 @@ class Client:
     api: ClientApi
     slots: int | None = None
     cpu: float | None = None
+    load: LoadEvent | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     payloads: dict[int, Job] = field(default_factory=dict)
     discards: set[int] = field(default_factory=set)
@@ -51,6 +53,15 @@ class Client:
     def url(self) -> str:
         """The upload URL, which identifies the client."""
         return self.api.urls.upload
+
+    @property
+    def state(self) -> str:
+        """Connected (its event stream is open), unreachable, polled (an older one) or unknown."""
+        if self.pushes:
+            return "connected"
+        if self.problem:
+            return "unreachable"
+        return "unknown" if self.cpu is None else "polled"
 
 
 class ClientPool:
@@ -115,12 +126,16 @@ class ClientPool:
 
     def problem(self, service: Service) -> str:
         """Why no client of ``service`` can be used now; empty if one can."""
-        problems = [_obstacle(self._clients[urls.upload]) for urls in service.clients]
+        problems = self.problems(service)
         return problems[0] if all(problems) else ""
+
+    def problems(self, service: Service) -> list[str]:
+        """Why each client of ``service`` can't be used now; empty for one that can."""
+        return [_obstacle(self._clients[urls.upload]) for urls in service.clients]
 
     def reported(self, client: Client, load: LoadEvent) -> None:
         """A client told how it is."""
-        client.slots, client.cpu = load.slots, load.cpu
+        client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
 
     def sending(self, client: Client) -> None:

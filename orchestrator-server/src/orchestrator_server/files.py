@@ -36,6 +36,7 @@ from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_server.store import Job
 
 INCOMING = "incoming"
+MAX_LISTED = 10_000
 
 
 class BrokenArchive(DomainError):
@@ -131,6 +132,16 @@ class JobFiles:
                 file.flush()
                 os.fsync(file.fileno())
             replace_durably(self.arriving(job), self.result(job))
+
+    def listed(self, path: Path) -> tuple[list[tuple[str, int]], bool]:
+        """Paths and sizes in bytes of the files in results, and whether there are more.
+
+        Raises ``FileNotFoundError`` if the results are gone.
+        """
+        with zipfile.ZipFile(path) as archive:
+            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+        shown = [(entry.filename, entry.file_size) for entry in files[:MAX_LISTED]]
+        return shown, len(files) > MAX_LISTED
 
     def drop_arriving(self, job: Job) -> None:
         """Remove results that did not arrive whole."""

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.health import HealthCheck
+from orchestrator_server.overview import Overview
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Settings
 from orchestrator_server.submission import Submission
@@ -13,6 +14,7 @@ SETTINGS = web.AppKey("settings", Settings)
 FEED = web.AppKey("feed", ChangeFeed)
 SUBMISSION = web.AppKey("submission", Submission)
 HEALTH = web.AppKey("health", HealthCheck)
+OVERVIEW = web.AppKey("overview", Overview)
 TOKENS = web.AppKey("tokens", Tokens)
 
 PRINCIPAL = web.RequestKey("principal", Principal)

@@ -6,12 +6,14 @@ row, which the cleaner removes; never a row without its files.
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.log_context import logging_about
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.status import (
     FINAL_JOB,
@@ -37,6 +39,9 @@ from orchestrator_server.job_form import JobForm, read_job_form
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Service
 from orchestrator_server.store import MAX_PLACE, Job, JobStore, UserLimits
+from orchestrator_server.views import ResultFile, ResultFiles
+
+logger = logging.getLogger(__name__)
 
 TERMINATE_TIMEOUT_S = 30.0
 
@@ -104,7 +109,10 @@ class Submission:
             # Also when the web app has gone meanwhile: a job whose row is written stays.
             if not (accepted and accepted[0].uuid == name):
                 await in_thread(self.files.discard, name)
-        return accepted[0], accepted[0].uuid == name
+        job, is_new = accepted[0], accepted[0].uuid == name
+        with logging_about(job=job.id, user=job.user_id, service=job.service):
+            logger.info("Job %d is %s", job.id, job.status if is_new else "asked for once more")
+        return job, is_new
 
     def _order(
         self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
@@ -154,6 +162,16 @@ class Submission:
         if not job.has_output or job.status is JobStatus.CLEANED:
             raise OutputNotFound(f"Job {job.id} is {job.status} and has no output to download")
         return self.files.result(job)
+
+    def listed(self, job: Job) -> ResultFiles:
+        """The files in the kept output of a job; blocks. Raises ``OutputNotFound``."""
+        try:
+            names, truncated = self.files.listed(self.result(job))
+        except FileNotFoundError as error:
+            raise OutputNotFound(
+                f"The output of job {job.id} is gone from the server's disk"
+            ) from error
+        return ResultFiles([ResultFile(*each) for each in names], truncated)
 
     def payload_of(self, job: Job) -> tuple[Client, int]:
         """The client that has a job, and the payload's id. Raises ``OutputNotFound``."""

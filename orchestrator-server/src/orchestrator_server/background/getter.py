@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.log_context import logging_about
 from orchestrator_common.loop import TaskOwner
 from orchestrator_common.models import Payload, PayloadEvent
 from orchestrator_common.status import (
@@ -24,6 +25,7 @@ from orchestrator_common.status import (
     TransitionRefused,
 )
 from orchestrator_server.arrival import Arrival
+from orchestrator_server.background.about import about_attempt
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import ClientError, ClientUnreachable, PayloadLost
 from orchestrator_server.files import BrokenArchive, JobFiles
@@ -206,11 +208,12 @@ class Getter:
 
     async def _follow(self, job: Job, client: Client) -> None:
         try:
-            await self._look(job, client)
-            while self._looking[job.id]:
-                self._looking[job.id] = False
-                job = await self._store.get(job.id)
+            with logging_about(**about_attempt(job)):
                 await self._look(job, client)
+                while self._looking[job.id]:
+                    self._looking[job.id] = False
+                    job = await self._store.get(job.id)
+                    await self._look(job, client)
         except (OSError, sqlite3.Error) as error:
             # Our own disk or database: the job is what it is, and looked at again.
             self._retry(job, error)

@@ -9,10 +9,12 @@ from functools import partial
 
 from orchestrator_common.errors import DomainError
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.log_context import logging_about
 from orchestrator_common.loop import TaskOwner
 from orchestrator_common.models import Payload
 from orchestrator_common.status import JobStatus, TransitionRefused
 from orchestrator_common.threads import in_thread
+from orchestrator_server.background.about import about_attempt
 from orchestrator_server.background.quota_log import QuotaLog
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import (
@@ -127,7 +129,8 @@ class Sender:
 
     async def _dispatch(self, job: Job, *, again: bool) -> None:
         try:
-            await self._bring(job, again=again)
+            with logging_about(**about_attempt(job)):
+                await self._bring(job, again=again)
         finally:
             self._dispatching.discard(job.id)
 

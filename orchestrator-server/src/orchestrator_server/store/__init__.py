@@ -2,18 +2,24 @@
 
 from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
+from orchestrator_server.store.listing import NEWEST, Change, JobFilter, JobLists, Times
 from orchestrator_server.store.outbox import Outbox
 from orchestrator_server.store.schema import Job, JobOptions
 from orchestrator_server.store.usage import UserLimits
 
 __all__ = [
     "MAX_PLACE",
+    "NEWEST",
+    "Change",
     "Claim",
     "Job",
+    "JobFilter",
+    "JobLists",
     "JobOptions",
     "JobStore",
     "Offer",
     "Outbox",
+    "Times",
     "UserLimits",
     "Waiting",
     "open_store",

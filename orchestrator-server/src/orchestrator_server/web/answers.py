@@ -4,10 +4,20 @@ from typing import Any
 
 from orchestrator_common.models import JobAnswer, encode
 from orchestrator_common.status import JobStatus
+from orchestrator_server.views import (
+    ClientList,
+    JobDetail,
+    JobPage,
+    ResultFiles,
+    ServiceList,
+    Stats,
+)
+from orchestrator_server.web.schemas import schemas_of
 
 JOB_ANSWER = {"$ref": "#/components/schemas/JobAnswer"}
 
 SCHEMAS: dict[str, Any] = {
+    **schemas_of([JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats]),
     "WhoAmI": {
         "type": "object",
         "required": ["user_id", "admin", "auth"],

@@ -5,6 +5,8 @@ from aiohttp import web
 from orchestrator_common.web import ping
 from orchestrator_server.web.download import download, download_partial
 from orchestrator_server.web.health import health
+from orchestrator_server.web.jobs import files, job, jobs
+from orchestrator_server.web.overview import clients, services, stats
 from orchestrator_server.web.terminate import terminate
 from orchestrator_server.web.upload import upload
 from orchestrator_server.web.whoami import whoami
@@ -16,5 +18,11 @@ ROUTES = (
     web.post("/upload", upload),
     web.get("/download/{id}", download, allow_head=False),
     web.get("/download_partial/{id}", download_partial, allow_head=False),
+    web.get("/jobs", jobs, allow_head=False),
+    web.get("/jobs/{id}", job, allow_head=False),
+    web.get("/jobs/{id}/files", files, allow_head=False),
+    web.get("/services", services, allow_head=False),
+    web.get("/clients", clients, allow_head=False),
+    web.get("/stats", stats, allow_head=False),
     web.post("/terminate/{id}", terminate),
 )

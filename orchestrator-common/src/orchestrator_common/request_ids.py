@@ -1,0 +1,42 @@
+"""X-Request-Id: one word by which a request is found in the logs of all that had to do with it."""
+
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from orchestrator_common.log_context import REQUEST_ID, logging_about
+
+HEADER = "X-Request-Id"
+MAX_LENGTH = 128
+
+_ID = web.RequestKey("request_id", str)
+
+
+def add_request_ids(app: web.Application) -> None:
+    """Give every request an id, its own or a new one; the answer tells it, errors included.
+
+    To be called before other middlewares are added: what they log is to have it too.
+    """
+    app.middlewares.append(_identify)
+    app.on_response_prepare.append(_echo)
+
+
+def request_id_of(request: web.BaseRequest) -> str | None:
+    """The id of a request; None for one that never reached the application."""
+    return request.get(_ID) if isinstance(request, web.Request) else None
+
+
+@web.middleware
+async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    given = request.headers.get(HEADER, "")
+    usable = 0 < len(given) <= MAX_LENGTH and given.isascii() and given.isprintable()
+    request[_ID] = given if usable else uuid4().hex
+    with logging_about(**{REQUEST_ID: request[_ID]}):
+        return await handler(request)
+
+
+async def _echo(request: web.Request, response: web.StreamResponse) -> None:
+    known = request.get(_ID)
+    if known is not None:
+        response.headers[HEADER] = known

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -256,6 +257,35 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
         if step.startswith("SCAN") and "jobs" in step:
             # Active jobs are few, by the quotas: reading all of them is the smallest way.
             assert any(f"INDEX {index}" in step for index in small), plan
+
+
+@pytest.mark.parametrize(
+    "statement", [claims.QUEUED_SERVICES, claims.ACTIVE_COUNT, claims.WAITING_USERS]
+)
+async def test_trap_27_claim_costs_the_same_whatever_has_ended(
+    store: JobStore, tmp_path: Path, statement: str
+) -> None:
+    for number in range(3):
+        await store.create(f"{number}", number, "x")
+    values = {"service": "x", "now": 1e10, "free": 1}
+    add_ended = """
+        INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, ended_at)
+        SELECT hex(randomblob(16)), user_id, service, 'Failed', '', 0, 0, 0 FROM jobs"""
+    with _database(tmp_path) as database:
+        few = _steps(database, statement, values)
+        for _ in range(10):  # each doubles them
+            database.execute(add_ended)
+        assert _steps(database, statement, values) == few
+
+
+def _steps(database: sqlite3.Connection, statement: str, values: dict[str, object]) -> int:
+    """What a statement costs, in instructions of SQLite's virtual machine."""
+    database.execute(statement, values).fetchall()  # from now on the schema is known
+    steps = itertools.count()
+    database.set_progress_handler(lambda: next(steps) and None, 1)
+    database.execute(statement, values).fetchall()
+    database.set_progress_handler(None, 1)
+    return next(steps)
 
 
 def _events(folder: Path) -> list[tuple[int, str | None, str]]:

@@ -6,38 +6,42 @@ from dataclasses import dataclass
 
 from orchestrator_server.store.schema import COLUMNS, IS_ACTIVE, Job, job_of
 
-QUEUED_SERVICES = """
+# What is queued is looked for in the index of what is queued, and nowhere else: SQLite would rather
+# look for the smallest service in an index of all jobs, past everything that has ever ended.
+_QUEUED = "jobs INDEXED BY jobs_queued"
+
+QUEUED_SERVICES = f"""
 WITH RECURSIVE names (service) AS (
-    SELECT min(service) FROM jobs WHERE status = 'Queued'
+    SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued'
     UNION ALL
-    SELECT (SELECT min(service) FROM jobs WHERE status = 'Queued' AND service > names.service)
+    SELECT (SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued' AND service > names.service)
     FROM names WHERE names.service IS NOT NULL
 )
 SELECT service FROM names WHERE service IS NOT NULL
-"""
+"""  # noqa: S608
 
 ACTIVE_COUNT = f"SELECT count(*) FROM jobs WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
 
 # A skip scan: one index look-up for each user with queued jobs, however many jobs each has.
 WAITING_USERS = f"""
 WITH RECURSIVE users (user_id) AS (
-    SELECT min(user_id) FROM jobs WHERE service = :service AND status = 'Queued'
+    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
     UNION ALL
     SELECT (
-        SELECT min(user_id) FROM jobs
+        SELECT min(user_id) FROM {_QUEUED}
         WHERE service = :service AND status = 'Queued' AND user_id > users.user_id
     ) FROM users WHERE users.user_id IS NOT NULL
 )
 SELECT
     users.user_id,
     (SELECT count(*) FROM (
-        SELECT 1 FROM jobs WHERE service = :service AND user_id = users.user_id
+        SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
         AND status = 'Queued' AND not_before <= :now LIMIT :free)),
     (SELECT count(*) FROM jobs
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
     coalesce(
         (SELECT turn FROM served WHERE service = :service AND user_id = users.user_id), 0),
-    (SELECT id FROM jobs
+    (SELECT id FROM {_QUEUED}
         WHERE service = :service AND user_id = users.user_id AND status = 'Queued'
         ORDER BY priority DESC, id LIMIT 1)
 FROM users WHERE users.user_id IS NOT NULL
@@ -47,7 +51,7 @@ CLAIM_ONE = f"""
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, client_url = :client_url,
     dest_id = NULL, message = 'Being sent to a client', changed_at = :now
 WHERE id = (
-    SELECT id FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'
     AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
 RETURNING {COLUMNS}
 """  # noqa: S608

@@ -21,6 +21,13 @@ def states(database: Path, job_id: int) -> dict[str, float]:
         return {str(status): float(at) for status, at in rows}
 
 
+def count(database: Path, status: str) -> int:
+    """How many jobs have this state now."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        ((number,),) = connection.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,))
+        return int(number)
+
+
 def script(results: bytes) -> tuple[float, float]:
     """When run.sh began and ended, from a job's ZIP."""
     with zipfile.ZipFile(io.BytesIO(results)) as archive:

@@ -6,7 +6,7 @@ and no more.
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -147,6 +147,19 @@ class Connection:
             body = await reader.readexactly(int(headers["content-length"]))
         content_type = headers.get("content-type", "").partition(";")[0]
         return Answer(int(head[0].split(" ")[1]), content_type, body)
+
+
+async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count: int) -> None:
+    """Submit ``count`` jobs, ``forms`` in turn, over all connections at once."""
+    numbers = iter(range(count))
+
+    async def submit(portal: Connection) -> None:
+        for number in numbers:
+            await portal.submit(forms[number % len(forms)])
+
+    async with asyncio.TaskGroup() as group:
+        for portal in portals:
+            group.create_task(submit(portal))
 
 
 def _unfinished(answer: Answer) -> str:

@@ -3,7 +3,18 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from bench.measurements import accept, counts, files, latency, memory, throughput, transfer
+from bench.measurements import (
+    accept,
+    counts,
+    files,
+    idle,
+    latency,
+    longpoll,
+    memory,
+    scaling,
+    throughput,
+    transfer,
+)
 from bench.outcome import Outcome
 from bench.sizes import Size
 
@@ -17,5 +28,8 @@ MEASUREMENTS: Mapping[str, Measure] = {
     "transfer": transfer.measure,
     "files": files.measure,
     "counts": counts.measure,
+    "idle": idle.measure,
+    "scaling": scaling.measure,
+    "longpoll": longpoll.measure,
     "memory": memory.measure,
 }

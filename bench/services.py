@@ -39,6 +39,10 @@ class Pair:
     server: Service
     client: Service
 
+    def by_name(self) -> dict[str, Service]:
+        """Both, by command."""
+        return {"jo-server": self.server, "jo-client": self.client}
+
 
 Wrap = Callable[[str], Sequence[str]]
 """The command to start a service with, by the service's name; such as a tracer. It must exec."""

@@ -21,6 +21,15 @@ class Size:
     transfer_rounds: int
     files: int
     files_rounds: int
+    memory_bytes: int
+    queued: int
+    running: int
+    idle_s: float
+    waiting: int
+    waiting_rounds: int
+    scaling: tuple[tuple[int, int], ...]
+    """Jobs that have ended, and queued ones; never less than in the one before."""
+    scaling_samples: int
     settle_s: float
     """How long services are left alone before something is read of them at rest."""
 
@@ -38,6 +47,14 @@ FULL = Size(
     transfer_rounds=3,
     files=5000,
     files_rounds=3,
+    memory_bytes=10_000_000_000,
+    queued=5000,
+    running=1000,
+    idle_s=10.0,
+    waiting=2000,
+    waiting_rounds=3,
+    scaling=((1000, 1000), (100_000, 1000), (1_000_000, 1000), (1_000_000, 100_000)),
+    scaling_samples=200,
     settle_s=3.0,
 )
 
@@ -54,5 +71,13 @@ SMOKE = Size(
     transfer_rounds=1,
     files=20,
     files_rounds=1,
+    memory_bytes=3_000_000,
+    queued=10,
+    running=10,
+    idle_s=0.2,
+    waiting=20,
+    waiting_rounds=1,
+    scaling=((10, 10), (20, 20)),
+    scaling_samples=3,
     settle_s=0.0,
 )

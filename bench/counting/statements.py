@@ -8,9 +8,9 @@ import runpy
 import sqlite3
 import sys
 from collections import Counter
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def wrapper(file: Path) -> list[str]:
@@ -26,24 +26,31 @@ def count(file: Path) -> Counter[str]:
 def run(file: Path, command: str) -> None:
     """Be the service."""
     out = file.open("a", buffering=1)
+    plain_connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
-    class Traced(sqlite3.Connection):
-        """A connection that notes what it is given to do."""
+    def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = plain_connect(*args, **kwargs)
+        connection.set_trace_callback(_Notes(out).note)
+        return connection
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._last = ""
-            self.set_trace_callback(self._note)
-
-        def _note(self, statement: str) -> None:
-            # A trigger shows as the statement that fired it once more, values and all.
-            if statement != self._last:
-                out.write(f"{statement.split(None, 1)[0]}\n")
-            self._last = statement
-
-    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
+    sqlite3.connect = connect  # type: ignore[assignment]
     sys.argv = [command]
     runpy.run_path(command, run_name="__main__")
+
+
+class _Notes:
+    """Notes what one connection is given to do."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._last = ""
+
+    def note(self, statement: str) -> None:
+        """A statement begins."""
+        # A trigger shows as the statement that fired it once more, values and all.
+        if statement != self._last:
+            self._out.write(f"{statement.split(None, 1)[0]}\n")
+        self._last = statement
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """How many small uploads a second are accepted, each durable before its 201."""
 
-import asyncio
 import statistics
 import time
 from contextlib import AsyncExitStack
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from bench.counting.commits import commits
 from bench.floors.disk import fsyncs_per_second
-from bench.http import Connection, Form
+from bench.http import Connection, Form, submit_all
 from bench.outcome import Outcome, Row
 from bench.services import pair
 from bench.sizes import Size
@@ -38,7 +37,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
             floors.append(fsyncs_per_second(folder, size.fsyncs, SENDERS))
             before = commits(database)
             begun = time.perf_counter()
-            await _upload(portals, form, size.uploads)
+            await submit_all(portals, [form], size.uploads)
             rates.append(size.uploads / (time.perf_counter() - begun))
             shares.append(size.uploads / (commits(database) - before))
     rate, floor = statistics.median(rates), statistics.median(floors)
@@ -57,15 +56,3 @@ async def measure(folder: Path, size: Size) -> Outcome:
         ],
         {"uploads_per_second": rates, "fsyncs_per_second": floors, "uploads_per_commit": shares},
     )
-
-
-async def _upload(portals: list[Connection], form: Form, count: int) -> None:
-    numbers = iter(range(count))
-
-    async def submit(portal: Connection) -> None:
-        for _ in numbers:
-            await portal.submit(form)
-
-    async with asyncio.TaskGroup() as group:
-        for portal in portals:
-            group.create_task(submit(portal))

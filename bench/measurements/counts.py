@@ -99,7 +99,7 @@ async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:
         traces = {name: syscalls.Trace(file) for name, file in files.items()}
         for _ in range(jobs):
             await portal.result(await portal.submit(form))
-        both = {"jo-server": services.server, "jo-client": services.client}
+        both = services.by_name()
         return {
             "flushes_per_job": {
                 name: _each(traces[name].flushes(service.folder), jobs)

@@ -1,39 +1,94 @@
-"""How much memory each service takes."""
+"""How much memory each service takes: at rest, with a long queue, and for a very large job."""
 
 import asyncio
+import shutil
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from bench.content import text_block
+from bench.http import Connection, Form, submit_all
+from bench.large import trip
 from bench.outcome import Outcome, Row
 from bench.services import Pair, Service, pair
 from bench.sizes import Size
 
 IDLE_MIB = 60.0
+GROWTH_MIB = 32.0
+SUBMITTERS = 8
+GB = 1e9
+BUSY = b"exec sleep 86400\n"
+RESET_PEAK = "5"
+"""See ``/proc/<pid>/clear_refs`` in proc(5)."""
+
+Mib = Mapping[str, float]
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Resident memory of both services at rest."""
-    async with pair(folder) as services:
+    """Resident memory of both services, and how far it grows from there."""
+    limit = {"MAX_UPLOAD_SIZE": str(2 * size.memory_bytes)}
+    async with pair(folder / "large", server=limit, client=limit) as services:
         await asyncio.sleep(size.settle_s)
-        idle = {name: resident_mib(service) for name, service in named(services).items()}
+        idle = _resident(services)
+        _reset_peaks(services)
+        await trip(services, text_block(), size.memory_bytes)
+        large = _peaks(services)
+    shutil.rmtree(folder / "large")
+    async with pair(folder / "queued", slots=1) as services:
+        before = _resident(services)
+        _reset_peaks(services)
+        await _queue(services, size.queued)
+        queued = _peaks(services)
     rows = [
-        Row(
-            f"memory of {name}, idle",
-            mib,
-            "MiB",
-            IDLE_MIB,
-            f"at most {IDLE_MIB:g} MiB",
-            at_most=True,
-        )
-        for name, mib in idle.items()
+        *_rows("memory of {}, idle", idle, IDLE_MIB),
+        *_rows(
+            f"growth of {{}}, {size.memory_bytes / GB:g} GB there and back",
+            {name: large[name] - idle[name] for name in idle},
+            GROWTH_MIB,
+        ),
+        *_rows(
+            f"growth of {{}}, {size.queued} jobs queued",
+            {name: queued[name] - before[name] for name in before},
+            GROWTH_MIB,
+        ),
     ]
-    return Outcome(rows, {"idle_mib": idle})
+    return Outcome(rows, {"idle_mib": idle, "peak_large_mib": large, "peak_queued_mib": queued})
 
 
-def named(services: Pair) -> dict[str, Service]:
-    """Both, by command."""
-    return {"jo-server": services.server, "jo-client": services.client}
+async def _queue(services: Pair, count: int) -> None:
+    """Take the only slot and submit so many jobs more."""
+    async with AsyncExitStack() as stack:
+        url = services.server.url
+        portals = [await stack.enter_async_context(Connection(url)) for _ in range(SUBMITTERS)]
+        busy = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": BUSY})
+        await portals[0].until_running(await portals[0].submit(busy))
+        form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": b"exit 0\n"})
+        await submit_all(portals, [form], count)
 
 
-def resident_mib(service: Service) -> float:
+def _resident(services: Pair) -> Mib:
     """Resident memory now: what ``ps`` shows, shared libraries included."""
-    return float(service.process.memory_info().rss) / 2**20
+    return {name: _status_mib(each, "VmRSS") for name, each in services.by_name().items()}
+
+
+def _reset_peaks(services: Pair) -> None:
+    for service in services.by_name().values():
+        Path(f"/proc/{service.process.pid}/clear_refs").write_text(RESET_PEAK)
+
+
+def _peaks(services: Pair) -> Mib:
+    """The most that was resident since the peaks were reset."""
+    return {name: _status_mib(each, "VmHWM") for name, each in services.by_name().items()}
+
+
+def _status_mib(service: Service, field: str) -> float:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 1024
+
+
+def _rows(what: str, found: Mib, limit: float) -> list[Row]:
+    return [
+        Row(what.format(name), mib, "MiB", limit, f"at most {limit:g} MiB")
+        for name, mib in found.items()
+    ]

@@ -18,6 +18,9 @@ async def test_trivial_job_costs_two_requests_four_commits_and_what_makes_it_dur
     assert details["discard_requests"]["requests"] <= SMOKE.counted_jobs
     # That it runs and that it ended share a commit, unless the machine is too busy for that.
     assert min(details["commits_of_each_job"]) == 4
+    statements = details["statements_per_job"]
+    assert statements["jo-server"]["COMMIT"] >= 4
+    assert statements["jo-client"]["UPDATE"] >= 2
     assert details["flushes_per_job"]["jo-client"] == {}
     assert details["flushes_per_job"]["jo-server"] == {
         "data/JOB/input/run.sh": 1,

@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> web.Application:
         ROUTES,
         info=ApiInfo("jo-client", __version__, "Runs payloads. For jo-server only."),
         schemas=SCHEMAS,
+        error="Payload",
     )
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)

@@ -30,6 +30,7 @@ _BYTES = {
     "tib": 2**40,
 }
 _SHOWN = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("kB", 10**3), ("B", 1))
+_TOO_MUCH = 1e18
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
@@ -94,7 +95,8 @@ def _number_with_unit(text: str, units: Mapping[str, float]) -> float | None:
     match = _NUMBER_WITH_UNIT.fullmatch(text)
     if match is None or match[2].lower() not in units:
         return None
-    return float(match[1]) * units[match[2].lower()]
+    number = float(match[1]) * units[match[2].lower()]
+    return number if number < _TOO_MUCH else None
 
 
 class SettingsReader:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator_common.durable import full_disk_as_domain_error
@@ -147,7 +147,9 @@ class _Arriving:
 
 
 def _boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
+    # Headers may hold any bytes; the parser takes those that are Latin-1.
+    header = content_type.encode("utf-8", "surrogateescape").decode("latin-1")
+    kind, options = parse_options_header(header)
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
         raise MultipartError("Content-Type must be multipart/form-data with a boundary")
@@ -182,7 +184,7 @@ class _FormWriter:
         }
         try:
             self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise MultipartError(str(error)) from error
 
     def feed(self, block: bytes) -> None:
@@ -193,7 +195,7 @@ class _FormWriter:
                 self._begun = True
             try:
                 self._parser.write(block)
-            except MultipartParseError as error:
+            except FormParserError as error:
                 raise MultipartError(str(error)) from error
 
     def finish(self) -> ReceivedForm:

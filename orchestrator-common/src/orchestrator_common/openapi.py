@@ -41,6 +41,14 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 }
 """Of the answers that every service gives."""
 
+REFUSALS: Mapping[str, str] = {
+    "400": "Something in the path, the query or the body can't be used; the message says what",
+    "401": "A token is needed, and none that is known was shown",
+    "403": "The token does not allow it",
+    "413": "The body is too large",
+}
+"""What every route may answer, whatever it does."""
+
 _UI_PAGE = """<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -81,15 +89,16 @@ def document_routes(
     *,
     info: ApiInfo,
     schemas: Mapping[str, Any],
+    error: str,
 ) -> None:
     """Add ``routes`` to ``app``, with their document at ``DOCUMENT_PATH`` and UI at ``UI_PATH``.
 
     ``schemas``, with those of the answers that every service gives, become the document's
-    ``components/schemas``.
+    ``components/schemas``; ``error`` is the name of the one that errors have.
     """
     routes = list(routes)
     app.add_routes(routes)
-    document = _Document(routes, info, schemas)
+    document = _Document(routes, info, schemas, error)
     for path in (DOCUMENT_PATH, f"{UI_PATH}swagger.json"):
         app.router.add_get(path, document.answer)
     app.router.add_get(UI_PATH, _ui_page)
@@ -103,8 +112,13 @@ class _Document:
     """The document of ``routes``, encoded, from the first request for it on."""
 
     def __init__(
-        self, routes: list[web.RouteDef], info: ApiInfo, schemas: Mapping[str, Any]
+        self,
+        routes: list[web.RouteDef],
+        info: ApiInfo,
+        schemas: Mapping[str, Any],
+        error: str,
     ) -> None:
+        self._error = error
         self._routes = routes
         self._info = info
         self._schemas = schemas
@@ -133,7 +147,17 @@ class _Document:
         # With or without: whether a token is wanted is a matter of settings.
         docs.spec["security"] = [{}, {"token": []}]
         docs.add_routes(self._routes)
+        for operations in docs.spec["paths"].values():
+            for operation in operations.values():
+                self._add_refusals(operation["responses"])
         return json.dumps(docs.spec).encode()
+
+    def _add_refusals(self, responses: dict[str, Any]) -> None:
+        """What every route may answer, unless it says so itself."""
+        schema = {"$ref": f"#/components/schemas/{self._error}"}
+        for status, description in REFUSALS.items():
+            content = {"application/json": {"schema": schema}}
+            responses.setdefault(status, {"description": description, "content": content})
 
 
 async def _ui_page(_: web.Request) -> web.Response:

@@ -136,6 +136,7 @@ def create_app(settings: Settings) -> web.Application:
         ROUTES,
         info=ApiInfo("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
         schemas=SCHEMAS,
+        error="JobAnswer",
     )
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)

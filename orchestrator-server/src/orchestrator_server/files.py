@@ -13,6 +13,7 @@ block: call them in a thread.
 """
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -176,7 +177,10 @@ def _check_archive(job: Job, file: IO[bytes]) -> None:
     try:
         with zipfile.ZipFile(file):
             pass
-    except zipfile.BadZipFile as error:
+    except Exception as error:
+        # zipfile raises more than BadZipFile for what is none: ValueError, NotImplementedError, …
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise BrokenArchive(f"The results of job {job.id} are no whole ZIP: {error}") from error
 
 

@@ -135,7 +135,7 @@ def _broken(path: Path) -> str:
             return ""
     except FileNotFoundError:
         return "is gone"
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises many kinds for what is no ZIP
         return f"can't be read: {error}"
 
 

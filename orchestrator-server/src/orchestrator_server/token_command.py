@@ -18,6 +18,8 @@ from orchestrator_server.token_file import (
     revoke_token,
 )
 
+MAX_VALID_S = 36_500 * 86_400.0
+
 Flags = Mapping[str, str | None]
 
 
@@ -85,7 +87,10 @@ def _told(flags: Flags) -> Iterator[Path]:
 def _duration_s(text: str | None) -> float | None:
     if text is None:
         return None
-    return SettingsReader({}, {"EXPIRES": text}).duration_s("EXPIRES", 0.0)
+    valid_s = SettingsReader({}, {"EXPIRES": text}).duration_s("EXPIRES", 0.0)
+    if valid_s > MAX_VALID_S:
+        raise click.UsageError("A token can expire in 100 years at most; leave --expires out")
+    return valid_s
 
 
 def _scope(kept: Token) -> str:

@@ -1,0 +1,203 @@
+"""Whatever peers and administrators send: a value or the error that is foreseen, and nothing else.
+
+``FUZZ_EXAMPLES`` (``make fuzz``) says how many are tried.
+"""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from orchestrator_common.bearer import same_token, token_of
+from orchestrator_common.env import SettingError, SettingsReader
+from orchestrator_common.errors import BadRequest
+from orchestrator_common.models import (
+    MalformedMessage,
+    decode_load_event,
+    decode_payload,
+    decode_payload_event,
+)
+from orchestrator_common.multipart import FormLimits, ReceivedForm, receive_form
+from orchestrator_common.sse import MAX_EVENT_BYTES, StreamBroken, read_events
+
+FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+NAMES = st.sampled_from(
+    ["run.sh", "a", "a/b", "../a", "/etc/passwd", "a\0b", ".", "..", "a//b", ".orchestrator/x", "é"]
+) | st.text(max_size=12)
+DISPOSITIONS = st.builds(
+    lambda kind, name, filename, end: f'{kind}; name="{name}"; filename="{filename}"{end}'.encode(
+        "utf-8", "surrogatepass"
+    ),
+    st.sampled_from(["form-data", "attachment", ""]),
+    NAMES,
+    NAMES,
+    st.sampled_from(["", ";", "; filename*=UTF-8''x", '; name="other"', '"']),
+)
+PIECES = st.one_of(
+    DISPOSITIONS.map(lambda text: b"Content-Disposition: " + text + b"\r\n"),
+    st.sampled_from(
+        [
+            b"--x\r\n",
+            b"--x--\r\n",
+            b"--x--",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"\n",
+            b"--",
+            b"Content-Type: text/plain\r\n",
+            b"Content-Disposition: form-data\r\n",
+            b'Content-Disposition: form-data; name="user_id"\r\n\r\n1\r\n',
+        ]
+    ),
+    st.binary(max_size=30),
+)
+BODIES = st.lists(PIECES, max_size=12).map(b"".join)
+TYPES = st.sampled_from(
+    ["multipart/form-data; boundary=x"] * 6
+    + ["multipart/form-data", "text/plain", "", "multipart/form-data; boundary=" + "y" * 300]
+) | st.text(max_size=30)
+
+
+class Cut:
+    """A body in pieces."""
+
+    def __init__(self, body: bytes, size: int) -> None:
+        self._pieces = [body[at : at + size] for at in range(0, len(body), size)]
+
+    async def readany(self) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@given(body=BODIES, content_type=TYPES, size=st.integers(1, 50))
+@example(body=b"", content_type="multipart/form-data; boundary=\u0100", size=1)
+@example(body=b"", content_type="\udcff", size=1)
+@FUZZ
+def test_body_is_a_form_or_refused_and_stays_in_its_folder(
+    body: bytes, content_type: str, size: int
+) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        _receive(Path(top), body, content_type, size)
+
+
+def _receive(top: Path, body: bytes, content_type: str, size: int) -> None:
+    folder = top / "job" / "input"
+    limits = FormLimits(max_bytes=100, max_files=3)
+
+    def complete(form: ReceivedForm) -> ReceivedForm:
+        return form
+
+    async def receive() -> ReceivedForm | None:
+        try:
+            return await receive_form(Cut(body, size), content_type, folder, limits, complete)
+        except BadRequest:
+            return None
+
+    form = asyncio.run(receive())
+    outside = [path for path in top.rglob("*") if not str(path).startswith(str(folder))]
+    assert outside in ([], [top / "job"])
+    if form is not None:
+        found = {
+            str(path.relative_to(folder)): path.stat().st_size
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        assert found == form.files
+        assert sum(form.files.values()) <= limits.max_bytes
+
+
+@FUZZ
+@given(
+    st.lists(
+        st.sampled_from([b"event: ", b"data: ", b"id: ", b"\n", b"\r\n", b"\n\n", b":", b"\xff"])
+        | st.binary(max_size=20),
+        max_size=20,
+    )
+)
+@example([b"data: " + b"x" * (MAX_EVENT_BYTES + 10)])
+def test_stream_gives_events_or_is_broken(chunks: list[bytes]) -> None:
+    async def read() -> None:
+        async def arriving() -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+
+        try:
+            async for event in read_events(arriving()):
+                assert len(event.data) <= MAX_EVENT_BYTES
+                assert event.kind
+        except StreamBroken:
+            pass
+
+    asyncio.run(read())
+
+
+@FUZZ
+@given(JSON | st.binary(max_size=60))
+def test_message_is_read_or_malformed(value: object) -> None:
+    body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    text = body.decode("utf-8", "replace")
+    for read in (
+        lambda: decode_payload(body),
+        lambda: decode_payload_event(text),
+        lambda: decode_load_event(text),
+    ):
+        with contextlib.suppress(MalformedMessage):
+            read()
+
+
+@FUZZ
+@given(st.text(max_size=40) | st.from_regex(r"-?\d{0,30}(\.\d{0,5})?\s?[a-zA-Z]{0,4}"))
+@example("9" * 5000)
+@example("1e400")
+@example("9" * 400 + "d")
+def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
+    reader = SettingsReader({"X": text}, {})
+    readers = {
+        "integer": lambda: reader.integer("X", 1, minimum=0, maximum=10),
+        "duration": lambda: reader.duration_s("X", 1.0),
+        "size": lambda: reader.size_bytes("X", 1),
+        "choice": lambda: reader.choice("X", "a", ("a", "b")),
+        "switch": lambda: reader.switch("X", default=False),
+        "urls": lambda: reader.urls("X"),
+        "secret": lambda: reader.secret("X"),
+        "path": lambda: reader.path("X", "y"),
+    }
+    for kind, read in readers.items():
+        try:
+            value = read()
+        except SettingError as error:
+            told = str(error)
+            assert told.startswith("X is ")
+            assert "\n" not in told
+        else:
+            if kind in ("duration", "size"):
+                assert 0 <= float(value) < float("inf")  # type: ignore[arg-type]
+            if kind == "path":
+                assert isinstance(value, Path)
+                assert value.is_absolute()
+
+
+@FUZZ
+@given(st.text(max_size=40) | st.text(max_size=20).map(lambda text: f"Bearer {text}"))
+def test_header_shows_a_token_or_none(header: str) -> None:
+    token = token_of(header)
+    assert token is None or (token and header.strip().lower().startswith("bearer "))
+
+
+@FUZZ
+@given(st.text(st.characters(codec="utf-8"), max_size=20), st.binary(max_size=20))
+def test_tokens_are_the_same_only_if_they_are(expected: str, raw: bytes) -> None:
+    shown = raw.decode("utf-8", "surrogateescape")
+    assert same_token(shown, expected) is (raw == expected.encode())

@@ -1,0 +1,78 @@
+"""schemathesis reads the OpenAPI documents of running services and tries to break what they say.
+
+``FUZZ_SECONDS`` (``make fuzz``) says for how long.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import aiohttp
+
+from harness import BIN, Portal, Service, StartClient, StartServer
+from test_tokens import make_token
+
+SECONDS = os.environ.get("FUZZ_SECONDS", "2")
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+ENDLESS = "/(events|logs)"
+"""Streams are open for as long as the reader reads."""
+
+CLIENT_TOKEN = "client-token-of-a-good-length"
+
+
+async def fuzz(service: Service, folder: Path, token: str) -> None:
+    """Fail if a document of ``service`` does not hold."""
+    await asyncio.to_thread(folder.mkdir)
+    process = await asyncio.create_subprocess_exec(
+        BIN / "schemathesis",
+        "run",
+        f"{service.url}/api-docs/openapi.json",
+        "--phases=coverage,fuzzing",
+        f"--max-time={SECONDS}",
+        "--checks=" + ",".join(CHECKS),
+        f"--exclude-path-regex={ENDLESS}",
+        f"--header=Authorization: Bearer {token}",
+        "--request-timeout=70",
+        "--continue-on-failure",
+        "--warnings=off",
+        "--no-color",
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    # Besides its answers: nothing went wrong that the log knows of.
+    for word in ("Traceback", " ERROR ", " CRITICAL ", "Internal error"):
+        assert word not in service.logged, [line for line in service.log if word in line]
+
+
+async def test_server_keeps_what_its_document_says(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.json"
+    token = await asyncio.to_thread(make_token, tokens, "--admin")
+    client = await start_client(CLIENT_TOKEN=CLIENT_TOKEN)
+    server = await start_server(client, CLIENT_TOKEN=CLIENT_TOKEN, API_TOKENS_FILE=str(tokens))
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+        # There is a job that ended well, one that did not, and one that waits.
+        portal = Portal(server.url, http)
+        for script in ("echo x > out\n", "exit 3\n"):
+            await portal.end_of(await portal.submit(script))
+        await fuzz(server, tmp_path / "fuzz", token)
+        assert (await portal.end_of(await portal.submit("exit 0\n")))["status"] == "Completed"
+
+
+async def test_client_keeps_what_its_document_says(
+    start_client: StartClient, tmp_path: Path
+) -> None:
+    client = await start_client(CLIENT_TOKEN=CLIENT_TOKEN)
+    await fuzz(client, tmp_path / "fuzz", CLIENT_TOKEN)

@@ -268,3 +268,41 @@ def test_metrics_may_be_opened() -> None:
         read_settings({**base, "METRICS_OPEN": "perhaps"}, {})
     assert access.is_open("/metrics", metrics_open=True)
     assert not access.is_open("/metrics")
+
+
+async def test_trap_41_user_lists_only_their_own_jobs(
+    start_server: StartServer, file: Path
+) -> None:
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    for _ in range(2):
+        await mine.upload()
+    await other.upload()
+
+    async def listed(asked: Asked, path: str) -> list[int]:
+        status, answer = await asked("GET", path)
+        assert status == 200
+        assert isinstance(answer, dict)
+        return [job["user_id"] for job in answer["jobs"]]
+
+    assert await listed(mine, "/jobs") == [7, 7]
+    assert await listed(mine, "/jobs?user_id=7") == [7, 7]
+    assert await listed(other, "/jobs?service=example&status=Queued,Processing") == [8]
+    assert sorted(await listed(Asked(server, admin), "/jobs")) == [7, 7, 8]
+    lists = [p for m, p in routes(server.app) if m == "GET" and p in access.OWN]
+    assert "/jobs" in lists
+    for path in lists:
+        assert (await mine("GET", f"{path}?user_id=8"))[0] == 403, path
+
+
+async def test_trap_41_what_concerns_everybody_is_for_administrators(
+    start_server: StartServer, file: Path
+) -> None:
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    user = Asked(server, await token_for(file, 7))
+    for method, path in routes(server.app):
+        if path in access.ADMIN:
+            assert (await user(method, path))[0] == 403
+            assert (await Asked(server, admin)(method, path))[0] == 200

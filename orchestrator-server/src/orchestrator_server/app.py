@@ -29,6 +29,7 @@ from orchestrator_server.errors import STATUSES
 from orchestrator_server.files import JobFiles
 from orchestrator_server.health import HealthCheck
 from orchestrator_server.job_view import view_of
+from orchestrator_server.journal import Journal
 from orchestrator_server.overview import Overview
 from orchestrator_server.recent import SEEN_AT_START, Recent
 from orchestrator_server.settings import Settings
@@ -64,6 +65,7 @@ class Background:
         strays: Iterable[Strays],
         watchers: Iterable[Watcher],
         notifier: Notifier | None,
+        journal: Journal,
     ) -> None:
         self._sender = sender
         self._getter = getter
@@ -74,6 +76,7 @@ class Background:
             self._sender_loop,
             Loop("getter", getter.run_pass, interval_s=GETTER_INTERVAL_S),
             Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+            *journal.loops,
             *(
                 Loop(f"discarder {number}", discarder.run_pass, interval_s=DISCARDER_INTERVAL_S)
                 for number, discarder in enumerate(discarders, start=1)
@@ -188,6 +191,10 @@ async def _compose(
     if settings.callback_rules.patterns:
         notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
         store.subscribe(notifier.note)
+    recent = Recent()
+    recent.adopt(await store.lists.latest(SEEN_AT_START))
+    overview = Overview(store, pool, settings.services, recent)
+    journal = Journal(store.events, overview)
     strays = {client.url: Strays(client, store) for client in pool}
     background = Background(
         sender,
@@ -197,17 +204,18 @@ async def _compose(
         strays.values(),
         [Watcher(client, pool, getter, strays[client.url]) for client in pool],
         notifier,
+        journal,
     )
     for client in pool:
         pool.adopt(await store.active(client.url))
         await strays[client.url].load()
-    recent = Recent()
-    recent.adopt(await store.lists.latest(SEEN_AT_START))
-    for listener in (pool.track, getter.track, feed.publish, recent.note, background.note):
+    notes = (pool.track, getter.track, feed.publish, recent.note, journal.note, background.note)
+    for listener in notes:
         store.subscribe(listener)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
-    app[keys.OVERVIEW] = Overview(store, pool, settings.services, recent)
+    app[keys.OVERVIEW] = overview
+    app[keys.JOURNAL] = journal
     app[keys.SUBMISSION] = Submission(
         store=store,
         files=files,
@@ -240,6 +248,7 @@ async def _start(app: web.Application) -> None:
 
 
 async def _stop(app: web.Application) -> None:
-    # First those who wait for a job: their requests end, so that the server can.
+    # First those who wait for jobs or follow them: their requests end, so that the server can.
     app[keys.FEED].close()
+    app[keys.JOURNAL].close()
     await app[BACKGROUND].stop()

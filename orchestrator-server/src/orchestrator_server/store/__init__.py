@@ -1,6 +1,7 @@
 """The jobs' database. All SQL of the server is in this package, and no policy."""
 
 from orchestrator_server.store.claims import Claim, Offer, Waiting
+from orchestrator_server.store.events import JobEvent, JobEvents
 from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
 from orchestrator_server.store.listing import NEWEST, Change, JobFilter, JobLists, Times
 from orchestrator_server.store.outbox import Outbox
@@ -13,6 +14,8 @@ __all__ = [
     "Change",
     "Claim",
     "Job",
+    "JobEvent",
+    "JobEvents",
     "JobFilter",
     "JobLists",
     "JobOptions",

@@ -19,6 +19,7 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from orchestrator_server.errors import JobNotFound
 from orchestrator_server.store.claims import Claim, Offer, claim
+from orchestrator_server.store.events import JobEvents
 from orchestrator_server.store.listing import JobLists
 from orchestrator_server.store.outbox import Outbox
 from orchestrator_server.store.schema import (
@@ -106,6 +107,7 @@ class JobStore:
         self._now = now
         self.outbox = Outbox(writer, reader, now)
         self.lists = JobLists(reader)
+        self.events = JobEvents(reader)
         # Jobs as they are now: nobody else writes, and each commit is told in order.
         self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []

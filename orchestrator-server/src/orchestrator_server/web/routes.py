@@ -4,6 +4,7 @@ from aiohttp import web
 
 from orchestrator_common.web import ping
 from orchestrator_server.web.download import download, download_partial
+from orchestrator_server.web.events import events, job_events
 from orchestrator_server.web.health import health
 from orchestrator_server.web.jobs import files, job, jobs
 from orchestrator_server.web.overview import clients, services, stats
@@ -21,6 +22,8 @@ ROUTES = (
     web.get("/jobs", jobs, allow_head=False),
     web.get("/jobs/{id}", job, allow_head=False),
     web.get("/jobs/{id}/files", files, allow_head=False),
+    web.get("/jobs/{id}/events", job_events, allow_head=False),
+    web.get("/events", events, allow_head=False),
     web.get("/services", services, allow_head=False),
     web.get("/clients", clients, allow_head=False),
     web.get("/stats", stats, allow_head=False),

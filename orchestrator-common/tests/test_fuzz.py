@@ -161,6 +161,7 @@ def test_message_is_read_or_malformed(value: object) -> None:
 @given(st.text(max_size=40) | st.from_regex(r"-?\d{0,30}(\.\d{0,5})?\s?[a-zA-Z]{0,4}"))
 @example("9" * 5000)
 @example("1e400")
+@example("~nobody-of-this-name/x")
 @example("9" * 400 + "d")
 def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
     reader = SettingsReader({"X": text}, {})

@@ -160,7 +160,10 @@ class SettingsReader:
 
     def path(self, name: str, default: str) -> Path:
         """A path of the file system, made absolute so that it survives a change of folder."""
-        return Path(self.text(name) or default).expanduser().absolute()
+        try:
+            return Path(self.text(name) or default).expanduser().absolute()
+        except RuntimeError as error:
+            raise self._refused(name, "a path; nobody's home folder is known by that ~") from error
 
     def switch(self, name: str, default: bool) -> bool:
         """On or off: ``1``/``0``, ``yes``/``no``, ``true``/``false``, ``on``/``off``."""

@@ -13,11 +13,9 @@ block: call them in a thread.
 """
 
 import contextlib
-import errno
 import io
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_server.store import Job
+from orchestrator_server.zip_directory import NoZip, read_directory, read_entries
 
 INCOMING = "incoming"
 MAX_LISTED = 10_000
@@ -139,10 +138,15 @@ class JobFiles:
 
         Raises ``FileNotFoundError`` if the results are gone.
         """
-        with zipfile.ZipFile(path) as archive:
-            files = [entry for entry in archive.infolist() if not entry.is_dir()]
-        shown = [(entry.filename, entry.file_size) for entry in files[:MAX_LISTED]]
-        return shown, len(files) > MAX_LISTED
+        shown: list[tuple[str, int]] = []
+        with path.open("rb") as file:
+            for entry in read_entries(file, read_directory(file)):
+                if entry.is_folder:
+                    continue
+                if len(shown) == MAX_LISTED:
+                    return shown, True
+                shown.append((entry.path, entry.size))
+        return shown, False
 
     def drop_arriving(self, job: Job) -> None:
         """Remove results that did not arrive whole."""
@@ -175,12 +179,8 @@ def _files_below(folder: Path, prefix: str) -> Iterator[FormFile]:
 def _check_archive(job: Job, file: IO[bytes]) -> None:
     """A ZIP ends with its directory: one that was cut off has none. Raises ``BrokenArchive``."""
     try:
-        with zipfile.ZipFile(file):
-            pass
-    except Exception as error:
-        # zipfile raises more than BadZipFile for what is none: ValueError, NotImplementedError, …
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
+        read_directory(file)
+    except NoZip as error:
         raise BrokenArchive(f"The results of job {job.id} are no whole ZIP: {error}") from error
 
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import sqlite3
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +29,7 @@ from orchestrator_server.store.offline import (
     wrong_histories,
     wrong_usage,
 )
+from orchestrator_server.zip_directory import NoZip, read_directory
 
 SECOND_LOOK_S = 2.0
 MAX_HISTORIES = 20
@@ -131,12 +131,13 @@ def _of_job(job: KeptJob, files: JobFiles) -> Iterator[Finding]:
 def _broken(path: Path) -> str:
     """What is wrong with a ZIP; empty if it has its directory, which is at its end."""
     try:
-        with zipfile.ZipFile(path):
-            return ""
+        with path.open("rb") as file:
+            read_directory(file)
     except FileNotFoundError:
         return "is gone"
-    except Exception as error:  # zipfile raises many kinds for what is no ZIP
+    except (OSError, NoZip) as error:
         return f"can't be read: {error}"
+    return ""
 
 
 def _leftovers(files: JobFiles, jobs: list[KeptJob]) -> Iterator[Finding]:

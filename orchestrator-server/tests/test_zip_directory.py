@@ -1,0 +1,84 @@
+"""The directory of a ZIP: what zipfile says of it, in constant memory."""
+
+import io
+import struct
+import tracemalloc
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator_server.zip_directory import NoZip, read_directory, read_entries
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=20
+).filter(lambda name: not name.startswith("/"))
+
+
+def entries(content: bytes) -> list[tuple[str, int]]:
+    file = io.BytesIO(content)
+    return [(entry.path, entry.size) for entry in read_entries(file, read_directory(file))]
+
+
+@given(
+    files=st.dictionaries(NAMES, st.binary(max_size=50), max_size=5),
+    # zipfile itself takes a signature in the comment for the end.
+    comment=st.binary(max_size=30).filter(lambda comment: b"PK" not in comment),
+    large=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_entries_are_those_that_zipfile_sees(
+    files: dict[str, bytes], comment: bytes, large: bool
+) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = comment
+        for name, content in files.items():
+            with archive.open(name, "w", force_zip64=large) as entry:
+                entry.write(content)
+    with zipfile.ZipFile(body) as archive:
+        expected = [(info.filename, info.file_size) for info in archive.infolist()]
+    assert entries(body.getvalue()) == expected
+
+
+def test_size_beyond_32_bits_is_read_from_its_field() -> None:
+    extra = struct.pack("<2HQ", 9, 8, 1) + struct.pack("<2HQ", 1, 8, 5 * 2**32)
+    entry = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 0, 0xFFFFFFFF, 1, len(extra), 0, 0, 0, 0, 0
+    )
+    directory = entry + b"a" + extra
+    end_64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(directory), 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(directory), 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    assert entries(directory + end_64 + locator + end) == [("a", 5 * 2**32)]
+
+
+def test_trap_29_million_entries_cost_no_memory() -> None:
+    name = b"file-000000"
+    entry = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0, 0, 0, 1, len(name), 0, 0, 0, 0, 0, 0
+    )
+    directory = (entry + name) * 60_000
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 60_000, 60_000, len(directory), 0, 0)
+    file = io.BytesIO(directory + end)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_entries(file, read_directory(file))) == 60_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300_000
+
+
+@pytest.mark.parametrize("end", [1, 10, 22, 60])
+def test_zip_that_is_cut_off_is_none(end: int) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("a", "x" * 100)
+    whole = body.getvalue()
+    assert entries(whole) == [("a", 100)]
+    with pytest.raises(NoZip):
+        entries(whole[:-end])
+    with pytest.raises(NoZip):
+        entries(whole[end:])

@@ -31,6 +31,10 @@ $(VENV)/.dev: $(VENV)/.example pyproject.toml
 	$(PIP) install -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev bench/requirements.txt
+	$(PIP) install -c constraints.txt -r bench/requirements.txt
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install -c constraints.txt zensical
 	@touch $@
@@ -68,10 +72,10 @@ fuzz: $(VENV)/.dev  ## look for input that breaks something, for FUZZ_SECONDS (6
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed  ## measure beside what the machine can do; ONLY=latency,accept for some of it
+bench: $(VENV)/.bench  ## measure beside what the machine can do; ONLY=latency,accept for some of it
 	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
 
-bench-smoke: $(VENV)/.dev  ## show that every measurement works, in seconds
+bench-smoke: $(VENV)/.bench  ## show that every measurement works, in seconds
 	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs  ## build the documentation into site/
@@ -83,7 +87,7 @@ up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
 constraints:  ## resolve the exact versions anew (constraints.txt)
 	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
 	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
-	  -r requirements-dev.txt zensical
+	  -r requirements-dev.txt -r bench/requirements.txt zensical
 	{ echo "# Exact versions that are tested together; made by: make constraints"; \
 	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^orchestrator-'; } > constraints.txt
 	rm -rf $(VENV)-constraints

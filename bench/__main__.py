@@ -11,12 +11,14 @@ from typing import Any
 import click
 import msgspec
 
-from bench import machine, report
+from bench import machine, picture, report
 from bench.outcome import Outcome
 from bench.registry import MEASUREMENTS
 from bench.sizes import FULL, SMOKE, Size
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PICTURE = PAGE.with_suffix(".svg")
 SIZES = {"full": FULL, "smoke": SMOKE}
 
 
@@ -36,16 +38,21 @@ def main(only: str, size: str, folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="jo-bench-", dir=folder) as scratch:
         result = run(Path(scratch), SIZES[size], names)
     complete = size == "full" and names == list(MEASUREMENTS)
-    target = RESULTS / ("latest" if complete else "partial")
+    _write(result, RESULTS / ("latest" if complete else "partial"))
+    if complete:
+        report.write_into(PAGE, result, PICTURE.name)
+        picture.draw(result["measurements"]["latency"]["details"], PICTURE)
+    click.echo(report.table(report.rows(result)), nl=False)
+    if text := machine.warning(result["machine"]):
+        click.echo(f"WARNING: {text}")
+
+
+def _write(result: dict[str, Any], target: Path) -> None:
     RESULTS.mkdir(exist_ok=True)
     target.with_suffix(".json").write_bytes(
         msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
     )
-    rows = [row for outcome in result["measurements"].values() for row in outcome["rows"]]
-    target.with_suffix(".md").write_text(report.table(rows))
-    click.echo(report.table(rows), nl=False)
-    if text := machine.warning(result["machine"]):
-        click.echo(f"WARNING: {text}")
+    target.with_suffix(".md").write_text(report.table(report.rows(result)))
 
 
 def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""The results as a Markdown table."""
+"""The results as a Markdown table, and as the part of the documentation that shows them."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from bench import machine
+
+BEGIN = "<!-- measured: begin (written by `make bench`) -->\n"
+END = "<!-- measured: end -->\n"
 _MET = {True: "met", False: "**missed**", None: ""}
 
 
@@ -21,6 +26,27 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             f"| {limit} | {_MET[row['met']]} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def rows(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All rows of a result file."""
+    return [row for found in result["measurements"].values() for row in found["rows"]]
+
+
+def write_into(page: Path, result: Mapping[str, Any], picture: str) -> None:
+    """Replace what stands between the marks of a page of the documentation."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    about = result["machine"]
+    text = (
+        f"{about['at']}, {about['cores']} cores ({about['cpu']}), {about['memory_gib']} GiB,"
+        f" {about['file_system']}, Linux {about['kernel']}, Python {about['python']},"
+        f" load {about['load_average'][0]} before the run. {machine.warning(about)}"
+    )
+    page.write_text(
+        f"{before}{BEGIN}{text.strip()}\n\n{table(rows(result))}\n"
+        f"![Latency of a trivial job, and the time line of its hops]({picture})\n{END}{after}"
+    )
 
 
 def _figure(value: float) -> str:

@@ -2,8 +2,10 @@
 
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench import hops
 from bench.figures import percentile, spread
 from bench.floors.disk import fsync_ms
 from bench.floors.scripts import SCRIPT, spawn_ms
@@ -20,22 +22,39 @@ WARM_UP = 10
 FLOOR_SAMPLES = 20
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One job as its portal saw it; times in seconds since the epoch."""
+
+    id: int
+    posted: float
+    accepted: float
+    received: float
+    results: bytes
+
+    @property
+    def ms(self) -> float:
+        """From POST to ZIP."""
+        return (self.received - self.posted) * 1000
+
+
 async def measure(folder: Path, size: Size) -> Outcome:
     """Submit and wait, ``latency_jobs`` times a round; the floors before each round."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
-    jobs: list[float] = []
+    seen: list[Seen] = []
     spawns: list[float] = []
     fsyncs: list[float] = []
     async with pair(folder) as services, Connection(services.server.url) as portal:
         for _ in range(WARM_UP):
-            await portal.result(await portal.submit(form))
+            await _run(portal, form)
         for _ in range(size.rounds):
             spawns += [spawn_ms(folder) for _ in range(FLOOR_SAMPLES)]
             fsyncs += [fsync_ms(folder) for _ in range(FLOOR_SAMPLES)]
             for _ in range(size.latency_jobs):
-                begun = time.perf_counter()
-                await portal.result(await portal.submit(form))
-                jobs.append((time.perf_counter() - begun) * 1000)
+                seen.append(await _run(portal, form))
+        median_job = sorted(seen, key=lambda job: job.ms)[len(seen) // 2]
+        time_line = _time_line(median_job, services.server.folder / "db.sqlite")
+    jobs = [job.ms for job in seen]
     spawn, fsync = statistics.median(spawns), statistics.median(fsyncs)
     p50, p99 = statistics.median(jobs), percentile(jobs, 99)
     return Outcome(
@@ -65,5 +84,34 @@ async def measure(folder: Path, size: Size) -> Outcome:
             "job_ms": spread(jobs) | {"samples": jobs},
             "spawn_ms": spread(spawns),
             "fsync_ms": spread(fsyncs),
+            "floor_ms": spawn + FSYNCS * fsync,
+            "time_line_ms": time_line,
         },
     )
+
+
+async def _run(portal: Connection, form: Form) -> Seen:
+    posted = time.time()
+    job_id = await portal.submit(form)
+    accepted = time.time()
+    results = await portal.result(job_id)
+    return Seen(job_id, posted, accepted, time.time(), results)
+
+
+def _time_line(job: Seen, database: Path) -> dict[str, tuple[float, float]]:
+    """Begin and end of each hop, in ms since the POST. They may overlap: a client starts a script
+    while the server still writes down that it has been sent.
+    """
+    states = hops.states(database, job.id)
+    started, ended = hops.script(job.results)
+    marks = {
+        "upload, until the 201": (job.posted, job.accepted),
+        "to the client": (states["Processing"], states["Submitted"]),
+        "run.sh": (started, ended),
+        "packed and fetched": (ended, states["Completed"]),
+        "download": (states["Completed"], job.received),
+    }
+    return {
+        hop: ((begin - job.posted) * 1000, (end - job.posted) * 1000)
+        for hop, (begin, end) in marks.items()
+    }

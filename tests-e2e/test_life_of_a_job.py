@@ -62,6 +62,20 @@ async def test_running_job_shows_its_output_so_far(portal: Portal) -> None:
     assert (await portal.terminate(job))[0] == 200
 
 
+async def test_output_is_followed_live_to_its_last_byte(
+    portal: Portal, server: Service, session: aiohttp.ClientSession
+) -> None:
+    job = await portal.submit("echo begun; sleep 0.3; seq 1 20000; exit 3\n")
+    url = f"{server.url}/jobs/{job}/logs"
+    async with session.get(url, params={"follow": "1"}) as response:
+        assert await response.content.readexactly(6) == b"begun\n"
+        said = b"begun\n" + await response.read()
+    assert said == b"begun\n" + b"".join(b"%d\n" % n for n in range(1, 20001))
+    assert (await portal.end_of(job))["status"] == "Failed"
+    async with session.get(url, params={"offset": "6"}) as response:
+        assert await response.read() == said[6:]
+
+
 async def test_terminated_job_leaves_no_process_escaped_ones_included(
     portal: Portal, server: Service
 ) -> None:

@@ -59,6 +59,7 @@ class FakeClient:
         app.router.add_delete("/retrieve", self._or_instead("discard", self._discard))
         app.router.add_post("/kill/{id}", self._or_instead("kill", self._kill))
         app.router.add_post("/kill", self._or_instead("kill_key", self._kill_key))
+        app.router.add_get("/logs/{id}", self._or_instead("logs", answering(404)))
         app.router.add_get("/events", self._or_instead("events", self._events))
         app.on_shutdown.append(self._end_streams)
         return app

@@ -22,6 +22,7 @@ from orchestrator_client.load import LoadMeter
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadStore, open_payloads
 from orchestrator_client.runner import Runner
+from orchestrator_client.script_output import ScriptOutput
 from orchestrator_client.settings import Settings
 from orchestrator_client.web.answers import SCHEMAS, error_body
 from orchestrator_client.web.guard import server_only
@@ -135,6 +136,9 @@ def _compose(
 
     store.subscribe(hub.publish_payload)
     store.subscribe(runner.note)
+    output = ScriptOutput(store, workspaces)
+    store.subscribe(output.note)
+    app[keys.SCRIPT_OUTPUT] = output
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces
     app[keys.INTAKE] = intake
@@ -160,5 +164,6 @@ async def _start(app: web.Application) -> None:
 async def _stop(app: web.Application) -> None:
     # The streams first: what ends from here on is not an end that a server should hear of.
     app[keys.EVENTS].close()
+    app[keys.SCRIPT_OUTPUT].close()
     await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
     await app[keys.RUNNER].stop()

@@ -11,6 +11,7 @@ from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
 from orchestrator_client.payloads import PayloadStore
 from orchestrator_client.runner import Runner
+from orchestrator_client.script_output import ScriptOutput
 from orchestrator_client.settings import Settings
 from orchestrator_client.workspace import Workspaces
 
@@ -22,6 +23,7 @@ PACKER = web.AppKey("packer", Packer)
 RUNNER = web.AppKey("runner", Runner)
 DRAIN = web.AppKey("drain", Drain)
 CLEANER = web.AppKey("cleaner", Cleaner)
+SCRIPT_OUTPUT = web.AppKey("script_output", ScriptOutput)
 EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)
 HEALTH = web.AppKey("health", HealthCheck)

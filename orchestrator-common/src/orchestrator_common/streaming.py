@@ -1,11 +1,16 @@
 """Answers that go on for long: what a reader who is slow, gone, or silent for long may cost."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from aiohttp import web
+
+from orchestrator_common.errors import DomainError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -52,20 +57,38 @@ class Backlog(Generic[T]):
         return found
 
 
+async def begun(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """``blocks``, once the first one is there: what is raised before it can still be an answer."""
+    first = await anext(blocks, b"")
+
+    async def all_blocks() -> AsyncGenerator[bytes, None]:
+        async with aclosing(blocks):
+            yield first
+            async for block in blocks:
+                yield block
+
+    return all_blocks()
+
+
 async def send(
     request: web.Request, response: web.StreamResponse, blocks: AsyncGenerator[bytes, None]
 ) -> web.StreamResponse:
-    """Answer with ``blocks`` as they come, until they end or the reader is gone or too slow."""
+    """Answer with ``blocks`` as they come, until they end or the reader is gone or too slow.
+
+    When they break off (a ``DomainError``), so does the answer, for the reader to see.
+    """
     await response.prepare(request)
-    async with aclosing(blocks):
-        async for block in blocks:
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
+    try:
+        async with aclosing(blocks):
+            async for block in blocks:
+                async with asyncio.timeout(WRITE_TIMEOUT_S) as writing:
                     await response.write(block)
-            except ConnectionError:
-                break  # the reader has gone
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()
-                break
+    except ConnectionError:
+        pass  # the reader has gone
+    except (TimeoutError, DomainError) as error:
+        if isinstance(error, TimeoutError) and not writing.expired():
+            raise
+        logger.info("%s %s broke off: %s", request.method, request.path, error or "too slow")
+        if request.transport is not None:
+            request.transport.abort()
     return response

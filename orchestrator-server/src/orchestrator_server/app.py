@@ -28,6 +28,7 @@ from orchestrator_server.client_pool import ClientPool
 from orchestrator_server.errors import STATUSES
 from orchestrator_server.files import JobFiles
 from orchestrator_server.health import HealthCheck
+from orchestrator_server.job_logs import JobLogs
 from orchestrator_server.job_view import view_of
 from orchestrator_server.journal import Journal
 from orchestrator_server.overview import Overview
@@ -216,6 +217,7 @@ async def _compose(
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
     app[keys.OVERVIEW] = overview
     app[keys.JOURNAL] = journal
+    app[keys.JOB_LOGS] = JobLogs(store, files, feed, pool)
     app[keys.SUBMISSION] = Submission(
         store=store,
         files=files,
@@ -251,4 +253,5 @@ async def _stop(app: web.Application) -> None:
     # First those who wait for jobs or follow them: their requests end, so that the server can.
     app[keys.FEED].close()
     app[keys.JOURNAL].close()
+    app[keys.JOB_LOGS].close()
     await app[BACKGROUND].stop()

@@ -38,6 +38,9 @@ ANSWER_TIMEOUT_S = 30.0
 PACKING_TIMEOUT_S = 300.0
 """A client packs the output of a running payload before its answer begins."""
 
+QUIET_S = 60.0
+"""A followed script that says nothing for so long is asked for anew: its client may be gone."""
+
 MAX_CONNECTIONS = 64
 MAX_JSON_BYTES = 64 << 20
 """Older clients echo the uploaded files in their payload, as arrays of numbers."""
@@ -135,6 +138,20 @@ class ClientApi:
         ) as response:
             if response.content_type != "application/zip":
                 raise ClientFailed(f"{self} answered {response.content_type} instead of a ZIP")
+            yield response
+
+    @asynccontextmanager
+    async def open_logs(
+        self, dest_id: int, stream: str, offset: int, *, follow: bool
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Stream what a payload's script says, from byte ``offset`` on.
+
+        With ``follow`` it goes on until the payload has ended, and is a ``ClientTimeout`` after
+        ``QUIET_S`` without a byte.
+        """
+        url = f"{self.urls.logs}/{dest_id}?stream={stream}&offset={offset}&follow={int(follow)}"
+        silence_s = QUIET_S if follow else ANSWER_TIMEOUT_S
+        async with self._request("GET", url, silence_s=silence_s) as response:
             yield response
 
     async def kill(self, dest_id: int) -> Payload | None:

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.health import HealthCheck
+from orchestrator_server.job_logs import JobLogs
 from orchestrator_server.journal import Journal
 from orchestrator_server.overview import Overview
 from orchestrator_server.principal import Principal
@@ -15,6 +16,7 @@ SETTINGS = web.AppKey("settings", Settings)
 FEED = web.AppKey("feed", ChangeFeed)
 SUBMISSION = web.AppKey("submission", Submission)
 HEALTH = web.AppKey("health", HealthCheck)
+JOB_LOGS = web.AppKey("job_logs", JobLogs)
 JOURNAL = web.AppKey("journal", Journal)
 OVERVIEW = web.AppKey("overview", Overview)
 TOKENS = web.AppKey("tokens", Tokens)

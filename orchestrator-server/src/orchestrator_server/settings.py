@@ -65,6 +65,11 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/events"
 
     @property
+    def logs(self) -> str:
+        """What scripts say: beside the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/logs"
+
+    @property
     def load(self) -> str:
         """The CPU reading: beside the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/load"

@@ -7,6 +7,7 @@ from orchestrator_server.web.download import download, download_partial
 from orchestrator_server.web.events import events, job_events
 from orchestrator_server.web.health import health
 from orchestrator_server.web.jobs import files, job, jobs
+from orchestrator_server.web.logs import job_logs
 from orchestrator_server.web.overview import clients, services, stats
 from orchestrator_server.web.terminate import terminate
 from orchestrator_server.web.upload import upload
@@ -23,6 +24,7 @@ ROUTES = (
     web.get("/jobs/{id}", job, allow_head=False),
     web.get("/jobs/{id}/files", files, allow_head=False),
     web.get("/jobs/{id}/events", job_events, allow_head=False),
+    web.get("/jobs/{id}/logs", job_logs, allow_head=False),
     web.get("/events", events, allow_head=False),
     web.get("/services", services, allow_head=False),
     web.get("/clients", clients, allow_head=False),

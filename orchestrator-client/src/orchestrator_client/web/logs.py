@@ -1,0 +1,45 @@
+"""GET /logs/{id}."""
+
+from aiohttp import web
+
+from orchestrator_client import keys
+from orchestrator_client.web.answers import payload_id
+from orchestrator_common.log_query import log_query, log_response
+from orchestrator_common.streaming import begun, send
+
+
+async def logs(request: web.Request) -> web.StreamResponse:
+    """Give what the script says.
+
+    ---
+    summary: Standard output or error of run.sh
+    description: >-
+      The bytes from offset on, exactly as they were written. With follow the answer goes on until
+      the payload has ended.
+    tags: [payloads]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}}
+      - {name: stream, in: query, schema: {type: string, enum: [stdout, stderr], default: stdout}}
+      - {name: offset, in: query, description: Bytes, schema: {type: integer, default: 0}}
+      - {name: follow, in: query, schema: {type: integer, enum: [0, 1], default: 0}}
+    responses:
+      "200":
+        description: The output
+        content:
+          text/plain:
+            schema: {type: string}
+      "400":
+        description: A parameter can't be used
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "404":
+        description: There is no such payload, or its files were removed
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+    """
+    asked = log_query(request)
+    output = request.app[keys.SCRIPT_OUTPUT]
+    blocks = output.read(payload_id(request), asked.stream, asked.offset, follow=asked.follow)
+    return await send(request, log_response(), await begun(blocks))

@@ -1,0 +1,47 @@
+"""What the routes of script output have in common, on both services."""
+
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from orchestrator_common.errors import BadRequest
+
+STREAMS = ("stdout", "stderr")
+_MAX_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    """Which stream, from which byte on, and whether to follow it to the end."""
+
+    stream: str
+    offset: int
+    follow: bool
+
+
+def log_query(request: web.Request) -> LogQuery:
+    """Read the query. Raises ``BadRequest``."""
+    stream = request.query.get("stream", "stdout")
+    if stream not in STREAMS:
+        raise BadRequest(f"Invalid stream {stream[:40]!r}, should be stdout or stderr")
+    offset = request.query.get("offset", "0")
+    if not (offset.isascii() and offset.isdigit() and len(offset) <= _MAX_DIGITS):
+        raise BadRequest(f"Invalid offset {offset[:40]!r}, should be a number of bytes")
+    follow = request.query.get("follow", "0")
+    if follow not in ("0", "1"):
+        raise BadRequest(f"Invalid follow {follow[:40]!r}, should be 0 or 1")
+    return LogQuery(stream, int(offset), follow == "1")
+
+
+def log_response() -> web.StreamResponse:
+    """The answer, to be filled; what scripts say is never taken for a page."""
+    response = web.StreamResponse(
+        headers={
+            hdrs.CACHE_CONTROL: "no-cache",
+            "X-Accel-Buffering": "no",
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
+    response.content_type = "text/plain"
+    response.charset = "utf-8"
+    return response

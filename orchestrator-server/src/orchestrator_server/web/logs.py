@@ -1,0 +1,62 @@
+"""GET /jobs/{id}/logs."""
+
+import asyncio
+
+from aiohttp import web
+
+from orchestrator_common.log_query import log_query, log_response
+from orchestrator_common.streaming import begun, send
+from orchestrator_server import keys
+from orchestrator_server.web.parameters import job_id
+
+
+async def job_logs(request: web.Request) -> web.StreamResponse:
+    """Give what a job's script says.
+
+    ---
+    summary: Standard output or error of a job
+    description: >-
+      The bytes from offset on, exactly as they were written: live from its client while the job
+      runs, afterwards from its kept output. With follow the answer goes on until the job has ended
+      (or is run again); of a queued job it waits for the start.
+    tags: [jobs]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}, example: 1}
+      - {name: stream, in: query, schema: {type: string, enum: [stdout, stderr], default: stdout}}
+      - {name: offset, in: query, description: Bytes, schema: {type: integer, default: 0}}
+      - {name: follow, in: query, schema: {type: integer, enum: [0, 1], default: 0}}
+    responses:
+      "200":
+        description: The output
+        content:
+          text/plain:
+            schema: {type: string}
+      "400":
+        description: A parameter can't be used
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+      "404":
+        description: There is no such job, or its files were removed
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+      "502":
+        description: The job's client can't be reached or fails
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+      "504":
+        description: The job's client doesn't answer in time
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
+    """
+    logs, response = request.app[keys.JOB_LOGS], log_response()
+    asked = log_query(request)
+    try:
+        async with asyncio.timeout(None) as bound:
+            with logs.until_stopped(bound):
+                return await send(request, response, await begun(logs.read(job_id(request), asked)))
+    except TimeoutError:
+        return response  # the server stops

@@ -1,0 +1,362 @@
+"""The client library against real services, over connections that break."""
+
+import asyncio
+import io
+import os
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from breaking_proxy import BreakingProxy
+from harness import Service
+from orchestrator_common.api import (
+    AlreadyEnded,
+    AsyncClient,
+    Client,
+    ConnectionBroken,
+    JobNotFound,
+    JobStatus,
+    LocalStorageFailed,
+    NotAJobServer,
+    NotCompleted,
+    Refused,
+    ServerUnreachable,
+    UnusableFiles,
+)
+
+ECHO = b"cat in/x.txt > out.txt\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder."""
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+@pytest.fixture
+async def client(server: Service) -> AsyncIterator[AsyncClient]:
+    """The library, connected to a server with one client."""
+    async with AsyncClient(server.url, patience_s=20) as client:
+        yield client
+
+
+def content(path: Path, name: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_paths_bytes_and_open_files_arrive_as_the_files_of_the_job(
+    client: AsyncClient, folder: Path
+) -> None:
+    (folder / "on-disk.txt").write_bytes(b"disk")
+    with tempfile.SpooledTemporaryFile() as spooled:
+        spooled.write(b"skipped|spooled")
+        spooled.seek(len(b"skipped|"))
+        job = await client.submit(
+            "example",
+            {
+                "run.sh": b"true\n",
+                "a/bytes.txt": b"bytes",
+                "a/b/path.txt": folder / "on-disk.txt",
+                "text.txt": str(folder / "on-disk.txt"),
+                "open.txt": spooled,
+            },
+            user_id=1,
+        )
+        assert not spooled.closed
+    assert job.status is JobStatus.QUEUED
+    assert (await client.wait(job.id, timeout_s=30)).status is JobStatus.COMPLETED
+    results = await client.download(job.id, folder / "results.zip")
+    found = {
+        name: content(results, name)
+        for name in ("a/bytes.txt", "a/b/path.txt", "text.txt", "open.txt")
+    }
+    assert found == {
+        "a/bytes.txt": b"bytes",
+        "a/b/path.txt": b"disk",
+        "text.txt": b"disk",
+        "open.txt": b"spooled",
+    }
+    assert names(folder) == ["on-disk.txt", "results.zip"]
+
+
+async def test_folder_is_the_folder_of_the_job_and_paths_are_copied_into_it(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "job"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "x.txt").write_bytes(b"x")
+    (folder / "run.sh").write_bytes(ECHO)
+    (folder / "in" / "link.txt").symlink_to("x.txt")
+    for files in (folder, [folder / "run.sh", str(folder / "in")]):
+        job = await client.submit("example", files, user_id=1)
+        await client.wait(job.id)
+        results = await client.download(job.id, tmp_path / "results.zip")
+        assert content(results, "out.txt") == content(results, "in/link.txt") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"a.txt": b""}, "There is no run.sh at the top of the job's files \\(there is: a.txt\\)"),
+        ({"run.sh": b"", "../x": b""}, "Invalid file name '../x'"),
+        ({"run.sh": b"", "a": b"", "a/b": b""}, "'a' is a file and a folder at once"),
+        ({"run.sh": "/nowhere/run.sh"}, "/nowhere/run.sh can't be read: No such file"),
+        (["/nowhere"], "/nowhere can't be read: No such file"),
+        (["/dev/null"], "/dev/null is no file; leave it out"),
+    ],
+)
+async def test_unusable_files_are_refused_before_anything_is_sent(
+    files: object, reason: str
+) -> None:
+    # Nobody listens there.
+    async with AsyncClient("http://127.0.0.1:9", patience_s=0) as client:
+        with pytest.raises(UnusableFiles, match=reason):
+            await client.submit("example", files, user_id=1)  # type: ignore[arg-type]
+
+
+async def test_link_to_a_folder_above_is_refused_instead_of_followed_for_ever(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run.sh").touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "up").symlink_to(tmp_path)
+    async with AsyncClient("http://127.0.0.1:9", patience_s=0) as client:
+        with pytest.raises(UnusableFiles, match="up is a link to a folder that it lies in"):
+            await client.submit("example", tmp_path, user_id=1)
+
+
+async def test_refusal_says_what_the_server_says(client: AsyncClient) -> None:
+    with pytest.raises(Refused, match="Invalid service"):
+        await client.submit("nonsense", {"run.sh": b""}, user_id=1)
+
+
+async def test_unknown_job_is_its_own_error(client: AsyncClient, folder: Path) -> None:
+    calls = (
+        client.job(77),
+        client.wait(77),
+        client.cancel(77),
+        client.files(77),
+        client.download(77, folder / "x"),
+        anext(client.watch(77)),
+    )
+    for call in calls:
+        with pytest.raises(JobNotFound, match="Job 77 not found"):
+            await call
+    assert names(folder) == []
+
+
+async def test_failed_job_tells_its_exit_code_and_gives_its_output_as_partial(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    job = await client.submit("example", {"run.sh": b"echo half > half.txt; exit 7\n"}, user_id=1)
+    ended = await client.wait(job.id)
+    assert (ended.status, ended.exit_code, ended.ended) == (JobStatus.FAILED, 7, True)
+    assert [step.to for step in ended.history][-1] is JobStatus.FAILED
+    target = tmp_path / "results.zip"
+    target.write_bytes(b"older")
+    with pytest.raises(NotCompleted, match="exited with code 7") as caught:
+        await client.download(job.id, target)
+    assert caught.value.status is JobStatus.FAILED
+    assert target.read_bytes() == b"older"
+    await client.download(job.id, target, partial=True)
+    assert content(target, "half.txt") == b"half\n"
+    assert [file.path for file in (await client.files(job.id)).files][:1] == ["half.txt"]
+
+
+async def test_cancelled_job_is_killed_and_can_not_be_cancelled_again(client: AsyncClient) -> None:
+    job = await client.submit("example", {"run.sh": b"sleep 300\n"}, user_id=1)
+    assert (await client.cancel(job.id)).status is JobStatus.KILLED
+    with pytest.raises(AlreadyEnded) as caught:
+        await client.cancel(job.id)
+    assert caught.value.status is JobStatus.KILLED
+    assert (await client.wait(job.id)).status is JobStatus.KILLED
+
+
+async def test_submit_whose_answer_was_lost_is_one_job(server: Service) -> None:
+    async with (
+        BreakingProxy(server.url, 0, 10).running() as proxy,
+        AsyncClient(proxy.url) as client,
+    ):
+        opened = io.BytesIO(b"true\n")
+        job = await client.submit("example", {"run.sh": opened}, user_id=1)
+        assert proxy.connections == 3
+        assert job.repeated
+        assert [job.id async for job in client.jobs()] == [job.id]
+
+
+async def test_cancel_whose_answer_was_lost_is_no_error(server: Service) -> None:
+    async with (
+        BreakingProxy(server.url).running() as proxy,
+        AsyncClient(proxy.url) as client,
+    ):
+        job = await client.submit("example", {"run.sh": b"sleep 300\n"}, user_id=1)
+        await client.close()
+        proxy.cuts.append(0)
+        assert (await client.cancel(job.id)).status is JobStatus.KILLED
+
+
+async def test_download_goes_on_where_the_connection_broke(
+    server: Service, client: AsyncClient, folder: Path
+) -> None:
+    noise = os.urandom(10 << 20)
+    job = await client.submit("example", {"run.sh": b"true\n", "noise": noise}, user_id=1)
+    await client.wait(job.id)
+    seen: list[tuple[int, int | None]] = []
+    proxy = BreakingProxy(server.url, 100, 4 << 20, 0, 5 << 20)
+    async with proxy.running(), AsyncClient(proxy.url) as other:
+        await other.download(
+            job.id, folder / "results.zip", progress=lambda *how_far: seen.append(how_far)
+        )
+    assert proxy.connections == 5
+    # Of each break, what was still in buffers comes again, but no more.
+    assert proxy.answered_bytes < len(noise) + (4 << 20)
+    assert content(folder / "results.zip", "noise") == noise
+    size = (folder / "results.zip").stat().st_size
+    assert seen[-1] == (size, size)
+    assert seen == sorted(seen)
+    assert names(folder) == ["results.zip"]
+
+
+async def test_download_given_up_leaves_the_older_file(
+    server: Service, client: AsyncClient, folder: Path
+) -> None:
+    noise = os.urandom(4 << 20)
+    job = await client.submit("example", {"run.sh": b"true\n", "noise": noise}, user_id=1)
+    await client.wait(job.id)
+    target = folder / "results.zip"
+    target.write_bytes(b"older")
+    with pytest.raises(LocalStorageFailed, match="can't be written: No such file"):
+        await client.download(job.id, folder / "nowhere" / "results.zip")
+    async with (
+        BreakingProxy(server.url, 2 << 20).running() as proxy,
+        AsyncClient(proxy.url, patience_s=0) as impatient,
+    ):
+        with pytest.raises(ConnectionBroken):
+            await impatient.download(job.id, target)
+    assert names(folder) == ["results.zip"]
+    assert target.read_bytes() == b"older"
+
+
+async def test_waiting_survives_a_restart_of_the_server(
+    client: AsyncClient, server: Service
+) -> None:
+    script = b"mkfifo wait; read _ < wait\n"
+    job = await client.submit("example", {"run.sh": script}, user_id=1)
+    waiting = asyncio.create_task(client.wait(job.id))
+    watching = asyncio.create_task(_statuses(client, job.id))
+    async for change in client.watch(job.id):
+        if change.status is JobStatus.RUNNING:
+            break
+    await server.end()
+    await server.start()
+    assert not waiting.done()
+    await client.cancel(job.id)
+    assert (await waiting).status is JobStatus.KILLED
+    statuses = await watching
+    assert statuses[-1] is JobStatus.KILLED
+    assert statuses.count(JobStatus.RUNNING) == 1
+
+
+async def _statuses(client: AsyncClient, job_id: int) -> list[JobStatus]:
+    return [job.status async for job in client.watch(job_id)]
+
+
+async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -> None:
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")
+
+    web_server = await asyncio.start_server(page, "127.0.0.1", 0)
+    host, port = web_server.sockets[0].getsockname()
+    async with web_server, AsyncClient(f"http://{host}:{port}/", patience_s=0) as client:
+        with pytest.raises(NotAJobServer, match="text/html: is this the URL of a jo-server"):
+            await client.services()
+    async with AsyncClient(f"http://{host}:{port}", patience_s=0) as client:
+        with pytest.raises(ServerUnreachable, match=f"{port} can't be reached: Connect"):
+            await client.services()
+    with pytest.raises(Refused, match="must be one such as http://localhost:5000"):
+        AsyncClient("localhost:5000")
+
+
+async def test_threads_share_one_synchronous_client(server: Service, tmp_path: Path) -> None:
+    with Client(server.url) as client:
+
+        def run(number: int) -> bytes:
+            script = b"echo line %d; echo %d > out.txt\n" % (number, number)
+            job = client.submit("example", {"run.sh": script}, user_id=number)
+            assert client.wait(job.id).status is JobStatus.COMPLETED
+            return content(client.download(job.id, tmp_path / f"{number}.zip"), "out.txt")
+
+        results = await asyncio.gather(*(asyncio.to_thread(run, n) for n in range(8)))
+        assert results == [b"%d\n" % n for n in range(8)]
+        listed = await asyncio.to_thread(lambda: list(client.jobs(status=JobStatus.COMPLETED)))
+        assert sorted(job.user_id for job in listed) == list(range(8))
+        assert len([thread for thread in threading.enumerate() if thread.name == "jo-api"]) == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "jo-api"]
+
+
+async def test_closing_the_synchronous_client_ends_calls_of_other_threads(server: Service) -> None:
+    client = Client(server.url)
+    job = await asyncio.to_thread(client.submit, "example", {"run.sh": b"sleep 300\n"}, user_id=1)
+    watched = threading.Event()
+
+    def watch() -> list[JobStatus]:
+        seen = []
+        for change in client.watch(job.id):
+            seen.append(change.status)
+            watched.set()
+        return seen
+
+    watching = asyncio.create_task(asyncio.to_thread(watch))
+    await asyncio.to_thread(watched.wait, 20)
+    await asyncio.to_thread(client.close)
+    with pytest.raises(RuntimeError, match="was closed"):
+        await watching
+    assert (await asyncio.to_thread(client.cancel, job.id)).status is JobStatus.KILLED
+    await asyncio.to_thread(client.close)
+
+
+async def test_client_made_before_a_fork_works_in_both_processes(server: Service) -> None:
+    script = f"""
+import os
+from orchestrator_common.api import Client
+
+client = Client({server.url!r})
+client.health()
+child = os.fork()
+print(client.health().status, len(client.services()), flush=True)
+if child:
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, output) == (0, b"healthy 1\n" * 2)
+
+
+async def test_callback_that_makes_a_call_is_an_error_instead_of_a_deadlock(
+    server: Service,
+) -> None:
+    with (
+        Client(server.url) as client,
+        pytest.raises(RuntimeError, match="A callback can't make calls"),
+    ):
+        await asyncio.to_thread(
+            client.submit,
+            "example",
+            {"run.sh": b"true"},
+            user_id=1,
+            progress=lambda *_: client.health(),
+        )

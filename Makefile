@@ -20,7 +20,7 @@ $(VENV)/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt $(DISTRIBUTIONS:%=-e ./%)
+	$(PIP) install -c constraints.txt $(DISTRIBUTIONS:%=-e ./%) -e './orchestrator-common[cli]'
 	@touch $@
 
 $(VENV)/.example: $(VENV)/.installed examples/interface/requirements.txt
@@ -39,7 +39,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install -c constraints.txt zensical
 	@touch $@
 
-install: $(VENV)/.installed  ## make .venv with both services
+install: $(VENV)/.installed  ## make .venv with both services and the command jo
 
 demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py

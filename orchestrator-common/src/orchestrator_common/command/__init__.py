@@ -1,0 +1,1 @@
+"""The command ``jo``: submit jobs, see them, fetch their results, from a terminal or a script."""

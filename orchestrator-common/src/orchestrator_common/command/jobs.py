@@ -1,0 +1,255 @@
+"""The commands about jobs: submit, status, wait, logs, download, cancel, list."""
+
+import sys
+from contextlib import aclosing
+from itertools import islice
+from pathlib import Path
+
+import click
+from rich.live import Live
+
+from orchestrator_common.api import Job, JobStatus, LogStream, Refused
+from orchestrator_common.command.following import check_target, end_of, fetch, finish, print_log
+from orchestrator_common.command.progress import transfer
+from orchestrator_common.command.session import Session, command
+from orchestrator_common.command.showing import history_table, job_card, job_table
+
+job_id = click.argument("job_id", metavar="JOB", type=click.IntRange(min=0))
+target = click.option(
+    "-o",
+    "--output",
+    metavar="OUT.zip|DIR",
+    type=click.Path(path_type=Path),
+    help="Put the results there: a ZIP, or unpacked into a new folder.",
+)
+timeout = click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Wait at most so long.",
+)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--service", required=True, envvar="JO_SERVICE", show_envvar=True)
+@click.option(
+    "--user",
+    type=int,
+    envvar="JO_USER",
+    show_envvar=True,
+    help="Whose job it is; the token's user if it has one.",
+)
+@click.option("--name", help="A name for people, up to 200 characters.")
+@click.option("--tag", help="A word to find jobs by, up to 100 characters.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-100, 100),
+    help="Higher goes first, among this user's jobs (0).",
+)
+@click.option("--time-limit", metavar="TIME", help="End it after so long: 30s, 5m, 2h.")
+@click.option("--wait", is_flag=True, help="Wait for its end.")
+@click.option("-f", "--follow", is_flag=True, help="Print its output while it runs; waits, too.")
+@target
+@command
+async def submit(
+    session: Session,
+    files: tuple[Path, ...],
+    service: str,
+    user: int | None,
+    name: str | None,
+    tag: str | None,
+    priority: int | None,
+    time_limit: str | None,
+    wait: bool,
+    follow: bool,
+    output: Path | None,
+) -> int | None:
+    """Submit a job: a folder with a run.sh, or run.sh and other files.
+
+    One folder is the job's folder. Several paths are copied into it as `cp -r` would. Prints the
+    job's number. With --wait, --follow or -o it waits, and the exit status is the job's own.
+    """
+    waits = wait or follow or output is not None
+    if output is not None:
+        await check_target(output)
+    user_id = await _user(session, user)
+    session.remains = "The upload was not finished: no job was made"
+    with transfer(session, "Uploading") as progress:
+        done = await session.client.submit(
+            service,
+            files,
+            user_id=user_id,
+            name=name,
+            tag=tag,
+            priority=priority,
+            time_limit=time_limit,
+            progress=progress,
+        )
+    if not waits:
+        if session.json:
+            session.show(done)
+        else:
+            session.out.print(done.id)
+        return None
+    if not session.json:
+        session.say(f"Submitted as job {done.id}")
+    return await finish(session, await end_of(session, done.id, follow=follow), output)
+
+
+async def _user(session: Session, user: int | None) -> int:
+    if user is None:
+        user = (await session.client.whoami()).user_id if session.token else None
+    if user is None:
+        raise click.UsageError("Missing option '--user' (env var: 'JO_USER'): whose job is it?")
+    return user
+
+
+@click.command()
+@job_id
+@command
+async def status(session: Session, job_id: int) -> None:
+    """Show a job: its state and why, its place in the queue, its history."""
+    job = await session.client.job(job_id)
+    if session.json:
+        session.show(job)
+        return
+    session.out.print(job_card(job))
+    session.out.print()
+    session.out.print(history_table(job))
+
+
+@click.command()
+@job_id
+@timeout
+@target
+@command
+async def wait(session: Session, job_id: int, timeout_s: float | None, output: Path | None) -> int:
+    """Wait for the end of a job. The exit status is the job's own."""
+    if output is not None:
+        await check_target(output)
+    job = await end_of(session, job_id, follow=False, timeout_s=timeout_s)
+    return await finish(session, job, output)
+
+
+@click.command()
+@job_id
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--stderr", is_flag=True, help="What it printed to standard error.")
+@click.option(
+    "--offset", metavar="BYTES", type=click.IntRange(min=0), default=0, help="Leave out so much."
+)
+@command
+async def logs(session: Session, job_id: int, follow: bool, stderr: bool, offset: int) -> None:
+    """Print what a job has printed."""
+    if follow:
+        session.remains = f"Job {job_id} goes on. End it: jo cancel {job_id}"
+    stream: LogStream = "stderr" if stderr else "stdout"
+    if session.json:
+        blocks = session.client.logs(job_id, stream=stream, offset=offset, follow=follow)
+        async with aclosing(blocks):
+            async for block in blocks:
+                session.show({"stream": stream, "text": block.decode("utf-8", "replace")})
+        return
+    await print_log(session, job_id, stream, sys.stdout, offset=offset, follow=follow)
+
+
+@click.command()
+@job_id
+@target
+@click.option("--partial", is_flag=True, help="What there is now, of a running job.")
+@command
+async def download(session: Session, job_id: int, output: Path | None, partial: bool) -> None:
+    """Fetch the results of a job, or what a failed one has left."""
+    job = await session.client.job(job_id)
+    if not job.ended and not partial:
+        raise Refused(
+            f"Job {job_id} is {job.status}. Wait for it: jo wait {job_id} -o OUT; "
+            "or take what there is with --partial"
+        )
+    where = output or Path(f"job-{job_id}.zip")
+    await fetch(session, job, where, partial=partial)
+    if session.json:
+        session.show({"id": job_id, "status": job.status, "output": str(where)})
+
+
+@click.command()
+@click.argument("job_ids", metavar="JOB…", nargs=-1, required=True, type=click.IntRange(min=0))
+@command
+async def cancel(session: Session, job_ids: tuple[int, ...]) -> None:
+    """End jobs. When it returns, nothing of them runs any more."""
+    for job_id in job_ids:
+        session.remains = f"Job {job_id} may still be ended by the server: jo status {job_id}"
+        done = await session.client.cancel(job_id)
+        if session.json:
+            session.show(done)
+        else:
+            session.out.print(f"Job {job_id} is {done.status}")
+
+
+@click.command("list")
+@click.option("--user", type=int, envvar="JO_USER", show_envvar=True, help="Jobs of this user.")
+@click.option("--service", help="Jobs of this service.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([status.value for status in JobStatus], case_sensitive=False),
+    help="Jobs in this state; may be given several times.",
+)
+@click.option("--tag", help="Jobs with this tag.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many."
+)
+@click.option("--watch", is_flag=True, help="Go on showing them as they change.")
+@command
+async def list_jobs(
+    session: Session,
+    user: int | None,
+    service: str | None,
+    statuses: tuple[str, ...],
+    tag: str | None,
+    limit: int,
+    watch: bool,
+) -> None:
+    """List jobs, the newest first."""
+    wanted = [JobStatus(status) for status in statuses]
+
+    def matches(job: Job) -> bool:
+        return (
+            (user is None or job.user_id == user)
+            and (service is None or job.service == service.lower())
+            and (not wanted or job.status in wanted)
+            and (tag is None or job.tag == tag)
+        )
+
+    found: dict[int, Job] = {}
+    listed = session.client.jobs(user_id=user, service=service, status=wanted, tag=tag)
+    async with aclosing(listed):
+        async for job in listed:
+            found[job.id] = job
+            if len(found) == limit:
+                break
+    if not watch:
+        if session.json:
+            session.show(list(found.values()))
+        else:
+            session.out.print(job_table(found.values()) if found else "No jobs")
+        return
+    changes = session.client.events(user_id=user)
+    async with aclosing(changes):
+        if session.json:
+            async for change in changes:
+                if isinstance(change, Job) and matches(change):
+                    session.show(change)
+            return
+        with Live(job_table(found.values()), console=session.out) as live:
+            async for change in changes:
+                if not isinstance(change, Job):
+                    continue
+                found.pop(change.id, None)
+                if matches(change):
+                    found[change.id] = change
+                newest = sorted(found.values(), key=lambda job: -job.id)
+                live.update(job_table(islice(newest, limit)))

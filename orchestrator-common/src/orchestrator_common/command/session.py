@@ -1,0 +1,126 @@
+"""What all commands share: the connection, where they write, and how they end."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+import click
+import msgspec
+from rich.console import Console
+
+from orchestrator_common.api import ApiError, AsyncClient, ServerUnreachable
+from orchestrator_common.command import exit_codes
+
+P = ParamSpec("P")
+
+DEFAULT_URL = "http://localhost:5000"
+PIPE_WIDTH = 250
+PATIENCE_S = 600.0
+"""Whoever waits for a job also waits for a server that is restarted or moved."""
+
+
+class Session:
+    """One run of a command.
+
+    ``out`` is standard output, for what was asked for; ``err`` standard error, for progress and
+    everything else. ``remains`` is told to the user who interrupts: what goes on without them.
+    """
+
+    def __init__(self, url: str, token: str | None, json: bool) -> None:
+        self.json = json
+        self.token = token
+        # What a program reads is not cut to the width of no terminal.
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.out = Console(highlight=False, soft_wrap=True, width=width)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.client = AsyncClient(url, token, patience_s=PATIENCE_S, on_trouble=self._on_trouble)
+        self.remains = ""
+        self._told = ""
+
+    @property
+    def lively(self) -> bool:
+        """Whether somebody watches: progress may move."""
+        return self.err.is_terminal and not self.json
+
+    def say(self, text: str) -> None:
+        """Tell the user something that is no result."""
+        self.err.print(text, markup=False)
+
+    def show(self, value: Any) -> None:
+        """Print a value as JSON, on one line: a pipe's ``jq`` makes it pretty."""
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
+    def _on_trouble(self, error: ApiError, pause_s: float) -> None:
+        """Tell once what is tried again. A server that never answered is more likely not there."""
+        if isinstance(error, ServerUnreachable) and not self.client.answered:
+            raise ServerUnreachable(
+                f"{error}. Is jo-server running there? Give its URL with --url or JO_URL"
+            )
+        if str(error) != self._told:
+            self._told = str(error)
+            self.say(f"{error}; trying again for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
+
+
+Command = Callable[Concatenate[Session, P], Awaitable[int | None]]
+
+
+def command(function: Command[P]) -> Callable[..., None]:
+    """Make a click command of a coroutine that gets the session, and returns an exit status."""
+
+    @click.option(
+        "--url",
+        envvar="JO_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        metavar="URL",
+        help="Where jo-server is.",
+    )
+    @click.option(
+        "--token",
+        envvar="JO_TOKEN",
+        show_envvar=True,
+        metavar="TOKEN",
+        help="Token for the server.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @wraps(function)
+    def run(*args: Any, url: str, token: str | None, as_json: bool, **options: Any) -> None:
+        sys.exit(_run(function, url, token, as_json, options))
+
+    return run
+
+
+def _run(
+    function: Callable[..., Awaitable[int | None]],
+    url: str,
+    token: str | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> int:
+    session: Session | None = None
+
+    async def main() -> int:
+        nonlocal session
+        session = Session(url, token, as_json)
+        async with session.client:
+            return await function(session, **options) or 0
+
+    try:
+        return asyncio.run(main())
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        remains = session.remains if session else ""
+        click.echo(f"\nInterrupted. {remains}".rstrip(), err=True)
+        return exit_codes.INTERRUPTED
+    except ApiError as error:
+        code = exit_codes.of_error(error)
+        if as_json:
+            click.echo(msgspec.json.encode({"error": type(error).__name__, "message": str(error)}))
+        click.echo(f"jo: {error}", err=True)
+        return code

@@ -1,0 +1,187 @@
+"""Jobs, services and clients as tables and lines for people."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator_common.api import ComputeClient, Job, JobDetail, JobStatus, Service
+
+_COLOURS = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.RUNNING: "cyan",
+    JobStatus.FAILED: "red",
+    JobStatus.INVALID: "red",
+    JobStatus.KILLED: "yellow",
+    JobStatus.UNKNOWN: "yellow",
+    JobStatus.CLEANED: "dim",
+}
+_STATE_COLOURS = {"ok": "green", "connected": "green", "down": "red", "unreachable": "red"}
+
+
+def status_text(status: JobStatus) -> Text:
+    """A state in its colour."""
+    return Text(status, style=_COLOURS.get(status, ""))
+
+
+def _state_text(state: str) -> Text:
+    return Text(state, style=_STATE_COLOURS.get(state, "yellow"))
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 d 4 h``."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: int | None) -> str:
+    """Bytes with a unit."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(time: datetime | None) -> str:
+    """A time where the user is."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
+
+
+def waited_s(job: Job) -> float:
+    """How long it waited for its start, so far."""
+    return ((job.started_at or job.ended_at or datetime.now(UTC)) - job.created_at).total_seconds()
+
+
+def ran_s(job: Job) -> float | None:
+    """How long it ran, so far; None if it did not."""
+    if job.started_at is None:
+        return None
+    return ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()
+
+
+def job_table(jobs: Iterable[Job]) -> Table:
+    """Jobs, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("ID", "USER"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("NAME", overflow="ellipsis", no_wrap=True, max_width=30)
+    table.add_column("MESSAGE", overflow="ellipsis", no_wrap=True, max_width=60)
+    for job in jobs:
+        table.add_row(
+            str(job.id),
+            str(job.user_id),
+            job.service,
+            status_text(job.status),
+            moment(job.created_at),
+            duration(waited_s(job)),
+            duration(ran_s(job)),
+            escape(job.name or ""),
+            escape(job.message),
+        )
+    return table
+
+
+def job_card(job: JobDetail) -> Table:
+    """All about one job."""
+    card = Table.grid(padding=(0, 2))
+    queue = job.queue
+    rows: dict[str, str | Text] = {
+        "job": str(job.id),
+        "status": status_text(job.status),
+        "message": escape(job.message),
+        "name": escape(job.name or ""),
+        "tag": escape(job.tag or ""),
+        "user": str(job.user_id),
+        "service": job.service,
+        "priority": str(job.priority or ""),
+        "exit code": "" if job.exit_code is None else str(job.exit_code),
+        "client": job.client or "",
+        "attempt": str(job.attempt) if job.attempt > 1 else "",
+        "ahead": "" if queue is None else str(queue.ahead),
+        "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
+        "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
+        "submitted": moment(job.created_at),
+        "waited": duration(waited_s(job)),
+        "ran": duration(ran_s(job)),
+        "results": size(job.output_bytes) if job.has_output else "",
+    }
+    for what, value in rows.items():
+        if str(value) not in ("", "-", "about -"):
+            card.add_row(f"[dim]{what}[/dim]", value)
+    return card
+
+
+def history_table(job: JobDetail) -> Table:
+    """The states that a job has been in, and for how long."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("AT", "STATE", "FOR", "WHY"):
+        table.add_column(heading)
+    for step in job.history:
+        for_long = "" if step.to in _FINAL else duration(step.seconds)
+        table.add_row(moment(step.at), status_text(step.to), for_long, escape(step.why))
+    return table
+
+
+_FINAL = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.INVALID, JobStatus.KILLED}
+
+
+def service_table(services: Iterable[Service]) -> Table:
+    """Services, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("SERVICE", "STATE", "RUNNING", "QUEUED", "PER USER", "TIME LIMIT", "CLIENTS"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("PROBLEM", overflow="fold")
+    for service in services:
+        table.add_row(
+            service.name,
+            _state_text(service.state),
+            f"{service.active} of {service.max_runs}",
+            str(service.queued),
+            str(service.runs_per_user),
+            duration(service.time_limit_s),
+            str(len(service.clients)),
+            escape(service.problem or ""),
+        )
+    return table
+
+
+def client_table(clients: Iterable[ComputeClient]) -> Table:
+    """Clients, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("CLIENT", "STATE", "SLOTS", "WAITING", "CPU", "MEMORY", "VERSION", "SERVICES"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("PROBLEM", overflow="fold")
+    for client in clients:
+        table.add_row(
+            client.url,
+            _state_text(client.state),
+            "-" if client.slots is None else f"{client.running or 0} of {client.slots}",
+            "-" if client.waiting is None else str(client.waiting),
+            _per_cent(client.cpu),
+            _per_cent(client.memory),
+            client.version or "-",
+            ", ".join(client.services),
+            escape(client.problem or ""),
+        )
+    return table
+
+
+def _per_cent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} %"

@@ -1,0 +1,84 @@
+"""A ZIP of results as a folder: nothing of it lands outside, nothing that was there is lost."""
+
+import secrets
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+
+from orchestrator_common.api import LocalStorageFailed
+from orchestrator_common.errors import BadRequest
+from orchestrator_common.paths import RESERVED, check_path
+
+MADE_BY_UNIX = 3
+
+
+class UnsafeArchive(LocalStorageFailed):
+    """A ZIP with a name in it that leads elsewhere. Nothing was unpacked."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``LocalStorageFailed`` unless ``folder`` is empty or not there yet."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise LocalStorageFailed(
+            f"{folder} is there already, and not empty: give another folder, or remove it"
+        )
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Make ``folder`` the content of ``archive``, all at once; returns the number of files.
+
+    Blocks: call it in a thread. Raises ``LocalStorageFailed``, ``UnsafeArchive``.
+    """
+    check_folder(folder)
+    try:
+        made = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.part")
+        made.mkdir()
+        try:
+            count = _unpack_into(archive, made)
+            # Over an empty folder, too, but over nothing else.
+            made.rename(folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    except zipfile.BadZipFile as error:
+        raise LocalStorageFailed(f"{archive} is no whole ZIP: {error}") from error
+    except OSError as error:
+        raise LocalStorageFailed(f"{folder} can't be made: {error.strerror or error}") from error
+    return count
+
+
+def _unpack_into(archive: Path, folder: Path) -> int:
+    """All into a new folder, in which no link waits."""
+    count = 0
+    with zipfile.ZipFile(archive) as entries:
+        for entry in entries.infolist():
+            path = folder / _checked(entry)
+            if entry.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with entries.open(entry) as source, path.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            if entry.create_system == MADE_BY_UNIX and (entry.external_attr >> 16) & 0o100:
+                mode = path.stat().st_mode
+                path.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
+            count += 1
+    return count
+
+
+def _checked(entry: zipfile.ZipInfo) -> str:
+    name = entry.orig_filename.removesuffix("/")
+    kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == MADE_BY_UNIX else 0
+    try:
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise BadRequest("it is no file")
+        # What the system itself adds is the one thing that a user may not upload.
+        check_path(name.removeprefix(f"{RESERVED}/"))
+    except BadRequest as error:
+        raise UnsafeArchive(
+            f"The ZIP holds {name!r}, which is not safe to unpack: {error}"
+        ) from error
+    return name

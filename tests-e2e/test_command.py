@@ -1,0 +1,336 @@
+"""The command jo against real services, as a script and as somebody at a terminal uses it."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import BIN, Service, StartServer
+from orchestrator_common.api import LocalStorageFailed
+from orchestrator_common.command.unpacking import UnsafeArchive, unpack
+
+TIMEOUT_S = 40
+
+
+@dataclass
+class Run:
+    """How a run of jo ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+class Jo:
+    """Runs jo in ``folder`` with a server's URL in its environment."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        inherited = {k: v for k, v in os.environ.items() if k.startswith("COV")}
+        self.env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "JO_URL": url,
+            **inherited,
+        }
+
+    async def start(self, *args: str, **options: Any) -> asyncio.subprocess.Process:
+        """Start jo."""
+        return await asyncio.create_subprocess_exec(
+            BIN / "jo",
+            *args,
+            cwd=self.folder,
+            env=self.env,
+            **{
+                "stdin": asyncio.subprocess.DEVNULL,
+                "stdout": asyncio.subprocess.PIPE,
+                "stderr": asyncio.subprocess.PIPE,
+                **options,
+            },
+        )
+
+    async def __call__(self, *args: str) -> Run:
+        """Run jo to its end."""
+        process = await self.start(*args)
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        assert process.returncode is not None
+        assert b"Traceback" not in err, err.decode()
+        return Run(process.returncode, out.decode(), err.decode())
+
+
+@pytest.fixture
+def jo(server: Service, tmp_path: Path) -> Jo:
+    """jo, before a server with one client."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    return Jo(server.url, folder)
+
+
+def write(jo: Jo, script: str, name: str = "run.sh") -> None:
+    """Write a script."""
+    path = jo.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(script)
+
+
+SUBMIT = ("submit", "--service", "example", "--user", "1")
+
+
+async def test_job_is_submitted_waited_for_and_unpacked_in_one_call(jo: Jo) -> None:
+    write(jo, "tr a-z A-Z < in/x.txt > out.txt\n", "job/run.sh")
+    (jo.folder / "job" / "in").mkdir()
+    (jo.folder / "job" / "in" / "x.txt").write_text("abc")
+    run = await jo(*SUBMIT, "job", "-o", "results", "--name", "my job", "--tag", "t")
+    assert (run.code, run.out) == (0, ""), run.err
+    assert "Submitted as job 1" in run.err
+    assert "Job 1 is Completed" in run.err
+    assert (jo.folder / "results" / "out.txt").read_text() == "ABC"
+    assert sorted(path.name for path in jo.folder.iterdir()) == ["job", "results"]
+    again = await jo("download", "1", "-o", "results")
+    assert again.code == 1
+    assert "results is there already, and not empty" in again.err
+    assert (await jo("download", "1")).err == "Results in job-1.zip\n"
+    assert zipfile.ZipFile(jo.folder / "job-1.zip").read("out.txt") == b"ABC"
+
+
+async def test_number_alone_is_printed_without_a_wait_and_scripts_go_on_with_it(jo: Jo) -> None:
+    write(jo, "echo done\n")
+    run = await jo(*SUBMIT, "run.sh")
+    assert (run.code, run.out, run.err) == (0, "1\n", "")
+    waited = await jo("wait", "1", "--json")
+    assert (waited.code, waited.json["status"], waited.err) == (0, "Completed", "")
+    assert (await jo("status", "1", "--json")).json["id"] == 1
+    shown = (await jo("status", "1")).out
+    assert "Completed" in shown
+    assert "Queued" in shown, "the history"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("exit 7\n", 7, "Job 1 is Failed"),
+        ("kill -9 $$\n", 137, "Job 1 is Failed"),
+        ("rm -rf /\n", 126, "Job 1 is Invalid"),
+    ],
+)
+async def test_exit_status_of_a_wait_is_that_of_the_job(
+    jo: Jo, script: str, code: int, said: str
+) -> None:
+    write(jo, script)
+    run = await jo(*SUBMIT, "run.sh", "--wait")
+    assert run.code == code, run.err
+    assert said in run.err
+    assert (await jo("wait", "1")).code == code
+
+
+async def test_output_of_a_failed_job_is_fetched_and_its_status_kept(jo: Jo) -> None:
+    write(jo, "echo half > half.txt; exit 3\n")
+    run = await jo(*SUBMIT, "run.sh", "-o", "out.zip", "--json")
+    assert (run.code, run.json["exit_code"]) == (3, 3)
+    assert zipfile.ZipFile(jo.folder / "out.zip").read("half.txt") == b"half\n"
+
+
+async def test_cancelled_jobs_end_and_a_running_one_gives_what_there_is(jo: Jo) -> None:
+    write(jo, "echo begun > begun.txt; sleep 300\n")
+    await jo(*SUBMIT, "run.sh")
+    early = await jo("download", "1")
+    assert early.code == 65
+    assert "jo wait 1 -o OUT" in early.err
+    timed_out = await jo("wait", "1", "--timeout", "0.1")
+    assert (timed_out.code, "has not ended after 0.1 s" in timed_out.err) == (124, True)
+    assert (await jo("cancel", "1")).out == "Job 1 is Killed\n"
+    assert (await jo("cancel", "1")).code == 1
+    assert (await jo("wait", "1")).code == 137
+
+
+async def test_list_filters_and_says_everything_as_json(jo: Jo) -> None:
+    write(jo, "true\n")
+    for user, tag in (("1", "a"), ("1", "b"), ("2", "a")):
+        await jo("submit", "--service", "example", "--user", user, "--tag", tag, "run.sh", "--wait")
+    listed = (await jo("list", "--json", "--user", "1", "--status", "completed")).json
+    assert [job["id"] for job in listed] == [2, 1]
+    assert [job["id"] for job in (await jo("list", "--json", "--tag", "a", "-n", "1")).json] == [3]
+    table = (await jo("list")).out.splitlines()
+    assert table[0].split()[:4] == ["ID", "USER", "SERVICE", "STATUS"]
+    assert [line.split()[0] for line in table[1:]] == ["3", "2", "1"]
+    assert (await jo("list", "--user", "9")).out == "No jobs\n"
+
+
+async def test_services_and_clients_are_shown(jo: Jo) -> None:
+    assert (await jo("services", "--json")).json[0]["name"] == "example"
+    assert "example" in (await jo("services")).out
+    [client] = (await jo("clients", "--json")).json
+    assert client["url"].endswith("/submit")
+    assert client["url"] in (await jo("clients")).out
+    assert (await jo("top")).code == 65
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("status", "77"), 66, "jo: Job 77 not found"),
+        (("submit", "--service", "no", "--user", "1", "run.sh"), 65, "jo: Invalid service"),
+        (("submit", "--service", "example", "run.sh"), 2, "Missing option '--user'"),
+        (("submit", "--service", "example", "--user", "1", "gone"), 2, "'gone' does not exist"),
+        (("list", "--url", "http://127.0.0.1:9"), 69, "--url or JO_URL"),
+        (("list", "--url", "localhost"), 65, "must be one such as http://localhost:5000"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+async def test_failure_has_its_exit_status_and_one_line(
+    jo: Jo, args: tuple[str, ...], code: int, said: str
+) -> None:
+    write(jo, "true\n")
+    run = await jo(*args)
+    assert run.code == code
+    assert said in run.err
+    assert run.out == ""
+
+
+async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
+    jo: Jo, start_server: StartServer
+) -> None:
+    sound = await jo("doctor", "--json")
+    assert {finding["verdict"] for finding in sound.json} <= {"ok", "warning"}, sound.out
+    assert sound.code == 0
+    about = {finding["about"].split()[0] for finding in sound.json}
+    assert about == {"server", "clocks", "access", "service", "client", "disk"}
+    alone = await start_server("http://127.0.0.1:9")
+    ill = await jo("doctor", "--url", alone.url)
+    assert ill.code == 1
+    assert "✗" in ill.out
+    assert "client http://127.0.0.1:9/submit" in ill.out
+    gone = await jo("doctor", "--url", "http://127.0.0.1:9")
+    assert gone.code == 1
+    assert "can't be reached" in gone.out
+
+
+async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: Jo) -> None:
+    write(jo, "sleep 300\n")
+    process = await jo.start(*SUBMIT, "run.sh", "--wait")
+    assert process.stderr is not None
+    assert await asyncio.wait_for(process.stderr.readline(), TIMEOUT_S) == b"Submitted as job 1\n"
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert process.returncode == 130
+    assert b"Interrupted. Job 1 goes on. End it: jo cancel 1." in err
+    assert b"Traceback" not in err
+    assert (await jo("cancel", "1")).code == 0
+
+
+async def test_interrupted_upload_leaves_no_job(jo: Jo) -> None:
+    connected = asyncio.Event()
+
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        connected.set()
+        await asyncio.Event().wait()
+
+    write(jo, "true\n")
+    with (jo.folder / "large").open("wb") as large:
+        large.truncate(50 << 20)
+    mute = await asyncio.start_server(read_nothing, "127.0.0.1", 0)
+    url = "http://{}:{}".format(*mute.sockets[0].getsockname())
+    process = await jo.start(*SUBMIT, "--url", url, "run.sh", "large")
+    await asyncio.wait_for(connected.wait(), TIMEOUT_S)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert (process.returncode, err) == (
+        130,
+        b"\nInterrupted. The upload was not finished: no job was made\n",
+    )
+    mute.close()
+
+
+async def test_terminal_gets_a_bar_and_a_pipe_gets_none(jo: Jo) -> None:
+    write(jo, "true\n")
+    with (jo.folder / "large").open("wb") as large:
+        large.truncate(20 << 20)
+    ours, theirs = pty.openpty()
+    process = await jo.start(*SUBMIT, "run.sh", "large", "-o", "out", stderr=theirs)
+    os.close(theirs)
+    shown = await asyncio.to_thread(_all_of, ours)
+    await process.wait()
+    assert process.returncode == 0
+    assert "Uploading" in shown
+    assert "MB/s" in shown
+    assert "Job 1 is Completed" in shown
+
+
+def _all_of(terminal: int) -> str:
+    """What is written to a terminal until its last writer is gone."""
+    found = b""
+    try:
+        while block := os.read(terminal, 1 << 16):
+            found += block
+    except OSError:  # how Linux says it
+        pass
+    finally:
+        os.close(terminal)
+    return found.decode(errors="replace")
+
+
+def archive(path: Path, *entries: zipfile.ZipInfo | str) -> Path:
+    with zipfile.ZipFile(path, "w") as made:
+        for entry in entries:
+            made.writestr(entry, b"x")
+    return path
+
+
+def link(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["../out", "/abs", "a/../../out", "a\\..\\out", ".orchestrator/../../out", "C:\\x", link("l")],
+)
+def test_archive_that_leads_elsewhere_is_not_unpacked(
+    tmp_path: Path, entry: zipfile.ZipInfo | str
+) -> None:
+    made = archive(tmp_path / "x.zip", "fine", entry)
+    with pytest.raises(UnsafeArchive, match="not safe to unpack"):
+        unpack(made, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+
+
+def test_unpacking_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> None:
+    script = zipfile.ZipInfo("bin/script")
+    script.external_attr = (stat.S_IFREG | 0o4755) << 16
+    made = archive(tmp_path / "x.zip", ".orchestrator/stdout.txt", script)
+    (tmp_path / "empty").mkdir()
+    assert unpack(made, tmp_path / "empty") == 2
+    assert (tmp_path / "empty" / ".orchestrator" / "stdout.txt").read_bytes() == b"x"
+    mode = (tmp_path / "empty" / "bin" / "script").stat().st_mode
+    assert mode & 0o100
+    assert not mode & (stat.S_ISUID | stat.S_IWOTH)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for taken in ("empty", "link", "file"):
+        with pytest.raises(LocalStorageFailed, match="is there already"):
+            unpack(made, tmp_path / taken)
+    (tmp_path / "cut.zip").write_bytes(made.read_bytes()[:-30])
+    with pytest.raises(LocalStorageFailed, match="no whole ZIP"):
+        unpack(tmp_path / "cut.zip", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+async def test_completion_of_the_shell_knows_the_commands(jo: Jo) -> None:
+    jo.env |= {"_JO_COMPLETE": "bash_complete", "COMP_WORDS": "jo sub", "COMP_CWORD": "1"}
+    assert (await jo()).out == "plain,submit\n"

@@ -56,6 +56,40 @@ async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed
     assert client.requests["events"] == 1, "only a new connection brought it"
 
 
+async def test_ends_of_more_jobs_than_a_client_is_asked_for_at_once_are_not_missed(
+    start_server: StartServer,
+    start_client: StartClient,
+    client: FakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even those that come while the server is taking note that the job was sent."""
+    original, retrieve, let_go = Getter.submitted, client._retrieve, asyncio.Event()
+    ended: asyncio.Queue[int] = asyncio.Queue()
+
+    def end_first(self: Getter, job: Job, payload: Payload) -> None:
+        client.results[payload.id] = zip_of(out="x")
+        client.report(payload.id, PayloadStatus.COMPLETED, push=False)
+        self.on_event(next(iter(self._pool)), PayloadEvent(payload.id, PayloadStatus.COMPLETED))
+        original(self, job, payload)
+        ended.put_nowait(job.id)
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await let_go.wait()
+        return await retrieve(request)
+
+    monkeypatch.setattr(getter_module, "MAX_LOOKS", 1)
+    monkeypatch.setattr(Getter, "submitted", end_first)
+    client.instead["retrieve"] = slow
+    server = await start_server(await start_client(client))
+    await client.connected.wait()
+    jobs = [await server.submit() for _ in range(3)]
+    for _ in jobs:
+        await ended.get()
+    let_go.set()
+    for job in jobs:
+        assert await server.ended(job) == ("Completed", "")
+
+
 async def test_failed_payload_keeps_output_message_and_exit_code(
     server: Server, client: FakeClient
 ) -> None:

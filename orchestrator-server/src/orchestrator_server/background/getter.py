@@ -5,6 +5,7 @@ polled (every pass), or nothing was heard of the job for a while (reconciliation
 the reason, the look is the same: ``_look``.
 """
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -58,8 +59,8 @@ _JOB_STATUS = {
 class Getter:
     """The getter's pass, and what the event streams tell it. A listener of the store.
 
-    ``clock`` gives seconds that only grow. Each client has its own bounded set of tasks: one that
-    hangs delays no other.
+    ``clock`` gives seconds that only grow. A look is a task that waits for one of its client's
+    turns, so that a client that hangs delays no other.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class Getter:
         self._services = services
         self._lost_after_s = lost_after_s
         self._clock = clock
-        self._looks = {client.url: TaskOwner("getter", limit=MAX_LOOKS) for client in pool}
+        self._looks = TaskOwner(
+            "getter", limit=sum(service.max_runs for service in services.values())
+        )
+        self._turns = {client.url: asyncio.Semaphore(MAX_LOOKS) for client in pool}
         # Jobs being looked at; True: something happened meanwhile, look once more.
         self._looking: dict[int, bool] = {}
         self._notes = TaskOwner("getter", limit=MAX_EARLY_EVENTS)
@@ -138,7 +142,7 @@ class Getter:
         client = self._pool.get(job.client_url)
         if client is None:
             return
-        self._plan_next_look(job)
+        self._reconcile_at[job.id] = self._clock() + RECONCILE_S
         event = self._early.pop((client.url, payload.id), None)
         status = payload.status if event is None else event.status
         if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
@@ -163,29 +167,23 @@ class Getter:
         client = self._pool.get(job.client_url)
         if client is None:
             return
-        looks = self._looks[client.url]
         if job.id in self._looking:
             self._looking[job.id] = True
-        elif looks.free:
-            self._looking[job.id] = False
-            self._plan_next_look(job)
-            looks.spawn(self._follow(job, client), f"job {job.id}")
         else:
-            self._retry_at[job.id] = self._clock()
+            self._looking[job.id] = False
+            self._retry_at.pop(job.id, None)
+            self._reconcile_at[job.id] = self._clock() + RECONCILE_S
+            self._looks.spawn(self._follow(job, client), f"job {job.id}")
 
     async def close(self) -> None:
         """Cancel all looks; results that are half here are fetched again by the next life."""
-        for tasks in (*self._looks.values(), self._notes):
+        for tasks in (self._looks, self._notes):
             await tasks.close()
 
     async def idle(self) -> None:
         """Wait until no look is under way."""
-        for tasks in (*self._looks.values(), self._notes):
+        for tasks in (self._looks, self._notes):
             await tasks.drain(RECONCILE_S)
-
-    def _plan_next_look(self, job: Job) -> None:
-        self._retry_at.pop(job.id, None)
-        self._reconcile_at[job.id] = self._clock() + RECONCILE_S
 
     def _due_at(self, client: Client) -> list[int]:
         """The jobs of a client that are to be looked at now."""
@@ -208,12 +206,13 @@ class Getter:
 
     async def _follow(self, job: Job, client: Client) -> None:
         try:
-            with logging_about(**about_attempt(job)):
-                await self._look(job, client)
-                while self._looking[job.id]:
-                    self._looking[job.id] = False
-                    job = await self._store.get(job.id)
-                    await self._look(job, client)
+            async with self._turns[client.url]:
+                with logging_about(**about_attempt(job)):
+                    again = True
+                    while again:
+                        self._looking[job.id] = False
+                        await self._look(await self._store.get(job.id), client)
+                        again = self._looking[job.id]
         except (OSError, sqlite3.Error) as error:
             # Our own disk or database: the job is what it is, and looked at again.
             self._retry(job, error)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -33,6 +35,15 @@ def workspaces(tmp_path: Path) -> Workspaces:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can pass through, unlike those of pytest."""
+    folder = Path(tempfile.mkdtemp(prefix="jo-open-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
     """Start a client with settings."""
     async with contextlib.AsyncExitStack() as stack:
@@ -51,7 +62,7 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
             await stack.enter_async_context(server)
             http = aiohttp.ClientSession(str(server.make_url("")))
             await stack.enter_async_context(http)
-            return Client(app, http, tmp_path / "data" / "payloads")
+            return Client(app, http, Path(environment["DATA_PATH"]) / "payloads")
 
         yield start
 

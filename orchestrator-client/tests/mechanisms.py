@@ -1,19 +1,26 @@
 """The ways in which a payload's processes are held together: each is tested where it is there."""
 
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator_client.execution_settings import ExecutionSettings
+from orchestrator_client.execution_settings import ExecutionSettings, ScriptUser
 from orchestrator_client.executors.cgroup_trees import trees
 from orchestrator_client.executors.cgroups import Cgroups, open_cgroups
+from orchestrator_client.executors.sandbox import open_sandbox
+from orchestrator_client.executors.script_users import open_users
 
-MECHANISMS = ("subreaper", "cgroup.kill", "freezer")
+NOBODY = ScriptUser(65534, 65534)
+
+MECHANISMS = ("subreaper", "cgroup.kill", "freezer", "sandbox", "sandbox in cgroup")
 
 
 def cgroups_of(mechanism: str, folder: Path) -> Cgroups | None:
     """The groups for payloads in ``folder``; None for the subreaper. Skips what is not there."""
-    if mechanism == "subreaper":
+    if mechanism in ("subreaper", "sandbox"):
         return None
     version = 1 if mechanism == "freezer" else 2
     usable = [tree for tree in trees() if tree.version == version]
@@ -21,3 +28,17 @@ def cgroups_of(mechanism: str, folder: Path) -> Cgroups | None:
     if cgroups is None:
         pytest.skip(f"{mechanism} can't be used here")
     return cgroups
+
+
+def sandbox_of(mechanism: str, data_path: Path, **settings: Any) -> dict[str, Any]:
+    """Arguments of the executor for scripts in bubblewrap; skips where it is not installed."""
+    if "sandbox" not in mechanism:
+        return {}
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    users = (NOBODY,) if os.geteuid() == 0 else ()
+    asked = ExecutionSettings(sandbox=True, run_as=users, **settings)
+    return {
+        "users": open_users(users),
+        "sandbox": open_sandbox(asked, data_path, os.defpath),
+    }

@@ -16,6 +16,9 @@ from orchestrator_client.errors import STATUSES
 from orchestrator_client.event_hub import EventHub
 from orchestrator_client.executors.cgroups import open_cgroups
 from orchestrator_client.executors.local import LocalExecutor
+from orchestrator_client.executors.proof import prove
+from orchestrator_client.executors.sandbox import open_sandbox
+from orchestrator_client.executors.script_users import open_users
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
@@ -80,16 +83,27 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
     with workspaces.locked():
+        users = open_users(settings.execution.run_as)
         cgroups = await in_thread(open_cgroups, settings.execution, workspaces.root)
         executor = LocalExecutor(
             workspaces.root,
             settings.script_environment,
             kill_grace_s=settings.kill_grace_s,
             cgroups=cgroups,
+            users=users,
+            sandbox=await in_thread(
+                open_sandbox,
+                settings.execution,
+                workspaces.data_path,
+                settings.script_environment["PATH"],
+            ),
         )
         await executor.clear()
         reach(Point.CLIENT_CLEARING)
         await in_thread(workspaces.clear)
+        if users is not None:
+            await in_thread(workspaces.let_through)
+        await prove(executor, workspaces, settings.execution)
         async with open_payloads() as store:
             _compose(app, workspaces, executor, store)
             yield

@@ -23,6 +23,7 @@ from isal import isal_zlib
 
 from orchestrator_client.errors import ArchiveFailed
 from orchestrator_client.executors.base import Outcome
+from orchestrator_client.file_rights import rights_of_owner, take_back
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.faults import Point, reach
@@ -97,6 +98,7 @@ class Packer:
                     _write(file, workspace, outcome, self._stopping)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
+                take_back(workspace.root)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -128,8 +130,9 @@ def _write(
 ) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         packing = _Packing(archive, stopping)
-        for entry in _walk(workspace.work, packing):
-            packing.add(entry.path, entry.name, inside=workspace.work)
+        with rights_of_owner(workspace.work):
+            for entry in _walk(workspace.work, packing):
+                packing.add(entry.path, entry.name, inside=workspace.work)
         for path in (workspace.stdout, workspace.stderr):
             if path.exists():
                 packing.add(path, f"{RESERVED}/{path.name}", inside=workspace.root)

@@ -66,16 +66,17 @@ def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
     """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
     reader = SettingsReader(environment, flags)
+    slots = reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000)
     return Settings(
         host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
         port=reader.integer("PORT", 9000, minimum=0, maximum=65535),
         data_path=reader.path("DATA_PATH", "./data"),
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
-        slots=reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000),
+        slots=slots,
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
         drain_timeout_s=reader.duration_s("DRAIN_TIMEOUT", 0),
-        execution=read_execution(reader),
+        execution=read_execution(reader, slots),
         script_environment=_script_environment(reader),
         client_token=reader.secret("CLIENT_TOKEN"),
         min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),

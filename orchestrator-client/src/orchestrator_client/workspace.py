@@ -59,9 +59,13 @@ class Workspace:
         return self.root / "results.zip"
 
     def complete(self) -> None:
-        """Make a folder whose ``work`` has arrived whole a workspace. Raises ``StorageFull``."""
+        """Make a folder whose ``work`` has arrived whole a workspace. Raises ``StorageFull``.
+
+        Nobody else sees what is in it, unless a script runs there as another user.
+        """
         with full_disk_as_domain_error():
             self.scratch.mkdir()
+            self.root.chmod(0o700)
 
     def script(self) -> bytes:
         """Content of run.sh, as far as the check reads it."""
@@ -87,6 +91,10 @@ class Workspaces:
     def prepare(self) -> None:
         """Make the folder. Raises ``StartupError`` if it can't be written."""
         make_data_folder(self.data_path, self.root)
+
+    def let_through(self) -> None:
+        """Let other users through to what is theirs, without showing what there is."""
+        self.root.chmod(0o711)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for this process. Raises ``StartupError`` if another one holds it."""

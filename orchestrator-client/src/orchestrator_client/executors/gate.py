@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from types import TracebackType
 
-_HOLD = ("sh", "-c", 'read -r _ && exec "$@" < /dev/null', "sh")
+_HOLD = ("/bin/sh", "-c", 'read -r _ && exec "$@" < /dev/null', "sh")
 
 
 class Gate:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,10 @@ from orchestrator_client.errors import StillRunning
 from orchestrator_client.executors import processes
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
-from orchestrator_client.executors.gate import Gate
-from orchestrator_client.workspace import SCRIPT, Workspace
+from orchestrator_client.executors.sandbox import Bubblewrap
+from orchestrator_client.executors.script_users import ScriptUsers
+from orchestrator_client.executors.spawning import Place, Spawner
+from orchestrator_client.workspace import Workspace
 from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -47,13 +50,16 @@ class LocalExecutor:
         *,
         kill_grace_s: float,
         cgroups: Cgroups | None = None,
+        users: ScriptUsers | None = None,
+        sandbox: Bubblewrap | None = None,
     ) -> None:
         """``folder`` is the one that holds the workspaces."""
         self._folder = folder
         self._cgroups = cgroups
-        self._environment = environment
+        self._spawner = Spawner(environment, cgroups, users, sandbox)
         self._kill_grace_s = kill_grace_s
         self._scripts: set[int] = set()
+        self._endings = 0
         # Held from the start of a script until its pid is noted, and while it is reaped: whoever
         # compares children with scripts never takes the one for an orphan.
         self._lock = threading.Lock()
@@ -74,58 +80,78 @@ class LocalExecutor:
             await self._end(processes.Ending(find), 0.0, str(self._folder))
 
     async def reap(self) -> None:
-        """Take the exit status of orphans whose script still runs: they would stay zombies."""
-        await in_thread(lambda: processes.reap(self._adopted()))
+        """Take the exit status of orphans whose script still runs: they would stay zombies.
+
+        Not while something is being ended: it is by them that it sees what it has missed.
+        """
+        if not self._endings:
+            await in_thread(lambda: processes.reap(self._adopted()))
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether a script's process is that of its sandbox, which tells how the script ended."""
+        return self._spawner.sandbox is not None
+
+    def leave(self, place: Place) -> None:
+        """Nothing of a payload runs any more."""
+        self._spawner.leave(place)
 
     async def end_leftovers(
-        self, workspace: Workspace, script: int, group: PayloadGroup | None, grace_s: float
+        self, workspace: Workspace, script: int, place: Place, grace_s: float
     ) -> None:
         """End whatever of a payload still runs, and reap it. Raises ``StillRunning``."""
         find = partial(processes.of_payload, workspace.root, script, self._running_scripts)
-        if group is None:
+        # With the process of the sandbox all in it would end at once: the script has its grace.
+        spared = script if self.sandboxed else 0
+        if place.group is None:
             ending = processes.Ending(
                 find,
                 partial(processes.kill_process_groups, script),
                 partial(processes.reap_orphans, script),
+                spared=spared,
             )
         else:
-            ending = processes.Ending(partial(_in_group_or, group, find), group.main.kill)
+            find = partial(_in_group_or, place.group, find)
+            ending = processes.Ending(find, place.group.main.kill, spared=spared)
         await self._end(ending, grace_s, workspace.root.name)
-        if group is not None:
-            await in_thread(group.remove)
 
-    def collect(
-        self, process: "subprocess.Popen[bytes]", group: PayloadGroup | None
-    ) -> "Collected":
-        """Take the exit status of a script that has ended.
+    def collect(self, process: "subprocess.Popen[bytes]", place: Place) -> "Collected":
+        """Take the exit status of a script that has ended; if it left nothing, leave its place.
 
         Orphans of the script have become children of this process the moment that it ended.
         """
+        code = self._wait(process)
+        limit_reached = place.group.limit_reached() if place.group is not None else ""
+        emptied = place.group is None or place.group.remove()
+        leftovers = not emptied or bool(self._adopted())
+        if not leftovers:
+            self._spawner.leave(place)
+        return Collected(code, limit_reached, leftovers)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> int:
         with self._lock:
             code = process.wait()
             self._scripts.discard(process.pid)
-        limit_reached = group.limit_reached() if group is not None else ""
-        emptied = group is None or group.remove()
-        return Collected(code, limit_reached, leftovers=not emptied or bool(self._adopted()))
+        return code
 
     def _start(self, workspace: Workspace) -> "LocalExecution":
-        group = self._cgroups.make(workspace.root.name) if self._cgroups is not None else None
+        place = self._spawner.take_place(workspace)
         try:
-            return self._start_in(workspace, group)
+            return self._start_at(place, workspace)
         except BaseException:
-            if group is not None:
-                group.main.kill()
-                group.remove()
+            self._spawner.leave(place)
             raise
 
-    def _start_in(self, workspace: Workspace, group: PayloadGroup | None) -> "LocalExecution":
+    def _start_at(self, place: Place, workspace: Workspace) -> "LocalExecution":
         started_at = time.time()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         stdout = os.open(workspace.stdout, flags, 0o600)
         try:
             stderr = os.open(workspace.stderr, flags, 0o600)
             try:
-                process = self._spawn(workspace, group, stdout, stderr)
+                with self._lock:
+                    process = self._spawner.start(workspace, place, stdout, stderr)
+                    self._scripts.add(process.pid)
             finally:
                 os.close(stderr)
         finally:
@@ -134,65 +160,30 @@ class LocalExecutor:
             exit_descriptor = os.pidfd_open(process.pid)
         except OSError:  # too many open files
             process.kill()
-            self.collect(process, group)
+            self._wait(process)
             raise
         return LocalExecution(
             self,
             process,
             workspace,
-            group,
+            place,
             started_at=started_at,
             exit_descriptor=exit_descriptor,
             kill_grace_s=self._kill_grace_s,
         )
 
-    def _spawn(
-        self, workspace: Workspace, group: PayloadGroup | None, stdout: int, stderr: int
-    ) -> "subprocess.Popen[bytes]":
-        command = ["bash", SCRIPT]  # the bash of the administrator's PATH
-        if group is None:
-            return self._popen(workspace, command, subprocess.DEVNULL, stdout, stderr)
-        with Gate() as gate:
-            held = gate.held(command)
-            process = self._popen(workspace, held, gate.descriptor, stdout, stderr)
-            try:
-                group.add(process.pid)
-            except OSError:
-                process.kill()
-                self.collect(process, group)
-                raise
-            gate.open()
-        return process
-
-    def _popen(
-        self, workspace: Workspace, command: Sequence[str], stdin: int, stdout: int, stderr: int
-    ) -> "subprocess.Popen[bytes]":
-        with self._lock:
-            process = subprocess.Popen(  # noqa: S603 (running it is what the client is for)
-                command,
-                cwd=workspace.work,
-                env={
-                    **self._environment,
-                    "HOME": str(workspace.work),
-                    "TMPDIR": str(workspace.scratch),
-                    processes.MARK: str(workspace.root),
-                },
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
-            self._scripts.add(process.pid)
-        return process
-
     async def _end(self, ending: processes.Ending, grace_s: float, what: str) -> None:
         """TERM, then KILL after the grace. Raises ``StillRunning``."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
-            if loop.time() > started + grace_s + KILL_TIMEOUT_S:
-                raise StillRunning(f"Processes of {what} resist being ended")
-            await asyncio.sleep(POLL_S)
+        self._endings += 1
+        try:
+            while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
+                if loop.time() > started + grace_s + KILL_TIMEOUT_S:
+                    raise StillRunning(f"Processes of {what} resist being ended")
+                await asyncio.sleep(POLL_S)
+        finally:
+            self._endings -= 1
         await self.reap()
 
     def _adopted(self) -> set[int]:
@@ -226,7 +217,7 @@ class LocalExecution:
         executor: LocalExecutor,
         process: "subprocess.Popen[bytes]",
         workspace: Workspace,
-        group: PayloadGroup | None,
+        place: Place,
         *,
         started_at: float,
         exit_descriptor: int,
@@ -235,7 +226,8 @@ class LocalExecution:
         self._executor = executor
         self._process = process
         self._workspace = workspace
-        self._group = group
+        self._place = place
+        self._ending = asyncio.Lock()
         self._started_at = started_at
         self._exit_descriptor = exit_descriptor
         self._kill_grace_s = kill_grace_s
@@ -252,10 +244,13 @@ class LocalExecution:
         """
         await _until_readable(self._exit_descriptor)
         ended_at = time.time()
-        ended = await in_thread(self._executor.collect, self._process, self._group)
+        ended = await in_thread(self._executor.collect, self._process, self._place)
         if ended.leftovers:
             await self._end_tree(LEFTOVER_GRACE_S)
+            await in_thread(self._executor.leave, self._place)
         number = -ended.code if ended.code < 0 else None
+        if self._executor.sandboxed and ended.code - 128 in signal.valid_signals():
+            number = ended.code - 128
         return Outcome(
             ended.code if number is None else 128 + number,
             number,
@@ -269,7 +264,9 @@ class LocalExecution:
         await self._end_tree(self._kill_grace_s)
 
     async def _end_tree(self, grace_s: float) -> None:
-        await self._executor.end_leftovers(self._workspace, self.pid, self._group, grace_s)
+        # One at a time: of two, one could take for the end what the other has just seen to.
+        async with self._ending:
+            await self._executor.end_leftovers(self._workspace, self.pid, self._place, grace_s)
 
 
 async def _until_readable(descriptor: int) -> None:

@@ -32,6 +32,7 @@ Find = Callable[[], list[psutil.Process]]
 CHILDREN_OF_MAIN_THREAD = Path(f"/proc/self/task/{os.getpid()}/children")
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def become_subreaper() -> None:
@@ -45,6 +46,11 @@ def become_unreadable() -> None:
     Of the processes that it starts only those are concerned that don't exec a program.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges() -> None:
+    """Keep what this thread starts from gaining rights by set-id programs, for ever."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(what: int, value: int) -> None:
@@ -151,7 +157,8 @@ class Ending:
     """Ends what ``find`` finds, in rounds, until it finds nothing.
 
     A process may fork while it is being ended, so each round looks anew. ``kill_all`` kills what it
-    can in one step; ``look_again`` knows of something that ``find`` may have missed.
+    can in one step; ``look_again`` knows of something that ``find`` may have missed. The
+    process ``spared`` gets no TERM.
     """
 
     def __init__(
@@ -159,10 +166,12 @@ class Ending:
         find: Find,
         kill_all: Callable[[], None] = lambda: None,
         look_again: Callable[[], bool] = lambda: False,
+        spared: int = 0,
     ) -> None:
         self._find = find
         self._kill_all = kill_all
         self._look_again = look_again
+        self._spared = spared
         self._terminated: set[psutil.Process] = set()
 
     def round(self, *, kill: bool) -> bool:
@@ -176,7 +185,9 @@ class Ending:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if kill:
                     process.send_signal(signal.SIGKILL)
-                elif process not in self._terminated:  # compares the start time too
+                elif (
+                    process.pid != self._spared and process not in self._terminated
+                ):  # compares the start time too
                     self._terminated.add(process)
                     process.send_signal(signal.SIGTERM)
                     # A stopped process would sleep through its grace.

@@ -1,0 +1,118 @@
+"""Starts the process of a script: as whom, in which cgroup, in which sandbox.
+
+All of it blocks: call it in a thread.
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator_client.execution_settings import ScriptUser
+from orchestrator_client.executors import processes
+from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
+from orchestrator_client.executors.gate import Gate
+from orchestrator_client.executors.sandbox import TMP, Bubblewrap
+from orchestrator_client.executors.script_users import ScriptUsers
+from orchestrator_client.file_rights import hand_over
+from orchestrator_client.workspace import SCRIPT, Workspace
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a payload runs: its cgroup and its user, if it has its own. Left when it has ended."""
+
+    group: PayloadGroup | None
+    user: ScriptUser | None
+
+
+@dataclass(frozen=True)
+class Spawner:
+    """``environment`` is what scripts see beside what belongs to their payload."""
+
+    environment: Mapping[str, str]
+    cgroups: Cgroups | None = None
+    users: ScriptUsers | None = None
+    sandbox: Bubblewrap | None = None
+
+    def take_place(self, workspace: Workspace) -> Place:
+        """Make a payload its place. Raises ``OSError``."""
+        user = self.users.take() if self.users is not None else None
+        try:
+            if user is not None:
+                hand_over(workspace.root, (workspace.work, workspace.scratch), user)
+            group = self.cgroups.make(workspace.root.name) if self.cgroups is not None else None
+        except BaseException:
+            self.leave(Place(None, user))
+            raise
+        return Place(group, user)
+
+    def leave(self, place: Place) -> None:
+        """Nothing runs there any more."""
+        if place.group is not None:
+            place.group.remove()
+        if place.user is not None and self.users is not None:
+            self.users.give_back(place.user)
+
+    def start(
+        self, workspace: Workspace, place: Place, stdout: int, stderr: int
+    ) -> "subprocess.Popen[bytes]":
+        """Start ``bash run.sh``. Raises ``OSError``."""
+        command: Sequence[str] = [self._bash(), SCRIPT]
+        if self.sandbox is not None:
+            command = self.sandbox.wrap(workspace, command)
+        if place.user is not None:
+            os.fchown(stdout, *place.user)
+            os.fchown(stderr, *place.user)
+        if place.group is None:
+            return self._popen(workspace, place, command, subprocess.DEVNULL, stdout, stderr)
+        with Gate() as gate:
+            held = gate.held(command)
+            process = self._popen(workspace, place, held, gate.descriptor, stdout, stderr)
+            try:
+                place.group.add(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+            gate.open()
+        return process
+
+    def _bash(self) -> str:
+        """That of the administrator's PATH. Raises ``OSError`` here, and not somewhere inside."""
+        bash = shutil.which("bash", path=self.environment["PATH"])
+        if bash is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
+        return bash
+
+    def _popen(
+        self,
+        workspace: Workspace,
+        place: Place,
+        command: Sequence[str],
+        stdin: int,
+        stdout: int,
+        stderr: int,
+    ) -> "subprocess.Popen[bytes]":
+        user = place.user
+        if user is not None:
+            processes.forbid_new_privileges()
+        return subprocess.Popen(  # noqa: S603 (running it is what the client is for)
+            command,
+            cwd=workspace.work,
+            env={
+                **self.environment,
+                "HOME": str(workspace.work),
+                "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
+                processes.MARK: str(workspace.root),
+            },
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            user=user.uid if user is not None else None,
+            group=user.gid if user is not None else None,
+            extra_groups=[] if user is not None else None,
+        )

@@ -12,7 +12,7 @@ import orchestrator_common
 import orchestrator_server
 
 ROOT = Path(__file__).parents[1]
-FACES = ("app", "keys", "openapi", "cli")
+FACES = ("app", "keys", "openapi", "cli", "log_query", "request_ids", "stopping", "streaming")
 
 
 @pytest.mark.timeout(300)

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from orchestrator_server.errors import JobNotFound
 from orchestrator_server.store.claims import Claim, Offer, claim
+from orchestrator_server.store.creation import NO_LIMITS, NO_OPTIONS, NewJob, add
 from orchestrator_server.store.events import JobEvents
 from orchestrator_server.store.listing import JobLists
 from orchestrator_server.store.outbox import Outbox
 from orchestrator_server.store.schema import (
     COLUMNS,
-    HAS_KEY,
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
@@ -50,17 +49,6 @@ MAX_RECENT = 1000
 # A job's place is only counted so far; beyond it the answer is "more than".
 MAX_PLACE = 1000
 
-CREATE = f"""
-INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
-    priority, time_limit_s, callback_url, idempotency_key, input_bytes)
-VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
-    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes)
-RETURNING {COLUMNS}
-"""  # noqa: S608
-REPEATED = f"""
-SELECT {COLUMNS} FROM jobs
-WHERE user_id = :user_id AND idempotency_key = :idempotency_key AND {HAS_KEY}
-"""  # noqa: S608
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition looks redundant: it makes SQLite use the index of active jobs.
 PROCESSING = f"""
@@ -82,8 +70,6 @@ SELECT count(*) FROM (
     LIMIT :limit)
 """
 
-NO_OPTIONS = JobOptions()
-NO_LIMITS = UserLimits()
 DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
 # A scan of what ended since, in an index; only at the start.
 KILLED_WITHOUT_OUTPUT = f"""
@@ -132,27 +118,17 @@ class JobStore:
         ``uuid`` is another one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the user is at one
         of the ``limits``.
         """
+        new = NewJob(uuid, user_id, service, input_bytes, options)
         now = self._now()
-        values = (
-            {"uuid": uuid, "user_id": user_id, "service": service, "now": now}
-            | asdict(options)
-            | {"input_bytes": input_bytes}
-        )
-
-        def work(connection: sqlite3.Connection) -> Job | DomainError:
-            if options.idempotency_key is not None:
-                for row in connection.execute(REPEATED, values).fetchall():
-                    return job_of(row)
-            # Returned, not raised: what others write in the same transaction is to stay.
-            problem = limits.problem(connection, user_id, input_bytes)
-            return problem or job_of(connection.execute(CREATE, values).fetchall()[0])
 
         def told(outcome: Job | DomainError) -> None:
             if isinstance(outcome, Job) and outcome.uuid == uuid:
                 self._tell([outcome])
 
         with full_database_as_domain_error():
-            outcome = await self._writer.run(work, told=told, durable=True)
+            outcome = await self._writer.run(
+                lambda connection: add(connection, new, limits, now), told=told, durable=True
+            )
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome

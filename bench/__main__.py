@@ -1,9 +1,11 @@
 """Run by ``make bench``: measure, write the results, show the table."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,11 @@ def main(only: str, size: str, folder: Path | None) -> None:
     names = [name.strip() for name in only.split(",") if name.strip()] or list(MEASUREMENTS)
     if unknown := set(names) - MEASUREMENTS.keys():
         raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
+    # As Ctrl-C does: what was started is ended, what was written is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="jo-bench-", dir=folder) as scratch:
         result = run(Path(scratch), SIZES[size], names)
-    complete = size == "full" and names == list(MEASUREMENTS)
+    complete = size == "full" and list(result["measurements"]) == list(MEASUREMENTS)
     _write(result, RESULTS / ("latest" if complete else "partial"))
     if complete:
         report.write_into(PAGE, result, PICTURE.name)
@@ -45,6 +49,8 @@ def main(only: str, size: str, folder: Path | None) -> None:
     click.echo(report.table(report.rows(result)), nl=False)
     if text := machine.warning(result["machine"]):
         click.echo(f"WARNING: {text}")
+    if failed := [name for name in names if name not in result["measurements"]]:
+        sys.exit(f"Failed: {', '.join(failed)}")
 
 
 def _write(result: dict[str, Any], target: Path) -> None:
@@ -56,15 +62,20 @@ def _write(result: dict[str, Any], target: Path) -> None:
 
 
 def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
-    """Measure what is named; the result file's content."""
+    """Measure what is named; the result file's content. What fails is missing there."""
     about = machine.describe(scratch)
     if text := machine.warning(about):
         click.echo(f"WARNING: {text}", err=True)
     measurements = {}
     for name in names:
         begun = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
-            outcome = asyncio.run(_measure(name, Path(folder), size))
+        try:
+            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
+                outcome = asyncio.run(_measure(name, Path(folder), size))
+        except Exception:
+            # The others took minutes, too.
+            click.echo(f"{name} failed:\n{traceback.format_exc()}", err=True)
+            continue
         seconds = time.perf_counter() - begun
         click.echo(f"{name}: {seconds:.1f} s", err=True)
         measurements[name] = {

@@ -14,6 +14,7 @@ from bench.sizes import Size
 
 SENDERS = 8
 PER_SECOND = 400.0
+MORE_THAN_ONE = 1.01
 BUSY = "exec sleep 600\n"
 
 
@@ -52,7 +53,15 @@ async def measure(folder: Path, size: Size) -> Outcome:
                 at_most=False,
                 floor=floor,
                 floor_name=f"fsyncs per second, {SENDERS} at a time",
-            )
+            ),
+            Row(
+                f"small uploads that share a commit, {SENDERS} at a time",
+                statistics.median(shares),
+                "uploads",
+                MORE_THAN_ONE,
+                "more than one",
+                at_most=False,
+            ),
         ],
         {"uploads_per_second": rates, "fsyncs_per_second": floors, "uploads_per_commit": shares},
     )

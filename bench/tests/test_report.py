@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from bench import __main__ as command
 from bench import picture, report
+from bench.sizes import SMOKE
 
 PAGE = """before
 <!-- measured: begin (written by `make bench`) -->
@@ -78,3 +79,9 @@ def test_page_of_the_documentation_has_the_marks() -> None:
     page = command.PAGE.read_text()
     assert report.BEGIN in page
     assert report.END in page
+
+
+def test_measurement_that_fails_is_missing_and_the_others_go_on(tmp_path: Path) -> None:
+    measured = command.run(tmp_path, SMOKE, ["no such", "counts"])["measurements"]
+    assert list(measured) == ["counts"]
+    assert not list(tmp_path.iterdir())

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator_client.archive import MAX_LISTED, Packer
-from orchestrator_client.errors import ArchiveFailed
+from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
 from orchestrator_common.errors import StorageFull
 from payload_folders import new_workspace
+from running_client import StartClient
 
 OUTCOME = Outcome(exit_code=3, signal=None, started_at=1.0, ended_at=2.5)
 
@@ -248,3 +249,45 @@ async def test_packing_is_given_up_when_the_client_stops(workspace: Workspace) -
     with pytest.raises(ArchiveFailed, match="The client stops"):
         await packer.pack_partial(workspace)
     assert await asyncio.to_thread(left, workspace) == set()
+
+
+def test_results_that_are_too_large_are_told_and_only_the_output_is_kept(
+    workspace: Workspace,
+) -> None:
+    (workspace.work / "big").write_bytes(os.urandom(300_000))
+    workspace.stdout.write_bytes(os.urandom(90_000))
+    workspace.stderr.write_bytes(b"why")
+    with pytest.raises(ResultTooLarge, match=r"larger than 100 kB \(MAX_RESULT_SIZE\)"):
+        asyncio.run(Packer(100_000).pack(workspace, OUTCOME))
+    assert workspace.results.stat().st_size < 100_000
+    archive = zipfile.ZipFile(workspace.results)
+    assert set(archive.namelist()) == {
+        f".orchestrator/{name}" for name in ("stdout.txt", "stderr.txt", "result.json")
+    }
+    assert archive.read(".orchestrator/stderr.txt") == b"why"
+    assert len(archive.read(".orchestrator/stdout.txt")) == 50_000
+    assert reasons(archive)[".orchestrator/stdout.txt"] == "cut off after 50000 bytes"
+    assert "larger than 100 kB" in reasons(archive)["."]
+    # A little more, and all of it is there.
+    asyncio.run(Packer(500_000).pack(workspace, OUTCOME))
+    assert "big" in zipfile.ZipFile(workspace.results).namelist()
+
+
+def test_many_small_files_count_with_what_the_zip_needs_for_them(workspace: Workspace) -> None:
+    for number in range(300):
+        (workspace.work / f"empty-{number}").mkdir()
+    with pytest.raises(ResultTooLarge):
+        asyncio.run(Packer(20_000).pack(workspace, OUTCOME))
+    assert workspace.results.stat().st_size < 20_000
+
+
+async def test_payload_with_results_that_are_too_large_has_failed(
+    start_client: StartClient,
+) -> None:
+    client = await start_client(MAX_RESULT_SIZE="100kB")
+    payload = await client.run("echo so far; head -c 300000 /dev/urandom > big; exit 0\n")
+    assert (payload["status"], payload["exit_code"]) == ("Failed", 0)
+    assert payload["message"].startswith("The results are larger than 100 kB")
+    archive = await client.archive(payload["id"])
+    assert archive.read(".orchestrator/stdout.txt") == b"so far\n"
+    assert "big" not in archive.namelist()

@@ -131,7 +131,7 @@ def _compose(
     """Wire the parts together. Who has to know of a changed payload is a listener of the store."""
     settings = app[keys.SETTINGS]
     hub = EventHub()
-    packer = Packer()
+    packer = Packer(settings.max_result_bytes)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
     intake = Intake(

@@ -7,25 +7,25 @@ listed there; a script can't make packing fail or hang.
 
 import asyncio
 import contextlib
-import errno
 import os
-import stat
 import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import msgspec
 from isal import isal_zlib
 
-from orchestrator_client.errors import ArchiveFailed
+from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.file_rights import rights_of_owner, take_back
+from orchestrator_client.work_files import NotRegular, open_regular, target_of, walk
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.env import size_text
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.threads import in_thread
@@ -33,6 +33,9 @@ from orchestrator_common.threads import in_thread
 DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
 MAX_LISTED = 1000
+DIRECTORY_ENTRY_BYTES = 76
+"""What an entry takes at the end of a ZIP, beside its name."""
+
 # Deflate can make a file larger than it was, by far less than this leaves room for.
 _ZIP64_FROM = 1 << 31
 _DOS_FOLDER = 0x10
@@ -62,16 +65,21 @@ class ResultRecord(msgspec.Struct, frozen=True):
 
 
 class Packer:
-    """Packs in threads, as many at a time as there are CPUs for it."""
+    """Packs in threads, as many at a time as there are CPUs for it.
 
-    def __init__(self) -> None:
+    Of results that are larger than ``max_bytes`` (0: of any size) only the script's output is kept.
+    """
+
+    def __init__(self, max_bytes: int = 0) -> None:
+        self._max_bytes = max_bytes
         self._turns = asyncio.Semaphore(os.cpu_count() or 1)
         self._stopping = threading.Event()
 
     async def pack(self, workspace: Workspace, outcome: Outcome) -> None:
         """Write the results of an ended payload, whole or not at all.
 
-        Raises ``StorageFull``, ``ArchiveFailed``.
+        Raises ``StorageFull``, ``ArchiveFailed``, and its kind ``ResultTooLarge`` when only the
+        script's output was written.
         """
         async with self._turns:
             await in_thread(self._pack, workspace, outcome)
@@ -95,10 +103,12 @@ class Packer:
                 # A file system without room says so when it is written or closed. Nothing of this
                 # need be durable: after a power cut nobody knows the payload any more.
                 with temporary.open("wb") as file:
-                    _write(file, workspace, outcome, self._stopping)
+                    too_large = self._write(file, workspace, outcome)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
                 take_back(workspace.root)
+            if too_large is not None:
+                raise too_large
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -108,12 +118,27 @@ class Packer:
         with _as_domain_errors():
             file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
             try:
-                _write(file, workspace, None, self._stopping)
+                self._write(file, workspace, None)
                 file.seek(0)
             except BaseException:
                 file.close()
                 raise
         return file
+
+    def _write(
+        self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None
+    ) -> ResultTooLarge | None:
+        """Write all, or if that is too large only the script's output, and return why."""
+        packing = _Packing(file, self._stopping, self._max_bytes)
+        try:
+            packing.write(workspace, outcome)
+        except ResultTooLarge as error:
+            file.seek(0)
+            file.truncate()
+            packing = _Packing(file, self._stopping, self._max_bytes)
+            packing.write(workspace, outcome, instead=error)
+            return error
+        return None
 
 
 @contextlib.contextmanager
@@ -125,70 +150,49 @@ def _as_domain_errors() -> Iterator[None]:
         raise ArchiveFailed(f"The results could not be packed: {error}") from error
 
 
-def _write(
-    file: IO[bytes], workspace: Workspace, outcome: Outcome | None, stopping: threading.Event
-) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        packing = _Packing(archive, stopping)
-        with rights_of_owner(workspace.work):
-            for entry in _walk(workspace.work, packing):
-                packing.add(entry.path, entry.name, inside=workspace.work)
-        for path in (workspace.stdout, workspace.stderr):
-            if path.exists():
-                packing.add(path, f"{RESERVED}/{path.name}", inside=workspace.root)
+class _Packing:
+    """An archive that is being written, and what could not go in."""
+
+    def __init__(self, file: IO[bytes], stopping: threading.Event, max_bytes: int) -> None:
+        self._file = file
+        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True)
+        self._stopping = stopping
+        self._max_bytes = max_bytes
+        self._directory_bytes = 0
+        self.skipped: list[Skipped] = []
+        self.skipped_count = 0
+
+    def write(
+        self, workspace: Workspace, outcome: Outcome | None, instead: ResultTooLarge | None = None
+    ) -> None:
+        """Write an archive; ``instead`` of what is too large, only what comes of the system.
+
+        Raises ``ResultTooLarge``.
+        """
+        with self._archive:
+            if instead is None:
+                with rights_of_owner(workspace.work):
+                    for entry in walk(workspace.work, self.skip):
+                        self._add(entry.path, entry.name, inside=workspace.work)
+            else:
+                self.skip(".", str(instead))
+            for path in (workspace.stdout, workspace.stderr):
+                if path.exists():
+                    # Beside each other they have room in what results may be.
+                    limit = self._max_bytes // 2 if instead is not None else None
+                    self._add(path, f"{RESERVED}/{path.name}", inside=workspace.root, limit=limit)
+            self._archive.writestr(f"{RESERVED}/result.json", self._record(outcome))
+
+    def _record(self, outcome: Outcome | None) -> bytes:
         record = ResultRecord(
             exit_code=outcome.exit_code if outcome else None,
             signal=outcome.signal if outcome else None,
             started_at=outcome.started_at if outcome else None,
             ended_at=outcome.ended_at if outcome else None,
-            skipped_count=packing.skipped_count,
-            skipped=packing.skipped,
+            skipped_count=self.skipped_count,
+            skipped=self.skipped,
         )
-        content = msgspec.json.format(msgspec.json.encode(record), indent=2)
-        archive.writestr(f"{RESERVED}/result.json", content)
-
-
-class _Entry(NamedTuple):
-    """Something below the work folder, and its relative name; that of an empty folder ends in /."""
-
-    path: Path
-    name: str
-
-
-def _walk(top: Path, packing: "_Packing") -> Iterator[_Entry]:
-    """Everything below ``top`` that isn't a folder, and empty folders.
-
-    Not by recursion: a script can nest folders more deeply than Python calls.
-    """
-    pending = [_Entry(top, "")]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            packing.skip(prefix or ".", error.strerror or "unreadable")
-            continue
-        if prefix and not entries:
-            yield _Entry(folder, prefix)
-        for entry in entries:
-            found = _Entry(Path(entry.path), f"{prefix}{entry.name}")
-            if found.name == RESERVED:  # it would mix with ours
-                packing.skip(RESERVED, "the name is reserved")
-            elif entry.is_dir(follow_symlinks=False):
-                pending.append(_Entry(found.path, f"{found.name}/"))
-            else:
-                yield found
-
-
-class _Packing:
-    """An archive that is being written, and what could not go in."""
-
-    def __init__(self, archive: zipfile.ZipFile, stopping: threading.Event) -> None:
-        self._archive = archive
-        self._stopping = stopping
-        self.skipped: list[Skipped] = []
-        self.skipped_count = 0
+        return msgspec.json.format(msgspec.json.encode(record), indent=2)
 
     def skip(self, name: str, reason: str) -> None:
         """Note that something is left out."""
@@ -197,8 +201,11 @@ class _Packing:
             shown = name.encode("utf-8", "backslashreplace").decode()
             self.skipped.append(Skipped(shown, reason))
 
-    def add(self, path: Path, name: str, *, inside: Path) -> None:
-        """Add an empty folder, a file, or what a link to a file ``inside`` leads to."""
+    def _add(self, path: Path, name: str, *, inside: Path, limit: int | None = None) -> None:
+        """Add an empty folder, a file, or what a link to a file ``inside`` leads to.
+
+        Of a file at most ``limit`` bytes; None: all of it, within what results may be.
+        """
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -210,9 +217,11 @@ class _Packing:
                 entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
                 entry.external_attr = (status.st_mode & 0xFFFF) << 16 | _DOS_FOLDER
                 self._archive.writestr(entry, b"")
+                self._directory_bytes += DIRECTORY_ENTRY_BYTES + len(name)
+                self._check_size()
                 return
-            descriptor = _open_regular(_target(path, inside))
-        except _NotRegular as reason:
+            descriptor = open_regular(target_of(path, inside))
+        except NotRegular as reason:
             self.skip(name, str(reason))
             return
         except OSError as error:
@@ -220,15 +229,26 @@ class _Packing:
             return
         # A descriptor, which its stream closes; unbuffered, because it is read in large blocks.
         with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123
-            self._copy(source, name)
+            self._copy(source, name, limit)
+        self._directory_bytes += DIRECTORY_ENTRY_BYTES + len(name)
 
-    def _copy(self, source: IO[bytes], name: str) -> None:
+    def _check_size(self) -> None:
+        if self._max_bytes and self._file.tell() + self._directory_bytes > self._max_bytes:
+            raise ResultTooLarge(
+                f"The results are larger than {size_text(self._max_bytes)} (MAX_RESULT_SIZE);"
+                " only the output of run.sh was kept"
+            )
+
+    def _copy(self, source: IO[bytes], name: str, limit: int | None) -> None:
         status = os.fstat(source.fileno())
         entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
         entry.external_attr = (status.st_mode & 0xFFFF) << 16
         entry.compress_type = zipfile.ZIP_DEFLATED
         # The size at the beginning: a file that is being written may grow faster than it is read.
         left = status.st_size
+        if limit is not None and left > limit:
+            self.skip(name, f"cut off after {limit} bytes")
+            left = limit
         with self._archive.open(entry, "w", force_zip64=left >= _ZIP64_FROM) as target:
             _deflate_with_isal(target)
             while left > 0:
@@ -243,41 +263,8 @@ class _Packing:
                     raise ArchiveFailed("The client stops")
                 target.write(block)
                 left -= len(block)
-
-
-def _target(path: Path, inside: Path) -> Path:
-    """``path``, or where it leads if it is a link. Raises ``_NotRegular`` if that is outside."""
-    if not path.is_symlink():
-        return path
-    # realpath, because Path.resolve raises something else for a loop in each version of Python.
-    target = Path(os.path.realpath(path))
-    if not target.is_relative_to(os.path.realpath(inside)):
-        raise _NotRegular("it is a link that leads outside")
-    return target
-
-
-class _NotRegular(Exception):
-    """Something that is no regular file, or a link to anything."""
-
-
-def _open_regular(path: Path) -> int:
-    """Open a regular file.
-
-    The kind is asked of the opened file, so that nothing can be swapped in between; O_NONBLOCK
-    keeps a FIFO from blocking. Raises ``_NotRegular``, ``OSError``.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _NotRegular("it is a symbolic link") from error
-        if error.errno == errno.ENXIO:
-            raise _NotRegular("it is a socket or device") from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _NotRegular("it is no regular file")
-    return descriptor
+                if limit is None:
+                    self._check_size()
 
 
 def _deflate_with_isal(target: Any) -> None:

@@ -46,6 +46,10 @@ class ArchiveFailed(DomainError):
     """The results could not be packed."""
 
 
+class ResultTooLarge(ArchiveFailed):
+    """They are larger than MAX_RESULT_SIZE; only the script's output was packed."""
+
+
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     PayloadNotFound: HTTPStatus.NOT_FOUND,
     ResultsGone: HTTPStatus.NOT_FOUND,

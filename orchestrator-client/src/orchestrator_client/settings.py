@@ -20,6 +20,7 @@ OPTIONS = (
     Option("DATA_PATH", "./data", "Folder of the payloads' files"),
     Option("MAX_AGE", "172800", "How long results that nobody fetched are kept"),
     Option("MAX_UPLOAD_SIZE", "400MB", "Size of a payload's files together"),
+    Option("MAX_RESULT_SIZE", "none", "Size of a payload's packed results"),
     Option("SLOTS", "number of CPUs", "How many payloads run at once"),
     Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
     Option("DRAIN_TIMEOUT", "0", "How long running payloads may go on when the client is stopped"),
@@ -45,6 +46,7 @@ class Settings:
     data_path: Path
     max_age_s: float
     max_upload_bytes: int
+    max_result_bytes: int
     slots: int
     kill_grace_s: float
     drain_timeout_s: float
@@ -73,6 +75,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         data_path=reader.path("DATA_PATH", "./data"),
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        max_result_bytes=reader.size_bytes("MAX_RESULT_SIZE", 0),
         slots=slots,
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
         drain_timeout_s=reader.duration_s("DRAIN_TIMEOUT", 0),

@@ -5,14 +5,29 @@ All of it blocks: call it in a thread.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 FREEZE_TIMEOUT_S = 1.0
 _STEP_S = 0.002
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Pass over a group that is gone, and with it all that was in it.
+
+    ENODEV: it was removed while a file of it was open.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class Group:
 
         Kernels before 5.14 can't do that in one step: all is frozen first, so that it can't fork.
         """
-        with contextlib.suppress(FileNotFoundError):  # it is gone, and all that was in it
+        with _unless_gone():
             at_once = self.folder / "cgroup.kill"
             if at_once.exists():
                 at_once.write_text("1")
@@ -79,7 +94,7 @@ class Group:
 
     def _thaw(self) -> None:
         state, _, _ = self._freezer()
-        with contextlib.suppress(FileNotFoundError):
+        with _unless_gone():
             if state.exists():
                 state.write_text("0" if self.version == 2 else "THAWED")
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,7 @@ class LocalExecutor:
         self._spawner = Spawner(environment, cgroups, users, sandbox)
         self._kill_grace_s = kill_grace_s
         self._scripts: set[int] = set()
-        self._endings = 0
+        self._endings: set[_EndingOrphans] = set()
         # Held from the start of a script until its pid is noted, and while it is reaped: whoever
         # compares children with scripts never takes the one for an orphan.
         self._lock = threading.Lock()
@@ -80,12 +81,8 @@ class LocalExecutor:
             await self._end(processes.Ending(find), 0.0, str(self._folder))
 
     async def reap(self) -> None:
-        """Take the exit status of orphans whose script still runs: they would stay zombies.
-
-        Not while something is being ended: it is by them that it sees what it has missed.
-        """
-        if not self._endings:
-            await in_thread(lambda: processes.reap(self._adopted()))
+        """Take the exit status of orphans whose script still runs: they would stay zombies."""
+        await in_thread(self._reap)
 
     @property
     def sandboxed(self) -> bool:
@@ -103,17 +100,27 @@ class LocalExecutor:
         find = partial(processes.of_payload, workspace.root, script, self._running_scripts)
         # With the process of the sandbox all in it would end at once: the script has its grace.
         spared = script if self.sandboxed else 0
-        if place.group is None:
+        orphans = _EndingOrphans(script)
+        group = place.group
+        if group is None:
             ending = processes.Ending(
                 find,
                 partial(processes.kill_process_groups, script),
-                partial(processes.reap_orphans, script),
+                partial(self._have_ended, orphans),
                 spared=spared,
             )
         else:
-            find = partial(_in_group_or, place.group, find)
-            ending = processes.Ending(find, place.group.main.kill, spared=spared)
-        await self._end(ending, grace_s, workspace.root.name)
+            ending = processes.Ending(
+                partial(_in_group_or, group, find),
+                group.main.kill,
+                lambda: bool(group.main.pids()),
+                spared=spared,
+            )
+        self._endings.add(orphans)
+        try:
+            await self._end(ending, grace_s, workspace.root.name)
+        finally:
+            self._endings.discard(orphans)
 
     def collect(self, process: "subprocess.Popen[bytes]", place: Place) -> "Collected":
         """Take the exit status of a script that has ended; if it left nothing, leave its place.
@@ -176,15 +183,27 @@ class LocalExecutor:
         """TERM, then KILL after the grace. Raises ``StillRunning``."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self._endings += 1
-        try:
-            while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
-                if loop.time() > started + grace_s + KILL_TIMEOUT_S:
-                    raise StillRunning(f"Processes of {what} resist being ended")
-                await asyncio.sleep(POLL_S)
-        finally:
-            self._endings -= 1
+        while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
+            if loop.time() > started + grace_s + KILL_TIMEOUT_S:
+                raise StillRunning(f"Processes of {what} resist being ended")
+            await asyncio.sleep(POLL_S)
         await self.reap()
+
+    def _reap(self) -> None:
+        sessions = processes.reap(self._adopted())
+        with self._lock:
+            for orphans in tuple(self._endings):
+                orphans.have_ended |= orphans.script in sessions
+
+    def _have_ended(self, orphans: "_EndingOrphans") -> bool:
+        """Whether any have ended since the last call.
+
+        If so, something may have been forked where nobody looked: look again.
+        """
+        self._reap()
+        with self._lock:
+            ended, orphans.have_ended = orphans.have_ended, False
+        return ended
 
     def _adopted(self) -> set[int]:
         # In this order: a script that starts in between is no orphan.
@@ -194,6 +213,14 @@ class LocalExecutor:
     def _running_scripts(self) -> frozenset[int]:
         with self._lock:
             return frozenset(self._scripts)
+
+
+@dataclass(eq=False)
+class _EndingOrphans:
+    """The orphans of a script that is being ended; ``have_ended``: some, whoever reaped them."""
+
+    script: int
+    have_ended: bool = False
 
 
 class Collected(NamedTuple):

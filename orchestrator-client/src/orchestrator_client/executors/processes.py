@@ -71,11 +71,18 @@ def possible_orphans() -> set[int]:
         return {child.pid for child in psutil.Process().children()}
 
 
-def reap(pids: Iterable[int]) -> None:
-    """Take the exit status of those of ``pids`` (adopted children) that have ended."""
+def reap(pids: Iterable[int]) -> set[int]:
+    """Take the exit status of those of ``pids`` (adopted children) that have ended.
+
+    Returns the sessions that those belonged to.
+    """
+    sessions = set()
     for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            session = os.getsid(pid)
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                sessions.add(session)
+    return sessions
 
 
 def of_payload(
@@ -138,19 +145,6 @@ def kill_process_groups(script: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == script:
                 os.killpg(os.getpgid(pid), signal.SIGKILL)
-
-
-def reap_orphans(script: int) -> bool:
-    """Reap those of a script's orphans that have ended; whether there were any.
-
-    If there were, something may have been forked where nobody looked: look again.
-    """
-    any_ended = False
-    for pid in possible_orphans() - {script}:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            if os.getsid(pid) == script:
-                any_ended |= os.waitpid(pid, os.WNOHANG) != (0, 0)
-    return any_ended
 
 
 class Ending:

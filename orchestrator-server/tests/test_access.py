@@ -1,5 +1,7 @@
 """Who may do what: tokens, scopes, and that no route is forgotten."""
 
+import asyncio
+import contextlib
 import io
 import time
 import zipfile
@@ -14,6 +16,7 @@ from aiohttp import web
 from fake_client import FakeClient
 from orchestrator_common.errors import StartupError, Unauthorized
 from orchestrator_common.threads import in_thread
+from orchestrator_server import keys
 from orchestrator_server import tokens as tokens_module
 from orchestrator_server.settings import read_settings
 from orchestrator_server.token_file import create_token, read_tokens, revoke_token
@@ -306,3 +309,25 @@ async def test_trap_41_what_concerns_everybody_is_for_administrators(
         if path in access.ADMIN:
             assert (await user(method, path))[0] == 403
             assert (await Asked(server, admin)(method, path))[0] == 200
+
+
+async def test_event_stream_ends_when_its_token_is_revoked(
+    start_server: StartServer, file: Path
+) -> None:
+    await token_for(file, 8)
+    token = await token_for(file, 7)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    headers = {"Authorization": f"Bearer {token}"}
+    async with server.http.get("/events", headers=headers) as stream:
+        assert stream.status == 200
+        await server.app[keys.TOKENS].run_pass()
+        assert (await Asked(server, token).upload())[0] == 201
+        async with asyncio.timeout(20):
+            assert await stream.content.readline(), "it goes on"
+        (kept,) = [each for each in await in_thread(read_tokens, file) if each.user_id == 7]
+        await in_thread(revoke_token, file, kept.id)
+        async with asyncio.timeout(20):
+            with contextlib.suppress(aiohttp.ClientError):
+                while await stream.content.readany():
+                    pass
+    await server.eventually(lambda: server.app[keys.TOKENS]._in_use == {})

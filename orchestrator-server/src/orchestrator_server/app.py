@@ -51,6 +51,7 @@ GETTER_INTERVAL_S = 0.5
 CLEANER_INTERVAL_S = 60.0
 DISCARDER_INTERVAL_S = 1.0
 STRAYS_INTERVAL_S = 5.0
+TOKENS_INTERVAL_S = 1.0
 RECONNECT_S = 1.0
 
 
@@ -67,6 +68,7 @@ class Background:
         watchers: Iterable[Watcher],
         notifier: Notifier | None,
         journal: Journal,
+        tokens: Tokens,
     ) -> None:
         self._sender = sender
         self._getter = getter
@@ -89,6 +91,8 @@ class Background:
         ]
         if notifier is not None:
             self._loops.append(notifier.loop)
+        if tokens.path is not None:
+            self._loops.append(Loop("tokens", tokens.run_pass, interval_s=TOKENS_INTERVAL_S))
         self._watcher_loops = [
             Loop(f"watcher {number}", watcher.run_pass, interval_s=RECONNECT_S)
             for number, watcher in enumerate(watchers, start=1)
@@ -206,6 +210,7 @@ async def _compose(
         [Watcher(client, pool, getter, strays[client.url]) for client in pool],
         notifier,
         journal,
+        app[keys.TOKENS],
     )
     for client in pool:
         pool.adopt(await store.active(client.url))

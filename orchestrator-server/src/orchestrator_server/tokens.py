@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator_common.errors import StartupError, Unauthorized
@@ -38,6 +39,8 @@ class Tokens:
         self._problem = ""
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
+        # What cuts off the requests that are under way, by the hash of their token.
+        self._in_use: dict[str, set[Callable[[], None]]] = {}
 
     async def start(self) -> None:
         """Read the file for the first time. Raises ``StartupError`` if it can't be used."""
@@ -59,10 +62,40 @@ class Tokens:
         hashed = digest(token)
         if self._clock() - self._looked_at >= FRESH_S or hashed not in self._known:
             await self._refresh(self.path)
-        known = self._known.get(hashed)
-        if known is None or known.has_expired(self._now()):
+        known = self._valid(hashed)
+        if known is None:
             raise Unauthorized("This token is not known, was revoked or has expired")
         return Principal(known.user_id)
+
+    @contextmanager
+    def in_use(self, token: str | None, cut_off: Callable[[], None]) -> Iterator[None]:
+        """Have ``cut_off`` called if the token becomes invalid meanwhile."""
+        if self.path is None or token is None:
+            yield
+            return
+        hashed = digest(token)
+        users = self._in_use.setdefault(hashed, set())
+        users.add(cut_off)
+        try:
+            yield
+        finally:
+            users.discard(cut_off)
+            if not users and self._in_use.get(hashed) is users:
+                del self._in_use[hashed]
+
+    async def run_pass(self) -> None:
+        """Cut off requests, event streams mostly, whose token is not valid any more."""
+        if self.path is None or not self._in_use:
+            return
+        await self._refresh(self.path)
+        for hashed, users in list(self._in_use.items()):
+            if self._valid(hashed) is None:
+                for cut_off in tuple(users):
+                    cut_off()
+
+    def _valid(self, hashed: str) -> Token | None:
+        known = self._known.get(hashed)
+        return None if known is None or known.has_expired(self._now()) else known
 
     async def _refresh(self, path: Path) -> None:
         """Read the file if it has changed. One that can't be used lets nobody in."""

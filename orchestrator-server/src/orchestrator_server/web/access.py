@@ -5,6 +5,8 @@ and a route that no table names is for administrators alone. Handlers of ``OWN``
 ``request[keys.PRINCIPAL]`` whose jobs they may take or list.
 """
 
+from functools import partial
+
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
@@ -52,13 +54,16 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks, and refuse what they may not do; needs ``TOKENS`` and ``SUBMISSION``."""
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
-    if resource is None or not is_open(path, metrics_open=_metrics_open(request)):
-        shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
-        principal = await request.app[keys.TOKENS].principal(shown)
-        request[keys.PRINCIPAL] = principal
-        if resource is not None and not principal.is_admin:
-            await _check(request, path, principal)
-    return await handler(request)
+    if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
+        return await handler(request)
+    tokens = request.app[keys.TOKENS]
+    shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
+    principal = await tokens.principal(shown)
+    request[keys.PRINCIPAL] = principal
+    if resource is not None and not principal.is_admin:
+        await _check(request, path, principal)
+    with tokens.in_use(shown, partial(_cut_off, request)):
+        return await handler(request)
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
@@ -74,3 +79,11 @@ async def _check(request: web.Request, path: str, principal: Principal) -> None:
 
 def _metrics_open(request: web.Request) -> bool:
     return request.app[keys.SETTINGS].metrics_open
+
+
+def _cut_off(request: web.Request) -> None:
+    """The token of a request that is under way was revoked, or has expired."""
+    # As aiohttp does where it cancels handlers whose peer has gone.
+    request.task.cancel()
+    if request.transport is not None:
+        request.transport.abort()

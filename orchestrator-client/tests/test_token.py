@@ -55,6 +55,23 @@ async def test_client_with_a_token_serves_whoever_shows_it(start_client: StartCl
     assert (await client.run("exit 0"))["status"] == "Completed"
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example.org", "null", "http://127.0.0.1:1"])
+async def test_web_page_of_another_origin_can_not_submit(
+    start_client: StartClient, origin: str
+) -> None:
+    client = await start_client()
+    client.http.headers["Origin"] = origin
+    status, answer = await client.post("exit 0")
+    assert (status, answer["message"]) == (403, "Web pages of other origins may not ask here")
+    # Swagger UI is a page of ours.
+    del client.http.headers["Origin"]
+    async with client.http.get("/load") as response:
+        own = {"Origin": str(response.url.origin())}
+        assert response.status == 200
+    async with client.http.post("/kill/1", headers=own) as response:
+        assert response.status == 404
+
+
 async def test_client_without_a_token_asks_for_none(start_client: StartClient) -> None:
     client = await start_client()
     assert (await client.run("exit 0"))["status"] == "Completed"

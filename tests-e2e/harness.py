@@ -74,6 +74,21 @@ class Service:
         """Its log so far."""
         return "".join(self.log)
 
+    def send(self, number: int) -> None:
+        """Send it a signal; ``gone`` waits for what that does."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def gone(self) -> int:
+        """Wait for its end, however long that takes; its exit status."""
+        if self._process is None:
+            return 0
+        status = await self._process.wait()
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
+            self._reader.exception()
+        return status
+
     async def died(self) -> int:
         """Wait until it has ended by itself; its exit status, -9 if SIGKILL ended it."""
         assert self._process is not None

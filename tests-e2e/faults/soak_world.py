@@ -1,0 +1,233 @@
+"""What the soak runs in: services that are brought back when they die, on disks of their own."""
+
+import asyncio
+import contextlib
+import random
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from faults.proxy import Proxy
+from faults.soak_jobs import Absence, now
+from harness import Service
+from orchestrator_common.faults import Point
+
+DISK = "300m"
+MOST_ARRIVALS = 12
+"""A fault point is armed for one of its first so many arrivals."""
+
+END_TIMEOUT_S = 60.0
+POINTS = {
+    kind: [p for p in Point if p.startswith(f"{kind}.") and p is not Point.CLIENT_CLEARING]
+    for kind in ("server", "client")
+}
+
+
+class Disk:
+    """A small file system of one service, if this user may mount one; else a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+        self.own = subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def fill(self) -> bool:
+        """Leave no room on it."""
+        if self.own:
+            with contextlib.suppress(OSError), (self.folder / "filler").open("wb") as file:
+                while True:
+                    file.write(bytes(1 << 20))
+        return self.own
+
+    def empty(self) -> None:
+        """Make room again."""
+        (self.folder / "filler").unlink(missing_ok=True)
+
+    def make(self, *, writable: bool) -> bool:
+        """Make it writable or not; False if it can't be changed now."""
+        option = f"remount,{'rw' if writable else 'ro'}"
+        command = ["mount", "-o", option, str(self.folder)]
+        return self.own and subprocess.run(command, capture_output=True).returncode == 0
+
+    def remove(self) -> None:
+        """Unmount it."""
+        if self.own:
+            subprocess.run(["umount", "-l", str(self.folder)], check=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Ward:
+    """A service that is started again whenever it dies, half the time with a fault armed."""
+
+    def __init__(
+        self, name: str, folder: Path, settings: Mapping[str, str], chance: random.Random
+    ) -> None:
+        self.name = folder.name
+        self.kind = name.removeprefix("jo-")
+        self.disk = Disk(folder / "disk")
+        self.data = self.disk.folder / "data"
+        self.service = Service(name, folder, {"DATA_PATH": str(self.data), **settings})
+        self.absences: list[Absence] = []
+        self.deaths: Counter[str] = Counter()
+        self.armed: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.faults_allowed = True
+        self._chance = chance
+        self._cause = ""
+        self._struck_at = float("inf")
+        self._task: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start it, well, and watch over it from now on."""
+        await self.service.start()
+        self._up.set()
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """End it, for good."""
+        if self._task is not None:
+            await self._up.wait()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.service.end()
+
+    async def calm(self) -> None:
+        """Start it once more without any fault, and let it be."""
+        self.faults_allowed = False
+        await self.strike(15, "calmed")
+        await asyncio.sleep(0)
+        await self._up.wait()
+
+    async def strike(self, signal: int, cause: str) -> None:
+        """Send it a signal that ends it."""
+        await self._up.wait()
+        self._cause, self._struck_at = cause, now()
+        self._up.clear()
+        with contextlib.suppress(ProcessLookupError):
+            self.service.send(signal)
+
+    async def _watch(self) -> None:
+        while True:
+            status = await self._ended()
+            self._up.clear()
+            died, self._struck_at = min(now(), self._struck_at), float("inf")
+            cause, self._cause = self._cause or self._cause_in_log(status), ""
+            self.deaths[cause] += 1
+            self.note_errors()
+            await asyncio.sleep(self._chance.random() * 1.5)
+            await self._revive()
+            # Until it has ended what an earlier life of it had left running.
+            self.absences.append(Absence(str(self.data), died - 0.5, now() + 0.5))
+            self._up.set()
+
+    async def _ended(self) -> int:
+        """Wait for its end. One that was told to end and does not is a problem."""
+        while True:
+            try:
+                return await asyncio.wait_for(self.service.gone(), END_TIMEOUT_S)
+            except TimeoutError:
+                if self._cause:
+                    self.problems.append(f"{self.name} did not end after {self._cause}")
+                    self.service.send(9)
+
+    async def _revive(self) -> None:
+        for tries in range(100):
+            self.service.settings.pop("JO_FAULT", None)
+            if self.faults_allowed and tries == 0 and self._chance.random() < 0.6:
+                self.service.settings["JO_FAULT"] = self._fault()
+            self.service.log.clear()
+            try:
+                await self.service.start()
+            except (AssertionError, TimeoutError):
+                # It died before it listened, or its disk is full just now.
+                with contextlib.suppress(ProcessLookupError):
+                    self.service.send(9)
+                await self.service.gone()
+                await asyncio.sleep(0.3)
+            else:
+                return
+        self.problems.append(f"{self.name} does not start: {self.service.logged[-2000:]}")
+
+    def _fault(self) -> str:
+        """A crash at a named point, most often."""
+        dice = self._chance.random()
+        if dice < 0.75:
+            point = self._chance.choice(POINTS[self.kind])
+            return f"{point}:{self._chance.randint(1, MOST_ARRIVALS)}"
+        if dice < 0.9:
+            self.armed["database fails now and then"] += 1
+            return f"database:{self._chance.randint(20, 200)}*"
+        self.armed["slow disk"] += 1
+        return "disk.flush:3*:slow"
+
+    def _cause_in_log(self, status: int) -> str:
+        found = re.findall(r"JO_FAULT: kill at (\S+)", self.service.logged)
+        if found:
+            return f"kill -9 at {found[-1]}"
+        self.problems.append(f"{self.name} ended ({status}): {self.service.logged[-2000:]}")
+        return f"by itself ({status})"
+
+    def note_errors(self) -> None:
+        """Count the errors whose tracebacks this life of it has logged."""
+        lines = self.service.logged.splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("Traceback"):
+                ends = (text for text in lines[number + 1 :] if text[:1] not in (" ", ""))
+                self.errors[next(ends, "?")[:150]] += 1
+
+
+class World:
+    """A server and two clients, each behind a proxy of its own."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.folder = folder
+        self.chance = chance
+        self.clients: list[Ward] = []
+        self.proxies: list[Proxy] = []
+        self.server: Ward
+
+    @property
+    def wards(self) -> list[Ward]:
+        """All services."""
+        return [self.server, *self.clients]
+
+    async def start(self, settings: Mapping[str, str]) -> None:
+        """Start all of it."""
+        common = {"LOG_LEVEL": "INFO", "MAX_AGE": "2d"}
+        for name in ("client-a", "client-b"):
+            client = Ward(
+                "jo-client",
+                self.folder / name,
+                {"SLOTS": "4", "KILL_GRACE": "0.3s", "DRAIN_TIMEOUT": "1s", **common},
+                self.chance,
+            )
+            await client.start()
+            self.clients.append(client)
+            self.proxies.append(await Proxy(client.service.url).open())
+        self.server = Ward("jo-server", self.folder / "server", {}, self.chance)
+        self.server.service.settings |= {
+            "DB_PATH": str(self.server.disk.folder / "db.sqlite"),
+            "SERVICE_EXAMPLE_UPLOAD_URL": ",".join(f"{p.url}/submit" for p in self.proxies),
+            "SERVICE_EXAMPLE_DOWNLOAD_URL": ",".join(f"{p.url}/retrieve" for p in self.proxies),
+            **common,
+            **settings,
+        }
+        await self.server.start()
+
+    async def stop(self) -> None:
+        """End all of it, the server first."""
+        for ward in self.wards:
+            await ward.stop()
+        for proxy in self.proxies:
+            await proxy.close()
+
+    def remove(self) -> None:
+        """Remove its disks."""
+        for ward in self.wards:
+            ward.disk.remove()

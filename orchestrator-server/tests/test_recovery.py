@@ -183,3 +183,27 @@ async def test_output_of_a_terminated_job_is_fetched_by_the_next_life(
     second = await start_server(*urls)
     await second.eventually(lambda: second.rows("SELECT has_output FROM jobs") == [(1,)])
     assert (await second.results(job, "download_partial")).read("partial") == b"so far"
+
+
+@pytest.mark.parametrize("end", [b"ZZ\r\n", b"\x00\x01\x02"])
+async def test_trap_17_submit_whose_answer_turns_into_garbage_is_repeated_with_its_key(
+    server: Server, client: FakeClient, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
+    accept = client._submit
+
+    async def garble(request: web.Request) -> web.StreamResponse:
+        await accept(request)
+        del client.instead["submit"]
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.write(b'5\r\n{"id"\r\n' + end)
+        return response
+
+    client.instead["submit"] = garble
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    assert await server.ended(job) == ("Completed", "")
+    assert server.rows("SELECT attempt FROM jobs") == [(1,)]

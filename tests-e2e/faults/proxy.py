@@ -5,6 +5,7 @@ Each direction has its own ``Weather``. Changes take effect on the connections t
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -53,7 +54,9 @@ class Proxy:
         parts = urlsplit(target)
         self._target = (parts.hostname, parts.port)
         self._server: asyncio.Server | None = None
-        self._port = 0
+        # Bound, and never listening: it keeps the port while connections are refused.
+        self._reserved = _bound(0)
+        self._port: int = self._reserved.getsockname()[1]
         self._connections: set[asyncio.Task[None]] = set()
         self.requests = Weather()
         self.answers = Weather()
@@ -65,8 +68,8 @@ class Proxy:
 
     async def open(self) -> "Proxy":
         """Accept connections, on the same port as ever."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, sock=_bound(self._port))
         return self
 
     async def refuse(self) -> None:
@@ -96,6 +99,7 @@ class Proxy:
     async def close(self) -> None:
         """End it."""
         await self.refuse()
+        self._reserved.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -131,6 +135,14 @@ class Proxy:
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()
             there[1].transport.abort()
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket on a port that only its kind may share."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 async def _pump(

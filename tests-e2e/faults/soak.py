@@ -98,7 +98,7 @@ async def soak(minutes: float, seed: int, folder: Path) -> Report:
         trouble = Trouble(world, random.Random(seed + 2), lost_after_s=LOST_AFTER_S)  # noqa: S311
         sampling = asyncio.create_task(portal.sample_quotas(world.server.disk.folder / "db.sqlite"))
         work = [asyncio.create_task(portal.submit_for_ever()), asyncio.create_task(trouble.make())]
-        await asyncio.wait(work, timeout=minutes * 60)
+        await asyncio.wait(work, timeout=minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
         await _end(work)
         await _calm(world)
         await portal.finish(FINISH_S)

@@ -47,6 +47,7 @@ class Trouble:
         self._chance = chance
         self._lost_after_s = lost_after_s
         self._long = asyncio.Lock()
+        self._refusing: set[Proxy] = set()
 
     async def make(self) -> None:
         """One fault after the other, at most three at once."""
@@ -91,7 +92,7 @@ class Trouble:
                 await self._for_a_while(4.0)
                 proxy.release()
             case "connections refused for a while":
-                await self._refuse(proxy, self._chance.uniform(0.2, 4.0))
+                return await self._refuse(proxy, self._chance.uniform(0.2, 4.0))
             case "delay":
                 weather.delay_s = chance.uniform(0.01, 0.3)
                 await self._for_a_while(4.0)
@@ -107,22 +108,27 @@ class Trouble:
     async def _for_a_while(self, longest_s: float) -> None:
         await asyncio.sleep(self._chance.uniform(0.2, longest_s))
 
-    async def _refuse(self, proxy: Proxy, seconds: float) -> None:
+    async def _refuse(self, proxy: Proxy, seconds: float) -> bool:
+        if proxy in self._refusing:
+            return False
+        self._refusing.add(proxy)
         await proxy.refuse()
         try:
             await asyncio.sleep(seconds)
         finally:
+            self._refusing.discard(proxy)
             await proxy.open()
+        return True
 
     async def _lose(self, client: Ward, proxy: Proxy) -> bool:
         if self._long.locked():
             return False  # the other client is needed
         async with self._long:
             begin = now()
-            await self._refuse(proxy, self._lost_after_s * 1.5)
+            refused = await self._refuse(proxy, self._lost_after_s * 1.5)
             # Until the server has been able to end what it had given up.
             client.absences.append(Absence(str(client.data), begin, now() + 5.0))
-        return True
+        return refused
 
     async def _fill(self, ward: Ward) -> bool:
         filled = await asyncio.to_thread(ward.disk.fill)

@@ -76,7 +76,7 @@ async def test_output_is_followed_live_to_its_last_byte(
         assert await response.read() == said[6:]
 
 
-async def test_terminated_job_leaves_no_process_escaped_ones_included(
+async def test_trap_10_terminated_job_leaves_no_process_escaped_ones_included(
     portal: Portal, server: Service
 ) -> None:
     mark = f"3{server.pid}"
@@ -107,7 +107,7 @@ async def test_finished_job_leaves_no_background_process(portal: Portal, server:
     assert _sleeping(mark) == []
 
 
-async def test_queued_job_is_terminated_without_any_client(
+async def test_trap_13_queued_job_is_terminated_without_any_client(
     start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server("http://127.0.0.1:9", SERVICE_EXAMPLE_MAX_ATTEMPTS="9")
@@ -127,7 +127,7 @@ async def test_unreachable_client_fails_the_job_with_the_reason_after_its_attemp
     assert "http://127.0.0.1:9/submit can't be reached" in state["message"]
 
 
-async def test_job_goes_to_the_other_client_if_the_first_is_down(
+async def test_trap_21_job_goes_to_the_other_client_if_the_first_is_down(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server("http://127.0.0.1:9", await start_client())
@@ -137,7 +137,7 @@ async def test_job_goes_to_the_other_client_if_the_first_is_down(
         await portal.until(job, "Completed")
 
 
-async def test_secrets_of_the_client_are_absent_in_the_script(
+async def test_trap_06_secrets_of_the_client_are_absent_in_the_script(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     client = await start_client(MY_SECRET="hush", LICENSE_FILE="/l", PASS_ENV="LICENSE_FILE")
@@ -151,7 +151,7 @@ async def test_secrets_of_the_client_are_absent_in_the_script(
     assert {"PATH", "HOME", "LANG", "TMPDIR"} <= names
 
 
-async def test_uploaded_reserved_names_decide_nothing(portal: Portal) -> None:
+async def test_trap_07_uploaded_reserved_names_decide_nothing(portal: Portal) -> None:
     files = {".orchestrator.exit": b"0", "output.zip": b"mine", "result.json": b"{}"}
     job = await portal.submit("exit 3\n", files)
     assert (await portal.end_of(job))["message"] == "run.sh exited with code 3"

@@ -126,7 +126,7 @@ def test_modes_empty_folders_and_odd_times_are_kept_as_far_as_zip_can(workspace:
     assert archive.getinfo("future").date_time[0] == 2107
 
 
-def test_traps_32_and_33_what_is_no_file_is_skipped_and_listed(workspace: Workspace) -> None:
+def test_trap_32_and_33_what_is_no_file_is_skipped_and_listed(workspace: Workspace) -> None:
     work = workspace.work
     os.mkfifo(work / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:

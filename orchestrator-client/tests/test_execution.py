@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from typing import Any
 
 import aiohttp
@@ -32,7 +33,7 @@ from running_client import Client, StartClient, zombies
         ("read line; exit $?", "Failed", 1),
     ],
 )
-async def test_traps_1_to_3_exit_status_is_that_of_the_process(
+async def test_trap_01_exit_status_is_that_of_the_process(
     client: Client, script: str, status: str, code: int
 ) -> None:
     payload = await client.run(script + "\n")
@@ -45,14 +46,14 @@ async def test_traps_1_to_3_exit_status_is_that_of_the_process(
     assert (record["signal"] is None) == (code < 128)
 
 
-async def test_trap_2_killed_script_is_never_completed(client: Client) -> None:
+async def test_trap_02_killed_script_is_never_completed(client: Client) -> None:
     payload = await client.submit("trap 'exit 0' TERM; touch up; while :; do sleep 0.01; done\n")
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     ended = await client.kill(payload)
     assert (ended["status"], ended["killed"]) == ("Killed", True)
 
 
-async def test_trap_8_no_more_run_than_there_are_slots(start_client: StartClient) -> None:
+async def test_trap_08_no_more_run_than_there_are_slots(start_client: StartClient) -> None:
     client = await start_client(SLOTS="2")
     gate = client.data / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.01; done\n"
@@ -101,7 +102,28 @@ async def test_trap_12_ended_payload_stays_what_it_was(client: Client) -> None:
     assert (ended["status"], ended["exit_code"], ended["killed"]) == ("Failed", 4, False)
 
 
-async def test_trap_4_many_payloads_leave_no_zombie(client: Client) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [
+        "cd / && sleep 0.01",
+        "exec sleep 0.01",
+        "trap 'sleep 0.01' EXIT",
+        "kill -KILL $$",
+        "sleep 60 > /dev/null &",
+        "sleep 60 &",
+    ],
+)
+async def test_trap_03_end_of_a_script_is_told_within_two_seconds(
+    client: Client, script: str
+) -> None:
+    payload = await client.run(script + "\n")
+    told_at = time.time()
+    record = json.loads((await client.archive(payload["id"])).read(".orchestrator/result.json"))
+    # Two, and what a busy machine may take for its part; a poll or a pipe would take far longer.
+    assert told_at - record["ended_at"] < 2 + 3
+
+
+async def test_trap_04_many_payloads_leave_no_zombie(client: Client) -> None:
     payloads = [await client.submit("(sleep 0.01 &) ; exit 0\n") for _ in range(60)]
     for payload in payloads:
         await client.until(payload, "Completed")
@@ -109,7 +131,7 @@ async def test_trap_4_many_payloads_leave_no_zombie(client: Client) -> None:
     await client.eventually(lambda: zombies() == [])
 
 
-async def test_trap_6_script_sees_only_what_is_listed(
+async def test_trap_06_script_sees_only_what_is_listed(
     start_client: StartClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_SECRET", "hush")
@@ -132,7 +154,7 @@ async def test_trap_6_script_sees_only_what_is_listed(
     assert seen["HOME"] == where
 
 
-async def test_trap_5_output_can_be_fetched_while_it_runs_and_after(client: Client) -> None:
+async def test_trap_05_output_can_be_fetched_while_it_runs_and_after(client: Client) -> None:
     payload = await client.submit("echo early; echo oops >&2; touch up; mkfifo f; read _ < f\n")
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     live = await client.archive(payload)
@@ -151,7 +173,7 @@ async def test_refused_script_is_invalid_and_does_not_run(client: Client) -> Non
     assert not list(client.data.glob("*/work/ran"))
 
 
-async def test_trap_9_failing_database_runs_nothing_twice(
+async def test_trap_09_failing_database_runs_nothing_twice(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = client.app[keys.STORE]

@@ -85,7 +85,7 @@ async def add_payloads(store: PayloadStore, workspaces: Workspaces, log: Path) -
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("statement", range(10))
-async def test_trap_9_each_payload_runs_once_whichever_statement_fails(
+async def test_trap_09_each_payload_runs_once_whichever_statement_fails(
     workspaces: Workspaces, tmp_path: Path, statement: int, when: str
 ) -> None:
     log = tmp_path / "log"
@@ -96,7 +96,7 @@ async def test_trap_9_each_payload_runs_once_whichever_statement_fails(
     assert sorted(log.read_text().split()) == ["1", "2", "3"]
 
 
-async def test_trap_9_each_payload_runs_once_when_most_statements_fail(
+async def test_trap_09_each_payload_runs_once_when_most_statements_fail(
     workspaces: Workspaces, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"

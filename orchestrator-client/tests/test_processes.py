@@ -139,7 +139,7 @@ async def test_trap_10_chain_of_processes_that_fork_and_end_is_ended(runs: Runs)
     assert beat.stat().st_size == seen
 
 
-async def test_trap_4_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
+async def test_trap_04_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
     if runs.executor.sandboxed:
         pytest.skip("a sandbox has an init of its own")
     # They end when their parents have, which else would have reaped them.

@@ -47,6 +47,26 @@ async def test_payloads_that_may_be_removed_are_told_together(
     assert client.requests["discard"] <= 2, "one request, or two if a pass fell in between"
 
 
+async def test_trap_26_requests_to_a_client_share_their_connections(
+    server: Server, client: FakeClient
+) -> None:
+    original, connections = client._submit, set()
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        connections.add(request.transport.get_extra_info("peername"))
+        return await original(request)
+
+    client.instead["submit"] = note
+    sessions = {each.api._session for each in server.app[keys.SUBMISSION].pool}
+    for _ in range(6):
+        job = await server.submit()
+        client.complete(await client.next_payload())
+        await server.ended(job)
+    assert len(connections) <= 2, "one, or two if a request for results held the first one"
+    assert sessions == {each.api._session for each in server.app[keys.SUBMISSION].pool}
+
+
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
     server: Server, client: FakeClient
 ) -> None:

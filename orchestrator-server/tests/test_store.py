@@ -314,3 +314,45 @@ def _events(folder: Path) -> list[tuple[int, str | None, str]]:
 def _database(folder: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(folder / "db.sqlite")) as database, database:
         yield database
+
+
+async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
+    store: JobStore, tmp_path: Path
+) -> None:
+    """Counted, not timed: SQLite tells how many rows its steps have gone over."""
+    with _database(tmp_path) as database:
+        database.execute("DROP TRIGGER job_created")  # history is not what is asked here
+        for status, count, start in (("Completed", 200_000, 0), ("Queued", 20_000, 200_000)):
+            database.execute(
+                """INSERT INTO jobs (uuid, user_id, service, status, message, created_at,
+                       changed_at, ended_at)
+                   WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+                   SELECT i + ?, i % 5, 'x', ?, '', 1.0, 1.0, iif(? = 'Queued', NULL, 1e11) FROM n
+                """,
+                (count, start, status, status),
+            )
+        database.commit()
+        steps = 0
+
+        def count_steps() -> int:
+            nonlocal steps
+            steps += 100
+            return 0
+
+        database.set_progress_handler(count_steps, 100)
+        values = {"service": "x", "user_id": 1, "now": 2.0, "free": 10, "client_url": "u"}
+        for statement in (
+            claims.QUEUED_SERVICES,
+            claims.ACTIVE_COUNT,
+            claims.WAITING_USERS,
+            claims.CLAIM_ONE,
+        ):
+            database.execute(statement, values).fetchall()
+        for statement, given in (
+            (jobs.PROCESSING, ()),
+            (jobs.UNKNOWN_SINCE, (2.0,)),
+            (jobs.ENDED_BEFORE, (2.0, 200)),
+        ):
+            database.execute(statement, given).fetchall()
+        database.set_progress_handler(None, 0)
+    assert steps < 10_000, "a scan would take a hundred times as many"

@@ -20,10 +20,10 @@ GARBAGE = (
 )
 
 FAULTS = {
-    "kill -9 of the server": 6,
-    "kill -9 of a client": 5,
-    "SIGTERM of the server": 2,
-    "SIGTERM of a client": 2,
+    "kill -9 of the server": 2,
+    "kill -9 of a client": 2,
+    "SIGTERM of the server": 1,
+    "SIGTERM of a client": 1,
     "connections cut": 10,
     "connection cut after some bytes": 14,
     "answer replaced by garbage": 10,
@@ -99,10 +99,13 @@ class Trouble:
                 weather.delay_s = 0.0
             case "client away for longer than LOST_AFTER":
                 return await self._lose(client, proxy)
-            case "disk full":
-                return await self._fill(chance.choice(world.wards))
-            case _:
-                return await self._protect(chance.choice(world.wards))
+            case "disk full" | "disk read-only":
+                ward = chance.choice(world.wards)
+                if ward.disk.lock.locked():
+                    return False
+                async with ward.disk.lock:
+                    spoil = self._fill if kind == "disk full" else self._protect
+                    return await spoil(ward)
         return True
 
     async def _for_a_while(self, longest_s: float) -> None:

@@ -16,7 +16,7 @@ from harness import Service
 from orchestrator_common.faults import Point
 
 DISK = "300m"
-MOST_ARRIVALS = 12
+MOST_ARRIVALS = 6
 """A fault point is armed for one of its first so many arrivals."""
 
 END_TIMEOUT_S = 60.0
@@ -31,6 +31,7 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.lock = asyncio.Lock()  # held by whoever spoils it
         folder.mkdir(parents=True)
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
         self.own = subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -139,7 +140,7 @@ class Ward:
     async def _revive(self) -> None:
         for tries in range(100):
             self.service.settings.pop("JO_FAULT", None)
-            if self.faults_allowed and tries == 0 and self._chance.random() < 0.6:
+            if self.faults_allowed and tries == 0 and self._chance.random() < 0.8:
                 self.service.settings["JO_FAULT"] = self._fault()
             self.service.log.clear()
             try:

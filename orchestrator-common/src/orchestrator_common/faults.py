@@ -117,10 +117,14 @@ def database_class() -> type[sqlite3.Connection]:
 
 
 class _FailingConnection(sqlite3.Connection):
-    """A database of which statements fail before they have any effect."""
+    """A database of which statements fail before they have any effect.
+
+    All but ROLLBACK, which writes nothing, and which SQLite does by itself after an I/O error.
+    """
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
-        self._arrive()
+        if args[0] != "ROLLBACK":
+            self._arrive()
         return super().execute(*args)
 
     def executescript(self, *args: Any) -> sqlite3.Cursor:
@@ -131,7 +135,10 @@ class _FailingConnection(sqlite3.Connection):
         try:
             reach(Point.DATABASE)
         except OSError as error:
-            raise sqlite3.OperationalError("disk I/O error") from error
+            failure = sqlite3.OperationalError("disk I/O error")
+            failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            failure.sqlite_errorname = "SQLITE_IOERR"
+            raise failure from error
 
 
 def _read(spelled: str) -> tuple[Point, _Fault]:

@@ -1,11 +1,16 @@
 """kill -9 and restarts: every acknowledged job still ends, and runs no more often than it must."""
 
 import asyncio
+import contextlib
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import aiohttp
 import psutil
+import pytest
 
 from harness import Portal, Service, StartClient, StartServer, eventually
 
@@ -55,6 +60,39 @@ async def test_trap_16_job_of_a_killed_client_is_run_again_and_leaves_no_process
     await portal.until(job, "Completed")
     assert log.read_text().count("run") == 2
     assert _processes_in(client.folder) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start scripts as another user")
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@pytest.mark.parametrize("settings", [{"SANDBOX": "bwrap"}, {"CGROUPS": "off"}, {}])
+async def test_trap_16_nothing_of_a_killed_client_is_left_whatever_scripts_run_in(
+    start_client: StartClient,
+    start_server: StartServer,
+    settings: dict[str, str],
+    session: aiohttp.ClientSession,
+) -> None:
+    seconds = f"4751.{os.getpid()}"
+    # Not below the folders of pytest, which let no other user through.
+    with tempfile.TemporaryDirectory(prefix="jo-open-") as folder:
+        await asyncio.to_thread(Path(folder).chmod, 0o711)
+        data = f"{folder}/data"
+        client = await start_client(DATA_PATH=data, RUN_AS="40000-40020", **settings)
+        portal = Portal((await start_server(client)).url, session)
+        script = f"(setsid env -i sleep {seconds} &); setsid sleep {seconds} & wait\n"
+        job = await portal.submit(script)
+        await portal.until(job, "Running")
+
+        async def has_begun() -> bool:
+            return len(_sleeping(seconds)) == 2
+
+        await eventually(has_begun)
+        await client.end(signal.SIGKILL)
+        await client.start()
+        await portal.until(job, "Running")
+        await eventually(has_begun)  # of the second run alone
+        assert (await portal.terminate(job))[0] == 200
+        assert _sleeping(seconds) == []
+        await client.end()
 
 
 async def test_trap_22_sigterm_ends_client_and_server_with_status_0_and_nothing_is_lost(
@@ -143,6 +181,15 @@ async def test_trap_19_a_client_without_its_data_serves_nobody_elses_results(
     assert (await portal.results(second)).read("out") == b"second\n"
     await portal.until(first, "Running")
     assert (await portal.terminate(first))[0] == 200
+
+
+def _sleeping(seconds: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline() == ["sleep", seconds] and process.status() != "zombie":
+                found.append(process)
+    return found
 
 
 def _processes_in(folder: Path) -> list[psutil.Process]:

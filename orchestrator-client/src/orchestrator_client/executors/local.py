@@ -74,11 +74,10 @@ class LocalExecutor:
         """End whatever runs in any workspace of the folder. Raises ``StillRunning``."""
         if self._cgroups is not None:
             await in_thread(self._cgroups.clear)
-        left = await in_thread(processes.of_data_path, self._folder)
+        left = await in_thread(self._all_left)
         if left:
             logger.warning("Ending %d processes that belong to no payload any more", len(left))
-            find = partial(processes.of_data_path, self._folder)
-            await self._end(processes.Ending(find), 0.0, str(self._folder))
+            await self._end(processes.Ending(self._all_left), 0.0, str(self._folder))
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
@@ -204,6 +203,12 @@ class LocalExecutor:
         with self._lock:
             ended, orphans.have_ended = orphans.have_ended, False
         return ended
+
+    def _all_left(self) -> list[psutil.Process]:
+        """What runs of any payload; also without its mark, where users are of payloads alone."""
+        own_ids = self._spawner.users.own_ids if self._spawner.users is not None else frozenset()
+        found = processes.of_data_path(self._folder)
+        return found + (processes.of_users(own_ids) if own_ids else [])
 
     def _adopted(self) -> set[int]:
         # In this order: a script that starts in between is no orphan.

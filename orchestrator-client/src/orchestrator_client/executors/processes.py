@@ -147,6 +147,16 @@ def kill_process_groups(script: int) -> None:
                 os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
+def of_users(uids: Set[int]) -> list[psutil.Process]:
+    """The living processes of users, on the whole machine."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().real in uids:
+                found.append(process)
+    return [process for process in found if _lives(process)]
+
+
 class Ending:
     """Ends what ``find`` finds, in rounds, until it finds nothing.
 

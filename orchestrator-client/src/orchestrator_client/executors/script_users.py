@@ -15,7 +15,13 @@ class ScriptUsers:
     def __init__(self, users: Sequence[ScriptUser]) -> None:
         self._shared = users[0] if len(users) == 1 else None
         self._free = list(users)
+        self._ids = frozenset(user.uid for user in users)
         self._lock = threading.Lock()
+
+    @property
+    def own_ids(self) -> frozenset[int]:
+        """Users as whom nothing runs but payloads of this client."""
+        return frozenset() if self._shared is not None else self._ids
 
     def take(self) -> ScriptUser:
         """One for a payload. Raises ``OSError`` (EAGAIN) when all are in use."""

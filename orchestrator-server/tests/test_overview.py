@@ -241,3 +241,22 @@ async def test_lines_of_the_log_say_what_they_are_about(
     line = json.loads(_Json("%(message)s").format(record))
     assert (line["message"], line["job"], line["request_id"]) == ("Job 1 is Queued", 1, "portal-1")
     assert "about" not in line
+
+
+async def test_job_that_is_terminated_is_counted_once(server: Server, client: FakeClient) -> None:
+    client.slots = 0
+    for _ in range(6):
+        await server.submit()
+    for _ in range(5):
+        await client.next_payload()
+    await server.until(5, "Submitted")
+    for job in (6, 1):  # one that is queued, and one whose output is fetched after its end
+        await server.http.post(f"/terminate/{job}")
+    await server.eventually(lambda: server.rows("SELECT has_output FROM jobs")[0] == (1,))
+    minutes = (await get(server, "/stats"))["minutes"]
+    assert sum(minute["submitted"] for minute in minutes) == 6
+    assert sum(minute["failed"] for minute in minutes) == 2
+    async with server.http.get("/metrics") as response:
+        text = await response.text()
+    assert 'jo_server_jobs_submitted_total{service="example"} 6.0' in text
+    assert 'jo_server_jobs_ended_total{service="example",status="Killed"} 2.0' in text

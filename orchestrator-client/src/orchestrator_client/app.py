@@ -22,6 +22,7 @@ from orchestrator_client.executors.script_users import open_users
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
+from orchestrator_client.metrics import PREFIX, Metrics
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadStore, open_payloads
 from orchestrator_client.runner import Runner
@@ -33,6 +34,7 @@ from orchestrator_client.web.routes import ROUTES
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
+from orchestrator_common.metrics import LoopLag
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
 from orchestrator_common.request_ids import add_request_ids
@@ -42,6 +44,7 @@ from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middle
 logger = logging.getLogger(__name__)
 
 LOAD_INTERVAL_S = 5.0
+LAG_INTERVAL_S = 2.0
 CLEANER_INTERVAL_S = 60.0
 REAPER_INTERVAL_S = 1.0
 
@@ -63,6 +66,7 @@ def create_app(settings: Settings) -> web.Application:
         ]
     )
     app[keys.SETTINGS] = settings
+    app[keys.METRICS] = Metrics()
     document_routes(
         app,
         ROUTES,
@@ -141,9 +145,12 @@ def _compose(
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
     )
     cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
+    metrics = app[keys.METRICS]
+    lag = LoopLag(PREFIX, metrics.registry)
     loops = [
         runner.loop,
         Loop("reaper", executor.reap, interval_s=REAPER_INTERVAL_S),
+        Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
         Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
         Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
     ]
@@ -152,6 +159,7 @@ def _compose(
     store.subscribe(runner.note)
     output = ScriptOutput(store, workspaces)
     store.subscribe(output.note)
+    store.subscribe(metrics.note)
     app[keys.SCRIPT_OUTPUT] = output
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces

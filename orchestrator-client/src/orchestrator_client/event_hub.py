@@ -58,6 +58,11 @@ class EventHub:
         self._closed = False
         self._load: bytes | None = None
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams there are now."""
+        return len(self._subscribers)
+
     def publish_payload(self, row: PayloadRow) -> None:
         """A payload has a new state; that it was taken in, its submitter is told by the answer."""
         if row.status is PayloadStatus.PREPARED:

@@ -9,6 +9,7 @@ from orchestrator_client.event_hub import EventHub
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
+from orchestrator_client.metrics import Metrics
 from orchestrator_client.payloads import PayloadStore
 from orchestrator_client.runner import Runner
 from orchestrator_client.script_output import ScriptOutput
@@ -24,6 +25,7 @@ RUNNER = web.AppKey("runner", Runner)
 DRAIN = web.AppKey("drain", Drain)
 CLEANER = web.AppKey("cleaner", Cleaner)
 SCRIPT_OUTPUT = web.AppKey("script_output", ScriptOutput)
+METRICS = web.AppKey("metrics", Metrics)
 EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)
 HEALTH = web.AppKey("health", HealthCheck)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from aiohttp import web
 
 from orchestrator_common.loop import Loop
+from orchestrator_common.metrics import LoopLag
 from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.openapi import ApiInfo, document_routes
@@ -31,6 +32,7 @@ from orchestrator_server.health import HealthCheck
 from orchestrator_server.job_logs import JobLogs
 from orchestrator_server.job_view import view_of
 from orchestrator_server.journal import Journal
+from orchestrator_server.metrics import PREFIX, Metrics
 from orchestrator_server.overview import Overview
 from orchestrator_server.recent import SEEN_AT_START, Recent
 from orchestrator_server.settings import Settings
@@ -53,6 +55,7 @@ DISCARDER_INTERVAL_S = 1.0
 STRAYS_INTERVAL_S = 5.0
 TOKENS_INTERVAL_S = 1.0
 RECONNECT_S = 1.0
+LAG_INTERVAL_S = 2.0
 
 
 class Background:
@@ -67,8 +70,8 @@ class Background:
         strays: Iterable[Strays],
         watchers: Iterable[Watcher],
         notifier: Notifier | None,
-        journal: Journal,
         tokens: Tokens,
+        more: Iterable[Loop],
     ) -> None:
         self._sender = sender
         self._getter = getter
@@ -79,7 +82,7 @@ class Background:
             self._sender_loop,
             Loop("getter", getter.run_pass, interval_s=GETTER_INTERVAL_S),
             Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
-            *journal.loops,
+            *more,
             *(
                 Loop(f"discarder {number}", discarder.run_pass, interval_s=DISCARDER_INTERVAL_S)
                 for number, discarder in enumerate(discarders, start=1)
@@ -138,6 +141,7 @@ def create_app(settings: Settings) -> web.Application:
         [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), access]
     )
     app[keys.SETTINGS] = settings
+    app[keys.METRICS] = Metrics(settings.services.values())
     app[keys.TOKENS] = Tokens(settings.api_tokens_file)
     document_routes(
         app,
@@ -161,7 +165,9 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     await in_thread(files.prepare)
     with files.locked():
         await in_thread(files.drop_incoming)
-        async with open_store(settings.db_path) as store:
+        async with open_store(
+            settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
+        ) as store:
             pool = ClientPool(settings.services, time.monotonic, settings.client_token)
             caller = WebhookCaller(settings.callback_rules, settings.callback_key, time.time)
             try:
@@ -182,7 +188,15 @@ async def _compose(
     """Wire the parts together. Whoever has to know of a changed job is a listener of the store."""
     settings = app[keys.SETTINGS]
     feed = ChangeFeed()
-    getter = Getter(store, files, pool, settings.services, lost_after_s=settings.lost_after_s)
+    metrics = app[keys.METRICS]
+    getter = Getter(
+        store,
+        files,
+        pool,
+        settings.services,
+        lost_after_s=settings.lost_after_s,
+        fetched=metrics.fetch_seconds.observe,
+    )
     sender = Sender(
         store,
         files,
@@ -200,6 +214,8 @@ async def _compose(
     recent.adopt(await store.lists.latest(SEEN_AT_START))
     overview = Overview(store, pool, settings.services, recent)
     journal = Journal(store.events, overview)
+    lag = LoopLag(PREFIX, metrics.registry)
+    lag_loop = Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)
     strays = {client.url: Strays(client, store) for client in pool}
     background = Background(
         sender,
@@ -209,15 +225,16 @@ async def _compose(
         strays.values(),
         [Watcher(client, pool, getter, strays[client.url]) for client in pool],
         notifier,
-        journal,
         app[keys.TOKENS],
+        [*journal.loops, lag_loop],
     )
     for client in pool:
         pool.adopt(await store.active(client.url))
         await strays[client.url].load()
-    notes = (pool.track, getter.track, feed.publish, recent.note, journal.note, background.note)
-    for listener in notes:
+    for listener in (pool.track, getter.track, feed.publish, journal.note, background.note):
         store.subscribe(listener)
+    for listener in (recent.note, metrics.note):
+        store.subscribe_to_states(listener)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
     app[keys.OVERVIEW] = overview

@@ -6,6 +6,7 @@ from orchestrator_server.change_feed import ChangeFeed
 from orchestrator_server.health import HealthCheck
 from orchestrator_server.job_logs import JobLogs
 from orchestrator_server.journal import Journal
+from orchestrator_server.metrics import Metrics
 from orchestrator_server.overview import Overview
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Settings
@@ -18,6 +19,7 @@ SUBMISSION = web.AppKey("submission", Submission)
 HEALTH = web.AppKey("health", HealthCheck)
 JOB_LOGS = web.AppKey("job_logs", JobLogs)
 JOURNAL = web.AppKey("journal", Journal)
+METRICS = web.AppKey("metrics", Metrics)
 OVERVIEW = web.AppKey("overview", Overview)
 TOKENS = web.AppKey("tokens", Tokens)
 

@@ -59,8 +59,9 @@ _JOB_STATUS = {
 class Getter:
     """The getter's pass, and what the event streams tell it. A listener of the store.
 
-    ``clock`` gives seconds that only grow. A look is a task that waits for one of its client's
-    turns, so that a client that hangs delays no other.
+    ``clock`` gives seconds that only grow, ``fetched`` is called with the seconds that it took to
+    fetch results. A look is a task that waits for one of its client's turns, so that a client that
+    hangs delays no other.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Getter:
         *,
         lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
+        fetched: Callable[[float], None] = lambda _: None,
     ) -> None:
+        self._fetched = fetched
         self._store = store
         self._files = files
         self._pool = pool
@@ -254,10 +257,12 @@ class Getter:
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
             reach(Point.SERVER_BEFORE_FETCH)
+            began = time.perf_counter()
             answer = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
             if isinstance(answer, Payload):
                 await self._apply(job, client, answer)
             else:
+                self._fetched(time.perf_counter() - began)
                 await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:

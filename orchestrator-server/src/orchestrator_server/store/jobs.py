@@ -97,10 +97,15 @@ class JobStore:
         # Jobs as they are now: nobody else writes, and each commit is told in order.
         self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []
+        self._state_listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
         """Call ``listener`` with every job that is created or changed; it must not block."""
         self._listeners.append(listener)
+
+    def subscribe_to_states(self, listener: Listener) -> None:
+        """Like ``subscribe``, but only for jobs that are new or have got another state."""
+        self._state_listeners.append(listener)
 
     async def create(
         self,
@@ -242,7 +247,7 @@ class JobStore:
         statement = f"""
             UPDATE jobs SET kill_requested = 1 WHERE id = ?
                 AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
-        changed = await self._write(statement, (job_id,))
+        changed = await self._write(statement, (job_id,), same_state=True)
         return changed[0] if changed else await self.get(job_id)
 
     async def keep_output(self, job: Job, output_bytes: int) -> None:
@@ -250,7 +255,8 @@ class JobStore:
         statement = f"""
             UPDATE jobs SET has_output = 1, output_bytes = ?
             WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
-        await self._write(statement, (output_bytes, job.id, job.attempt))
+        values = (output_bytes, job.id, job.attempt)
+        await self._write(statement, values, same_state=True)
 
     async def client_lost(self, client_url: str, why: str) -> Sequence[Job]:
         """Make Unknown what a client that can't be reached has; return those jobs."""
@@ -351,8 +357,12 @@ class JobStore:
         durable: bool = False,
         patience_s: float = 0.0,
         stray_of: tuple[object, ...] | None = None,
+        same_state: bool = False,
     ) -> Sequence[Job]:
-        """Run one statement that returns jobs; if it does, ``stray_of`` is noted as well."""
+        """Run one statement that returns jobs; if it does, ``stray_of`` is noted as well.
+
+        ``same_state`` says that it leaves the states of jobs alone.
+        """
 
         def work(connection: sqlite3.Connection) -> Sequence[Job]:
             changed = [job_of(row) for row in connection.execute(statement, values).fetchall()]
@@ -362,10 +372,19 @@ class JobStore:
 
         with full_database_as_domain_error():
             return await self._writer.run(
-                work, told=self._tell, durable=durable, patience_s=patience_s
+                work,
+                told=self._tell_noted if same_state else self._tell,
+                durable=durable,
+                patience_s=patience_s,
             )
 
     def _tell(self, jobs: Sequence[Job]) -> None:
+        self._tell_noted(jobs)
+        for job in jobs:
+            for listener in self._state_listeners:
+                listener(job)
+
+    def _tell_noted(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._recent[job.id] = job
             self._recent.move_to_end(job.id)
@@ -376,12 +395,20 @@ class JobStore:
 
 
 @asynccontextmanager
-async def open_store(path: Path, now: Callable[[], float] = time.time) -> AsyncIterator[JobStore]:
-    """Open (create, migrate) the database. Raises ``StartupError``."""
+async def open_store(
+    path: Path,
+    now: Callable[[], float] = time.time,
+    *,
+    wrote: Callable[[float], None] = lambda _: None,
+) -> AsyncIterator[JobStore]:
+    """Open (create, migrate) the database. Raises ``StartupError``.
+
+    ``wrote`` is called with the seconds that each transaction took.
+    """
     async with contextlib.AsyncExitStack() as connections:
         writing = await connect(path)
         connections.push_async_callback(writing.close)
         await migrate(writing)
         reading = await connect(path)
         connections.push_async_callback(reading.close)
-        yield JobStore(Writer(writing), reading, now)
+        yield JobStore(Writer(writing, wrote), reading, now)

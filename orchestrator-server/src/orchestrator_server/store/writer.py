@@ -6,6 +6,7 @@ the disk that makes each of them durable (group commit).
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -54,11 +55,14 @@ class Writer:
     """Writes, in the order of the calls.
 
     Each work of a transaction that fails is tried again in one of its own, so that what is wrong
-    with one reaches its caller alone.
+    with one reaches its caller alone. ``wrote`` is called with the seconds that each one took.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, wrote: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._connection = connection
+        self._wrote = wrote
         self._waiting: list[_Entry[Any]] = []
         self._turn = asyncio.Lock()
         self._durable: bool | None = None
@@ -87,7 +91,9 @@ class Writer:
         async with self._turn:
             if not entry.done.done():
                 batch, self._waiting = self._waiting, []
+                began = time.perf_counter()
                 outcomes = await self._connection.run(lambda c: self._commit(c, batch))
+                self._wrote(time.perf_counter() - began)
                 for each, outcome in zip(batch, outcomes, strict=True):
                     each.settle(outcome)
         return await entry.done

@@ -8,6 +8,7 @@ from orchestrator_server.web.events import events, job_events
 from orchestrator_server.web.health import health
 from orchestrator_server.web.jobs import files, job, jobs
 from orchestrator_server.web.logs import job_logs
+from orchestrator_server.web.metrics import metrics
 from orchestrator_server.web.overview import clients, services, stats
 from orchestrator_server.web.terminate import terminate
 from orchestrator_server.web.upload import upload
@@ -28,6 +29,7 @@ ROUTES = (
     web.get("/events", events, allow_head=False),
     web.get("/services", services, allow_head=False),
     web.get("/clients", clients, allow_head=False),
+    web.get("/metrics", metrics, allow_head=False),
     web.get("/stats", stats, allow_head=False),
     web.post("/terminate/{id}", terminate),
 )

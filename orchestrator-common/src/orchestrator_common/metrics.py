@@ -1,0 +1,54 @@
+"""Metrics for Prometheus, as far as both services have the same."""
+
+import asyncio
+
+import prometheus_client
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Histogram
+
+from orchestrator_common.threads import in_thread
+
+# For each counter and histogram a second number that nobody reads.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Buckets for what should take milliseconds."""
+
+LONG_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 86400)
+"""Buckets for what may take days."""
+
+MEASURED_S = 0.1
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry of one application, with the figures of its process; reads some files."""
+    registry = CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=registry)
+    return registry
+
+
+async def metrics_response(registry: CollectorRegistry) -> web.Response:
+    """All metrics in Prometheus' text format."""
+    return web.Response(
+        body=await in_thread(prometheus_client.generate_latest, registry),
+        headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
+    )
+
+
+class LoopLag:
+    """Its pass measures how late the event loop is: what blocks it delays everything."""
+
+    def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
+        self._seconds = Histogram(
+            f"{prefix}_loop_lag_seconds",
+            "How late the event loop woke a task that had slept",
+            buckets=QUICK_S,
+            registry=registry,
+        )
+
+    async def run_pass(self) -> None:
+        """Measure once."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + MEASURED_S
+        await asyncio.sleep(MEASURED_S)
+        self._seconds.observe(max(loop.time() - due, 0.0))

@@ -36,7 +36,7 @@ $(VENV)/.bench: $(VENV)/.dev bench/requirements.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(PIP) install -c constraints.txt zensical
+	$(PIP) install -c constraints.txt zensical mkdocstrings-python
 	@touch $@
 
 install: $(VENV)/.installed  ## make .venv with both services and the command jo
@@ -57,7 +57,7 @@ format: $(VENV)/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py bench
+	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -87,7 +87,7 @@ up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
 constraints:  ## resolve the exact versions anew (constraints.txt)
 	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
 	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
-	  -r requirements-dev.txt -r bench/requirements.txt zensical
+	  -r requirements-dev.txt -r bench/requirements.txt zensical mkdocstrings-python
 	{ echo "# Exact versions that are tested together; made by: make constraints"; \
 	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^orchestrator-'; } > constraints.txt
 	rm -rf $(VENV)-constraints

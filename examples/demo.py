@@ -6,7 +6,6 @@ happens on the way.
 
 import asyncio
 import contextlib
-import io
 import os
 import re
 import sys
@@ -16,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
+from orchestrator_common.api import ApiError, AsyncClient, JobStatus
 
 EXAMPLE = Path(__file__).parent / "interface"
 FILES = ("run.sh", "contacts.py", "2oob_A.pdb", "2oob_B.pdb")
@@ -57,7 +56,7 @@ async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIte
     reader = asyncio.create_task(follow(process, log, url))
     try:
         yield await asyncio.wait_for(url, START_TIMEOUT_S)
-    except (DemoFailed, aiohttp.ClientError, TimeoutError):
+    except (DemoFailed, ApiError, TimeoutError):
         sys.stderr.write(f"--- last lines of {name} ---\n{''.join(log)}")
         raise
     finally:
@@ -82,30 +81,6 @@ async def follow(
         url.set_exception(DemoFailed("A service did not start"))
 
 
-async def submit(session: aiohttp.ClientSession) -> int:
-    """Submit the example as user 1 and return the job's id."""
-    form = aiohttp.FormData({"user_id": "1", "service": "example"})
-    for name in FILES:
-        form.add_field("file", (EXAMPLE / name).read_bytes(), filename=name)
-    async with session.post("/upload", data=form) as response:
-        answer = await response.json()
-    if response.status != 201:
-        raise DemoFailed(f"The upload was refused: {answer['message']}")
-    return int(answer["id"])
-
-
-async def results(session: aiohttp.ClientSession, job_id: int) -> zipfile.ZipFile:
-    """Wait for the end of the job and return its results."""
-    async with asyncio.timeout(JOB_TIMEOUT_S):
-        while True:
-            async with session.get(f"/download/{job_id}", params={"wait": 30}) as response:
-                if response.content_type == "application/zip":
-                    return zipfile.ZipFile(io.BytesIO(await response.read()))
-                answer = await response.json()
-            if answer["status"] in ("Failed", "Invalid", "Killed"):
-                raise DemoFailed(f"The job is {answer['status']}: {answer['message']}")
-
-
 def show(archive: zipfile.ZipFile) -> None:
     """Print what the job found: the count, and the first pairs as a table."""
     header, *pairs = [
@@ -126,14 +101,20 @@ async def demo(client_folder: Path, server_folder: Path) -> None:
         }
         async with (
             service("jo-server", server_folder, settings) as server_url,
-            aiohttp.ClientSession(server_url) as session,
+            AsyncClient(server_url) as api,
         ):
             say(f"jo-client {client_url}\njo-server {server_url}")
-            job_id = await submit(session)
-            say(f"Submitted {', '.join(FILES)} as job {job_id}; waiting for its end ...")
-            archive = await results(session, job_id)
-            say(f"Results: {', '.join(archive.namelist())}")
-            show(archive)
+            files = [EXAMPLE / name for name in FILES]
+            job = await api.submit("example", files, user_id=1)
+            say(f"Submitted {', '.join(FILES)} as job {job.id}; waiting for its end ...")
+            ended = await api.wait(job.id, timeout_s=JOB_TIMEOUT_S)
+            if ended.status is not JobStatus.COMPLETED:
+                raise DemoFailed(f"The job is {ended.status}: {ended.message}")
+            with zipfile.ZipFile(
+                await api.download(job.id, server_folder / "results.zip")
+            ) as found:
+                say(f"Results: {', '.join(found.namelist())}")
+                show(found)
 
 
 def main() -> None:
@@ -146,7 +127,7 @@ def main() -> None:
             asyncio.run(demo(Path(client_folder), Path(server_folder)))
     except KeyboardInterrupt:
         sys.exit("\nInterrupted; everything is stopped and removed")
-    except (DemoFailed, aiohttp.ClientError, TimeoutError) as error:
+    except (DemoFailed, ApiError, TimeoutError) as error:
         sys.exit(f"The demo failed: {error or 'no answer in time'}")
 
 

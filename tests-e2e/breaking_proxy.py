@@ -64,6 +64,8 @@ class BreakingProxy:
             for end in (writer, back):
                 end.transport.abort()
             self._ends -= {writer, back}
+            closed = (writer.wait_closed(), back.wait_closed())
+            await asyncio.gather(*closed, return_exceptions=True)
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while block := await source.read(BLOCK_BYTES):

@@ -144,6 +144,25 @@ async def test_output_of_a_failed_job_is_fetched_and_its_status_kept(jo: Jo) -> 
     assert zipfile.ZipFile(jo.folder / "out.zip").read("half.txt") == b"half\n"
 
 
+async def test_output_is_followed_while_it_comes_each_stream_where_it_belongs(jo: Jo) -> None:
+    write(jo, "echo first; mkfifo go; read _ < go; echo problem >&2; echo läst\n")
+    process = await jo.start(*SUBMIT, "run.sh", "--follow")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S) == b"first\n"
+    running = await jo("logs", "1")
+    assert (running.code, running.out) == (0, "first\n")
+    process.send_signal(signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert process.returncode == 130
+    await jo("cancel", "1")
+    write(jo, "echo problem >&2; echo läst; exit 5\n")
+    run = await jo(*SUBMIT, "run.sh", "--follow")
+    assert (run.code, run.out) == (5, "läst\n")
+    assert "problem\n" in run.err
+    assert (await jo("logs", "2", "--stderr")).out == "problem\n"
+    assert (await jo("logs", "-f", "2", "--json")).json == {"stream": "stdout", "text": "läst\n"}
+
+
 async def test_cancelled_jobs_end_and_a_running_one_gives_what_there_is(jo: Jo) -> None:
     write(jo, "echo begun > begun.txt; sleep 300\n")
     await jo(*SUBMIT, "run.sh")
@@ -233,17 +252,18 @@ async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: 
 
 
 async def test_interrupted_upload_leaves_no_job(jo: Jo) -> None:
-    connected = asyncio.Event()
+    connected, gone = asyncio.Event(), asyncio.Event()
 
-    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def read_little(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         connected.set()
-        await asyncio.Event().wait()
+        await gone.wait()
+        writer.transport.abort()
 
     write(jo, "true\n")
     with (jo.folder / "large").open("wb") as large:
         large.truncate(50 << 20)
-    mute = await asyncio.start_server(read_nothing, "127.0.0.1", 0)
+    mute = await asyncio.start_server(read_little, "127.0.0.1", 0)
     url = "http://{}:{}".format(*mute.sockets[0].getsockname())
     process = await jo.start(*SUBMIT, "--url", url, "run.sh", "large")
     await asyncio.wait_for(connected.wait(), TIMEOUT_S)
@@ -253,7 +273,9 @@ async def test_interrupted_upload_leaves_no_job(jo: Jo) -> None:
         130,
         b"\nInterrupted. The upload was not finished: no job was made\n",
     )
+    gone.set()
     mute.close()
+    await mute.wait_closed()
 
 
 async def test_terminal_gets_a_bar_and_a_pipe_gets_none(jo: Jo) -> None:

@@ -149,6 +149,7 @@ async def test_unknown_job_is_its_own_error(client: AsyncClient, folder: Path) -
         client.files(77),
         client.download(77, folder / "x"),
         anext(client.watch(77)),
+        anext(client.logs(77)),
     )
     for call in calls:
         with pytest.raises(JobNotFound, match="Job 77 not found"):
@@ -272,10 +273,29 @@ async def _statuses(client: AsyncClient, job_id: int) -> list[JobStatus]:
     return [job.status async for job in client.watch(job_id)]
 
 
+async def test_followed_output_comes_once_over_broken_connections(
+    server: Service, client: AsyncClient
+) -> None:
+    script = b"for i in 1 2 3; do seq 2000; sleep 0.3; done\nseq 5 >&2\n"
+    job = await client.submit("example", {"run.sh": script}, user_id=1)
+    lines = b"".join(b"%d\n" % number for number in range(1, 2001))
+    proxy = BreakingProxy(server.url, *(600 * n for n in range(1, 9)))
+    async with proxy.running(), AsyncClient(proxy.url) as other:
+        output = b"".join([block async for block in other.logs(job.id, follow=True)])
+        assert output == 3 * lines
+        part = b"".join([block async for block in other.logs(job.id, offset=len(lines))])
+        assert part == 2 * lines
+        errors = [block async for block in other.logs(job.id, stream="stderr")]
+        assert b"".join(errors) == b"1\n2\n3\n4\n5\n"
+
+
 async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -> None:
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n"
+        writer.write(head + b"hi")
+        writer.close()
+        await writer.wait_closed()
 
     web_server = await asyncio.start_server(page, "127.0.0.1", 0)
     host, port = web_server.sockets[0].getsockname()
@@ -296,6 +316,7 @@ async def test_threads_share_one_synchronous_client(server: Service, tmp_path: P
             script = b"echo line %d; echo %d > out.txt\n" % (number, number)
             job = client.submit("example", {"run.sh": script}, user_id=number)
             assert client.wait(job.id).status is JobStatus.COMPLETED
+            assert b"".join(client.logs(job.id, follow=True)) == b"line %d\n" % number
             return content(client.download(job.id, tmp_path / f"{number}.zip"), "out.txt")
 
         results = await asyncio.gather(*(asyncio.to_thread(run, n) for n in range(8)))

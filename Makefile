@@ -31,7 +31,7 @@ $(VENV)/.dev: $(VENV)/.example pyproject.toml
 	$(PIP) install -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev bench/requirements.txt
+$(VENV)/.bench: $(VENV)/.installed bench/requirements.txt
 	$(PIP) install -c constraints.txt -r bench/requirements.txt
 	@touch $@
 
@@ -75,7 +75,7 @@ test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podma
 bench: $(VENV)/.bench  ## measure beside what the machine can do; ONLY=latency,accept for some of it
 	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
 
-bench-smoke: $(VENV)/.bench  ## show that every measurement works, in seconds
+bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## show that every measurement works, in seconds
 	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs  ## build the documentation into site/

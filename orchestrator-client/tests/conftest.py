@@ -17,11 +17,18 @@ from orchestrator_client.settings import read_settings
 from orchestrator_client.workspace import Workspaces
 from running_client import Client, StartClient
 
+IN_MEMORY = {"_execute", "counts", "wanted", "open_payloads"}
+"""What runs SQL in the event loop."""
+
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
     """A test fails when our code blocks the event loop."""
     with blockbuster_ctx("orchestrator_client") as blockbuster:
+        # The payloads' database is in memory, and waits for nothing.
+        for method in ("execute", "executescript"):
+            function = blockbuster.functions[f"sqlite3.Connection.{method}"]
+            function.can_block_in("orchestrator_client/payloads.py", IN_MEMORY)
         yield blockbuster
 
 

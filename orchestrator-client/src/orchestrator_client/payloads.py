@@ -1,15 +1,19 @@
 """The payloads' database: SQLite in memory, because the server keeps the history.
 
-Every change of state is one compare-and-set statement.
+Every change of state is one compare-and-set statement. Statements run in the event loop: none waits
+for a disk, each is bounded by an index or a limit, and takes microseconds. Methods are coroutines
+all the same, as those of any database.
 """
 
+import asyncio
+import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any
-
-import aiosqlite
 
 from orchestrator_client.errors import PayloadNotFound
 from orchestrator_common import faults
@@ -69,6 +73,15 @@ SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER 
 """  # noqa: S608
 
 
+FORGOTTEN_AT_ONCE = 200
+FORGET = f"""
+DELETE FROM payloads WHERE id IN (
+    SELECT id FROM payloads WHERE ended_at < ? AND status = 'Cleaned' LIMIT ?)
+RETURNING {COLUMNS}
+"""  # noqa: S608
+
+
+@cache
 def _listed(statuses: frozenset[PayloadStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
 
@@ -76,7 +89,7 @@ def _listed(statuses: frozenset[PayloadStatus]) -> str:
 class PayloadStore:
     """The payloads. Listeners are told of every payload whose state changed."""
 
-    def __init__(self, connection: aiosqlite.Connection, now: Callable[[], float]) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
         self._listeners: list[Callable[[PayloadRow], None]] = []
@@ -211,7 +224,7 @@ class PayloadStore:
 
     async def wanted(self) -> int:
         """How many payloads a server has still to ask for: results not fetched, losses not seen."""
-        ((kept,),) = await self._connection.execute_fetchall(
+        ((kept,),) = self._connection.execute(
             "SELECT count(*) FROM payloads WHERE ended_at IS NOT NULL AND status <> 'Cleaned'"
         )
         return int(kept) + len(self._lost)
@@ -230,7 +243,7 @@ class PayloadStore:
     async def counts(self) -> tuple[int, int]:
         """How many payloads run, and how many wait for a slot."""
         # Two counts, so that each can use its index: the table holds two days of ended payloads.
-        ((running, waiting),) = await self._connection.execute_fetchall(
+        ((running, waiting),) = self._connection.execute(
             "SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),"
             " (SELECT count(*) FROM payloads WHERE status = 'Prepared')"
         )
@@ -242,13 +255,14 @@ class PayloadStore:
 
     async def forget_cleaned(self, seconds_ago: float) -> None:
         """Drop the rows of payloads without files that ended so long ago."""
-        await self._execute(
-            "DELETE FROM payloads WHERE ended_at < ? AND status = 'Cleaned'",
-            (self._now() - seconds_ago,),
-        )
+        values = (self._now() - seconds_ago, FORGOTTEN_AT_ONCE)
+        forgotten = FORGOTTEN_AT_ONCE
+        while forgotten == FORGOTTEN_AT_ONCE:
+            forgotten = len(await self._execute(FORGET, values))
+            await asyncio.sleep(0)  # the loop has other things to do
 
     async def _execute(self, statement: str, values: Any) -> list[PayloadRow]:
-        return [_row(row) for row in await self._connection.execute_fetchall(statement, values)]
+        return [_row(row) for row in self._connection.execute(statement, values)]
 
     def _tell(self, row: PayloadRow) -> PayloadRow:
         for listener in self._listeners:
@@ -271,8 +285,8 @@ def has_ended(row: PayloadRow) -> bool:
 @asynccontextmanager
 async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
     """Open the database. It is gone when its one connection is closed."""
-    async with aiosqlite.connect(
-        ":memory:", isolation_level=None, factory=faults.database_class()
+    with contextlib.closing(
+        sqlite3.connect(":memory:", isolation_level=None, factory=faults.database_class())
     ) as connection:
-        await connection.executescript(SCHEMA)
+        connection.executescript(SCHEMA)
         yield PayloadStore(connection, now)

@@ -80,6 +80,8 @@ class ClientApi:
         self._session = aiohttp.ClientSession(
             headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            # Clients set no cookies; looking for some takes its time with every request.
+            cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=BLOCK_BYTES,
             # Results are files: they are stored as they come, never decoded on the way.
             auto_decompress=False,

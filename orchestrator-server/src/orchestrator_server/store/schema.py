@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ IS_ENDED = f"status IN ({_listed(FINAL_JOB)})"
 HAS_KEY = "idempotency_key IS NOT NULL AND status <> 'Cleaned'"
 
 
+@cache
 def status_in(statuses: frozenset[JobStatus]) -> str:
     """A condition on ``status``; the states are our own words, not input."""
     return f"status IN ({_listed(statuses)})"

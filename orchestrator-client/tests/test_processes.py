@@ -139,9 +139,9 @@ async def test_trap_10_chain_of_processes_that_fork_and_end_is_ended(runs: Runs)
     assert beat.stat().st_size == seen
 
 
+# A sandbox has an init of its own.
+@pytest.mark.parametrize("runs", ["subreaper", "cgroup.kill", "freezer"], indirect=True)
 async def test_trap_04_orphans_of_a_running_script_do_not_stay_zombies(runs: Runs) -> None:
-    if runs.executor.sandboxed:
-        pytest.skip("a sandbox has an init of its own")
     # They end when their parents have, which else would have reaped them.
     orphan = "(bash -c 'until [ -e up ]; do sleep 0.01; done' &)"
     workspace, _, _ = await runs.start(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import StartClient, StartServer, eventually
+
 BIN = Path(sys.executable).parent
 URLS = {
     "SERVICE_A_UPLOAD_URL": "http://127.0.0.1:9/submit",
@@ -104,3 +106,22 @@ def test_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path
 def test_version_and_help_are_shown(tmp_path: Path, command: str) -> None:
     assert "0.1.0" in start(command, tmp_path, "--version").stdout
     assert "MAX_AGE" in start(command, tmp_path, "--help").stdout
+
+
+async def test_start_tells_what_is_set_what_is_on_and_what_to_open(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    client = await start_client(CLIENT_TOKEN="hush-hush-hush-hush-hush-hush-hush")
+    server = await start_server(client, CORS_ORIGINS="*", SERVICE_EXAMPLE_TIME_LIMIT="5m")
+
+    async def both_listen() -> bool:
+        return "Metrics: " in server.logged and "Metrics: " in client.logged
+
+    await eventually(both_listen)
+    assert "Service example: 5 per user, 10 in all, 3 attempts, 300 s each, at " in server.logged
+    assert "On: CORS" in server.logged
+    assert "Off: API tokens, client token, callbacks, " in server.logged
+    assert f"Dashboard: {server.url}/dashboard/" in server.logged
+    assert f"API (Swagger UI): {client.url}/swagger-ui/" in client.logged
+    assert "On: client token. Off: sandbox," in client.logged
+    assert "hush" not in client.logged

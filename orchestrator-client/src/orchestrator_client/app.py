@@ -28,6 +28,7 @@ from orchestrator_client.payloads import PayloadStore, open_payloads
 from orchestrator_client.runner import Runner
 from orchestrator_client.script_output import ScriptOutput
 from orchestrator_client.settings import Settings
+from orchestrator_client.startup_summary import summary
 from orchestrator_client.web.answers import SCHEMAS, error_body
 from orchestrator_client.web.guard import server_only
 from orchestrator_client.web.routes import ROUTES
@@ -177,6 +178,8 @@ def _compose(
 async def _start(app: web.Application) -> None:
     if app[keys.SETTINGS].client_token is None:
         logger.warning("CLIENT_TOKEN is not set: whoever reaches this port can run programs here")
+    for line in summary(app[keys.SETTINGS]):
+        logger.info("%s", line)
     # Whoever asks first is to get a load, and not none yet.
     await app[keys.LOAD].run_pass()
     for loop in app[LOOPS]:

@@ -9,6 +9,7 @@ from orchestrator_client.settings import OPTIONS, settings_of_process
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import configure_logging
+from orchestrator_common.openapi import UI_PATH
 from orchestrator_common.web import run_service
 
 
@@ -33,6 +34,7 @@ def main(**flags: str | None) -> None:
             settings.host,
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
+            pages={"API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
             drain=lambda: app[keys.DRAIN](),
         )
     except StartupError as error:

@@ -86,6 +86,13 @@ def size_text(size_bytes: int) -> str:
     return f"{size_bytes // factor} {unit}"
 
 
+def on_and_off(features: Mapping[str, bool]) -> str:
+    """A line for the log that says which features are on."""
+    on = [name for name, is_on in features.items() if is_on]
+    off = [name for name, is_on in features.items() if not is_on]
+    return f"On: {', '.join(on) or 'nothing'}. Off: {', '.join(off) or 'nothing'}"
+
+
 def duration_of(text: str) -> float | None:
     """Seconds that ``text`` names, a number with an optional unit; None if it is no such thing."""
     return _number_with_unit(text, _SECONDS)

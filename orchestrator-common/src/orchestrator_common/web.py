@@ -203,6 +203,14 @@ class AccessLog(AbstractAccessLogger):
         )
 
 
+NO_PAGES: Mapping[str, str] = {}
+
+
+def _to_open(url: str) -> str:
+    """A URL that a browser on this machine can open: not every address to listen on is one."""
+    return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+
+
 def run_service(
     name: str,
     version: str,
@@ -212,11 +220,13 @@ def run_service(
     *,
     max_per_peer: int = 0,
     drain: Drain | None = None,
+    pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT; blocks.
 
     Port 0 takes a free one. ``max_per_peer`` connections may come from one address, 0: any number.
-    The line that is logged once connections are accepted ends with the URL. On a signal: ``drain``,
+    The line that is logged once connections are accepted ends with the URL; ``pages`` to open in a
+    browser, paths by name, follow. On a signal: ``drain``,
     while all is served as before, then no new connections, ``app.on_shutdown`` (which closes event
     streams), running requests get ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
 
@@ -228,6 +238,8 @@ def run_service(
 
     def announce(_: str) -> None:
         logger.info("%s %s listening on %s", name, version, url)
+        for page, path in pages.items():
+            logger.info("%s: %s%s", page, _to_open(url), path)
 
     if drain is not None:
         app.on_startup.append(drains_first(drain))

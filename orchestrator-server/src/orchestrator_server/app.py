@@ -36,6 +36,7 @@ from orchestrator_server.metrics import PREFIX, Metrics
 from orchestrator_server.overview import Overview
 from orchestrator_server.recent import SEEN_AT_START, Recent
 from orchestrator_server.settings import Settings
+from orchestrator_server.startup_summary import summary
 from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
 from orchestrator_server.tokens import Tokens
@@ -260,14 +261,8 @@ async def _start(app: web.Application) -> None:
             "API_TOKENS_FILE is not set: whoever reaches this port can submit jobs, and see, fetch "
             "and end those of everybody"
         )
-    for service in app[keys.SETTINGS].services.values():
-        logger.info(
-            "Service %s: %d per user, %d in all, at %s",
-            service.name,
-            service.runs_per_user,
-            service.max_runs,
-            ", ".join(client.upload for client in service.clients),
-        )
+    for line in summary(app[keys.SETTINGS]):
+        logger.info("%s", line)
     await app[BACKGROUND].start()
 
 

@@ -5,6 +5,7 @@ import click
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import configure_logging
+from orchestrator_common.openapi import UI_PATH
 from orchestrator_common.web import run_service
 from orchestrator_server import __version__
 from orchestrator_server.app import create_app
@@ -37,6 +38,7 @@ def main(context: click.Context, /, **flags: str | None) -> None:
             settings.host,
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
+            pages={"Dashboard": "/dashboard/", "API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
         )
     except StartupError as error:
         click.echo(f"jo-server: {error}", err=True)

@@ -101,7 +101,7 @@ class Overview:
             runs_per_user=service.runs_per_user,
             max_runs=service.max_runs,
             max_attempts=service.max_attempts,
-            time_limit_s=None,
+            time_limit_s=service.time_limit_s,
             active=sum(counts.get((service.name, status), 0) for status in ACTIVE_JOB),
             queued=counts.get((service.name, JobStatus.QUEUED), 0),
             state=state,

@@ -10,7 +10,7 @@ SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-images docs up fuzz clean constraints bench bench-smoke
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ test-e2e: $(VENV)/.dev  ## run the tests with real processes
 fuzz: $(VENV)/.dev  ## look for input that breaks something, for FUZZ_SECONDS (600) on each API
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -n auto \
 	  --timeout=7200 orchestrator-*/tests/test_fuzz.py tests-e2e/test_fuzz_api.py $(PYTEST_ARGS)
+
+test-browser: $(VENV)/.dev  ## run the tests of the dashboard in Chromium
+	$(BIN)/python -m pytest -n auto tests-browser $(PYTEST_ARGS)
+
+screenshots: $(VENV)/.dev  ## make the pictures of the dashboard in docs/images anew
+	PYTHONPATH=tests-e2e $(BIN)/python tests-browser/screenshots.py
 
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)

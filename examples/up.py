@@ -40,7 +40,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
     sys.stdout.write(
-        f"jo-server http://localhost:{SERVER_PORT} (API: /swagger-ui/), service 'example'\n"
+        f"jo-server http://localhost:{SERVER_PORT}, service 'example'\n"
+        f"  dashboard http://localhost:{SERVER_PORT}/dashboard/\n"
+        f"  API       http://localhost:{SERVER_PORT}/swagger-ui/\n"
         f"jo-client {client_url}; files in {DATA.absolute()}; Ctrl-C ends both\n"
     )
     sys.stdout.flush()

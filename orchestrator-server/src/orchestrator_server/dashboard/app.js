@@ -8,7 +8,7 @@ import { showJob } from "./job.js";
 import { showOverview } from "./overview.js";
 import { hasToken, setToken, whoami } from "./session.js";
 import { showSignIn } from "./signin.js";
-import { failure, loading, notFound } from "./states.js";
+import { failurePage, loading, notFound } from "./states.js";
 import { prepareTheme } from "./theme-button.js";
 
 const main = document.getElementById("main");
@@ -42,7 +42,7 @@ function shell() {
 
 function refused(error) {
   if (error.status === 401) signIn(hasToken() ? error.message : "");
-  else fill(main, h("section", { class: "card" }, failure(error, route)));
+  else fill(main, failurePage(error, route));
 }
 
 function leave() {
@@ -92,6 +92,7 @@ function setTitle(text) {
 function signIn(problem) {
   leave();
   shownPath = null;
+  setToken(null);
   showAccount();
   setTitle("Sign in");
   showSignIn(main, problem, (token) => {
@@ -127,7 +128,7 @@ async function begin() {
     }
     if (error.status !== 404) {
       connection.unreachable(begin);
-      fill(main, h("section", { class: "card" }, failure(error, begin)));
+      fill(main, failurePage(error, begin));
       return;
     }
   }

@@ -14,7 +14,7 @@ let charts = 0;
  * A figure. `title` and `describe(minutes)` are for those who don't see it; `rows(minute)` gives
  * `[name, text]` pairs for the table and the pointer; `top(minutes)` is the largest value;
  * `steps(top)` are the values at the axis and `tick(value)` writes one; `marks(minutes, x, y, width)`
- * draws.
+ * draws; `nothing` is said when it draws nothing.
  */
 export class Chart {
   constructor({ title, legend, ...options }) {
@@ -60,7 +60,7 @@ export class Chart {
   draw() {
     const width = this.plot.clientWidth;
     if (width === 0 || this.minutes.length === 0) return;
-    const { describe, top, tick, marks } = this.options;
+    const { describe, top, tick, marks, nothing } = this.options;
     const steps = this.options.steps(top(this.minutes));
     const highest = steps[steps.length - 1];
     const inner = width - MARGIN.left - MARGIN.right;
@@ -69,6 +69,8 @@ export class Chart {
     const x = (index) => MARGIN.left + index * this.step;
     const y = (value) => floor - (value / highest) * (floor - MARGIN.top);
     this.cursor = svg("rect", { class: "chart-cursor", y: MARGIN.top, height: floor - MARGIN.top, width: this.step, visibility: "hidden" });
+    const drawn = marks(this.minutes, x, y, this.step);
+    if (drawn.length === 0) drawn.push(svg("text", { class: "chart-nothing", x: MARGIN.left + inner / 2, y: HEIGHT / 2 - 4, "text-anchor": "middle" }, nothing));
     setText(this.description, describe(this.minutes));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.svg.replaceChildren(
@@ -80,7 +82,7 @@ export class Chart {
       ]),
       ...this.timeLabels(x),
       this.cursor,
-      ...marks(this.minutes, x, y, this.step),
+      ...drawn,
     );
   }
 

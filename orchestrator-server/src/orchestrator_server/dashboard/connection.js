@@ -69,7 +69,7 @@ export class Connection {
   }
 
   showBanner() {
-    const since = this.lostAt.toLocaleTimeString();
+    const since = this.lostAt.toLocaleTimeString(undefined, { hourCycle: "h23" });
     const next = h("span", { class: "banner-next", "aria-hidden": "true" });
     const button = h("button", { class: "button small", type: "button" }, "Try now");
     button.addEventListener("click", () => this.feed?.tryNow());

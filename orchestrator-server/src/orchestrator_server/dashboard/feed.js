@@ -87,7 +87,8 @@ export class Feed {
       const response = await request(this.url, { signal, headers });
       this.handlers.state("live");
       this.handlers.opened(resumed);
-      await this.read(response.body.getReader());
+      // 204, without a body: the job has ended, and there is nothing new to tell.
+      if (response.body !== null) await this.read(response.body.getReader());
       return this.endless ? "lost" : "ended";
     } catch (error) {
       if (signal.reason === "paused") return "paused";

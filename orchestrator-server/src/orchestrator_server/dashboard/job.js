@@ -10,7 +10,7 @@ import { Files } from "./files.js";
 import { duration, host, plural, roughDuration, size } from "./format.js";
 import { ran, waited } from "./job-row.js";
 import { Output } from "./output.js";
-import { failure, loading } from "./states.js";
+import { failurePage, loading } from "./states.js";
 import { hasEnded, icon, JOB, jobBadge } from "./status.js";
 import { Timeline } from "./timeline.js";
 
@@ -73,7 +73,7 @@ class JobPage {
       if (this.signal.aborted) return;
       if (error.status === 404) this.shell.notFound(error.message);
       else if (error.status === 401 || error.status === 403) this.shell.refused(error);
-      else if (this.job === undefined) fill(this.shell.main, h("section", { class: "card" }, failure(error, () => showJob(this.shell, this.id))));
+      else if (this.job === undefined) fill(this.shell.main, failurePage(error, () => showJob(this.shell, this.id)));
       return;
     }
     if (this.feed === undefined && !hasEnded(this.job.status)) this.follow();

@@ -63,6 +63,9 @@ export class Jobs {
     this.read(parameters);
     this.showFilters();
     this.place.classList.add("old");
+    // They lead to pages of what was shown before.
+    fill(this.pages);
+    this.links = null;
     return this.load();
   }
 

@@ -96,8 +96,9 @@ export class Clients extends Card {
   }
 
   update(clients) {
-    const slots = clients.reduce((all, { slots: some }) => all + (some ?? 0), 0);
-    const running = clients.reduce((all, client) => all + (client.running ?? 0), 0);
+    const reached = clients.filter(({ state }) => state !== "unreachable");
+    const slots = reached.reduce((all, { slots: some }) => all + (some ?? 0), 0);
+    const running = reached.reduce((all, client) => all + (client.running ?? 0), 0);
     this.show(clients, slots > 0 ? `${count(running)} of ${plural(slots, "slot")} in use` : "");
   }
 }
@@ -120,15 +121,16 @@ function clientRow({ url }) {
   );
   const update = (client) => {
     showBadge(state, clientBadge, client.state);
-    const known = client.slots !== null && client.slots !== undefined;
+    // What a client said before it went is no news.
+    const known = client.slots !== null && client.state !== "unreachable";
     loads.hidden = !known;
     const waiting = client.waiting > 0 ? ` +${count(client.waiting)}` : "";
     slots.update(client.running, client.slots, known ? `${count(client.running)}/${count(client.slots)}${waiting}` : "–", client.running >= client.slots ? "full" : "");
     slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more wait at the client` : "";
     cpu.update(client.cpu, 100, percent(client.cpu), loadTone(client.cpu));
     memory.update(client.memory, 100, percent(client.memory), loadTone(client.memory));
-    const version = client.version ? ` · ${client.version}` : "";
-    setText(note, `${client.services.join(", ")}${version}`);
+    const parts = [client.services.join(", "), client.version, client.draining && "stopping, takes no new jobs"];
+    setText(note, parts.filter(Boolean).join(" · "));
     setText(problem, client.problem ?? "");
     problem.hidden = !client.problem;
   };

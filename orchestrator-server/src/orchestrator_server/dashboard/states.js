@@ -16,39 +16,46 @@ export function loading(lines = 3) {
 
 /** A message in the middle of an empty place. */
 export function placeholder(name, title, ...content) {
-  return h(
-    "div",
-    { class: "placeholder" },
-    h("div", { class: "placeholder-icon" }, icon(name)),
-    h("p", { class: "placeholder-title" }, title),
-    content,
-  );
+  return message("p", {}, name, title, content);
 }
 
 /** What went wrong, and a way to try again. */
 export function failure(error, retry) {
-  return h(
-    "div",
-    { class: "placeholder", role: "alert" },
-    h("div", { class: "placeholder-icon bad" }, icon("triangle")),
-    h("p", { class: "placeholder-title" }, "This could not be loaded"),
+  return message("p", { role: "alert" }, "triangle", "This could not be loaded", [
     h("p", {}, describe(error)),
-    h("button", { class: "button", type: "button", on: { click: retry } }, "Try again"),
-  );
+    tryAgain(retry),
+  ]);
+}
+
+/** A whole page that says what went wrong. */
+export function failurePage(error, retry) {
+  return page("triangle", "This could not be loaded", [h("p", {}, describe(error)), tryAgain(retry)]);
 }
 
 /** A whole page that says what isn't there. */
-export function notFound(message) {
+export function notFound(title) {
+  return page("question", title, [
+    h("p", {}, "It may be on another server, or the address has a mistake."),
+    h("a", { class: "button", href: "#/" }, "To the overview"),
+  ]);
+}
+
+function page(name, title, content) {
+  return h("section", { class: "card" }, message("h1", {}, name, title, content));
+}
+
+function message(heading, properties, name, title, content) {
   return h(
-    "section",
-    { class: "card" },
-    placeholder(
-      "question",
-      message,
-      h("p", {}, "It may have been another server, or the address has a mistake."),
-      h("a", { class: "button", href: "#/" }, "To the overview"),
-    ),
+    "div",
+    { class: "placeholder", ...properties },
+    h("div", { class: "placeholder-icon" }, icon(name)),
+    h(heading, { class: "placeholder-title", tabindex: heading === "h1" ? -1 : null }, title),
+    content,
   );
+}
+
+function tryAgain(retry) {
+  return h("button", { class: "button", type: "button", on: { click: retry } }, "Try again");
 }
 
 /** An error in words for the reader. */

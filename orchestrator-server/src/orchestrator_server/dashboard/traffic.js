@@ -36,7 +36,11 @@ export function endedChart() {
     top: (minutes) => Math.max(3, ...minutes.map(({ completed, failed }) => completed + failed)),
     steps: countSteps,
     tick: count,
-    marks: (minutes, x, y, width) => [hatch(), ...minutes.flatMap((minute, index) => bars(minute, x(index), y, width))],
+    nothing: "No job ended in the last hour",
+    marks: (minutes, x, y, width) => {
+      const drawn = minutes.flatMap((minute, index) => bars(minute, x(index), y, width));
+      return drawn.length > 0 ? [hatch(), ...drawn] : drawn;
+    },
   });
 }
 
@@ -79,6 +83,7 @@ export function waitChart() {
     top: (minutes) => Math.max(1, ...minutes.map(({ wait_s_mean: mean }) => mean ?? 0)),
     steps: timeSteps,
     tick: shortDuration,
+    nothing: "No job began in the last hour",
     marks: (minutes, x, y, width) => runsOf(minutes).flatMap((run) => line(run, x, y, width)),
   });
 }

@@ -1,0 +1,64 @@
+"""What browser tests share: what a page must not do, and jobs to look at."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+from playwright.async_api import ConsoleMessage, Page, Request
+
+from harness import Service
+
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+StartService = Callable[..., Awaitable[Service]]
+OpenPage = Callable[..., Awaitable[Page]]
+
+
+class Watch:
+    """What a page must not do, whatever the test is about."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.faults: list[str] = []
+
+    def attach(self, page: Page) -> None:
+        """Watch a page from its beginning to its end."""
+        page.on("request", self._request)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.origin, f"blob:{self.origin}", "data:", "about:")):
+            self.faults.append(f"request to another host: {request.url}")
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Answers such as 404 are part of some tests; the browser logs each.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.faults.append(f"console: {message.text}")
+
+
+class Gate:
+    """A file that scripts wait for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def script(self, *, before: str = "", after: str = "") -> str:
+        """A script that waits until the gate is open."""
+        return f"{before}\nuntil [ -e {self._path} ]; do sleep 0.05; done\n{after}\n"
+
+    def open(self) -> None:
+        """Let them go on."""
+        self._path.touch()
+
+
+async def submit(url: str, script: str, **fields: str) -> int:
+    """Submit a job with optional fields; its id."""
+    form = aiohttp.FormData({"user_id": "1", "service": "example", **fields}, quote_fields=False)
+    form.add_field("file", script.encode(), filename="run.sh")
+    async with aiohttp.request("POST", f"{url}/upload", data=form) as response:
+        answer = await response.json()
+        assert response.status == 201, answer
+        return int(answer["id"])

@@ -46,6 +46,12 @@ def test_active_jobs_are_those_between_queue_and_end() -> None:
     assert set(J) - FINAL_JOB - {J.QUEUED, J.CLEANED} == ACTIVE_JOB
 
 
+def test_origins_of_a_job_and_of_a_payload_are_not_mixed_up() -> None:
+    """Their states are strings, which are equal where they have one name."""
+    assert origins(J.KILLED) >= {J.QUEUED, J.SUBMITTED}
+    assert origins(P.KILLED) == {P.PREPARED, P.RUNNING}
+
+
 def test_refused_transition_names_what_and_both_states() -> None:
     check_transition("Job 1", J.QUEUED, J.PROCESSING)
     with pytest.raises(TransitionRefused, match="Job 1 is Completed and can't become Running"):

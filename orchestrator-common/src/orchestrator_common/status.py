@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import cache
 from typing import TypeVar
 
 from orchestrator_common.errors import DomainError
@@ -107,7 +106,6 @@ def check_transition(what: str, current: Status, wanted: Status) -> None:
         raise TransitionRefused(what, current, wanted)
 
 
-@cache
 def origins(wanted: Status) -> frozenset[Status]:
     """Every state that ``wanted`` may follow: the set that a compare-and-set compares with."""
     return frozenset(state for state in type(wanted) if may_become(state, wanted))

@@ -123,5 +123,6 @@ async def test_start_tells_what_is_set_what_is_on_and_what_to_open(
     assert "Off: API tokens, client token, callbacks, " in server.logged
     assert f"Dashboard: {server.url}/dashboard/" in server.logged
     assert f"API (Swagger UI): {client.url}/swagger-ui/" in client.logged
-    assert "On: client token. Off: sandbox," in client.logged
+    assert "On: client token" in client.logged
+    assert "Off: sandbox, " in client.logged
     assert "hush" not in client.logged

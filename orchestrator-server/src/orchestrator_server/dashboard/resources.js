@@ -4,6 +4,9 @@ import { fill, h, KeyedList, setText } from "./dom.js";
 import { count, host, percent, plural } from "./format.js";
 import { clientBadge, serviceBadge } from "./status.js";
 
+/** Per cent of a machine's memory. A busy CPU is what a compute machine is for; full memory ends jobs. */
+const HIGH_MEMORY = 90;
+
 /** A bar of `value` in `limit`, with the words beside it. */
 class Meter {
   constructor(label) {
@@ -78,8 +81,7 @@ function serviceRow({ name }, choose) {
   );
   const update = (service) => {
     showBadge(state, serviceBadge, service.state);
-    const full = service.active >= service.max_runs;
-    meter.update(service.active, service.max_runs, `${count(service.active)} of ${count(service.max_runs)} active`, full ? "full" : "");
+    meter.update(service.active, service.max_runs, `${count(service.active)} of ${count(service.max_runs)} active`);
     setText(queue, service.queued > 0 ? `${count(service.queued)} waiting` : "none waiting");
     queue.classList.toggle("some", service.queued > 0);
     setText(limits, `${plural(service.clients.length, "client")} · ${count(service.runs_per_user)} per user`);
@@ -125,10 +127,10 @@ function clientRow({ url }) {
     const known = client.slots !== null && client.state !== "unreachable";
     loads.hidden = !known;
     const waiting = client.waiting > 0 ? ` +${count(client.waiting)}` : "";
-    slots.update(client.running, client.slots, known ? `${count(client.running)}/${count(client.slots)}${waiting}` : "–", client.running >= client.slots ? "full" : "");
+    slots.update(client.running, client.slots, known ? `${count(client.running)}/${count(client.slots)}${waiting}` : "–");
     slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more wait at the client` : "";
-    cpu.update(client.cpu, 100, percent(client.cpu), loadTone(client.cpu));
-    memory.update(client.memory, 100, percent(client.memory), loadTone(client.memory));
+    cpu.update(client.cpu, 100, percent(client.cpu));
+    memory.update(client.memory, 100, percent(client.memory), client.memory >= HIGH_MEMORY ? "high" : "");
     const parts = [client.services.join(", "), client.version, client.draining && "stopping, takes no new jobs"];
     setText(note, parts.filter(Boolean).join(" · "));
     setText(problem, client.problem ?? "");
@@ -139,10 +141,6 @@ function clientRow({ url }) {
 
 function labelled(label, meter) {
   return h("div", {}, h("dt", {}, label), h("dd", {}, meter.element));
-}
-
-function loadTone(value) {
-  return value >= 95 ? "high" : "";
 }
 
 /** Show a badge anew only when the state is another. */

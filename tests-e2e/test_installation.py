@@ -12,7 +12,17 @@ import orchestrator_common
 import orchestrator_server
 
 ROOT = Path(__file__).parents[1]
-FACES = ("app", "keys", "openapi", "cli", "log_query", "request_ids", "stopping", "streaming")
+FACES = (
+    "app",
+    "keys",
+    "openapi",
+    "cli",
+    "log_query",
+    "request_ids",
+    "stopping",
+    "streaming",
+    "metrics",
+)
 
 
 @pytest.mark.timeout(300)

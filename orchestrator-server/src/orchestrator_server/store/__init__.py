@@ -2,8 +2,9 @@
 
 from orchestrator_server.store.claims import Claim, Offer, Waiting
 from orchestrator_server.store.events import JobEvent, JobEvents
-from orchestrator_server.store.jobs import MAX_PLACE, JobStore, open_store
+from orchestrator_server.store.jobs import MAX_PLACE, JobStore
 from orchestrator_server.store.listing import NEWEST, Change, JobFilter, JobLists, Times
+from orchestrator_server.store.opening import open_store
 from orchestrator_server.store.outbox import Outbox
 from orchestrator_server.store.schema import Job, JobOptions
 from orchestrator_server.store.usage import UserLimits

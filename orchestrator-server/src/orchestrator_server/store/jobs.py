@@ -5,13 +5,9 @@ are not, because a lost one is derived again from the client. One connection wri
 reads, so that no reader waits for a writer.
 """
 
-import contextlib
 import sqlite3
-import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator_common.errors import DomainError
@@ -29,10 +25,8 @@ from orchestrator_server.store.schema import (
     IS_ENDED,
     Job,
     JobOptions,
-    connect,
     full_database_as_domain_error,
     job_of,
-    migrate,
     status_in,
 )
 from orchestrator_server.store.usage import UserLimits
@@ -392,23 +386,3 @@ class JobStore:
                 self._recent.popitem(last=False)
             for listener in self._listeners:
                 listener(job)
-
-
-@asynccontextmanager
-async def open_store(
-    path: Path,
-    now: Callable[[], float] = time.time,
-    *,
-    wrote: Callable[[float], None] = lambda _: None,
-) -> AsyncIterator[JobStore]:
-    """Open (create, migrate) the database. Raises ``StartupError``.
-
-    ``wrote`` is called with the seconds that each transaction took.
-    """
-    async with contextlib.AsyncExitStack() as connections:
-        writing = await connect(path)
-        connections.push_async_callback(writing.close)
-        await migrate(writing)
-        reading = await connect(path)
-        connections.push_async_callback(reading.close)
-        yield JobStore(Writer(writing, wrote), reading, now)

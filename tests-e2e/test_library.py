@@ -303,7 +303,7 @@ async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -
         with pytest.raises(NotAJobServer, match="text/html: is this the URL of a jo-server"):
             await client.services()
     async with AsyncClient(f"http://{host}:{port}", patience_s=0) as client:
-        with pytest.raises(ServerUnreachable, match=f"{port} can't be reached: Connect"):
+        with pytest.raises(ServerUnreachable, match=f"{port} can't be reached: Connection refused"):
             await client.services()
     with pytest.raises(Refused, match="must be one such as http://localhost:5000"):
         AsyncClient("localhost:5000")

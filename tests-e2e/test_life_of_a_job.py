@@ -124,7 +124,7 @@ async def test_unreachable_client_fails_the_job_with_the_reason_after_its_attemp
     portal = Portal(server.url, session)
     state = await portal.end_of(await portal.submit("exit 0\n"))
     assert state["status"] == "Failed"
-    assert "http://127.0.0.1:9/submit can't be reached" in state["message"]
+    assert "http://127.0.0.1:9/submit can't be reached: Connection refused" in state["message"]
 
 
 async def test_trap_21_job_goes_to_the_other_client_if_the_first_is_down(

@@ -4,6 +4,8 @@ A domain error says what happened in words that its reader can act on. It knows 
 each app has one table that gives a status code to an error class (see ``web.error_middleware``).
 """
 
+import os
+
 
 class DomainError(Exception):
     """A fact of the domain that the caller has to know; ``str(error)`` is the message for them."""
@@ -37,3 +39,10 @@ class Forbidden(DomainError):
 
 class StorageFull(DomainError):
     """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""
+
+
+def in_plain_words(error: OSError) -> str:
+    """A failed connection as the system says it: asyncio's text names a call and an address."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

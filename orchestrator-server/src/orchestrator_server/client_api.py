@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import hdrs
 
 from orchestrator_common.bearer import authorization
+from orchestrator_common.errors import in_plain_words
 from orchestrator_common.form_body import FormBody
 from orchestrator_common.log_context import request_id
 from orchestrator_common.models import MalformedMessage, Payload, decode_payload
@@ -236,7 +237,8 @@ class ClientApi:
                     await self._check(response, url)
                     yield response
         except aiohttp.ClientConnectorError as error:
-            raise ClientUnreachable(f"{self} can't be reached: {error.os_error}") from error
+            reason = in_plain_words(error.os_error)
+            raise ClientUnreachable(f"{self} can't be reached: {reason}") from error
         except TimeoutError as error:
             raise self._timeout(sent, error) from error
         except (aiohttp.ClientError, ConnectionError) as error:

@@ -20,6 +20,7 @@ from orchestrator_common.api.errors import (
     ServerUnreachable,
     error_of,
 )
+from orchestrator_common.errors import in_plain_words
 
 R = TypeVar("R")
 
@@ -152,7 +153,7 @@ class Connection:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             return NotAJobServer(f"{self.url} can't be trusted: {error.certificate_error}")
         if isinstance(error, aiohttp.ClientConnectorError):
-            reason = error.os_error.strerror or error.os_error
+            reason = in_plain_words(error.os_error)
             return ServerUnreachable(f"{self.url} can't be reached: {reason}")
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return ServerUnreachable(f"{self.url} can't be reached: no connection in time")

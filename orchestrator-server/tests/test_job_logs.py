@@ -10,7 +10,7 @@ from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
 from orchestrator_common.status import PayloadStatus
-from orchestrator_server import job_logs, keys
+from orchestrator_server import client_api, job_logs, keys
 from running_server import Server
 
 KEPT = {".orchestrator/stdout.txt": "one\ntwo\n", ".orchestrator/stderr.txt": "bad\n"}
@@ -140,3 +140,20 @@ async def test_unknown_job_and_wrong_query_are_told(idle_server: Server) -> None
     for path, status in (("/jobs/9/logs", 404), (f"/jobs/{job}/logs?stream=x", 400)):
         async with idle_server.http.get(path) as response:
             assert response.status == status
+
+
+async def test_readers_use_up_no_connection_by_which_jobs_are_run(
+    server: Server, client: FakeClient
+) -> None:
+    end = asyncio.Event()
+    client.instead["logs"] = saying(client, end)
+    job, payload = await running(server, client)
+    async with contextlib.AsyncExitStack() as readers:
+        for _ in range(client_api.MAX_CONNECTIONS + 1):
+            async with asyncio.timeout(5):
+                await readers.enter_async_context(server.http.get(f"/jobs/{job}/logs?follow=1"))
+        other = await server.submit()
+        client.complete(await client.next_payload())
+        assert (await server.ended(other))[0] == "Completed"
+        client.complete(payload)
+        end.set()

@@ -1,12 +1,13 @@
 """Typed calls to one jo-client. Every failure is one of the ``ClientError`` kinds.
 
-One HTTP session a client, for the life of the process: connections are pooled, and a client that
-hangs can't use up the connections to another one.
+Two HTTP sessions a client, for the life of the process: connections are pooled, and a client that
+hangs can't use up the connections to another one. What users read for as long as they like has a
+session of its own: it can't use up the connections by which jobs are run.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
 from typing import Protocol
 
@@ -43,6 +44,11 @@ QUIET_S = 60.0
 """A followed script that says nothing for so long is asked for anew: its client may be gone."""
 
 MAX_CONNECTIONS = 64
+"""Of the server's own calls, to one client."""
+
+MAX_READERS = 512
+"""Connections through which users read from one client; it takes 1000 from one address."""
+
 MAX_JSON_BYTES = 64 << 20
 """Older clients echo the uploaded files in their payload, as arrays of numbers."""
 
@@ -78,15 +84,8 @@ class ClientApi:
     def __init__(self, urls: ClientUrls, token: str | None = None) -> None:
         self.urls = urls
         self._token = token
-        self._session = aiohttp.ClientSession(
-            headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
-            # Clients set no cookies; looking for some takes its time with every request.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=BLOCK_BYTES,
-            # Results are files: they are stored as they come, never decoded on the way.
-            auto_decompress=False,
-        )
+        self._session = _session(token, MAX_CONNECTIONS)
+        self._readers = _session(token, MAX_READERS)
 
     def __str__(self) -> str:
         return self.urls.upload
@@ -94,6 +93,7 @@ class ClientApi:
     async def close(self) -> None:
         """End all connections."""
         await self._session.close()
+        await self._readers.close()
 
     async def submit(
         self, body: FormBody, key: str, *, time_limit_s: float | None = None
@@ -130,14 +130,22 @@ class ClientApi:
 
     async def retrieve_partial(self, dest_id: int, sink: Sink) -> int:
         """Give ``sink`` what there is of a payload's output, whatever its state; how many bytes."""
-        async with self.open_partial(dest_id) as response:
+        async with self._partial(dest_id) as response:
             return await sink.take(_large_blocks(response))
 
+    def open_partial(self, dest_id: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Stream what there is of a payload's output to a user as a ZIP, whatever its state."""
+        return self._partial(dest_id, for_reader=True)
+
     @asynccontextmanager
-    async def open_partial(self, dest_id: int) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Stream what there is of a payload's output as a ZIP, whatever its state."""
+    async def _partial(
+        self, dest_id: int, *, for_reader: bool = False
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         async with self._request(
-            "GET", f"{self.urls.partial}/{dest_id}", silence_s=PACKING_TIMEOUT_S
+            "GET",
+            f"{self.urls.partial}/{dest_id}",
+            silence_s=PACKING_TIMEOUT_S,
+            for_reader=for_reader,
         ) as response:
             if response.content_type != "application/zip":
                 raise ClientFailed(f"{self} answered {response.content_type} instead of a ZIP")
@@ -147,14 +155,14 @@ class ClientApi:
     async def open_logs(
         self, dest_id: int, stream: str, offset: int, *, follow: bool
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Stream what a payload's script says, from byte ``offset`` on.
+        """Stream what a payload's script says to a user, from byte ``offset`` on.
 
         With ``follow`` it goes on until the payload has ended, and is a ``ClientTimeout`` after
         ``QUIET_S`` without a byte.
         """
         url = f"{self.urls.logs}/{dest_id}?stream={stream}&offset={offset}&follow={int(follow)}"
         silence_s = QUIET_S if follow else ANSWER_TIMEOUT_S
-        async with self._request("GET", url, silence_s=silence_s) as response:
+        async with self._request("GET", url, silence_s=silence_s, for_reader=True) as response:
             yield response
 
     async def kill(self, dest_id: int) -> Payload | None:
@@ -211,6 +219,7 @@ class ClientApi:
         headers: dict[str, str] | None = None,
         body: FormBody | None = None,
         silence_s: float = ANSWER_TIMEOUT_S,
+        for_reader: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield a good answer; the only place that knows aiohttp's errors."""
         sent = False
@@ -222,13 +231,18 @@ class ClientApi:
                 if body is not None:
                     data = body.content or self._watched(body, stalled)
                     stalled.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S)
-                async with self._session.request(
+                session = self._readers if for_reader else self._session
+                async with session.request(
                     method,
                     url,
                     headers=headers,
                     data=data,
                     timeout=aiohttp.ClientTimeout(
-                        total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s
+                        total=None,
+                        # Beside the connection itself, a wait until another reader has ended.
+                        connect=ANSWER_TIMEOUT_S if for_reader else None,
+                        sock_connect=CONNECT_TIMEOUT_S,
+                        sock_read=silence_s,
                     ),
                     allow_redirects=False,
                 ) as response:
@@ -287,6 +301,18 @@ class ClientApi:
             return decode_payload(bytes(body))
         except MalformedMessage as error:
             raise ClientFailed(f"{self} answered with {error}") from error
+
+
+def _session(token: str | None, max_connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
+        connector=aiohttp.TCPConnector(limit=max_connections),
+        # Clients set no cookies; looking for some takes its time with every request.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        read_bufsize=BLOCK_BYTES,
+        # Results are files: they are stored as they come, never decoded on the way.
+        auto_decompress=False,
+    )
 
 
 async def _large_blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

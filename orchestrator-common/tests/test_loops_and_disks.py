@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from orchestrator_common.durable import (
 )
 from orchestrator_common.env import Option, SettingError, SettingsReader
 from orchestrator_common.errors import StorageFull
-from orchestrator_common.logs import configure_logging
+from orchestrator_common.logs import _OneLine, configure_logging
 from orchestrator_common.loop import Loop, TaskOwner
 from orchestrator_common.threads import in_thread
 
@@ -185,3 +186,14 @@ def test_log_lines_are_one_line_each_as_text_and_json(
     text, as_json = capsys.readouterr().err.splitlines()
     assert text.endswith("INFO a: file x\\nERROR forged")
     assert json.loads(as_json) | {"level": "WARNING", "message": "hello"} == json.loads(as_json)
+
+
+@pytest.mark.parametrize("sent", ["\x1b[31m", "\x9b31m", "\0", "\x7f", "\x85", "\u2028", "\u202e"])
+def test_what_users_send_does_nothing_to_the_terminal_of_who_reads_the_log(sent: str) -> None:
+    try:
+        raise ValueError(f"bad {sent}")
+    except ValueError:
+        told = logging.LogRecord("a", 20, "", 1, "GET /%s ä\t", (sent,), sys.exc_info())
+    line, *traceback = _OneLine("%(message)s").format(told).split("\n")
+    assert line == f"GET /{ascii(sent)[1:-1]} ä\t"
+    assert traceback[-1] == f"ValueError: bad {ascii(sent)[1:-1]}"

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from types import TracebackType
 
 from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
@@ -12,18 +13,40 @@ from orchestrator_common.log_context import AddFields
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 FORMATS = ("text", "json")
 
+ExceptionInfo = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
+
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+# What ends a line, moves the cursor, colours a terminal or turns the direction of writing.
+_CONTROLS = (
+    *range(32),
+    *range(127, 160),
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_ESCAPES = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) != "\t"}
+_ESCAPES_IN_LINES = {code: text for code, text in _ESCAPES.items() if chr(code) != "\n"}
+
+
 class _OneLine(logging.Formatter):
-    """Keeps what users send (file names, say) from forging log lines; adds what a line is about."""
+    """Keeps what users send (file names, say) from forging log lines, and from doing anything to
+    the terminal of who reads them; adds what a line is about.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         about: Mapping[str, object] = getattr(record, "about", {})
         text = super().formatMessage(record)
         if about:
             text += " [" + " ".join(f"{name}={value}" for name, value in about.items()) + "]"
-        return text.replace("\n", "\\n").replace("\r", "\\r")
+        return text.translate(_ESCAPES)
+
+    def formatException(self, ei: ExceptionInfo) -> str:
+        return super().formatException(ei).translate(_ESCAPES_IN_LINES)
 
 
 class _Json(JsonFormatter):

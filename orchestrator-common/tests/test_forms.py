@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator_common import multipart
 from orchestrator_common.errors import BadRequest, StorageFull, TooLarge
 from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_common.multipart import (
@@ -162,6 +163,29 @@ async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) ->
     field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n%b\r\n--b--\r\n'
     with pytest.raises(TooLarge, match="Field 'f' is larger"):
         await receive(field % (b"x" * 70_000), TYPE, tmp_path)
+
+
+async def test_too_many_folders_are_refused_however_few_files_need_them(tmp_path: Path) -> None:
+    body = HEAD % b"a/b/x" + b"1\r\n" + HEAD % b"a/b/c/d/x" + b"2\r\n--b--\r\n"
+    await receive(body, TYPE, tmp_path / "enough", max_folders=4)
+    with pytest.raises(TooLarge, match="More than 3 folders"):
+        await receive(body, TYPE, tmp_path / "too many", max_folders=3)
+
+
+async def test_a_field_that_is_repeated_counts_each_time(tmp_path: Path) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n1\r\n'
+    with pytest.raises(TooLarge, match="More than 100 fields"):
+        await receive(field * 101 + b"--b--\r\n", TYPE, tmp_path)
+
+
+async def test_what_comes_after_the_end_of_a_body_does_not_come_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multipart, "MAX_OVERHEAD_BYTES", 1000)
+    body = HEAD % b"x" + b"1\r\n--b--\r\n"
+    await receive(body + b"x" * 900, TYPE, tmp_path / "some", max_bytes=10)
+    with pytest.raises(TooLarge, match="File too large"):
+        await receive(body + b"x" * 2000, TYPE, tmp_path / "more", max_bytes=10)
 
 
 async def test_sender_that_stalls_is_given_up(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from orchestrator_common.threads import in_thread
 BLOCK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 1 << 16
 MAX_FIELDS = 100
+MAX_OVERHEAD_BYTES = 128 << 20
+"""What a body may be beside its files: heads with the longest names, and fields."""
+
 
 R = TypeVar("R")
 
@@ -50,13 +53,15 @@ class BodyStream(Protocol):
 class FormLimits:
     """What is accepted.
 
-    ``max_bytes`` counts the content of all files together, ``idle_s`` is how long the sender may
-    send nothing. ``min_rate`` are the bytes that must come in a second, averaged over the time that
-    was spent waiting for the sender, after ``idle_s`` of it; 0: any rate will do.
+    ``max_bytes`` counts the content of all files together, ``max_folders`` those that their paths
+    need: a short upload can name millions. ``idle_s`` is how long the sender may send nothing.
+    ``min_rate`` are the bytes that must come in a second, averaged over the time that was spent
+    waiting for the sender, after ``idle_s`` of it; 0: any rate will do.
     """
 
     max_bytes: int
     max_files: int = 20_000
+    max_folders: int = 20_000
     idle_s: float = 60.0
     min_rate: int = 0
 
@@ -137,6 +142,9 @@ class _Arriving:
             ) from None
         self._waited_s += clock() - begun
         self._bytes += len(block)
+        if self._bytes > self._limits.max_bytes + MAX_OVERHEAD_BYTES:
+            # Of a body that tells no length nothing else is a bound: what comes after its end, say.
+            raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
         late_s = self._waited_s - self._limits.idle_s
         if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
             raise BodyTimeout(
@@ -172,6 +180,7 @@ class _FormWriter:
         self._file: int | None = None
         self._path = ""
         self._field: tuple[str, bytearray] | None = None
+        self._fields_begun = 0
         callbacks: dict[str, Callable[..., None]] = {
             "on_part_begin": self._begin_part,
             "on_header_field": self._header_name,
@@ -238,9 +247,10 @@ class _FormWriter:
             raise MultipartError("a name is not UTF-8") from error
         if filename:
             self._open_file(uploaded_path(name, filename))
-        elif len(self._form.fields) >= MAX_FIELDS:
+        elif self._fields_begun >= MAX_FIELDS:
             raise TooLarge(f"More than {MAX_FIELDS} fields")
         else:
+            self._fields_begun += 1
             self._field = (unescape(name), bytearray())
 
     def _open_file(self, path: str) -> None:
@@ -251,6 +261,8 @@ class _FormWriter:
             raise BadRequest(problem)
         for parent in reversed(parents(path)):
             if parent not in self._folders:
+                if len(self._folders) >= self._limits.max_folders:
+                    raise TooLarge(f"More than {self._limits.max_folders} folders")
                 (self._folder / parent).mkdir()
                 self._folders.add(parent)
         self._form.files[path] = 0

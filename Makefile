@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
 PYTEST_ARGS ?=
+MINUTES ?= 10
 ONLY ?=
 SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +84,9 @@ bench: $(VENV)/.bench  ## measure beside what the machine can do; ONLY=latency,a
 
 bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## show that every measurement works, in seconds
 	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
+
+soak: $(VENV)/.dev  ## break everything at random and check the promises; MINUTES=10 SEED=1
+	$(BIN)/python tests-e2e/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict

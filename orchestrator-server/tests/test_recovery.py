@@ -11,6 +11,7 @@ from aiohttp import web
 from fake_client import FakeClient, answering, never
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import keys
+from orchestrator_server.background import getter as getter_module
 from orchestrator_server.background import sender as sender_module
 from running_server import Server, StartServer
 
@@ -207,3 +208,44 @@ async def test_trap_17_submit_whose_answer_turns_into_garbage_is_repeated_with_i
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
     assert server.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+async def test_trap_25_event_stream_that_turns_into_garbage_is_opened_again_at_once(
+    server: Server, client: FakeClient
+) -> None:
+    async def garble(request: web.Request) -> web.StreamResponse:
+        del client.instead["events"]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(client._load())
+        (seen_by_the_server,) = server.app[keys.SUBMISSION].pool
+        await server.eventually(lambda: seen_by_the_server.pushes)
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nPK")
+        return await never(request)
+
+    client.instead["events"] = garble
+    client._push(b"")  # ends the present stream
+    await server.eventually(lambda: client.requests["events"] == 3)
+
+
+@pytest.mark.parametrize("status", [500, 507])
+async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_and_runs_once(
+    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getter_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(getter_module, "OUTPUT_PATIENCE_S", 0.5)
+    client.instead["partial"] = answering(status, '{"message": "The disk is full"}')
+    job = await server.submit()
+    client.report(
+        await client.next_payload(),
+        PayloadStatus.FAILED,
+        exit_code=7,
+        message="run.sh exited with code 7",
+    )
+    ended, message = await server.ended(job)
+    assert ended == "Failed"
+    assert message.startswith("run.sh exited with code 7. Its output could not be fetched: ")
+    assert message.endswith("The disk is full")
+    assert len(client.payloads) == 1

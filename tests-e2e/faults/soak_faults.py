@@ -8,6 +8,7 @@ from collections import Counter
 from faults.proxy import Proxy
 from faults.soak_jobs import Absence, now
 from faults.soak_world import Ward, World
+from orchestrator_common.threads import in_thread
 
 PAUSE_S = (0.2, 1.6)
 """Between two faults."""
@@ -134,21 +135,22 @@ class Trouble:
         return refused
 
     async def _fill(self, ward: Ward) -> bool:
-        filled = await asyncio.to_thread(ward.disk.fill)
-        self.disks_failed = self.disks_failed or filled
         try:
+            # Not asyncio.to_thread, which goes on when it is cancelled, unseen.
+            filled = await in_thread(ward.disk.fill)
+            self.disks_failed = self.disks_failed or filled
             await self._for_a_while(3.0)
         finally:
-            await asyncio.to_thread(ward.disk.empty)
+            await in_thread(ward.disk.empty)
         return filled
 
     async def _protect(self, ward: Ward) -> bool:
         # A file system with files that are open for writing can't be made read-only: try at once.
-        if not await asyncio.to_thread(ward.disk.make, writable=False):
-            return False
-        self.disks_failed = True
         try:
-            await self._for_a_while(3.0)
+            protected = await in_thread(ward.disk.make, writable=False)
+            self.disks_failed = self.disks_failed or protected
+            if protected:
+                await self._for_a_while(3.0)
         finally:
-            await asyncio.to_thread(ward.disk.make, writable=True)
-        return True
+            await in_thread(ward.disk.make, writable=True)
+        return protected

@@ -1,5 +1,6 @@
 """Disks that are full, read-only or slow, databases that fail: told, survived, recovered from."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -76,6 +77,26 @@ async def test_trap_37_full_disk_of_a_client_costs_jobs_a_wait(
     await server.end()  # a new life does not wait for the rest of the back-off
     await server.start()
     await workload.check(portal)
+
+
+async def test_trap_37_client_whose_payload_has_filled_the_disk_starts_again_and_makes_room(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    mount: Mount,
+    workload: Workload,
+) -> None:
+    disk = mount("8m")
+    client = await start_client(DATA_PATH=str(disk / "data"))
+    portal = Portal((await start_server(client)).url, session)
+    job = await workload.submit(portal, "gated")
+    await portal.until(job, "Running")
+    _fill(disk / "data" / "payloads")
+    await client.end(signal.SIGKILL)
+    await client.start()
+    workload.open_gate()
+    await workload.submit(portal, "quick")
+    await workload.check(portal, most_runs=2)
 
 
 async def test_read_only_disk_of_a_client_is_told_and_survived(

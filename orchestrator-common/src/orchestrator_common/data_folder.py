@@ -3,6 +3,7 @@
 All functions block: call them in a thread, but for ``locked``, which never waits.
 """
 
+import contextlib
 import fcntl
 import os
 import tempfile
@@ -10,20 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator_common.errors import StartupError
+from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.errors import StartupError, StorageFull
 
 
 def make_data_folder(data_path: Path, *folders: Path) -> None:
-    """Make ``data_path`` and ``folders`` in it. Raises ``StartupError`` if it can't be written."""
+    """Make ``data_path`` and ``folders`` in it. Raises ``StartupError`` if it can't be written.
+
+    A full disk is no reason not to start: to start is what makes room, when old files are removed.
+    """
     try:
         for folder in (data_path, *folders):
             folder.mkdir(parents=True, exist_ok=True)
-            check_writable(folder)
+            _check_writable_or_full(folder)
     except OSError as error:
         raise StartupError(
             f"DATA_PATH is {str(data_path)!r}, which can't be written: {error.strerror}."
             " It must be a writable folder"
         ) from error
+
+
+def _check_writable_or_full(folder: Path) -> None:
+    with contextlib.suppress(StorageFull), full_disk_as_domain_error():
+        check_writable(folder)
 
 
 def check_writable(folder: Path) -> None:

@@ -6,8 +6,8 @@ session of its own: it can't use up the connections by which jobs are run.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Protocol
 
@@ -248,8 +248,9 @@ class ClientApi:
                 ) as response:
                     stalled.reschedule(None)
                     sent = True
-                    await self._check(response, url)
-                    yield response
+                    with _told_of_the_end(response):
+                        await self._check(response, url)
+                        yield response
         except aiohttp.ClientConnectorError as error:
             reason = in_plain_words(error.os_error)
             raise ClientUnreachable(f"{self} can't be reached: {reason}") from error
@@ -313,6 +314,31 @@ def _session(token: str | None, max_connections: int) -> aiohttp.ClientSession:
         # Results are files: they are stored as they come, never decoded on the way.
         auto_decompress=False,
     )
+
+
+@contextmanager
+def _told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Let whoever reads the body be told when its connection is closed.
+
+    aiohttp tells, but not when it closed the connection itself because the body turned into what is
+    no HTTP: then it also gives up its own time-out, and the reader waits for ever.
+    """
+    connection, content = response.connection, response.content
+    protocol = connection.protocol if connection is not None else None
+    closed = protocol.closed if protocol is not None else None
+
+    def tell(_: "asyncio.Future[None]") -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the body broke off"))
+
+    if closed is None:
+        yield
+        return
+    closed.add_done_callback(tell)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(tell)
 
 
 async def _large_blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

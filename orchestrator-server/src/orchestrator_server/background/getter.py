@@ -28,7 +28,13 @@ from orchestrator_common.status import (
 from orchestrator_server.arrival import Arrival
 from orchestrator_server.background.about import about_attempt
 from orchestrator_server.client_pool import Client, ClientPool
-from orchestrator_server.errors import ClientError, ClientUnreachable, PayloadLost
+from orchestrator_server.errors import (
+    ClientBusy,
+    ClientError,
+    ClientFailed,
+    ClientUnreachable,
+    PayloadLost,
+)
 from orchestrator_server.files import BrokenArchive, JobFiles
 from orchestrator_server.settings import Service
 from orchestrator_server.store import Job, JobStore
@@ -45,6 +51,7 @@ RECENT_S = 3600.0
 """How long after it was terminated a job's output is still looked for at a start."""
 
 RETRY_S = 5.0
+OUTPUT_PATIENCE_S = 30.0
 MAX_EARLY_EVENTS = 10_000
 MAX_LOOKS = 32
 """Requests for results at once to one client."""
@@ -97,6 +104,8 @@ class Getter:
         # answer to its submit is written down here.
         self._early: OrderedDict[tuple[str, int], PayloadEvent] = OrderedDict()
         self._born = clock()
+        # Since when the output of an ended payload can't be had.
+        self._without_output_since: dict[int, float] = {}
 
     async def run_pass(self) -> None:
         """Look at the jobs of clients that can only be polled, and at those that are due."""
@@ -133,6 +142,7 @@ class Getter:
     def track(self, job: Job) -> None:
         """Forget what was planned for a job that no client has any more."""
         if job.status not in DISPATCHED_JOB:
+            self._without_output_since.pop(job.id, None)
             self._retry_at.pop(job.id, None)
             self._reconcile_at.pop(job.id, None)
 
@@ -278,9 +288,20 @@ class Getter:
             raise PayloadLost(f"{client.api} has removed the results of payload {payload.id}")
 
     async def _end_without_result(self, job: Job, client: Client, payload: Payload) -> None:
-        """A payload that ended badly: keep its output, then say why."""
-        size = await self._fetch_partial(job, client, payload.id)
+        """A payload that ended badly: keep its output, then say why.
+
+        A client that answers, and can't give the output for ``OUTPUT_PATIENCE_S`` (its disk is
+        full, perhaps of this very payload), does not keep the job from its end: to run it again
+        would not be the truth.
+        """
         message = payload.message or _default_message(payload)
+        try:
+            size = await self._fetch_partial(job, client, payload.id)
+        except (ClientBusy, ClientFailed) as error:
+            since = self._without_output_since.setdefault(job.id, self._clock())
+            if self._clock() - since < min(OUTPUT_PATIENCE_S, self._lost_after_s / 2):
+                raise
+            size, message = None, f"{message}. Its output could not be fetched: {error}"
         status = _JOB_STATUS[payload.status]
         await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
 

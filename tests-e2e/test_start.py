@@ -1,5 +1,6 @@
 """A service that can't work as it is set up says so in one line and ends with status 2."""
 
+import resource
 import socket
 import sqlite3
 import subprocess
@@ -126,3 +127,15 @@ async def test_start_tells_what_is_set_what_is_on_and_what_to_open(
     assert "On: client token" in client.logged
     assert "Off: sandbox, " in client.logged
     assert "hush" not in client.logged
+
+
+async def test_server_may_open_as_many_files_as_the_system_allows(
+    start_server: StartServer,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        server = await start_server("http://127.0.0.1:9")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (hard, hard)

@@ -33,10 +33,8 @@ async def measure(folder: Path, size: Size) -> Outcome:
     )
     lags: list[float] = []
     since_script: list[float] = []
-    # All of the crowd come from one address here.
-    crowd = {"MAX_CONNECTIONS_PER_PEER": "0"}
     async with (
-        pair(folder, server=crowd) as services,
+        pair(folder) as services,
         Connection(services.server.url) as portal,
     ):
         for _ in range(size.waiting_rounds):

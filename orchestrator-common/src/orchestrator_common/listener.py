@@ -6,6 +6,7 @@ of an answer.
 """
 
 import logging
+import resource
 import socket
 import time
 from collections import Counter
@@ -48,6 +49,16 @@ def listen(host: str, port: int, *, max_per_peer: int = 0) -> socket.socket:
             "Choose another with --port or PORT"
         ) from error
     return listener
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as it may be allowed.
+
+    A connection is one, and most systems begin with 1024, for the sake of programs that use
+    ``select``. What this process starts inherits it.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class PeerLimit(socket.socket):

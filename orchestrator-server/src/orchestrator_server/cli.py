@@ -4,6 +4,7 @@ import click
 
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
+from orchestrator_common.listener import allow_open_files
 from orchestrator_common.logs import configure_logging
 from orchestrator_common.openapi import UI_PATH
 from orchestrator_common.web import run_service
@@ -31,6 +32,7 @@ def main(context: click.Context, /, **flags: str | None) -> None:
     try:
         settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
+        allow_open_files()
         run_service(
             "jo-server",
             __version__,

@@ -31,7 +31,7 @@ OPTIONS = (
     Option("MAX_QUEUED_PER_USER", "0", "Jobs of one user that may wait at once; 0: any number"),
     Option("MAX_STORED_PER_USER", "0", "Size of all files kept for one user; 0: any size"),
     Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
-    Option("MAX_CONNECTIONS_PER_PEER", "1000", "Connections from one address; 0: any number"),
+    Option("MAX_CONNECTIONS_PER_PEER", "4000", "Connections from one address; 0: any number"),
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
@@ -160,7 +160,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         max_stored_per_user=reader.size_bytes("MAX_STORED_PER_USER", 0),
         min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),
         max_connections_per_peer=reader.integer(
-            "MAX_CONNECTIONS_PER_PEER", 1000, minimum=0, maximum=1_000_000
+            "MAX_CONNECTIONS_PER_PEER", 4000, minimum=0, maximum=1_000_000
         ),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),

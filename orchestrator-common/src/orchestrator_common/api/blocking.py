@@ -5,6 +5,7 @@ program. A new loop for each call would open new connections each time, and coul
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -36,12 +37,22 @@ R = TypeVar("R")
 CLOSE_TIMEOUT_S = 10.0
 
 
+class _Closed(RuntimeError):
+    """The client was closed, by another thread."""
+
+    def __init__(self) -> None:
+        super().__init__("The client was closed during the call")
+
+
 class _Background:
     """An ``AsyncClient`` in a thread with a running loop."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
         self._loop = asyncio.new_event_loop()
+        # Nothing is given to the loop once it is being ended: nobody would carry it out.
+        self._giving = threading.Lock()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="jo-api", daemon=True)
         self._thread.start()
 
@@ -53,15 +64,22 @@ class _Background:
             self._loop.close()
 
     def result(self, work: Coroutine[Any, Any, R], timeout_s: float | None = None) -> R:
-        """Run ``work`` there and wait for its result. An interrupt ends the work, too."""
+        """Run ``work`` there and wait for its result. An interrupt ends the work, too.
+
+        Raises ``RuntimeError`` if the client is closed before or meanwhile.
+        """
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("A callback can't make calls itself; let it note what it is told")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._giving:
+            if self._closing:
+                work.close()
+                raise _Closed
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout_s)
         except CancelledError as error:
-            raise RuntimeError("The client was closed during the call") from error
+            raise _Closed from error
         except BaseException:
             future.cancel()
             raise
@@ -79,11 +97,15 @@ class _Background:
             while (item := self.result(following())) is not None:
                 yield item[0]
         finally:
-            self.result(_closed(items))
+            with contextlib.suppress(_Closed):  # with the loop its generators have ended
+                self.result(_closed(items))
 
     def close(self) -> None:
         """End the calls, the connections and the thread."""
-        self.result(self._end_calls(), CLOSE_TIMEOUT_S)
+        with self._giving:
+            self._closing = True
+            ending = asyncio.run_coroutine_threadsafe(self._end_calls(), self._loop)
+        ending.result(CLOSE_TIMEOUT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -92,6 +114,7 @@ class _Background:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
         await self.client.close()
 
 

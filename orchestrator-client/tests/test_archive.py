@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from orchestrator_client.archive import MAX_LISTED, Packer
 from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
+from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
 from orchestrator_common.errors import StorageFull
 from payload_folders import new_workspace
@@ -291,3 +292,32 @@ async def test_payload_with_results_that_are_too_large_has_failed(
     archive = await client.archive(payload["id"])
     assert archive.read(".orchestrator/stdout.txt") == b"so far\n"
     assert "big" not in archive.namelist()
+
+
+def test_folder_that_becomes_a_link_while_it_is_packed_leads_nowhere(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """As a script can do while /retrieve_partial packs; a sandbox does not see the target."""
+    others = tmp_path / "others"
+    (others / "deep").mkdir(parents=True)
+    (others / "deep" / "secret").write_text("secret")
+    for name in ("listed", "opened"):
+        (workspace.work / name / "deep").mkdir(parents=True)
+        (workspace.work / name / "deep" / "secret").write_text("mine")
+    skipped: dict[str, str] = {}
+
+    def become_a_link(name: str) -> None:
+        (workspace.work / name).rename(workspace.root / name)
+        (workspace.work / name).symlink_to(others)
+
+    left_out = "it is a link that leads outside"
+    found = walk(workspace.work, skipped.__setitem__)
+    assert next(found).name == "run.sh"  # the folders beside it were seen now
+    seen = next(found)
+    assert seen.name == "opened/deep/secret"
+    become_a_link("opened")
+    with pytest.raises(NotRegular, match=left_out):
+        open_regular(seen.path, workspace.work)
+    become_a_link("listed")
+    assert list(found) == []
+    assert skipped.keys() == {"listed/"}

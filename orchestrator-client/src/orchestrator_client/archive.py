@@ -171,16 +171,18 @@ class _Packing:
         """
         with self._archive:
             if instead is None:
-                with rights_of_owner(workspace.work):
-                    for entry in walk(workspace.work, self.skip):
-                        self._add(entry.path, entry.name, inside=workspace.work)
+                work = _real(workspace.work)
+                with rights_of_owner(work):
+                    for entry in walk(work, self.skip):
+                        self._add(entry.path, entry.name, inside=work)
             else:
                 self.skip(".", str(instead))
             for path in (workspace.stdout, workspace.stderr):
                 if path.exists():
                     # Beside each other they have room in what results may be.
                     limit = self._max_bytes // 2 if instead is not None else None
-                    self._add(path, f"{RESERVED}/{path.name}", inside=workspace.root, limit=limit)
+                    name = f"{RESERVED}/{path.name}"
+                    self._add(path, name, inside=_real(workspace.root), limit=limit)
             self._archive.writestr(f"{RESERVED}/result.json", self._record(outcome))
 
     def _record(self, outcome: Outcome | None) -> bytes:
@@ -220,7 +222,7 @@ class _Packing:
                 self._directory_bytes += DIRECTORY_ENTRY_BYTES + len(name)
                 self._check_size()
                 return
-            descriptor = open_regular(target_of(path, inside))
+            descriptor = open_regular(target_of(path, inside), inside)
         except NotRegular as reason:
             self.skip(name, str(reason))
             return
@@ -265,6 +267,11 @@ class _Packing:
                 left -= len(block)
                 if limit is None:
                     self._check_size()
+
+
+def _real(path: Path) -> Path:
+    # Path.resolve raises something else for a loop in each version of Python.
+    return Path(os.path.realpath(path))
 
 
 def _deflate_with_isal(target: Any) -> None:

@@ -21,38 +21,66 @@ class Entry(NamedTuple):
 
 
 def walk(top: Path, skip: Skip) -> Iterator[Entry]:
-    """Everything below ``top`` that isn't a folder, and empty folders.
+    """Everything below ``top``, a real path, that isn't a folder; and empty folders.
 
-    Not by recursion: a script can nest folders more deeply than Python calls.
+    Not by recursion: a script can nest folders more deeply than Python calls. A script that still
+    runs can put a link in the place of a folder that was seen already: that is left out.
     """
     pending = [Entry(top, "")]
     while pending:
         folder, prefix = pending.pop()
         try:
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+            names = _entries(folder, top)
+        except NotRegular as reason:
+            skip(prefix, str(reason))
+            continue
         except OSError as error:
             skip(prefix or ".", error.strerror or "unreadable")
             continue
-        if prefix and not entries:
+        if prefix and not names:
             yield Entry(folder, prefix)
-        for entry in entries:
-            found = Entry(Path(entry.path), f"{prefix}{entry.name}")
+        for name, is_folder in names:
+            found = Entry(folder / name, f"{prefix}{name}")
             if found.name == RESERVED:  # it would mix with ours
                 skip(RESERVED, "the name is reserved")
-            elif entry.is_dir(follow_symlinks=False):
+            elif is_folder:
                 pending.append(Entry(found.path, f"{found.name}/"))
             else:
                 yield found
 
 
+def _entries(folder: Path, top: Path) -> list[tuple[str, bool]]:
+    """Names in ``folder``, in order, and which are folders. Raises ``NotRegular``, ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_inside(descriptor, top)
+        with os.scandir(descriptor) as scan:
+            return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
+    finally:
+        os.close(descriptor)
+
+
+def _check_inside(descriptor: int, top: Path) -> None:
+    """Raise ``NotRegular`` if what was opened does not lie in ``top``.
+
+    O_NOFOLLOW is about the last component of a path only; a folder above it may have become a link
+    since it was seen. The kernel knows where an open file is, whatever path led to it.
+    """
+    found = Path(f"/proc/self/fd/{descriptor}").readlink()
+    if not f"{found}/".startswith(f"{top}/"):
+        raise NotRegular("it is a link that leads outside")
+
+
 def target_of(path: Path, inside: Path) -> Path:
-    """``path``, or where it leads if it is a link. Raises ``NotRegular`` if that is outside."""
+    """``path``, or where it leads if it is a link: into ``inside``, a real path.
+
+    Raises ``NotRegular``.
+    """
     if not path.is_symlink():
         return path
     # realpath, because Path.resolve raises something else for a loop in each version of Python.
     target = Path(os.path.realpath(path))
-    if not target.is_relative_to(os.path.realpath(inside)):
+    if not target.is_relative_to(inside):
         raise NotRegular("it is a link that leads outside")
     return target
 
@@ -61,11 +89,11 @@ class NotRegular(Exception):
     """Something that is no regular file, or a link to anything."""
 
 
-def open_regular(path: Path) -> int:
-    """Open a regular file.
+def open_regular(path: Path, inside: Path) -> int:
+    """Open a regular file that lies in ``inside``, a real path.
 
-    The kind is asked of the opened file, so that nothing can be swapped in between; O_NONBLOCK
-    keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError``.
+    The kind and the place are asked of the opened file, so that nothing can be swapped in between;
+    O_NONBLOCK keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError``.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -75,7 +103,11 @@ def open_regular(path: Path) -> int:
         if error.errno == errno.ENXIO:
             raise NotRegular("it is a socket or device") from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular("it is no regular file")
+        _check_inside(descriptor, inside)
+    except BaseException:
         os.close(descriptor)
-        raise NotRegular("it is no regular file")
+        raise
     return descriptor

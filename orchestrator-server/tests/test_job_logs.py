@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import io
+import tracemalloc
+import zipfile
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -157,3 +160,24 @@ async def test_readers_use_up_no_connection_by_which_jobs_are_run(
         assert (await server.ended(other))[0] == "Completed"
         client.complete(payload)
         end.set()
+
+
+async def test_kept_output_is_found_among_very_many_files_without_their_memory(
+    server: Server, client: FakeClient
+) -> None:
+    job, payload = await running(server, client)
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for number in range(20_000):
+            archive.writestr(str(number), b"")
+        archive.writestr(".orchestrator/stdout.txt", b"one\n")
+    client.results[payload] = body.getvalue()
+    client.report(payload, PayloadStatus.COMPLETED, exit_code=0)
+    await server.ended(job)
+    tracemalloc.start()
+    try:
+        assert await said(server, job) == b"one\n"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator_server.zip_directory import NoZip, read_directory, read_entries
+from orchestrator_server.zip_directory import Content, NoZip, read_directory, read_entries
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=20
@@ -82,3 +82,53 @@ def test_zip_that_is_cut_off_is_none(end: int) -> None:
         entries(whole[:-end])
     with pytest.raises(NoZip):
         entries(whole[end:])
+
+
+def content_of(archive: bytes, path: str, *, skip: int = 0) -> bytes:
+    file = io.BytesIO(archive)
+    found = next(each for each in read_entries(file, read_directory(file)) if each.path == path)
+    content = Content(file, found)
+    content.skip(skip)
+    return b"".join(iter(lambda: content.read(1000), b""))
+
+
+@given(
+    before=st.binary(max_size=100),
+    content=st.one_of(st.binary(max_size=3000), st.integers(0, 100_000).map(lambda n: b"ab" * n)),
+    skip=st.integers(0, 4000),
+    method=st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)),
+    large=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_content_is_what_went_in(
+    before: bytes, content: bytes, skip: int, method: int, large: bool
+) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", method) as archive:
+        archive.writestr("other", before)
+        with archive.open("wanted", "w", force_zip64=large) as entry:
+            entry.write(content)
+    assert content_of(body.getvalue(), "wanted", skip=skip) == content[skip:]
+    assert content_of(body.getvalue(), "other") == before
+
+
+def test_content_that_can_not_be_unpacked_is_told() -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"content" * 100)
+    good = body.getvalue()
+    directory = good.index(b"PK\1\2")
+
+    def spoilt(at: int, instead: bytes) -> bytes:
+        return good[:at] + instead + good[at + len(instead) :]
+
+    for bad in (
+        spoilt(0, b"XX"),
+        spoilt(31, b"\xff" * 10),
+        spoilt(directory + 8, b"\1"),
+        spoilt(directory + 10, b"\x63"),
+        spoilt(directory + 20, b"\1\0"),
+        spoilt(directory + 42, b"\xff\xff\xff\xf0"),
+    ):
+        with pytest.raises(NoZip):
+            content_of(bad, "a")

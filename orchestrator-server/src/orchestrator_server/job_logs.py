@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import zipfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from orchestrator_common.log_query import LogQuery
 from orchestrator_common.paths import RESERVED
@@ -23,6 +21,7 @@ from orchestrator_server.errors import (
 )
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import Job, JobStore
+from orchestrator_server.zip_directory import Content, read_directory, read_entries
 
 logger = logging.getLogger(__name__)
 
@@ -137,19 +136,24 @@ class JobLogs:
             await in_thread(file.close)
 
 
-def _open_kept(path: Path, stream: str, offset: int) -> IO[bytes] | None:
+def _open_kept(path: Path, stream: str, offset: int) -> Content | None:
     """The script's output in a ZIP, from ``offset`` on; None if there is none.
 
-    Raises ``OutputNotFound`` if the ZIP is gone.
+    Raises ``OutputNotFound`` if the ZIP is gone, ``NoZip`` if it can't be read.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        file = path.open("rb")
     except FileNotFoundError as error:
         raise OutputNotFound("The output is gone from the server's disk") from error
-    with archive:  # what was opened of it stays open
-        try:
-            file = archive.open(f"{RESERVED}/{stream}.txt")
-        except KeyError:  # an older client has none
-            return None
-        file.seek(offset)
-        return file
+    wanted = f"{RESERVED}/{stream}.txt"
+    try:
+        for entry in read_entries(file, read_directory(file)):
+            if entry.path == wanted:
+                content = Content(file, entry)
+                content.skip(offset)
+                return content
+    except BaseException:
+        file.close()
+        raise
+    file.close()  # an older client has none
+    return None

@@ -1,4 +1,4 @@
-"""The directory of a ZIP file, which is at its end, read as a stream.
+"""The directory of a ZIP file, which is at its end, and a file in it, read as streams.
 
 ``zipfile`` makes an object for each entry before it tells anything: results with a million files
 would cost the server half a gigabyte whenever somebody looks at them. All functions block.
@@ -6,6 +6,7 @@ would cost the server half a gigabyte whenever somebody looks at them. All funct
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -17,10 +18,13 @@ _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
+_HEAD = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 0xFFFF
 _IN_EXTRA = 0xFFFFFFFF
 _ZIP64_FIELD = 1
 _UTF8 = 0x800
+_ENCRYPTED = 1
+_STORED, _DEFLATED = 0, 8
 
 BUFFER_BYTES = 1 << 16
 
@@ -40,10 +44,14 @@ class Directory:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder in a ZIP; ``size`` in bytes, unpacked."""
+    """A file or folder in a ZIP: bytes unpacked and packed, where its head is, how it is kept."""
 
     path: str
     size: int
+    packed: int
+    offset: int
+    method: int
+    encrypted: bool
 
     @property
     def is_folder(self) -> bool:
@@ -92,26 +100,83 @@ def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
         if len(head) < _ENTRY.size or not head.startswith(b"PK\1\2"):
             raise NoZip("its directory is broken")
         fields = _ENTRY.unpack(head)
-        flags, size = fields[3], fields[9]
+        flags, method = fields[3:5]
         name_length, extra_length, comment_length = fields[10:13]
         name = file.read(name_length)
         extra = file.read(extra_length)
         file.seek(comment_length, os.SEEK_CUR)
-        if size == _IN_EXTRA:
-            size = _size_in(extra)
-        yield Entry(name.decode("utf-8" if flags & _UTF8 else "cp437", "replace"), size)
+        size, packed, offset = _large((fields[9], fields[8], fields[16]), extra)
+        path = name.decode("utf-8" if flags & _UTF8 else "cp437", "replace")
+        yield Entry(path, size, packed, offset, method, bool(flags & _ENCRYPTED))
 
 
-def _size_in(extra: bytes) -> int:
-    """The unpacked size, which comes first in the ZIP64 field of an entry."""
+def _large(numbers: tuple[int, int, int], extra: bytes) -> Iterator[int]:
+    """The numbers, those that are too large for 32 bits from the ZIP64 field of an entry."""
+    found = _zip64_field(extra) if _IN_EXTRA in numbers else b""
+    at = 0
+    for number in numbers:
+        if number == _IN_EXTRA and at + 8 <= len(found):
+            yield int.from_bytes(found[at : at + 8], "little")
+            at += 8
+        else:
+            yield number
+
+
+def _zip64_field(extra: bytes) -> bytes:
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == _ZIP64_FIELD and length >= 8 and at + 12 <= len(extra):
-            (size,) = struct.unpack_from("<Q", extra, at + 4)
-            return int(size)
+        if kind == _ZIP64_FIELD:
+            return extra[at + 4 : at + 4 + length]
         at += 4 + length
-    return _IN_EXTRA
+    return b""
+
+
+class Content:
+    """What a file in a ZIP holds, from its beginning. Raises ``NoZip`` if it can't be unpacked."""
+
+    def __init__(self, file: IO[bytes], entry: Entry) -> None:
+        if entry.encrypted or entry.method not in (_STORED, _DEFLATED):
+            raise NoZip(f"{entry.path} is packed in an unusual way")
+        if entry.offset + entry.packed > file.seek(0, os.SEEK_END):
+            raise NoZip(f"{entry.path} is cut off")
+        head = _HEAD.unpack(_read(file, entry.offset, _HEAD.size))
+        if head[0] != b"PK\3\4":
+            raise NoZip(f"{entry.path} is not where it should be")
+        file.seek(head[-2] + head[-1], os.SEEK_CUR)
+        self._file = file
+        self._left = entry.packed
+        self._inflating = zlib.decompressobj(-15) if entry.method == _DEFLATED else None
+
+    def skip(self, size: int) -> None:
+        """Go on by ``size`` bytes, or to the end."""
+        while size and (block := self.read(min(size, BUFFER_BYTES))):
+            size -= len(block)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+        if self._inflating is None:
+            return self._packed(size)
+        while not self._inflating.eof:
+            packed = self._inflating.unconsumed_tail or self._packed(BUFFER_BYTES)
+            try:
+                block = self._inflating.decompress(packed, size)
+            except zlib.error as error:
+                raise NoZip(f"it is broken: {error}") from error
+            if block:
+                return block
+            if not (packed or self._inflating.eof):
+                raise NoZip("it is cut off")
+        return b""
+
+    def _packed(self, size: int) -> bytes:
+        block = self._file.read(min(size, self._left))
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the ZIP."""
+        self._file.close()
 
 
 def _read(file: IO[bytes], offset: int, length: int) -> bytes:

@@ -1,6 +1,7 @@
 """What is between server and client breaks: every job ends with its results, after one run."""
 
 import asyncio
+import signal
 
 import aiohttp
 import psutil
@@ -99,7 +100,13 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
 ) -> None:
     silent, other = await start_client(SLOTS="20"), await start_client(SLOTS="1")
     proxy = await open_proxy(silent)
-    server = await start_server(proxy.url, other, LOST_AFTER="1s")
+    server = await start_server(
+        proxy.url,
+        other,
+        LOST_AFTER="1s",
+        SERVICE_EXAMPLE_MAX_ATTEMPTS="9",
+        JO_FAULT="server.job-lost",
+    )
     portal = Portal(server.url, session)
 
     async def both_are_connected() -> bool:
@@ -114,14 +121,19 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
     await eventually(runs_there)
     await portal.until(job, "Running")
     await proxy.refuse()
+    # What is owed to the silent client outlives the server, at whichever step that dies.
+    assert await server.died() == -signal.SIGKILL
+    server.settings["JO_FAULT"] = "server.stray-ended"
+    await server.start()
 
     async def runs_elsewhere() -> bool:
         return await asyncio.to_thread(_scripts_of, other) == 1
 
     await eventually(runs_elsewhere)
     assert await runs_there(), "nobody could tell it"
-    await server.end()  # what is owed to the silent client outlives the server
     await proxy.open()
+    assert await server.died() == -signal.SIGKILL
+    del server.settings["JO_FAULT"]
     await server.start()
 
     async def ended_there() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, answering, never
+from fake_client import FakeClient, answering, hang_up, never
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import keys
 from orchestrator_server.background import getter as getter_module
@@ -249,3 +249,26 @@ async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_a
     assert message.startswith("run.sh exited with code 7. Its output could not be fetched: ")
     assert message.endswith("The disk is full")
     assert len(client.payloads) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503, 507])
+async def test_trap_17_repeat_of_a_submit_that_its_client_can_not_answer_now_is_repeated_again(
+    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
+    accept = client._submit
+
+    async def lose_the_first(request: web.Request) -> web.StreamResponse:
+        if client.requests["submit"] == 1:
+            await accept(request)
+            return await hang_up(request)
+        if client.requests["submit"] < 4:
+            return await answering(status)(request)
+        return await accept(request)
+
+    client.instead["submit"] = lose_the_first
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    assert await server.ended(job) == ("Completed", "")
+    assert len(client.payloads) == 1
+    assert server.rows("SELECT attempt FROM jobs") == [(1,)]

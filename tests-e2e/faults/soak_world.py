@@ -5,6 +5,7 @@ import contextlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -71,7 +72,9 @@ class Ward:
         self.kind = name.removeprefix("jo-")
         self.disk = Disk(folder / "disk")
         self.data = self.disk.folder / "data"
-        self.service = Service(name, folder, {"DATA_PATH": str(self.data), **settings})
+        self.service = Service(
+            name, folder, {"DATA_PATH": str(self.data), "PYTHONFAULTHANDLER": "1", **settings}
+        )
         self.absences: list[Absence] = []
         self.deaths: Counter[str] = Counter()
         self.armed: Counter[str] = Counter()
@@ -101,17 +104,17 @@ class Ward:
     async def calm(self) -> None:
         """Start it once more without any fault, and let it be."""
         self.faults_allowed = False
-        await self.strike(15, "calmed")
+        await self.strike(signal.SIGTERM, "calmed")
         await asyncio.sleep(0)
         await self._up.wait()
 
-    async def strike(self, signal: int, cause: str) -> None:
+    async def strike(self, number: int, cause: str) -> None:
         """Send it a signal that ends it."""
         await self._up.wait()
         self._cause, self._struck_at = cause, now()
         self._up.clear()
         with contextlib.suppress(ProcessLookupError):
-            self.service.send(signal)
+            self.service.send(number)
 
     async def _watch(self) -> None:
         while True:
@@ -134,8 +137,12 @@ class Ward:
                 return await asyncio.wait_for(self.service.gone(), END_TIMEOUT_S)
             except TimeoutError:
                 if self._cause:
-                    self.problems.append(f"{self.name} did not end after {self._cause}")
-                    self.service.send(9)
+                    # Its threads tell where they are, thanks to PYTHONFAULTHANDLER.
+                    self.service.send(signal.SIGABRT)
+                    await self.service.gone()
+                    log = self.service.logged[-4000:]
+                    self.problems.append(f"{self.name} did not end after {self._cause}: {log}")
+                    return -signal.SIGABRT
 
     async def _revive(self) -> None:
         for tries in range(100):
@@ -148,7 +155,7 @@ class Ward:
             except (AssertionError, TimeoutError):
                 # It died before it listened, or its disk is full just now.
                 with contextlib.suppress(ProcessLookupError):
-                    self.service.send(9)
+                    self.service.send(signal.SIGKILL)
                 await self.service.gone()
                 await asyncio.sleep(0.3)
             else:

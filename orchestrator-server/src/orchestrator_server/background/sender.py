@@ -21,6 +21,7 @@ from orchestrator_server.errors import (
     AnswerLost,
     ClientBusy,
     ClientError,
+    ClientFailed,
     ClientRefused,
     ClientUnreachable,
     PayloadLost,
@@ -212,9 +213,8 @@ class Sender:
     ) -> Payload:
         """Ask a client about a job; again and again as long as it may have it and does not tell.
 
-        Raises ``AnswerLost`` when that has gone on for ``LOST_AFTER``. A client that can't be
-        reached or is busy, while it can't have the job, is ``ClientUnreachable`` or ``ClientBusy``
-        at once, and so are the other kinds of ``ClientError``.
+        Raises ``AnswerLost`` when that has gone on for ``LOST_AFTER``. What a client answers, or
+        that it can't be reached, while it can't have the job, is raised at once.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lost_after_s
@@ -222,7 +222,7 @@ class Sender:
             pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
             try:
                 return await ask()
-            except (AnswerLost, ClientUnreachable, ClientBusy) as error:
+            except (AnswerLost, ClientUnreachable, ClientBusy, ClientFailed) as error:
                 may_have_it = may_have_it or isinstance(error, AnswerLost)
                 if not may_have_it:
                     raise

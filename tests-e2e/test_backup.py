@@ -184,6 +184,41 @@ async def test_check_finds_what_is_wrong_and_mends_it(
     assert (await portal.results(4)).read("out") == b"x\n"
 
 
+async def test_job_whose_folder_is_gone_ends_and_can_be_ended(
+    portal: Portal, server: Service
+) -> None:
+    data = server.folder / "data"
+    going_on, stuck = [
+        await portal.submit(f"while test ! -e {data}/go; do sleep 0.05; done\n{then}\n")
+        for then in ("exit 0", "sleep 300")
+    ]
+    for job in (going_on, stuck):
+        await portal.until(job, "Running")
+    for folder in data.glob("*-*"):
+        await asyncio.to_thread(shutil.rmtree, folder)
+    assert (await portal.terminate(stuck))[0] == 200
+    (data / "go").touch()
+    ended = await portal.end_of(going_on)
+    assert ended["status"] == "Failed"
+    assert "Its folder on the server is gone" in ended["message"]
+
+
+async def test_backup_of_the_wrong_or_an_incomplete_data_folder_does_not_look_like_a_good_one(
+    portal: Portal, server: Service, tmp_path: Path
+) -> None:
+    job = await portal.submit("echo x > out\n")
+    await portal.end_of(job)
+    elsewhere = ("--data-path", str(tmp_path / "none"))
+    status, told = await command(server.folder, *elsewhere, "backup", str(tmp_path / "b1"))
+    assert (status, told.count("\n")) == (2, 1)
+    assert "none', where there is no folder" in told
+    assert not (tmp_path / "b1").exists()
+    await asyncio.to_thread(shutil.rmtree, next((server.folder / "data").glob("*-*")))
+    status, told = await command(server.folder, "backup", str(tmp_path / "b2"))
+    assert status == 1
+    assert f"Job {job} is Completed and" in told
+
+
 async def test_check_beside_a_working_server_finds_nothing_wrong(
     portal: Portal, server: Service
 ) -> None:
@@ -200,8 +235,8 @@ async def test_check_beside_a_working_server_finds_nothing_wrong(
     ("arguments", "told"),
     [
         (("backup", "there"), "is there already"),
-        (("restore", "nowhere"), "is no backup of jo-server backup"),
-        (("restore", "there"), "is no backup of jo-server backup"),
+        (("restore", "nowhere"), "is no folder that jo-server backup has made"),
+        (("restore", "there"), "is no folder that jo-server backup has made"),
         (("--db-path", "nowhere", "check"), "can't be used"),
         (("--data-path", "nowhere", "check"), "there is no folder"),
         (("--db-path", "there/db", "backup", "new"), "can't be used"),

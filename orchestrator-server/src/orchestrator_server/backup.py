@@ -192,7 +192,9 @@ def _read_note(folder: Path) -> Note:
     try:
         note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Note)
     except (OSError, msgspec.MsgspecError) as error:
-        raise BackupFailed(f"{folder} is no backup of jo-server backup: {error}") from error
+        raise BackupFailed(
+            f"{folder} is no folder that jo-server backup has made: {error}"
+        ) from error
     with opened(folder / DATABASE) as connection:
         found = damage(connection)
     if found:

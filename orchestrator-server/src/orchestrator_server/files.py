@@ -104,6 +104,10 @@ class JobFiles:
         body.load_if_small()
         return body
 
+    def lost(self, job: Job) -> bool:
+        """Whether the job's folder is gone, from a data folder that is in its place."""
+        return (self.root / INCOMING).is_dir() and not (self.root / job.uuid).exists()
+
     def result(self, job: Job) -> Path:
         """Where the job's results are, once it has output."""
         return self.root / job.uuid / f"output-{job.attempt}.zip"

@@ -24,13 +24,17 @@ def backup(flags: Flags, folder: Path) -> None:
     """Back up database and files to DIR, which must be new.
 
     The server may run, and is not held up. On the file system of DATA_PATH the files cost no room:
-    they are linked. A copy on another machine is for you to make.
+    they are linked. A copy on another machine is for you to make. Exit status 1: files that should
+    be there are not, here or in the backup; jo-server check says more.
     """
     with _at(flags) as places:
+        _require_data_folder(places)
         note, missing = make_backup(places, folder.absolute())
     for line in missing:
         click.echo(f"jo-server: {line}", err=True)
     click.echo(f"{folder}: {_told(note)}")
+    if missing:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -49,8 +53,7 @@ def restore(flags: Flags, folder: Path) -> None:
 def check(flags: Flags, repair: bool) -> None:
     """See whether the database and the files agree. Exit status 1: they don't."""
     with _at(flags) as places, contextlib.ExitStack() as stack:
-        if not places.files.root.is_dir():
-            raise StartupError(f"DATA_PATH is {str(places.files.root)!r}, where there is no folder")
+        _require_data_folder(places)
         alone = True
         try:
             stack.enter_context(places.files.locked())
@@ -69,6 +72,12 @@ def check(flags: Flags, repair: bool) -> None:
         raise SystemExit(1)
     if not findings:
         click.echo("Database and files agree")
+
+
+def _require_data_folder(places: Places) -> None:
+    """Raise ``StartupError`` where DATA_PATH was forgotten, rather than miss every file there."""
+    if not places.files.root.is_dir():
+        raise StartupError(f"DATA_PATH is {str(places.files.root)!r}, where there is no folder")
 
 
 def _told(note: Note) -> str:

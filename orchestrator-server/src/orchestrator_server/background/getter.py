@@ -25,6 +25,7 @@ from orchestrator_common.status import (
     PayloadStatus,
     TransitionRefused,
 )
+from orchestrator_common.threads import in_thread
 from orchestrator_server.arrival import Arrival
 from orchestrator_server.background.about import about_attempt
 from orchestrator_server.client_pool import Client, ClientPool
@@ -55,6 +56,8 @@ OUTPUT_PATIENCE_S = 30.0
 MAX_EARLY_EVENTS = 10_000
 MAX_LOOKS = 32
 """Requests for results at once to one client."""
+
+NO_FOLDER = "Its folder on the server is gone: there is no place for its results"
 
 _JOB_STATUS = {
     PayloadStatus.FAILED: JobStatus.FAILED,
@@ -268,7 +271,12 @@ class Getter:
         if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
             reach(Point.SERVER_BEFORE_FETCH)
             began = time.perf_counter()
-            answer = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
+            try:
+                answer = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
+            except FileNotFoundError as error:
+                await self._raise_unless_lost(job, error)
+                await self._end(job, client, JobStatus.FAILED, NO_FOLDER, 0, output_bytes=None)
+                return
             if isinstance(answer, Payload):
                 await self._apply(job, client, answer)
             else:
@@ -314,12 +322,20 @@ class Getter:
 
     async def _fetch_partial(self, job: Job, client: Client, dest_id: int) -> int | None:
         """Fetch what a payload left behind; its size, or None if its client, an older one, can't
-        give it.
+        give it, or the job's folder is gone.
         """
         try:
             return await client.api.retrieve_partial(dest_id, Arrival(self._files, job))
         except PayloadLost:
             return None
+        except FileNotFoundError as error:
+            await self._raise_unless_lost(job, error)
+            return None
+
+    async def _raise_unless_lost(self, job: Job, error: FileNotFoundError) -> None:
+        """Whether ``error`` will pass, or tells that the job's folder is gone for good."""
+        if not await in_thread(self._files.lost, job):
+            raise error
 
     async def _end(
         self,

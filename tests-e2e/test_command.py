@@ -1,20 +1,25 @@
 """The command jo against real services, as a script and as somebody at a terminal uses it."""
 
 import asyncio
+import io
 import json
 import os
 import pty
 import signal
 import stat
+import subprocess
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from harness import BIN, Service, StartServer
-from orchestrator_common.api import LocalStorageFailed
+from harness import BIN, Service, StartClient, StartServer
+from orchestrator_common.api import Job, JobStatus, LocalStorageFailed
+from orchestrator_common.command.showing import job_table
 from orchestrator_common.command.unpacking import UnsafeArchive, unpack
 
 TIMEOUT_S = 40
@@ -194,7 +199,9 @@ async def test_services_and_clients_are_shown(jo: Jo) -> None:
     assert "example" in (await jo("services")).out
     [client] = (await jo("clients", "--json")).json
     assert client["url"].endswith("/submit")
-    assert client["url"] in (await jo("clients")).out
+    assert (
+        client["url"].removeprefix("http://").removesuffix("/submit") in (await jo("clients")).out
+    )
     assert (await jo("top")).code == 65
 
 
@@ -236,6 +243,52 @@ async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
     gone = await jo("doctor", "--url", "http://127.0.0.1:9")
     assert gone.code == 1
     assert "can't be reached" in gone.out
+
+
+async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
+    jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
+) -> None:
+    file = tmp_path / "tokens.json"
+    make = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", "--user", "7"]
+    made = await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    server = await start_server(await start_client(), API_TOKENS_FILE=str(file))
+    jo.env |= {"JO_URL": server.url, "JO_TOKEN": made.stdout.decode().strip()}
+    run = await jo("doctor")
+    assert "the token is that of user 7" in run.out
+    assert "service example: 0 of 10 running" in run.out
+    assert run.code == 0, run.out
+
+
+async def test_doctor_does_not_wait_for_what_is_no_server(jo: Jo) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as stranger:
+        port = stranger.sockets[0].getsockname()[1]
+        run = await jo("doctor", "--url", f"http://127.0.0.1:{port}")
+    assert run.code == 1
+    assert run.out.startswith("✗ server: ")
+    assert run.err == ""
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_list_of_jobs_in_a_narrow_terminal_keeps_what_tells_them_apart(columns: int) -> None:
+    job = Job(
+        id=123456,
+        user_id=4711,
+        service="example",
+        status=JobStatus.COMPLETED,
+        message="a message that is longer than any terminal is wide " * 5,
+        name="[b]not bold[/b] and a name of some length",
+        created_at=datetime(2026, 11, 26, 11, 28, 15, tzinfo=UTC),
+    )
+    console = Console(width=columns, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(job_table([job]))
+    _, line = shown.get().splitlines()
+    assert line.split()[:4] == ["123456", "4711", "example", "Completed"]
+    assert "…" in line
+    assert "[b]" in line
 
 
 async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: Jo) -> None:

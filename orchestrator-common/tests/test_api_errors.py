@@ -28,6 +28,7 @@ URL = "http://localhost:5000"
         (503, 0, "Stopping", api.ServerBusy, 69),
         (504, 0, "The client doesn't answer", api.MachineUnavailable, 1),
         (507, 0, "The disk is full", api.StorageOfServerFull, 1),
+        (507, 0, "The files of user 7 take 9 bytes, and may take 8", api.QuotaExceeded, 75),
     ],
 )
 def test_answer_of_the_server_is_its_error_and_keeps_its_message(
@@ -36,7 +37,7 @@ def test_answer_of_the_server_is_its_error_and_keeps_its_message(
     body = json.dumps({"id": job_id, "status": "Unknown", "message": message}).encode()
     error = error_of(URL, status, {"Retry-After": "30"}, body)
     assert type(error) is kind
-    assert message in str(error) or "older than this program" in str(error)
+    assert message in str(error) or "of an older version" in str(error)
     assert exit_codes.of_error(error) == code
     if isinstance(error, api.QuotaExceeded | api.ServerBusy):
         assert error.retry_after_s == 30

@@ -128,7 +128,9 @@ def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBo
         case 404 if said.id:
             return JobNotFound(f"{message}; list the jobs that there are")
         case 404 if message.startswith("Nothing is at"):
-            return NotAJobServer(f"{url} has no such call: its version is older than this program")
+            return NotAJobServer(
+                f"{url} has no such call: it is a jo-client, or a jo-server of an older version"
+            )
         case 404:
             return OutputNotFound(message)
         case 409:
@@ -139,6 +141,8 @@ def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBo
             return ServerBusy(f"{url}: {message}", _retry_after_s(headers))
         case 502 | 504:
             return MachineUnavailable(message)
+        case 507 if message.startswith("The files of user"):
+            return QuotaExceeded(message, _retry_after_s(headers))
         case 507:
             return StorageOfServerFull(message)
         case _ if status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -110,7 +110,10 @@ async def _user(session: Session, user: int | None) -> int:
 @job_id
 @command
 async def status(session: Session, job_id: int) -> None:
-    """Show a job: its state and why, its place in the queue, its history."""
+    """Show a job: its state and why, its place in the queue.
+
+    Its history, too: each state that it had, and for how long.
+    """
     job = await session.client.job(job_id)
     if session.json:
         session.show(job)

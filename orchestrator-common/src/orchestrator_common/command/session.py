@@ -26,6 +26,7 @@ class Session:
 
     ``out`` is standard output, for what was asked for; ``err`` standard error, for progress and
     everything else. ``remains`` is told to the user who interrupts: what goes on without them.
+    Without ``patient`` nothing that failed is tried again.
     """
 
     def __init__(self, url: str, token: str | None, json: bool) -> None:
@@ -37,7 +38,8 @@ class Session:
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self.client = AsyncClient(url, token, patience_s=PATIENCE_S, on_trouble=self._on_trouble)
         self.remains = ""
-        self._told = ""
+        self.patient = True
+        self._told: set[str] = set()
 
     @property
     def lively(self) -> bool:
@@ -59,8 +61,10 @@ class Session:
             raise ServerUnreachable(
                 f"{error}. Is jo-server running there? Give its URL with --url or JO_URL"
             )
-        if str(error) != self._told:
-            self._told = str(error)
+        if not self.patient:
+            raise error
+        if str(error) not in self._told:
+            self._told.add(str(error))
             self.say(f"{error}; trying again for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
 
 

@@ -81,8 +81,9 @@ def job_table(jobs: Iterable[Job]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("NAME", overflow="ellipsis", no_wrap=True, max_width=30)
-    table.add_column("MESSAGE", overflow="ellipsis", no_wrap=True, max_width=60)
+    # These give way in a narrow terminal; their cells stay on one line (``_line``).
+    table.add_column("NAME", max_width=30)
+    table.add_column("MESSAGE", max_width=60)
     for job in jobs:
         table.add_row(
             str(job.id),
@@ -92,10 +93,14 @@ def job_table(jobs: Iterable[Job]) -> Table:
             moment(job.created_at),
             duration(waited_s(job)),
             duration(ran_s(job)),
-            escape(job.name or ""),
-            escape(job.message),
+            _line(job.name or ""),
+            _line(job.message),
         )
     return table
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def job_card(job: JobDetail) -> Table:
@@ -165,12 +170,15 @@ def service_table(services: Iterable[Service]) -> Table:
 def client_table(clients: Iterable[ComputeClient]) -> Table:
     """Clients, a line for each."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("CLIENT", "STATE", "SLOTS", "WAITING", "CPU", "MEMORY", "VERSION", "SERVICES"):
+    table.add_column("CLIENT", overflow="fold")
+    for heading in ("STATE", "SLOTS", "WAITING", "CPU", "MEMORY", "VERSION"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("PROBLEM", overflow="fold")
+    for heading in ("SERVICES", "PROBLEM"):
+        table.add_column(heading, overflow="fold")
     for client in clients:
         table.add_row(
-            client.url,
+            # What is the same for all of them leaves room for the rest in a narrow terminal.
+            client.url.removeprefix("http://").removesuffix("/submit"),
             _state_text(client.state),
             "-" if client.slots is None else f"{client.running or 0} of {client.slots}",
             "-" if client.waiting is None else str(client.waiting),

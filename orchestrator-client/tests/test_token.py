@@ -78,7 +78,9 @@ async def test_client_without_a_token_asks_for_none(start_client: StartClient) -
 
 
 def test_token_that_could_be_guessed_stops_the_start_and_is_not_repeated() -> None:
-    with pytest.raises(StartupError, match="CLIENT_TOKEN is '4 characters'") as refused:
+    with pytest.raises(
+        StartupError, match="CLIENT_TOKEN can't be used; it must be at least 16"
+    ) as refused:
         read_settings({"CLIENT_TOKEN": "abcd"}, {})
     assert "abcd" not in str(refused.value)
 

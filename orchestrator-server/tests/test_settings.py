@@ -118,7 +118,7 @@ def test_callbacks_are_off_and_need_a_secret() -> None:
     ("name", "value", "told"),
     [
         ("CALLBACK_SECRET", "", "CALLBACK_SECRET is not set"),
-        ("CALLBACK_SECRET", "short", "CALLBACK_SECRET is '5 characters'"),
+        ("CALLBACK_SECRET", "short", "CALLBACK_SECRET can't be used; it must be at least 16"),
         ("CALLBACK_SECRET", "whsec_this-is-no-base64", "CALLBACK_SECRET is 'whsec_"),
         ("CALLBACK_ALLOW", "https://example.org", "CALLBACK_ALLOW is 'https://example.org'"),
         ("CALLBACK_ALLOW", "exa[m]ple.org", "CALLBACK_ALLOW is"),

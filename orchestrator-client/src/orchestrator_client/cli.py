@@ -19,8 +19,8 @@ from orchestrator_common.web import run_service
 def main(**flags: str | None) -> None:
     """Run the payloads that jo-server hands over, and give their results back.
 
-    Only jo-server may be able to reach it: it executes what it is sent. Times take s, m or h; sizes
-    kB, MB or GB.
+    Only jo-server may be able to reach it: it executes what it is sent. Times take s, m, h or d;
+    sizes kB, MB or GB.
     """
     try:
         settings = settings_of_process(flags)

@@ -50,6 +50,13 @@ class SettingError(StartupError):
         super().__init__(f"{source} {what}; it must be {allowed}")
 
 
+class SecretError(SettingError):
+    """A secret that can't be used; it is not repeated."""
+
+    def __init__(self, source: str, allowed: str) -> None:
+        StartupError.__init__(self, f"{source} can't be used; it must be {allowed}")
+
+
 @dataclass(frozen=True)
 class Option:
     """A setting of a service, as its ``--help`` and the documentation list it.
@@ -123,9 +130,8 @@ class SettingsReader:
         held = self.text(name)
         if held is None or (len(held) >= MIN_SECRET and _VISIBLE_ASCII.fullmatch(held)):
             return held
-        raise SettingError(
+        raise SecretError(
             name,
-            f"{len(held)} characters",
             f"at least {MIN_SECRET} letters, digits and signs, such as openssl rand -hex 32 gives",
         )
 

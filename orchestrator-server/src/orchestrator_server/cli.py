@@ -24,7 +24,8 @@ def main(context: click.Context, /, **flags: str | None) -> None:
 
     Without a command it serves. Services are set in the environment: SERVICE_<NAME>_UPLOAD_URL and
     SERVICE_<NAME>_DOWNLOAD_URL (several clients: comma-separated), and optionally _TERMINATE_URL,
-    _RUNS_PER_USER, _MAX_RUNS, _MAX_ATTEMPTS. Times take s, m or h; sizes kB, MB or GB.
+    _RUNS_PER_USER, _MAX_RUNS, _MAX_ATTEMPTS, _TIME_LIMIT. Times take s, m, h or d; sizes kB, MB
+    or GB.
     """
     context.obj = flags
     if context.invoked_subcommand is not None:

@@ -1,4 +1,8 @@
-"""Both services in the foreground, for development. Run by ``make up``; Ctrl-C ends them."""
+"""Both services in the foreground, for development. Run by ``make up``; Ctrl-C ends them.
+
+They are reached from this machine only, because they believe everybody: HOST=0.0.0.0 opens them.
+PORT and CLIENT_PORT choose other ports than 5000 and 9000.
+"""
 
 import os
 import signal
@@ -7,13 +11,14 @@ import sys
 from pathlib import Path
 
 DATA = Path("data")
-SERVER_PORT, CLIENT_PORT = 5000, 9000
+SERVER_PORT = os.environ.get("PORT") or "5000"
+CLIENT_PORT = os.environ.get("CLIENT_PORT") or "9000"
 
 
 def start(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a service. What the shell's environment sets wins over the settings here."""
+    """Start a service. All settings but those that are made here come from the shell."""
     bin_folder = Path(sys.executable).parent
-    environment = {**settings, **os.environ}
+    environment = {"HOST": "127.0.0.1", **os.environ, **settings}
     environment["PATH"] = f"{bin_folder}:{environment.get('PATH', os.defpath)}"
     return subprocess.Popen(  # noqa: S603 (our own commands)
         [bin_folder / name], env=environment, start_new_session=True
@@ -25,11 +30,11 @@ def main() -> int:
     client_url = f"http://127.0.0.1:{CLIENT_PORT}"
     (DATA / "server").mkdir(parents=True, exist_ok=True)
     processes = [
-        start("jo-client", {"PORT": str(CLIENT_PORT), "DATA_PATH": str(DATA / "client")}),
+        start("jo-client", {"PORT": CLIENT_PORT, "DATA_PATH": str(DATA / "client")}),
         start(
             "jo-server",
             {
-                "PORT": str(SERVER_PORT),
+                "PORT": SERVER_PORT,
                 "DATA_PATH": str(DATA / "server"),
                 "DB_PATH": str(DATA / "server" / "db.sqlite"),
                 "SERVICE_EXAMPLE_UPLOAD_URL": f"{client_url}/submit",

@@ -80,6 +80,15 @@ def test_payload_of_an_older_client_is_read_whatever_its_input() -> None:
     assert decode_payload(b'{"id":1,"status":"Failed","pid":null,"more":[]}').pid is None
 
 
+def test_number_that_no_database_keeps_is_a_malformed_message() -> None:
+    for numbers in ('"id":9223372036854775808', '"id":1,"exit_code":-9223372036854775809'):
+        body = f'{{{numbers},"status":"Failed"}}'
+        with pytest.raises(MalformedMessage):
+            decode_payload(body.encode())
+        with pytest.raises(MalformedMessage):
+            decode_payload_event(body)
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"id":1,"status":"Lost"}', b"\xff"])
 def test_nonsense_is_a_malformed_message(body: bytes) -> None:
     with pytest.raises(MalformedMessage):

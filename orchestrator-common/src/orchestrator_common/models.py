@@ -5,7 +5,7 @@ from read the same bodies. Decoding is lenient (unknown fields are ignored, ours
 encoding always gives every field.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,9 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.status import JobStatus, PayloadStatus
 
 T = TypeVar("T")
+
+Kept = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A number that a database can keep."""
 
 
 class MalformedMessage(DomainError):
@@ -62,13 +65,13 @@ class Payload(msgspec.Struct, frozen=True):
     them.
     """
 
-    id: int
+    id: Kept
     status: PayloadStatus
     input: Any = msgspec.field(default_factory=dict)
     loc: str = ""
     pid: int | None = 0
     killed: bool = False
-    exit_code: int | None = None
+    exit_code: Kept | None = None
     message: str | None = ""
 
 
@@ -91,9 +94,9 @@ class ErrorPayload(msgspec.Struct, frozen=True):
 class PayloadEvent(msgspec.Struct, frozen=True):
     """``event: payload`` of a client's event stream: a payload has just got this state."""
 
-    id: int
+    id: Kept
     status: PayloadStatus
-    exit_code: int | None = None
+    exit_code: Kept | None = None
     message: str = ""
 
 

@@ -321,3 +321,25 @@ def test_folder_that_becomes_a_link_while_it_is_packed_leads_nowhere(
     become_a_link("listed")
     assert list(found) == []
     assert skipped.keys() == {"listed/"}
+
+
+def test_results_that_no_disk_could_hold_are_not_packed_for_days(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script makes them with one truncate, or with links to one file."""
+    big = workspace.work / "big"
+    with big.open("wb") as file:
+        file.truncate(3 << 20)
+    for number in range(4):
+        (workspace.work / f"link{number}").symlink_to("big")
+    workspace.stdout.write_text("said")
+    assert "link3" in pack(workspace).namelist()
+    disk = os.statvfs_result((4096, 4096, (16 << 20) // 4096 - 1, *range(7)))
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    assert "link3" in pack(workspace).namelist()
+    (workspace.work / "link4").symlink_to("big")
+    with pytest.raises(ResultTooLarge, match="larger than the client's disk"):
+        pack(workspace)
+    with zipfile.ZipFile(workspace.results) as archive:
+        assert archive.read(".orchestrator/stdout.txt") == b"said"
+        assert "run.sh" not in archive.namelist()

@@ -33,6 +33,9 @@ from orchestrator_common.threads import in_thread
 DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
 MAX_LISTED = 1000
+MAX_KEPT_OUTPUT_BYTES = 1 << 30
+"""Of either stream of a script, where only they are kept of results of any size."""
+
 DIRECTORY_ENTRY_BYTES = 76
 """What an entry takes at the end of a ZIP, beside its name."""
 
@@ -159,6 +162,8 @@ class _Packing:
         self._stopping = stopping
         self._max_bytes = max_bytes
         self._directory_bytes = 0
+        self._unpacked_bytes = 0
+        self._disk_bytes = _size_of_disk(file)
         self.skipped: list[Skipped] = []
         self.skipped_count = 0
 
@@ -180,7 +185,8 @@ class _Packing:
             for path in (workspace.stdout, workspace.stderr):
                 if path.exists():
                     # Beside each other they have room in what results may be.
-                    limit = self._max_bytes // 2 if instead is not None else None
+                    kept = self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES
+                    limit = kept if instead is not None else None
                     name = f"{RESERVED}/{path.name}"
                     self._add(path, name, inside=_real(workspace.root), limit=limit)
             self._archive.writestr(f"{RESERVED}/result.json", self._record(outcome))
@@ -241,6 +247,15 @@ class _Packing:
                 " only the output of run.sh was kept"
             )
 
+    def _check_unpacked(self, size: int) -> None:
+        """Before so many bytes are packed: holes and links take no room, but days to pack."""
+        self._unpacked_bytes += size
+        if self._disk_bytes and self._unpacked_bytes > self._disk_bytes:
+            raise ResultTooLarge(
+                "The results, with what their links and sparse files stand for, are larger than the"
+                " client's disk; only the output of run.sh was kept"
+            )
+
     def _copy(self, source: IO[bytes], name: str, limit: int | None) -> None:
         status = os.fstat(source.fileno())
         entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
@@ -251,6 +266,8 @@ class _Packing:
         if limit is not None and left > limit:
             self.skip(name, f"cut off after {limit} bytes")
             left = limit
+        if limit is None:
+            self._check_unpacked(left)
         with self._archive.open(entry, "w", force_zip64=left >= _ZIP64_FROM) as target:
             _deflate_with_isal(target)
             while left > 0:
@@ -267,6 +284,12 @@ class _Packing:
                 left -= len(block)
                 if limit is None:
                     self._check_size()
+
+
+def _size_of_disk(file: IO[bytes]) -> int:
+    """Bytes that the file system of ``file`` holds; 0 if it doesn't tell."""
+    status = os.fstatvfs(file.fileno())
+    return status.f_blocks * status.f_frsize
 
 
 def _real(path: Path) -> Path:

@@ -180,7 +180,7 @@ def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
             value = read()
         except SettingError as error:
             told = str(error)
-            assert told.startswith("X is ")
+            assert told.startswith("X ")
             assert "\n" not in told
         else:
             if kind in ("duration", "size"):

@@ -28,6 +28,7 @@ from orchestrator_common.status import (
 from orchestrator_common.threads import in_thread
 from orchestrator_server.arrival import Arrival
 from orchestrator_server.background.about import about_attempt
+from orchestrator_server.background.payload_ends import ENDED_BADLY, reason_of
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import (
     ClientBusy,
@@ -58,12 +59,6 @@ MAX_LOOKS = 32
 """Requests for results at once to one client."""
 
 NO_FOLDER = "Its folder on the server is gone: there is no place for its results"
-
-_JOB_STATUS = {
-    PayloadStatus.FAILED: JobStatus.FAILED,
-    PayloadStatus.INVALID: JobStatus.INVALID,
-    PayloadStatus.KILLED: JobStatus.KILLED,
-}
 
 
 class Getter:
@@ -285,7 +280,7 @@ class Getter:
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state that its payload has."""
-        if payload.status in _JOB_STATUS:
+        if payload.status in ENDED_BADLY:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
             self._note_that_it_runs(job)
@@ -302,7 +297,7 @@ class Getter:
         full, perhaps of this very payload), does not keep the job from its end: to run it again
         would not be the truth.
         """
-        message = payload.message or _default_message(payload)
+        message = reason_of(payload)
         try:
             size = await self._fetch_partial(job, client, payload.id)
         except (ClientBusy, ClientFailed) as error:
@@ -310,7 +305,7 @@ class Getter:
             if self._clock() - since < min(OUTPUT_PATIENCE_S, self._lost_after_s / 2):
                 raise
             size, message = None, f"{message}. Its output could not be fetched: {error}"
-        status = _JOB_STATUS[payload.status]
+        status = ENDED_BADLY[payload.status]
         await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, dest_id: int) -> None:
@@ -400,12 +395,3 @@ class Getter:
             client.strays.add(given_up)
         reach(Point.SERVER_JOB_LOST)
         logger.warning("Job %d is %s: %s", job.id, job.status, why)
-
-
-def _default_message(payload: Payload) -> str:
-    """For clients that give no message."""
-    if payload.status is PayloadStatus.INVALID:
-        return "The client's check of run.sh refused it"
-    if payload.exit_code is not None:
-        return f"run.sh exited with code {payload.exit_code}"
-    return f"The client reports {payload.status}"

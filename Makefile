@@ -49,7 +49,8 @@ demo: $(VENV)/.example  ## run the example job from upload to result
 
 test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
 	$(BIN)/python -m pytest -n auto --cov --cov-report= $(BROWSER_TESTS:%=--ignore=%) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n auto --cov --cov-append --cov-report=term:skip-covered $(BROWSER_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-append --cov-report= tests-e2e/test_examples.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-append --cov-report=term:skip-covered tests-browser $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and the rules of dependency
 	$(BIN)/ruff check .

@@ -359,3 +359,15 @@ async def test_second_server_on_the_same_folder_is_refused_and_disturbs_no_uploa
     with pytest.raises(StartupError, match="Another jo-server uses DATA_PATH"):
         await start_server("http://127.0.0.1:9")
     assert arriving.exists()
+
+
+async def test_partial_results_that_its_client_can_not_give_now_are_to_be_asked_for_later(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    await client.next_payload()
+    await server.until(job, "Submitted")
+    client.instead["partial"] = answering(503, '{"message": "being fetched already"}')
+    async with server.http.get(f"/download_partial/{job}") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert "being fetched already" in (await response.json())["message"]

@@ -23,6 +23,7 @@ from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
 from orchestrator_client.metrics import PREFIX, Metrics
+from orchestrator_client.partial_results import PartialResults
 from orchestrator_client.payload_ids import PayloadIds
 from orchestrator_client.payloads import PayloadStore, open_payloads
 from orchestrator_client.runner import Runner
@@ -165,7 +166,7 @@ def _compose(
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces
     app[keys.INTAKE] = intake
-    app[keys.PACKER] = packer
+    app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RUNNER] = runner
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.CLEANER] = cleaner

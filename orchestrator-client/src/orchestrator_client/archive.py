@@ -32,6 +32,9 @@ from orchestrator_common.threads import in_thread
 
 DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
+MAX_TURNS = 16
+"""Of results at once, and half as many partial ones: other work needs threads too."""
+
 MAX_LISTED = 1000
 MAX_KEPT_OUTPUT_BYTES = 1 << 30
 """Of either stream of a script, where only they are kept of results of any size."""
@@ -70,12 +73,15 @@ class ResultRecord(msgspec.Struct, frozen=True):
 class Packer:
     """Packs in threads, as many at a time as there are CPUs for it.
 
+    What somebody asks for has turns of its own: however often that is, it delays no payload's end.
     Of results that are larger than ``max_bytes`` (0: of any size) only the script's output is kept.
     """
 
     def __init__(self, max_bytes: int = 0) -> None:
         self._max_bytes = max_bytes
-        self._turns = asyncio.Semaphore(os.cpu_count() or 1)
+        cpus = os.cpu_count() or 1
+        self._turns = asyncio.Semaphore(min(cpus, MAX_TURNS))
+        self._partial_turns = asyncio.Semaphore(max(1, min(cpus, MAX_TURNS) // 2))
         self._stopping = threading.Event()
 
     async def pack(self, workspace: Workspace, outcome: Outcome) -> None:
@@ -92,7 +98,7 @@ class Packer:
 
         Nothing is left behind, come what may. Raises ``StorageFull``, ``ArchiveFailed``.
         """
-        async with self._turns:
+        async with self._partial_turns:
             return await in_thread(self._pack_partial, workspace)
 
     def stop(self) -> None:

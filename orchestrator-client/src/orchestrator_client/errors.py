@@ -38,6 +38,10 @@ class ClientStops(TryLater):
     """No new payloads are taken: the client drains."""
 
 
+class TooManyPartials(TryLater):
+    """The output of a payload is being packed for others already, as often as it may be."""
+
+
 class NoCgroups(DomainError):
     """Payloads can't have cgroups here; the message says why."""
 

@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from orchestrator_client.archive import Packer
 from orchestrator_client.cleaner import Cleaner
 from orchestrator_client.drain import Drain
 from orchestrator_client.event_hub import EventHub
@@ -10,6 +9,7 @@ from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
 from orchestrator_client.load import LoadMeter
 from orchestrator_client.metrics import Metrics
+from orchestrator_client.partial_results import PartialResults
 from orchestrator_client.payloads import PayloadStore
 from orchestrator_client.runner import Runner
 from orchestrator_client.script_output import ScriptOutput
@@ -20,7 +20,7 @@ SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", PayloadStore)
 WORKSPACES = web.AppKey("workspaces", Workspaces)
 INTAKE = web.AppKey("intake", Intake)
-PACKER = web.AppKey("packer", Packer)
+PARTIAL_RESULTS = web.AppKey("partial_results", PartialResults)
 RUNNER = web.AppKey("runner", Runner)
 DRAIN = web.AppKey("drain", Drain)
 CLEANER = web.AppKey("cleaner", Cleaner)

@@ -66,7 +66,7 @@ class ClientTimeout(AnswerLost):
     """The client accepted the connection and did not answer in time."""
 
 
-class ClientBusy(ClientError):
+class ClientBusy(ClientError, TryLater):
     """The client can take nothing now (draining, or its disk is full) and says so."""
 
 
@@ -99,6 +99,8 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     OutputNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyEnded: HTTPStatus.CONFLICT,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
+    ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    TokenRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,

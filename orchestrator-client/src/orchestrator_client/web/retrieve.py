@@ -80,6 +80,13 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
         content:
           application/json:
             schema: {$ref: "#/components/schemas/Payload"}
+      "503":
+        description: It is being fetched by others already, as often as it may be at once
+        headers:
+          Retry-After: {description: Seconds, schema: {type: integer}}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
       "507":
         description: The disk is too full to pack it
         content:
@@ -93,11 +100,8 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
     packed = await _packed(workspace, {})
     if packed is not None:
         return packed
-    file = await request.app[keys.PACKER].pack_partial(workspace)
-    try:
+    async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as file:
         return await _send(request, file)
-    finally:
-        await in_thread(file.close)
 
 
 async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:

@@ -85,6 +85,13 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
         content:
           application/json:
             schema: {$ref: "#/components/schemas/JobAnswer"}
+      "503":
+        description: The job's client has its hands full, with copies of this output perhaps
+        headers:
+          Retry-After: {description: Seconds, schema: {type: integer}}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
       "504":
         description: The job's client doesn't answer in time
         content:

@@ -1,0 +1,47 @@
+"""What there is of a payload's output now, packed for whoever asks: within bounds."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import IO
+
+from orchestrator_client.archive import Packer
+from orchestrator_client.errors import TooManyPartials
+from orchestrator_client.workspace import Workspace
+from orchestrator_common.threads import in_thread
+
+MAX_PER_PAYLOAD = 2
+"""How many copies of a payload's output are packed or on their way at once.
+
+Each takes as much room as the results, for as long as its reader takes it."""
+
+
+class PartialResults:
+    """Packs them, and counts them until they are delivered."""
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self._under_way: Counter[int] = Counter()
+
+    @asynccontextmanager
+    async def packed(self, payload_id: int, workspace: Workspace) -> AsyncIterator[IO[bytes]]:
+        """A ZIP of what there is now; nothing of it is left after the block.
+
+        Raises ``TooManyPartials``, ``StorageFull``, ``ArchiveFailed``.
+        """
+        if self._under_way[payload_id] >= MAX_PER_PAYLOAD:
+            raise TooManyPartials(
+                f"The output of payload {payload_id} so far is being fetched"
+                f" {MAX_PER_PAYLOAD} times already; try again when that is done"
+            )
+        self._under_way[payload_id] += 1
+        try:
+            file = await self._packer.pack_partial(workspace)
+            try:
+                yield file
+            finally:
+                await in_thread(file.close)
+        finally:
+            self._under_way[payload_id] -= 1
+            if not self._under_way[payload_id]:
+                del self._under_way[payload_id]

@@ -1,0 +1,79 @@
+"""Whoever asks for output so far, however often, delays no payload's end."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator_client import keys
+from orchestrator_client.partial_results import MAX_PER_PAYLOAD
+from running_client import Client, StartClient
+
+Answer = tuple[int, str]
+
+
+@pytest.fixture
+async def client(start_client: StartClient) -> Client:
+    return await start_client(SLOTS=str((os.cpu_count() or 1) + 1))
+
+
+async def endless_to_pack(client: Client, tmp_path: Path) -> int:
+    """A running payload with a file that takes no room, but very long to pack."""
+    size = min(shutil.disk_usage(tmp_path).total // 2, 1 << 40)
+    payload = await client.submit(f"truncate -s {size} big; touch up; exec sleep 4721\n")
+    await client.until(payload, "Running")
+    return payload
+
+
+@asynccontextmanager
+async def asking(
+    client: Client, payloads: list[int], times: int
+) -> AsyncIterator[set["asyncio.Task[Answer]"]]:
+    """Ask for the output so far of each of ``payloads`` so many times; given up at the end."""
+
+    async def ask(payload: int) -> Answer:
+        async with client.http.get(f"/retrieve_partial/{payload}") as response:
+            return response.status, response.headers.get("Retry-After", "")
+
+    asked = {asyncio.create_task(ask(payload)) for payload in payloads for _ in range(times)}
+    try:
+        yield asked
+    finally:
+        await client.app[keys.RUNNER].stop()
+        await asyncio.wait(asked)
+
+
+async def test_payload_ends_while_partial_results_are_asked_for_again_and_again(
+    client: Client, tmp_path: Path
+) -> None:
+    payloads = [await endless_to_pack(client, tmp_path) for _ in range(os.cpu_count() or 1)]
+    await client.eventually(lambda: len(list(client.data.glob("*/work/up"))) == len(payloads))
+    async with asking(client, payloads, MAX_PER_PAYLOAD) as asked:
+        assert (await client.run("exit 0\n"))["status"] == "Completed"
+        assert not any(task.done() for task in asked)
+
+
+async def test_more_copies_of_one_payloads_output_than_may_be_are_refused(
+    client: Client, tmp_path: Path
+) -> None:
+    payload = await endless_to_pack(client, tmp_path)
+    await client.eventually(lambda: any(client.data.glob("*/work/up")))
+    async with asking(client, [payload], MAX_PER_PAYLOAD + 2) as asked:
+        refused: set[asyncio.Task[Answer]] = set()
+        while len(refused) < 2:
+            refused, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in refused] == [(503, "5")] * 2
+
+
+async def test_output_so_far_can_be_fetched_any_number_of_times_one_after_the_other(
+    client: Client,
+) -> None:
+    payload = await client.submit("touch up; exec sleep 4723\n")
+    await client.eventually(lambda: any(client.data.glob("*/work/up")))
+    for _ in range(MAX_PER_PAYLOAD + 1):
+        assert "up" in (await client.archive(payload)).namelist()
+    await client.kill(payload)

@@ -10,10 +10,11 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from orchestrator_common import web as common_web
-from orchestrator_common.listener import STALLED_S, listen
+from orchestrator_common.web.listener import STALLED_S, listen
 from orchestrator_common.multipart import BodyTimeout, FormLimits, ReceivedForm, receive_form
-from orchestrator_common.web import bounded_bodies, error_middleware, ping
+from orchestrator_common.web.answers import ping
+from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from orchestrator_common.web.error_answers import error_middleware
 
 PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
 TYPE = "multipart/form-data; boundary=x"
@@ -68,7 +69,7 @@ async def service() -> AsyncIterator[TestServer]:
 
 async def test_large_body_is_refused_where_none_is_expected(service: TestServer) -> None:
     async with ClientSession(str(service.make_url(""))) as http:
-        large = b"x" * (common_web.MAX_BODY_BYTES + 1)
+        large = b"x" * (MAX_BODY_BYTES + 1)
         async with http.post("/other", data=large) as response:
             assert response.status == 413
         assert len(large) > 1000

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from fake_client import FakeClient
-from orchestrator_common import streaming
+from orchestrator_common.backlog import MAX_BEHIND
+from orchestrator_common.web import streaming
 from orchestrator_common.sse import Event, read_events
 from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_common.streaming import Backlog
+from orchestrator_common.backlog import Backlog
 from orchestrator_server import journal, keys
 from running_server import Server
 
@@ -207,9 +208,9 @@ async def test_reader_that_takes_nothing_is_cut_off(
 
 async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
     backlog = Backlog[int]()
-    for number in range(streaming.MAX_BEHIND + 10):
+    for number in range(MAX_BEHIND + 10):
         backlog.put(number)
-    assert await backlog.next(1) == list(range(streaming.MAX_BEHIND))
+    assert await backlog.next(1) == list(range(MAX_BEHIND))
     assert await backlog.next(1) is None
 
 

@@ -38,10 +38,11 @@ from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.openapi import ApiInfo, document_routes
-from orchestrator_common.request_ids import add_request_ids
+from orchestrator_common.web.openapi import ApiInfo, document_routes
+from orchestrator_common.web.request_ids import add_request_ids
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
+from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from orchestrator_common.web.error_answers import error_middleware
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from orchestrator_client.settings import OPTIONS, settings_of_process
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import configure_logging
-from orchestrator_common.openapi import UI_PATH
-from orchestrator_common.web import run_service
+from orchestrator_common.web.openapi import UI_PATH
+from orchestrator_common.web.service import run_service
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from orchestrator_common.errors import BadRequest, DomainError, TryLater
-from orchestrator_common.web import Unhealthy
 
 
 class PayloadNotFound(DomainError):
@@ -59,5 +58,4 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     ResultsGone: HTTPStatus.NOT_FOUND,
     PayloadNotEnded: HTTPStatus.CONFLICT,
     StillRunning: HTTPStatus.INTERNAL_SERVER_ERROR,
-    Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

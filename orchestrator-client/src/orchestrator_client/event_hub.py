@@ -1,60 +1,20 @@
 """Hands what happens on the client to everyone who holds an event stream."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator_client.payloads import PayloadRow
+from orchestrator_common.backlog import Backlog
 from orchestrator_common.models import LoadEvent, PayloadEvent, encode
 from orchestrator_common.sse import encode_event
 from orchestrator_common.status import PayloadStatus
-
-MAX_BEHIND = 4096
-
-
-class Subscriber:
-    """One event stream. ``next`` gives its events, encoded, in order."""
-
-    def __init__(self) -> None:
-        self._events: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_BEHIND + 1)
-
-    def put(self, event: bytes) -> None:
-        """Add an event. One who falls too far behind is cut off: it connects again and asks."""
-        if self._events.qsize() < MAX_BEHIND:
-            self._events.put_nowait(event)
-        else:
-            self.end()
-
-    def end(self) -> None:
-        """End the stream after what is waiting."""
-        if not self._events.full():
-            self._events.put_nowait(None)
-
-    async def next(self, timeout_s: float) -> bytes | None:
-        """The next events; b"" when there was none for ``timeout_s``; None at the end."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                event = await self._events.get()
-        except TimeoutError:
-            return b""
-        if event is None:
-            return None
-        # All that is there: one write to the connection instead of many.
-        events = [event]
-        while not self._events.empty():
-            event = self._events.get_nowait()
-            if event is None:
-                self._events.put_nowait(None)
-                break
-            events.append(event)
-        return b"".join(events)
 
 
 class EventHub:
     """All event streams. A listener of the store."""
 
     def __init__(self) -> None:
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: set[Backlog[bytes]] = set()
         self._closed = False
         self._load: bytes | None = None
 
@@ -79,9 +39,9 @@ class EventHub:
         self._publish(self._load)
 
     @contextmanager
-    def subscribed(self) -> Iterator[Subscriber]:
+    def subscribed(self) -> Iterator[Backlog[bytes]]:
         """Follow the events; the last reading of the load comes first."""
-        subscriber = Subscriber()
+        subscriber = Backlog[bytes]()
         if self._load is not None:
             subscriber.put(self._load)
         self._subscribers.add(subscriber)

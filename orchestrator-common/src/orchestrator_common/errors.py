@@ -1,7 +1,7 @@
 """The root of the domain errors.
 
 A domain error says what happened in words that its reader can act on. It knows nothing of HTTP:
-each app has one table that gives a status code to an error class (see ``web.error_middleware``).
+each app has one table that gives a status code to an error class (see ``web.error_answers``).
 """
 
 import os
@@ -35,6 +35,10 @@ class Unauthorized(DomainError):
 
 class Forbidden(DomainError):
     """Who asks is known, and may not do this."""
+
+
+class Unhealthy(DomainError):
+    """Something that the service can't work without does not work."""
 
 
 class StorageFull(DomainError):

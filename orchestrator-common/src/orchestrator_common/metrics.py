@@ -3,10 +3,7 @@
 import asyncio
 
 import prometheus_client
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Histogram
-
-from orchestrator_common.threads import in_thread
 
 # For each counter and histogram a second number that nobody reads.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -25,14 +22,6 @@ def new_registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
     return registry
-
-
-async def metrics_response(registry: CollectorRegistry) -> web.Response:
-    """All metrics in Prometheus' text format."""
-    return web.Response(
-        body=await in_thread(prometheus_client.generate_latest, registry),
-        headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
-    )
 
 
 class LoopLag:

@@ -11,11 +11,12 @@ from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.openapi import ApiInfo, document_routes
-from orchestrator_common.request_ids import add_request_ids
+from orchestrator_common.web.openapi import ApiInfo, document_routes
+from orchestrator_common.web.request_ids import add_request_ids
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import MAX_BODY_BYTES, bounded_bodies, error_middleware
+from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from orchestrator_common.web.error_answers import error_middleware
 from orchestrator_server import __version__, keys
 from orchestrator_server.background.cleaner import Cleaner
 from orchestrator_server.background.discarder import Discarder

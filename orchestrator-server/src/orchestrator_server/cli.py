@@ -4,10 +4,10 @@ import click
 
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
-from orchestrator_common.listener import allow_open_files
+from orchestrator_common.web.listener import allow_open_files
 from orchestrator_common.logs import configure_logging
-from orchestrator_common.openapi import UI_PATH
-from orchestrator_common.web import run_service
+from orchestrator_common.web.openapi import UI_PATH
+from orchestrator_common.web.service import run_service
 from orchestrator_server import __version__
 from orchestrator_server.app import create_app
 from orchestrator_server.maintenance_command import backup, check, restore

@@ -10,7 +10,6 @@ from orchestrator_common.errors import (
     TryLater,
 )
 from orchestrator_common.status import JobStatus
-from orchestrator_common.web import Unhealthy
 
 
 class JobNotFound(DomainError):
@@ -106,5 +105,4 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,
     TerminationPending: HTTPStatus.GATEWAY_TIMEOUT,
-    Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator_common.loop import Loop
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import Unhealthy
+from orchestrator_common.errors import Unhealthy
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import JobStore
 

@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator_common.log_query import LogQuery
+from orchestrator_common.web.log_query import LogQuery
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread

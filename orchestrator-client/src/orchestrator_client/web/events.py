@@ -1,15 +1,15 @@
 """GET /events."""
 
-import asyncio
+from collections.abc import AsyncGenerator
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from orchestrator_client import keys
+from orchestrator_common.backlog import Backlog
 from orchestrator_common.sse import CONTENT_TYPE, KEEP_ALIVE
+from orchestrator_common.web.streaming import send, stream_response
 
 KEEP_ALIVE_S = 5.0
-WRITE_TIMEOUT_S = 20.0
-"""How long a reader may take nothing at all before it is cut off."""
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -29,18 +29,10 @@ async def events(request: web.Request) -> web.StreamResponse:
           text/event-stream:
             schema: {type: string}
     """
-    response = web.StreamResponse(headers={hdrs.CACHE_CONTROL: "no-cache"})
-    response.content_type = CONTENT_TYPE
-    with request.app[keys.EVENTS].subscribed() as subscriber:
-        await response.prepare(request)
-        while (event := await subscriber.next(KEEP_ALIVE_S)) is not None:
-            try:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await response.write(event or KEEP_ALIVE)
-            except ConnectionError:
-                break  # the reader has gone
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()
-                break
-    return response
+    with request.app[keys.EVENTS].subscribed() as backlog:
+        return await send(request, stream_response(CONTENT_TYPE), _blocks(backlog))
+
+
+async def _blocks(backlog: Backlog[bytes]) -> AsyncGenerator[bytes, None]:
+    while (events := await backlog.next(KEEP_ALIVE_S)) is not None:
+        yield b"".join(events) or KEEP_ALIVE

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from orchestrator_client import __version__, keys
-from orchestrator_common.web import Health, json_response
+from orchestrator_common.web.answers import Health, json_response
 
 
 async def health(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from orchestrator_client import keys
 from orchestrator_client.web.answers import payload_id, payload_of
 from orchestrator_client.web.submit import KEY_HEADER
 from orchestrator_common.errors import BadRequest
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 
 
 async def kill(request: web.Request) -> web.Response:

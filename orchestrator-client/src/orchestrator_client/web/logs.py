@@ -4,8 +4,8 @@ from aiohttp import web
 
 from orchestrator_client import keys
 from orchestrator_client.web.answers import payload_id
-from orchestrator_common.log_query import log_query, log_response
-from orchestrator_common.streaming import begun, send
+from orchestrator_common.web.log_query import log_query, log_response
+from orchestrator_common.web.streaming import begun, send
 
 
 async def logs(request: web.Request) -> web.StreamResponse:

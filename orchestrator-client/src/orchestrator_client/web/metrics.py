@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from orchestrator_client import keys
-from orchestrator_common.metrics import metrics_response
+from orchestrator_common.web.answers import metrics_response
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ from orchestrator_common.faults import Point, reach
 from orchestrator_common.small_file import read_if_small
 from orchestrator_common.status import PayloadStatus
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 
 ZIP = "application/zip"
 BLOCK_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from orchestrator_client.web.logs import logs
 from orchestrator_client.web.metrics import metrics
 from orchestrator_client.web.retrieve import discard, forget, retrieve, retrieve_partial
 from orchestrator_client.web.submit import submit
-from orchestrator_common.web import ping
+from orchestrator_common.web.answers import ping
 
 ROUTES = (
     web.get("/", ping, allow_head=False),

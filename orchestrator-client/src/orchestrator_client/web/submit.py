@@ -7,7 +7,7 @@ from aiohttp import hdrs, web
 from orchestrator_client import keys
 from orchestrator_client.web.answers import payload_of
 from orchestrator_common.errors import BadRequest
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 
 KEY_HEADER = "Idempotency-Key"
 TIME_LIMIT_HEADER = "Time-Limit"

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from orchestrator_common.bearer import token_of
 from orchestrator_common.errors import Forbidden
-from orchestrator_common.openapi import DOCUMENT_PATH, UI_PATH
+from orchestrator_common.web.openapi import DOCUMENT_PATH, UI_PATH
 from orchestrator_server import keys
 from orchestrator_server.errors import JobNotFound
 from orchestrator_server.principal import Principal

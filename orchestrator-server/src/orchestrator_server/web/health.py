@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from orchestrator_common.web import Health, json_response
+from orchestrator_common.web.answers import Health, json_response
 from orchestrator_server import __version__, keys
 
 

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 from orchestrator_server import keys
 from orchestrator_server.web.parameters import cursor, job_filter, job_id, page_size
 

@@ -4,8 +4,8 @@ import asyncio
 
 from aiohttp import web
 
-from orchestrator_common.log_query import log_query, log_response
-from orchestrator_common.streaming import begun, send
+from orchestrator_common.web.log_query import log_query, log_response
+from orchestrator_common.web.streaming import begun, send
 from orchestrator_server import keys
 from orchestrator_server.web.parameters import job_id
 

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from orchestrator_common.metrics import metrics_response
+from orchestrator_common.web.answers import metrics_response
 from orchestrator_server import keys
 
 

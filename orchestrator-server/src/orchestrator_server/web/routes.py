@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from orchestrator_common.web import ping
+from orchestrator_common.web.answers import ping
 from orchestrator_server.web.download import download, download_partial
 from orchestrator_server.web.events import events, job_events
 from orchestrator_server.web.health import health

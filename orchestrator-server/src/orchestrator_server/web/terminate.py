@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from orchestrator_common.models import JobAnswer
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 from orchestrator_server import keys
 from orchestrator_server.web.parameters import job_id
 

@@ -4,7 +4,7 @@ from aiohttp import hdrs, web
 
 from orchestrator_common.errors import TooLarge
 from orchestrator_common.models import JobAnswer
-from orchestrator_common.web import json_response
+from orchestrator_common.web.answers import json_response
 from orchestrator_server import keys
 
 KEY_HEADER = "Idempotency-Key"

@@ -4,57 +4,24 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Generic, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from orchestrator_common.errors import DomainError
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 WRITE_TIMEOUT_S = 20.0
 """How long a reader may take nothing at all before it is cut off."""
 
-MAX_BEHIND = 4096
 
-
-class Backlog(Generic[T]):
-    """What one reader has not been given yet, in order, and bounded."""
-
-    def __init__(self) -> None:
-        self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_BEHIND + 1)
-
-    def put(self, item: T) -> None:
-        """Add one. A reader who falls too far behind is cut off: it connects again and asks."""
-        if self._items.qsize() < MAX_BEHIND:
-            self._items.put_nowait(item)
-        else:
-            self.end()
-
-    def end(self) -> None:
-        """End it after what is waiting."""
-        if not self._items.full():
-            self._items.put_nowait(None)
-
-    async def next(self, timeout_s: float) -> list[T] | None:
-        """All that is there; nothing when nothing came for ``timeout_s``; None at the end."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                item = await self._items.get()
-        except TimeoutError:
-            return []
-        found: list[T] = []
-        while item is not None:
-            found.append(item)
-            if self._items.empty():
-                return found
-            item = self._items.get_nowait()
-        if not found:
-            return None
-        self._items.put_nowait(None)
-        return found
+def stream_response(content_type: str) -> web.StreamResponse:
+    """An answer to be filled as there is something to say."""
+    # Proxies that gather answers (nginx) would hold it back.
+    headers = {hdrs.CACHE_CONTROL: "no-cache", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers=headers)
+    response.content_type = content_type
+    return response
 
 
 async def begun(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -5,9 +5,8 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from orchestrator_common.log_context import REQUEST_ID, logging_about
+from orchestrator_common.log_context import REQUEST_ID, REQUEST_ID_HEADER, logging_about
 
-HEADER = "X-Request-Id"
 MAX_LENGTH = 128
 
 _ID = web.RequestKey("request_id", str)
@@ -29,7 +28,7 @@ def request_id_of(request: web.BaseRequest) -> str | None:
 
 @web.middleware
 async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    given = request.headers.get(HEADER, "")
+    given = request.headers.get(REQUEST_ID_HEADER, "")
     usable = 0 < len(given) <= MAX_LENGTH and given.isascii() and given.isprintable()
     request[_ID] = given if usable else uuid4().hex
     with logging_about(**{REQUEST_ID: request[_ID]}):
@@ -39,4 +38,4 @@ async def _identify(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _echo(request: web.Request, response: web.StreamResponse) -> None:
     known = request.get(_ID)
     if known is not None:
-        response.headers[HEADER] = known
+        response.headers[REQUEST_ID_HEADER] = known

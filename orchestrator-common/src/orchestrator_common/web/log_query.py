@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from orchestrator_common.errors import BadRequest
+from orchestrator_common.web.streaming import stream_response
 
 STREAMS = ("stdout", "stderr")
 _MAX_DIGITS = 18
@@ -35,13 +36,7 @@ def log_query(request: web.Request) -> LogQuery:
 
 def log_response() -> web.StreamResponse:
     """The answer, to be filled; what scripts say is never taken for a page."""
-    response = web.StreamResponse(
-        headers={
-            hdrs.CACHE_CONTROL: "no-cache",
-            "X-Accel-Buffering": "no",
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    response.content_type = "text/plain"
+    response = stream_response("text/plain")
+    response.headers["X-Content-Type-Options"] = "nosniff"
     response.charset = "utf-8"
     return response

@@ -10,11 +10,11 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from orchestrator_common.web.listener import STALLED_S, listen
 from orchestrator_common.multipart import BodyTimeout, FormLimits, ReceivedForm, receive_form
 from orchestrator_common.web.answers import ping
 from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from orchestrator_common.web.error_answers import error_middleware
+from orchestrator_common.web.listener import STALLED_S, listen
 
 PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
 TYPE = "multipart/form-data; boundary=x"

@@ -18,6 +18,7 @@ from orchestrator_server.app import BACKGROUND
 from orchestrator_server.background.cleaner import Cleaner
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import open_store
+from orchestrator_server.web.access import is_open
 from running_server import Server, StartServer
 
 
@@ -278,6 +279,34 @@ async def test_every_route_is_in_the_valid_openapi_document(server: Server) -> N
         for operation in item.values():
             assert operation["summary"], path
             assert operation["responses"], path
+
+
+async def test_document_tells_errors_from_answers_and_open_routes_from_others(
+    server: Server,
+) -> None:
+    async with server.http.get("/api-docs/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    responses = {
+        (path, status): answer["content"]["application/json"]
+        for path, item in paths.items()
+        for operation in item.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    }
+    assert responses["/terminate/{id}", "502"]["example"] == {
+        "id": 0,
+        "status": "Unknown",
+        "message": "The job's client can't be reached; the job is ended as soon as it can",
+    }
+    assert responses["/terminate/{id}", "409"]["example"]["status"] == "Completed"
+    for place, body in responses.items():
+        assert body["schema"] == {"$ref": "#/components/schemas/JobAnswer"}, place
+        assert "uploaded" not in body["example"]["message"], place
+    # No security at all (Swagger UI shows no padlock), or that of the whole document.
+    without = {path for path, item in paths.items() if item.get("get", {}).get("security") == []}
+    assert without == {path for path in paths if is_open(path)} == {"/", "/health"}
+    assert ("/health", "401") not in responses
+    assert ("/jobs", "401") in responses
 
 
 async def test_swagger_ui_asks_no_other_host(server: Server) -> None:

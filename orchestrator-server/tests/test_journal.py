@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from fake_client import FakeClient
-from orchestrator_common.backlog import MAX_BEHIND
-from orchestrator_common.web import streaming
+from orchestrator_common.backlog import MAX_BEHIND, Backlog
 from orchestrator_common.sse import Event, read_events
 from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_common.backlog import Backlog
+from orchestrator_common.web import streaming
 from orchestrator_server import journal, keys
 from running_server import Server
 

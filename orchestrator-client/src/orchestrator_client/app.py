@@ -31,18 +31,18 @@ from orchestrator_client.script_output import ScriptOutput
 from orchestrator_client.settings import Settings
 from orchestrator_client.startup_summary import summary
 from orchestrator_client.web.answers import SCHEMAS, error_body
-from orchestrator_client.web.guard import server_only
+from orchestrator_client.web.guard import is_open, server_only
 from orchestrator_client.web.routes import ROUTES
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.web.openapi import ApiInfo, document_routes
-from orchestrator_common.web.request_ids import add_request_ids
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from orchestrator_common.web.error_answers import error_middleware
+from orchestrator_common.web.openapi import Api, document_routes
+from orchestrator_common.web.request_ids import add_request_ids
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +73,15 @@ def create_app(settings: Settings) -> web.Application:
     document_routes(
         app,
         ROUTES,
-        info=ApiInfo("jo-client", __version__, "Runs payloads. For jo-server only."),
-        schemas=SCHEMAS,
-        error="Payload",
+        Api(
+            title="jo-client",
+            version=__version__,
+            description="Runs payloads. For jo-server only.",
+            schemas=SCHEMAS,
+            error="Payload",
+            error_body=error_body,
+            is_open=is_open,
+        ),
     )
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)

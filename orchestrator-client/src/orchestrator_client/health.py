@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator_client.workspace import Workspaces
+from orchestrator_common.errors import Unhealthy
 from orchestrator_common.loop import Loop
 from orchestrator_common.threads import in_thread
-from orchestrator_common.errors import Unhealthy
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 
 from aiohttp import web
 
@@ -11,12 +12,12 @@ from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.web.openapi import ApiInfo, document_routes
-from orchestrator_common.web.request_ids import add_request_ids
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from orchestrator_common.web.error_answers import error_middleware
+from orchestrator_common.web.openapi import Api, document_routes
+from orchestrator_common.web.request_ids import add_request_ids
 from orchestrator_server import __version__, keys
 from orchestrator_server.background.cleaner import Cleaner
 from orchestrator_server.background.discarder import Discarder
@@ -41,7 +42,7 @@ from orchestrator_server.startup_summary import summary
 from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
 from orchestrator_server.tokens import Tokens
-from orchestrator_server.web.access import access
+from orchestrator_server.web.access import access, is_open
 from orchestrator_server.web.answers import SCHEMAS, error_body
 from orchestrator_server.web.cors import allow_origins
 from orchestrator_server.web.dashboard import Dashboard
@@ -148,9 +149,15 @@ def create_app(settings: Settings) -> web.Application:
     document_routes(
         app,
         ROUTES,
-        info=ApiInfo("jo-server", __version__, "Submit jobs, follow them, fetch their results."),
-        schemas=SCHEMAS,
-        error="JobAnswer",
+        Api(
+            title="jo-server",
+            version=__version__,
+            description="Submit jobs, follow them, fetch their results.",
+            schemas=SCHEMAS,
+            error="JobAnswer",
+            error_body=error_body,
+            is_open=partial(is_open, metrics_open=settings.metrics_open),
+        ),
     )
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)

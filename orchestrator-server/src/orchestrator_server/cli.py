@@ -4,8 +4,8 @@ import click
 
 from orchestrator_common.env import with_flags
 from orchestrator_common.errors import StartupError
-from orchestrator_common.web.listener import allow_open_files
 from orchestrator_common.logs import configure_logging
+from orchestrator_common.web.listener import allow_open_files
 from orchestrator_common.web.openapi import UI_PATH
 from orchestrator_common.web.service import run_service
 from orchestrator_server import __version__

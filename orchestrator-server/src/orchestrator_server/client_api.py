@@ -18,9 +18,8 @@ from aiohttp import hdrs
 from orchestrator_common.bearer import authorization
 from orchestrator_common.errors import in_plain_words
 from orchestrator_common.form_body import FormBody
-from orchestrator_common.log_context import request_id
+from orchestrator_common.log_context import REQUEST_ID_HEADER, request_id
 from orchestrator_common.models import MalformedMessage, Payload, decode_payload
-from orchestrator_common.log_context import REQUEST_ID_HEADER
 from orchestrator_common.sse import CONTENT_TYPE, Event, read_events
 from orchestrator_server.errors import (
     AnswerLost,

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator_common.errors import Unhealthy
 from orchestrator_common.loop import Loop
 from orchestrator_common.threads import in_thread
-from orchestrator_common.errors import Unhealthy
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import JobStore
 

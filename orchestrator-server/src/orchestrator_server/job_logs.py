@@ -8,10 +8,10 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator_common.web.log_query import LogQuery
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
+from orchestrator_common.web.log_query import LogQuery
 from orchestrator_server.change_feed import ChangeFeed, Changes
 from orchestrator_server.client_pool import ClientPool
 from orchestrator_server.errors import (

@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from orchestrator_common.backlog import Backlog
 from orchestrator_common.loop import Loop
 from orchestrator_common.models import encode
 from orchestrator_common.sse import KEEP_ALIVE, encode_event
 from orchestrator_common.status import FINAL_JOB, JobStatus
-from orchestrator_common.backlog import Backlog
 from orchestrator_server.job_view import view_of
 from orchestrator_server.overview import Overview
 from orchestrator_server.store import Job, JobEvent, JobEvents

@@ -20,9 +20,6 @@ async def health(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Health"}
       "500":
         description: It can't; the message says why
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     await request.app[keys.HEALTH]()
     return json_response(Health(version=__version__))

@@ -29,14 +29,8 @@ async def kill(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Payload"}
       "404":
         description: There is no such payload
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "500":
         description: Some of its processes resist being ended
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     return await _killed(request, payload_id(request))
 
@@ -60,14 +54,8 @@ async def kill_key(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Payload"}
       "400":
         description: There is no Idempotency-Key
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "500":
         description: Some of its processes resist being ended
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     key = request.headers.get(KEY_HEADER)
     if not key:

@@ -19,25 +19,17 @@ async def logs(request: web.Request) -> web.StreamResponse:
     tags: [payloads]
     parameters:
       - {name: id, in: path, required: true, schema: {type: integer}}
-      - {name: stream, in: query, schema: {type: string, enum: [stdout, stderr], default: stdout}}
-      - {name: offset, in: query, description: Bytes, schema: {type: integer, default: 0}}
-      - {name: follow, in: query, schema: {type: integer, enum: [0, 1], default: 0}}
+      - {$ref: "#/components/parameters/stream"}
+      - {$ref: "#/components/parameters/offset"}
+      - {$ref: "#/components/parameters/follow"}
     responses:
       "200":
         description: The output
         content:
           text/plain:
             schema: {type: string}
-      "400":
-        description: A parameter can't be used
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "404":
         description: There is no such payload, or its files were removed
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     asked = log_query(request)
     output = request.app[keys.SCRIPT_OUTPUT]

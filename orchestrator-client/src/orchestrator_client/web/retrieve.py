@@ -46,9 +46,6 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
             schema: {$ref: "#/components/schemas/Payload"}
       "404":
         description: There is no such payload, or its results were lost
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     row = await request.app[keys.STORE].get(payload_id(request))
     headers = {KEY_HEADER: row.key} if row.key else {}
@@ -77,21 +74,12 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
             schema: {type: string, format: binary}
       "404":
         description: There is no such payload, or its files were removed
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "503":
         description: It is being fetched by others already, as often as it may be at once
         headers:
           Retry-After: {description: Seconds, schema: {type: integer}}
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "507":
         description: The disk is too full to pack it
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     row = await request.app[keys.STORE].get(payload_id(request))
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
@@ -143,14 +131,8 @@ async def forget(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Payload"}
       "404":
         description: There is no such payload
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "409":
         description: It has not ended
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     store = request.app[keys.STORE]
     row = await store.get(payload_id(request))
@@ -187,9 +169,6 @@ async def discard(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Discarded"}
       "400":
         description: There is something else than ids
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:

@@ -43,21 +43,12 @@ async def submit(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Payload"}
       "400":
         description: The message says what is wrong; nothing was kept
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "503":
         description: The client stops; nothing was kept
         headers:
           Retry-After: {description: Seconds, schema: {type: integer}}
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
       "507":
         description: The disk is full; nothing was kept
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
     """
     row = await request.app[keys.INTAKE].submit(
         request.content,

@@ -1,6 +1,8 @@
 """What the routes of script output have in common, on both services."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -9,6 +11,26 @@ from orchestrator_common.web.streaming import stream_response
 
 STREAMS = ("stdout", "stderr")
 _MAX_DIGITS = 18
+
+PARAMETERS: Mapping[str, Any] = {
+    "stream": {
+        "name": "stream",
+        "in": "query",
+        "schema": {"type": "string", "enum": list(STREAMS), "default": "stdout"},
+    },
+    "offset": {
+        "name": "offset",
+        "in": "query",
+        "description": "Bytes",
+        "schema": {"type": "integer", "default": 0},
+    },
+    "follow": {
+        "name": "follow",
+        "in": "query",
+        "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+    },
+}
+"""The query, for the document of the API."""
 
 
 @dataclass(frozen=True)

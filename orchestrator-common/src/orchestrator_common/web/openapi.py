@@ -1,8 +1,8 @@
 """The OpenAPI document and Swagger UI of a service; the only module that knows aiohttp-swagger3.
 
 A handler documents itself: the part of its docstring after ``---`` is the OpenAPI operation in
-YAML. The library's request validation is off, because it would read upload bodies into memory;
-handlers check what they take.
+YAML; of an error it need only tell the status and a description. The library's request validation
+is off, because it would read upload bodies into memory; handlers check what they take.
 
 The document is made when it is first asked for: compiling the schema that it is checked against
 takes a fifth of a second and 45 MB, which a service that nobody looks at should not cost.
@@ -13,13 +13,16 @@ import ctypes
 import gc
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 
 from orchestrator_common.threads import in_thread
+from orchestrator_common.web import log_query
+from orchestrator_common.web.error_answers import ErrorBody
 
 UI_PATH = "/swagger-ui/"
 DOCUMENT_PATH = "/api-docs/openapi.json"
@@ -43,11 +46,15 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 
 REFUSALS: Mapping[str, str] = {
     "400": "Something in the path, the query or the body can't be used; the message says what",
-    "401": "A token is needed, and none that is known was shown",
-    "403": "The token does not allow it",
     "413": "The body is too large",
 }
 """What every route may answer, whatever it does."""
+
+REFUSALS_OF_ACCESS: Mapping[str, str] = {
+    "401": "A token is needed, and none that is known was shown",
+    "403": "The token does not allow it",
+}
+"""What every route may answer that is not open to everybody."""
 
 _UI_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -75,30 +82,29 @@ _UI_START = """SwaggerUIBundle({
 """
 
 
-class ApiInfo(NamedTuple):
-    """The head of the document."""
+@dataclass(frozen=True)
+class Api:
+    """What the document says beside what the handlers say.
+
+    ``schemas``, with those of the answers that every service gives, become the document's
+    ``components/schemas``; ``error`` is the name of the one that errors have, and ``error_body``
+    makes them. ``is_open`` tells of a path whether it takes no token.
+    """
 
     title: str
     version: str
     description: str
+    schemas: Mapping[str, Any]
+    error: str
+    error_body: ErrorBody
+    is_open: Callable[[str], bool]
 
 
-def document_routes(
-    app: web.Application,
-    routes: Iterable[web.RouteDef],
-    *,
-    info: ApiInfo,
-    schemas: Mapping[str, Any],
-    error: str,
-) -> None:
-    """Add ``routes`` to ``app``, with their document at ``DOCUMENT_PATH`` and UI at ``UI_PATH``.
-
-    ``schemas``, with those of the answers that every service gives, become the document's
-    ``components/schemas``; ``error`` is the name of the one that errors have.
-    """
+def document_routes(app: web.Application, routes: Iterable[web.RouteDef], api: Api) -> None:
+    """Add ``routes`` to ``app``, with their document at ``DOCUMENT_PATH`` and UI at ``UI_PATH``."""
     routes = list(routes)
     app.add_routes(routes)
-    document = _Document(routes, info, schemas, error)
+    document = _Document(routes, api)
     for path in (DOCUMENT_PATH, f"{UI_PATH}swagger.json"):
         app.router.add_get(path, document.answer)
     app.router.add_get(UI_PATH, _ui_page)
@@ -111,17 +117,9 @@ def document_routes(
 class _Document:
     """The document of ``routes``, encoded, from the first request for it on."""
 
-    def __init__(
-        self,
-        routes: list[web.RouteDef],
-        info: ApiInfo,
-        schemas: Mapping[str, Any],
-        error: str,
-    ) -> None:
-        self._error = error
+    def __init__(self, routes: list[web.RouteDef], api: Api) -> None:
         self._routes = routes
-        self._info = info
-        self._schemas = schemas
+        self._api = api
         self._making = asyncio.Lock()
         self._encoded: bytes | None = None
 
@@ -137,27 +135,42 @@ class _Document:
         from aiohttp_swagger3 import SwaggerDocs, SwaggerInfo  # because of what it costs: see above
 
         # An application of its own: that of the service takes no routes any more.
-        docs = SwaggerDocs(
-            web.Application(), validate=False, info=SwaggerInfo(**self._info._asdict())
+        info = SwaggerInfo(
+            title=self._api.title, version=self._api.version, description=self._api.description
         )
+        docs = SwaggerDocs(web.Application(), validate=False, info=info)
         docs.spec["components"] = {
-            "schemas": {**self._schemas, **SERVICE_SCHEMAS},
+            "schemas": {**self._api.schemas, **SERVICE_SCHEMAS},
+            "parameters": log_query.PARAMETERS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
         # With or without: whether a token is wanted is a matter of settings.
         docs.spec["security"] = [{}, {"token": []}]
         docs.add_routes(self._routes)
-        for operations in docs.spec["paths"].values():
+        for path, operations in docs.spec["paths"].items():
             for operation in operations.values():
-                self._add_refusals(operation["responses"])
+                self._add_refusals(path, operation)
+                for status, response in operation["responses"].items():
+                    if status >= "400":
+                        self._add_error(response)
         return json.dumps(docs.spec).encode()
 
-    def _add_refusals(self, responses: dict[str, Any]) -> None:
-        """What every route may answer, unless it says so itself."""
-        schema = {"$ref": f"#/components/schemas/{self._error}"}
-        for status, description in REFUSALS.items():
-            content = {"application/json": {"schema": schema}}
-            responses.setdefault(status, {"description": description, "content": content})
+    def _add_refusals(self, path: str, operation: dict[str, Any]) -> None:
+        """What the route may answer whatever it does, unless it says so itself."""
+        refusals = REFUSALS
+        if self._api.is_open(path):
+            operation["security"] = []
+        else:
+            refusals = {**REFUSALS, **REFUSALS_OF_ACCESS}
+        for status, description in refusals.items():
+            operation["responses"].setdefault(status, {"description": description})
+
+    def _add_error(self, response: dict[str, Any]) -> None:
+        """The body that all errors have, with the description for a message if it shows none."""
+        body = response.setdefault("content", {}).setdefault("application/json", {})
+        body.setdefault("schema", {"$ref": f"#/components/schemas/{self._api.error}"})
+        if "example" not in body:
+            body["example"] = json.loads(self._api.error_body(None, response["description"]))
 
 
 async def _ui_page(_: web.Request) -> web.Response:

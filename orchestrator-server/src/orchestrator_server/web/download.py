@@ -41,14 +41,10 @@ async def download(request: web.Request) -> web.StreamResponse:
             schema: {type: string, format: binary}
       "400":
         description: The id or wait is no such number
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "404":
         description: There is no such job
         content:
           application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 7, status: Unknown, message: Job 7 not found}
     """
     submission = request.app[keys.SUBMISSION]
@@ -77,26 +73,14 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
             schema: {type: string, format: binary}
       "404":
         description: There is no such job, or it was never given to a client
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "502":
         description: The job's client can't be reached or fails
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "503":
         description: The job's client has its hands full, with copies of this output perhaps
         headers:
           Retry-After: {description: Seconds, schema: {type: integer}}
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "504":
         description: The job's client doesn't answer in time
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     submission = request.app[keys.SUBMISSION]
     job = await submission.settled(job_id(request), 0)

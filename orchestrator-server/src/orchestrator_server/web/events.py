@@ -34,16 +34,8 @@ async def events(request: web.Request) -> web.StreamResponse:
         content:
           text/event-stream:
             schema: {type: string}
-      "400":
-        description: A parameter can't be used
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "403":
         description: The token is for another user
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     topic = Topic(user_id=user_id(request))
     blocks = request.app[keys.JOURNAL].follow(topic, _last_event_id(request))
@@ -74,9 +66,6 @@ async def job_events(request: web.Request) -> web.StreamResponse:
         description: The job has ended, and nothing has happened since that event
       "404":
         description: There is no such job
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     number, after = job_id(request), _last_event_id(request)
     # A browser that is answered 204 does not connect again. Unknown jobs are found out here too.

@@ -23,7 +23,6 @@ async def health(request: web.Request) -> web.Response:
         description: It can't; the message says why
         content:
           application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 0, status: Unknown, message: "The data folder can't be written"}
     """
     await request.app[keys.HEALTH]()

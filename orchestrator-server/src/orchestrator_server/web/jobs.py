@@ -34,16 +34,8 @@ async def jobs(request: web.Request) -> web.Response:
         content:
           application/json:
             schema: {$ref: "#/components/schemas/JobPage"}
-      "400":
-        description: A parameter can't be used
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "403":
         description: The token is for another user
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     page = await request.app[keys.OVERVIEW].jobs(
         job_filter(request), cursor(request), page_size(request)
@@ -71,9 +63,6 @@ async def job(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/JobDetail"}
       "404":
         description: There is no such job
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     return json_response(await request.app[keys.OVERVIEW].job(job_id(request)))
 
@@ -95,9 +84,6 @@ async def files(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/ResultFiles"}
       "404":
         description: There is no such job, or it has no output
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     submission = request.app[keys.SUBMISSION]
     found = await submission.store.get(job_id(request))

@@ -22,35 +22,21 @@ async def job_logs(request: web.Request) -> web.StreamResponse:
     tags: [jobs]
     parameters:
       - {name: id, in: path, required: true, schema: {type: integer}, example: 1}
-      - {name: stream, in: query, schema: {type: string, enum: [stdout, stderr], default: stdout}}
-      - {name: offset, in: query, description: Bytes, schema: {type: integer, default: 0}}
-      - {name: follow, in: query, schema: {type: integer, enum: [0, 1], default: 0}}
+      - {$ref: "#/components/parameters/stream"}
+      - {$ref: "#/components/parameters/offset"}
+      - {$ref: "#/components/parameters/follow"}
     responses:
       "200":
         description: The output
         content:
           text/plain:
             schema: {type: string}
-      "400":
-        description: A parameter can't be used
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "404":
         description: There is no such job, or its files were removed
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "502":
         description: The job's client can't be reached or fails
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "504":
         description: The job's client doesn't answer in time
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     logs, response = request.app[keys.JOB_LOGS], log_response()
     asked = log_query(request)

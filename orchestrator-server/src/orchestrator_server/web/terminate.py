@@ -28,25 +28,15 @@ async def terminate(request: web.Request) -> web.Response:
             example: {id: 1, status: Killed, message: job terminated}
       "404":
         description: There is no such job
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "409":
         description: The job had already ended
         content:
           application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 1, status: Completed, message: "Job 1 has already ended: it is Completed"}
       "502":
         description: The job's client can't be reached; the job is ended as soon as it can
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "504":
         description: The job's client doesn't answer; the job is ended as soon as it does
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     job = await request.app[keys.SUBMISSION].terminate(job_id(request))
     return json_response(JobAnswer(job.id, job.status, "job terminated"))

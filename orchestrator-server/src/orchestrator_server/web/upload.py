@@ -81,31 +81,20 @@ async def upload(request: web.Request) -> web.Response:
         description: The message says what is missing or wrong; nothing was kept
         content:
           application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 0, status: Unknown, message: Missing run.sh}
       "403":
         description: The token is that of another user; nothing was kept
         content:
           application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
             example: {id: 0, status: Unknown, message: This token is for user 7 only}
       "408":
         description: The upload stopped in the middle
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "429":
         description: The user has as many queued jobs as allowed; nothing was kept
         headers:
           Retry-After: {schema: {type: integer}, description: Seconds}
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
       "507":
         description: The disk is full, or the user's files take what they may; nothing was kept
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/JobAnswer"}
     """
     limit = request.app[keys.SETTINGS].max_upload_bytes
     if (request.content_length or 0) > limit + OVERHEAD_BYTES:

@@ -94,6 +94,18 @@ def test_large_file_is_compressed_and_whole(workspace: Workspace) -> None:
     assert entry.compress_size < entry.file_size / 10
 
 
+def test_blocks_that_are_compressed_at_once_come_out_in_their_order(workspace: Workspace) -> None:
+    content = b"".join(number.to_bytes(8, "big") for number in range(1_200_000))
+    (workspace.work / "large").write_bytes(content + b"rest")
+    (workspace.work / "one-block").write_bytes(content[: 1 << 20])
+    (workspace.work / "after").write_text("x")
+    archive = pack(workspace)
+    assert archive.testzip() is None
+    assert archive.read("large") == content + b"rest"
+    assert archive.read("one-block") == content[: 1 << 20]
+    assert archive.read("after") == b"x"
+
+
 def test_record_tells_how_the_script_ended(workspace: Workspace) -> None:
     workspace.stdout.write_text("said")
     workspace.stderr.write_text("complained")

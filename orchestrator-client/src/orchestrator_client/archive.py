@@ -14,15 +14,16 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 from isal import isal_zlib
 
+from orchestrator_client.deflating import Deflaters, deflated
 from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.file_rights import rights_of_owner, take_back
-from orchestrator_client.work_files import NotRegular, open_regular, target_of, walk
+from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.env import size_text
@@ -30,7 +31,6 @@ from orchestrator_common.faults import Point, reach
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.threads import in_thread
 
-DEFLATE_LEVEL = 2
 BLOCK_BYTES = 1 << 20
 MAX_TURNS = 16
 """Of results at once, and half as many partial ones: other work needs threads too."""
@@ -83,6 +83,7 @@ class Packer:
         self._turns = asyncio.Semaphore(min(cpus, MAX_TURNS))
         self._partial_turns = asyncio.Semaphore(max(1, min(cpus, MAX_TURNS) // 2))
         self._stopping = threading.Event()
+        self._deflaters = Deflaters()
 
     async def pack(self, workspace: Workspace, outcome: Outcome) -> None:
         """Write the results of an ended payload, whole or not at all.
@@ -138,13 +139,13 @@ class Packer:
         self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None
     ) -> ResultTooLarge | None:
         """Write all, or if that is too large only the script's output, and return why."""
-        packing = _Packing(file, self._stopping, self._max_bytes)
+        packing = _Packing(file, self._deflaters, self._stopping, self._max_bytes)
         try:
             packing.write(workspace, outcome)
         except ResultTooLarge as error:
             file.seek(0)
             file.truncate()
-            packing = _Packing(file, self._stopping, self._max_bytes)
+            packing = _Packing(file, self._deflaters, self._stopping, self._max_bytes)
             packing.write(workspace, outcome, instead=error)
             return error
         return None
@@ -162,9 +163,12 @@ def _as_domain_errors() -> Iterator[None]:
 class _Packing:
     """An archive that is being written, and what could not go in."""
 
-    def __init__(self, file: IO[bytes], stopping: threading.Event, max_bytes: int) -> None:
+    def __init__(
+        self, file: IO[bytes], deflaters: Deflaters, stopping: threading.Event, max_bytes: int
+    ) -> None:
         self._file = file
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True)
+        self._deflaters = deflaters
         self._stopping = stopping
         self._max_bytes = max_bytes
         self._directory_bytes = 0
@@ -194,7 +198,7 @@ class _Packing:
                     kept = self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES
                     limit = kept if instead is not None else None
                     name = f"{RESERVED}/{path.name}"
-                    self._add(path, name, inside=_real(workspace.root), limit=limit)
+                    self._add(str(path), name, inside=_real(workspace.root), limit=limit)
             self._archive.writestr(f"{RESERVED}/result.json", self._record(outcome))
 
     def _record(self, outcome: Outcome | None) -> bytes:
@@ -215,7 +219,7 @@ class _Packing:
             shown = name.encode("utf-8", "backslashreplace").decode()
             self.skipped.append(Skipped(shown, reason))
 
-    def _add(self, path: Path, name: str, *, inside: Path, limit: int | None = None) -> None:
+    def _add(self, path: str, name: str, *, inside: Path, limit: int | None = None) -> None:
         """Add an empty folder, a file, or what a link to a file ``inside`` leads to.
 
         Of a file at most ``limit`` bytes; None: all of it, within what results may be.
@@ -227,14 +231,14 @@ class _Packing:
             return
         try:
             if name.endswith("/"):
-                status = path.stat()
+                status = os.stat(path)  # noqa: PTH116 (a string: there may be thousands)
                 entry = zipfile.ZipInfo(name, _zip_time(status.st_mtime))
                 entry.external_attr = (status.st_mode & 0xFFFF) << 16 | _DOS_FOLDER
                 self._archive.writestr(entry, b"")
                 self._directory_bytes += DIRECTORY_ENTRY_BYTES + len(name)
                 self._check_size()
                 return
-            descriptor = open_regular(target_of(path, inside), inside)
+            descriptor = open_regular(path, inside)
         except NotRegular as reason:
             self.skip(name, str(reason))
             return
@@ -274,22 +278,69 @@ class _Packing:
             left = limit
         if limit is None:
             self._check_unpacked(left)
-        with self._archive.open(entry, "w", force_zip64=left >= _ZIP64_FROM) as target:
-            _deflate_with_isal(target)
-            while left > 0:
-                try:
-                    block = source.read(min(BLOCK_BYTES, left))
-                except OSError as error:
-                    self.skip(name, f"cut off: {error.strerror}")
-                    break
-                if not block:
-                    break
-                if self._stopping.is_set():
-                    raise ArchiveFailed("The client stops")
-                target.write(block)
-                left -= len(block)
-                if limit is None:
+        blocks = self._blocks(source, name, left)
+        if left <= BLOCK_BYTES:
+            self._add_whole(entry, b"".join(blocks))
+        else:
+            self._add_in_blocks(entry, blocks, zip64=left >= _ZIP64_FROM, checked=limit is None)
+        if limit is None:
+            self._check_size()
+
+    def _blocks(self, source: IO[bytes], name: str, left: int) -> Iterator[bytes]:
+        """At most ``left`` bytes of a file; less if it is shorter, or can't be read to its end."""
+        while left > 0:
+            try:
+                block = source.read(min(BLOCK_BYTES, left))
+            except OSError as error:
+                self.skip(name, f"cut off: {error.strerror}")
+                return
+            if not block:
+                return
+            if self._stopping.is_set():
+                raise ArchiveFailed("The client stops")
+            yield block
+            left -= len(block)
+
+    def _add_whole(self, entry: zipfile.ZipInfo, content: bytes) -> None:
+        """Add a small file: at once, where ``ZipFile.open`` goes back to complete its header."""
+        data = deflated(content)
+        entry.CRC = isal_zlib.crc32(content)
+        entry.file_size, entry.compress_size = len(content), len(data)
+        entry.header_offset = self._archive.start_dir
+        written = self._file.write(entry.FileHeader(zip64=False) + data)
+        self._enter(entry, entry.header_offset + written)
+
+    def _add_in_blocks(
+        self, entry: zipfile.ZipInfo, blocks: Iterator[bytes], *, zip64: bool, checked: bool
+    ) -> None:
+        """Add a large file; ``checked``: only as far as results may be."""
+        entry.CRC = entry.file_size = entry.compress_size = 0
+        entry.header_offset = self._archive.start_dir
+        self._file.write(entry.FileHeader(zip64=zip64))
+        with self._deflaters.compressor() as compressor:
+            for block in blocks:
+                entry.CRC = isal_zlib.crc32(block, entry.CRC)
+                entry.file_size += len(block)
+                entry.compress_size += self._file.write(compressor.compress(block))
+                if checked:
                     self._check_size()
+            entry.compress_size += self._file.write(compressor.flush())
+        end = self._file.tell()
+        self._file.seek(entry.header_offset)
+        self._file.write(entry.FileHeader(zip64=zip64))
+        self._file.seek(end)
+        self._enter(entry, end)
+
+    def _enter(self, entry: zipfile.ZipInfo, end: int) -> None:
+        """Name what was written, up to ``end``, in the directory, as ``ZipFile`` itself does it.
+
+        It lets nobody choose a compressor or write a header that is complete from the beginning.
+        These attributes are the same since Python 2.7, and a test reads the result on each version.
+        """
+        archive = self._archive
+        archive.start_dir = end
+        archive.filelist.append(entry)
+        archive.NameToInfo[entry.filename] = entry
 
 
 def _size_of_disk(file: IO[bytes]) -> int:
@@ -301,15 +352,6 @@ def _size_of_disk(file: IO[bytes]) -> int:
 def _real(path: Path) -> Path:
     # Path.resolve raises something else for a loop in each version of Python.
     return Path(os.path.realpath(path))
-
-
-def _deflate_with_isal(target: Any) -> None:
-    """Let igzip compress instead of zlib: several times faster at a similar ratio.
-
-    ``zipfile`` has no public way to choose a compressor object; the attribute that holds it has had
-    this name since Python 2.7, and a test compares the result with zlib's on each version.
-    """
-    target._compressor = isal_zlib.compressobj(DEFLATE_LEVEL, isal_zlib.DEFLATED, -15)
 
 
 def _zip_time(seconds: float) -> tuple[int, int, int, int, int, int]:

@@ -16,7 +16,7 @@ Skip = Callable[[str, str], None]
 class Entry(NamedTuple):
     """Something below the work folder, and its relative name; that of an empty folder ends in /."""
 
-    path: Path
+    path: str
     name: str
 
 
@@ -26,7 +26,7 @@ def walk(top: Path, skip: Skip) -> Iterator[Entry]:
     Not by recursion: a script can nest folders more deeply than Python calls. A script that still
     runs can put a link in the place of a folder that was seen already: that is left out.
     """
-    pending = [Entry(top, "")]
+    pending = [Entry(str(top), "")]
     while pending:
         folder, prefix = pending.pop()
         try:
@@ -40,7 +40,7 @@ def walk(top: Path, skip: Skip) -> Iterator[Entry]:
         if prefix and not names:
             yield Entry(folder, prefix)
         for name, is_folder in names:
-            found = Entry(folder / name, f"{prefix}{name}")
+            found = Entry(f"{folder}/{name}", f"{prefix}{name}")
             if found.name == RESERVED:  # it would mix with ours
                 skip(RESERVED, "the name is reserved")
             elif is_folder:
@@ -49,7 +49,7 @@ def walk(top: Path, skip: Skip) -> Iterator[Entry]:
                 yield found
 
 
-def _entries(folder: Path, top: Path) -> list[tuple[str, bool]]:
+def _entries(folder: str, top: Path) -> list[tuple[str, bool]]:
     """Names in ``folder``, in order, and which are folders. Raises ``NotRegular``, ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -66,40 +66,46 @@ def _check_inside(descriptor: int, top: Path) -> None:
     O_NOFOLLOW is about the last component of a path only; a folder above it may have become a link
     since it was seen. The kernel knows where an open file is, whatever path led to it.
     """
-    found = Path(f"/proc/self/fd/{descriptor}").readlink()
+    found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 (this runs for every file)
     if not f"{found}/".startswith(f"{top}/"):
         raise NotRegular("it is a link that leads outside")
-
-
-def target_of(path: Path, inside: Path) -> Path:
-    """``path``, or where it leads if it is a link: into ``inside``, a real path.
-
-    Raises ``NotRegular``.
-    """
-    if not path.is_symlink():
-        return path
-    # realpath, because Path.resolve raises something else for a loop in each version of Python.
-    target = Path(os.path.realpath(path))
-    if not target.is_relative_to(inside):
-        raise NotRegular("it is a link that leads outside")
-    return target
 
 
 class NotRegular(Exception):
     """Something that is no regular file, or a link to anything."""
 
 
-def open_regular(path: Path, inside: Path) -> int:
-    """Open a regular file that lies in ``inside``, a real path.
+def open_regular(path: str, inside: Path) -> int:
+    """Open a regular file, or the one that a link leads to, in ``inside``, a real path.
+
+    Raises ``NotRegular``, ``OSError``.
+    """
+    try:
+        return _open(path, inside)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    # realpath, because Path.resolve raises something else for a loop in each version of Python.
+    target = os.path.realpath(path)
+    if not Path(target).is_relative_to(inside):
+        raise NotRegular("it is a link that leads outside")
+    try:
+        return _open(target, inside)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotRegular("it is a symbolic link") from error
+        raise
+
+
+def _open(path: str, inside: Path) -> int:
+    """Open a regular file that is no link and lies in ``inside``.
 
     The kind and the place are asked of the opened file, so that nothing can be swapped in between;
-    O_NONBLOCK keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError``.
+    O_NONBLOCK keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError`` (``ELOOP``: a link).
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotRegular("it is a symbolic link") from error
         if error.errno == errno.ENXIO:
             raise NotRegular("it is a socket or device") from error
         raise

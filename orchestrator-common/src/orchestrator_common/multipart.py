@@ -263,13 +263,14 @@ class _FormWriter:
             if parent not in self._folders:
                 if len(self._folders) >= self._limits.max_folders:
                     raise TooLarge(f"More than {self._limits.max_folders} folders")
-                (self._folder / parent).mkdir()
+                os.mkdir(f"{self._folder}/{parent}")  # noqa: PTH102
                 self._folders.add(parent)
         self._form.files[path] = 0
         self._path = path
         # A descriptor: what arrives comes in blocks already, and a file object costs more calls.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self._folder / path, flags, 0o666)
+        # Strings, no paths: there may be thousands of files.
+        self._file = os.open(f"{self._folder}/{path}", flags, 0o666)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = end - start

@@ -3,8 +3,8 @@
 Both services apply the same rules, so that a client is as safe as the server before it.
 """
 
+import re
 from collections.abc import Container
-from pathlib import PurePosixPath
 
 from orchestrator_common.errors import BadRequest
 
@@ -14,6 +14,8 @@ RESERVED = ".orchestrator"
 MAX_PATH_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
 """NAME_MAX of every file system in use on Linux."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # What browsers and curl put for the characters that can't stand in a quoted filename
 # (https://html.spec.whatwg.org/#multipart-form-data); nothing else is percent-encoded by them.
@@ -58,7 +60,7 @@ def check_path(path: str) -> str:
 def _reason_against(path: str) -> str | None:
     if not path:
         return "it is empty"
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+    if _CONTROL.search(path):
         return "it holds a control character"
     if "\\" in path:
         return "it holds a backslash"
@@ -69,11 +71,11 @@ def _reason_against(path: str) -> str | None:
     except UnicodeEncodeError:
         return "it is not valid Unicode"
     components = path.split("/")
-    if any(component in ("", ".", "..") for component in components):
+    if not {"", ".", ".."}.isdisjoint(components):
         return "it has an empty, '.' or '..' component"
     if len(encoded) > MAX_PATH_BYTES:
         return f"it is longer than {MAX_PATH_BYTES} bytes"
-    if any(len(component.encode()) > MAX_COMPONENT_BYTES for component in components):
+    if any(len(component) > MAX_COMPONENT_BYTES for component in encoded.split(b"/")):
         return f"a component is longer than {MAX_COMPONENT_BYTES} bytes"
     if components[0] == RESERVED:
         return f"{RESERVED}/ is reserved"
@@ -93,12 +95,18 @@ def collision(path: str, taken: Container[str], folders: Container[str]) -> str 
 
 
 def parents(path: str) -> list[str]:
-    """The folders that ``path`` needs, outermost last: ``a/b/c`` gives ``a/b`` and ``a``."""
-    return [str(parent) for parent in PurePosixPath(path).parents if str(parent) != "."]
+    """The folders that ``path``, a checked one, needs, outermost last: ``a/b/c`` gives ``a/b`` and
+    ``a``."""
+    found: list[str] = []
+    while path := path.rpartition("/")[0]:
+        found.append(path)
+    return found
 
 
 def unescape(name: str) -> str:
     """A name of a form as it was before its sender put it between quotes."""
+    if "%" not in name:
+        return name
     for escape, character in _FORM_ESCAPES.items():
         name = name.replace(escape, character).replace(escape.lower(), character)
     return name

@@ -98,31 +98,33 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     with workspaces.locked():
         users = open_users(settings.execution.run_as)
         cgroups = await in_thread(open_cgroups, settings.execution, workspaces.root)
-        executor = LocalExecutor(
-            workspaces.root,
-            settings.script_environment,
-            kill_grace_s=settings.kill_grace_s,
-            cgroups=cgroups,
-            users=users,
-            sandbox=await in_thread(
-                open_sandbox,
-                settings.execution,
-                workspaces.data_path,
-                settings.script_environment["PATH"],
-            ),
-        )
-        await executor.clear()
-        reach(Point.CLIENT_CLEARING)
-        await in_thread(workspaces.clear)
-        if users is not None:
-            await in_thread(workspaces.let_through)
-        await prove(executor, workspaces, settings.execution)
-        async with open_payloads() as store:
-            _compose(app, workspaces, executor, store)
-            yield
-        await executor.clear()
-        if cgroups is not None:
-            await in_thread(cgroups.close)
+        try:
+            executor = LocalExecutor(
+                workspaces.root,
+                settings.script_environment,
+                kill_grace_s=settings.kill_grace_s,
+                cgroups=cgroups,
+                users=users,
+                sandbox=await in_thread(
+                    open_sandbox,
+                    settings.execution,
+                    workspaces.data_path,
+                    settings.script_environment["PATH"],
+                ),
+            )
+            await executor.clear()
+            reach(Point.CLIENT_CLEARING)
+            await in_thread(workspaces.clear)
+            if users is not None:
+                await in_thread(workspaces.let_through)
+            await prove(executor, workspaces, settings.execution)
+            async with open_payloads() as store:
+                _compose(app, workspaces, executor, store)
+                yield
+            await executor.clear()
+        finally:
+            if cgroups is not None:
+                await in_thread(cgroups.close)
 
 
 def _start_threads() -> None:

@@ -1,6 +1,7 @@
 """The cgroups of all payloads of a client."""
 
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from orchestrator_client.execution_settings import ExecutionSettings, Limits
 from orchestrator_client.executors import cgroup_limits
 from orchestrator_client.executors.cgroup import Group
 from orchestrator_client.executors.cgroup_trees import Tree, delegate, trees
+from orchestrator_client.executors.fork_server import ForkServer
 from orchestrator_client.executors.gate import Gate
 from orchestrator_common.errors import StartupError
 
@@ -51,7 +53,12 @@ class PayloadGroup:
 
 
 class Cgroups:
-    """Makes them. ``parents`` are the folders that hold them, the main one first."""
+    """Makes them. ``parents`` are the folders that hold them, the main one first.
+
+    ``fork_server`` starts processes inside them; None: they can only be moved there.
+    """
+
+    fork_server: ForkServer | None = None
 
     def __init__(
         self, parents: Sequence[tuple[Path, Tree, frozenset[str]]], limits: Limits
@@ -84,6 +91,8 @@ class Cgroups:
 
     def close(self) -> None:
         """The client ends: remove them with what holds them."""
+        if self.fork_server is not None:
+            self.fork_server.close()
         for parent, tree, _ in self._parents:
             Group(parent, tree.version).remove()
 
@@ -151,10 +160,37 @@ def _open_with(main: Tree, found: Sequence[Tree], name: str, limits: Limits) -> 
             if tree.version == 2 and controllers:
                 delegate(tree, parent, controllers)
         _prove(cgroups)
+        if [tree.version for tree in chosen] == [2]:
+            cgroups.fork_server = _open_fork_server(cgroups)
     except (NoCgroups, OSError):
         cgroups.close()
         raise
     return cgroups
+
+
+def _open_fork_server(cgroups: Cgroups) -> ForkServer | None:
+    """Start something in a group; None where that is not possible (kernels before 5.7)."""
+    fork_server = ForkServer()
+    group = cgroups.make("probe")
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            fork_server.start(
+                ["/bin/sh", "-c", ":"],
+                group=group.main.folder,
+                folder=Path("/"),
+                environment={},
+                stdout=nowhere.fileno(),
+                stderr=nowhere.fileno(),
+                user=None,
+            ).wait()
+    except OSError as error:
+        logger.info("Scripts are moved into their cgroups, which takes longer: %s", error)
+        fork_server.close()
+        return None
+    finally:
+        group.main.kill()
+        group.remove()
+    return fork_server
 
 
 def _prove(cgroups: Cgroups) -> None:

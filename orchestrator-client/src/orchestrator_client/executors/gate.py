@@ -11,7 +11,8 @@ class Gate:
     """A program that is started behind the gate runs when it is opened.
 
     Between its start and its way into a cgroup it could fork, and what it forked would stay
-    outside; Python can't start a process in a cgroup. If this process dies first, it never runs.
+    outside; where it can't be born there (see ``fork_server``), it waits. If this process dies
+    first, it never runs.
     """
 
     def __init__(self) -> None:

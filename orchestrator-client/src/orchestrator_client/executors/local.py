@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from orchestrator_client.executors.base import Outcome
 from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
 from orchestrator_client.executors.sandbox import Bubblewrap
 from orchestrator_client.executors.script_users import ScriptUsers
-from orchestrator_client.executors.spawning import Place, Spawner
+from orchestrator_client.executors.spawning import Place, Process, Spawner
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.threads import in_thread
 
@@ -121,7 +120,7 @@ class LocalExecutor:
         finally:
             self._endings.discard(orphans)
 
-    def collect(self, process: "subprocess.Popen[bytes]", place: Place) -> "Collected":
+    def collect(self, process: Process, place: Place) -> "Collected":
         """Take the exit status of a script that has ended; if it left nothing, leave its place.
 
         Orphans of the script have become children of this process the moment that it ended.
@@ -134,7 +133,7 @@ class LocalExecutor:
             self._spawner.leave(place)
         return Collected(code, limit_reached, leftovers)
 
-    def _wait(self, process: "subprocess.Popen[bytes]") -> int:
+    def _wait(self, process: Process) -> int:
         with self._lock:
             code = process.wait()
             self._scripts.discard(process.pid)
@@ -216,8 +215,9 @@ class LocalExecutor:
         return children - self._running_scripts()
 
     def _running_scripts(self) -> frozenset[int]:
+        """With the process that starts them, which must not be taken for an orphan either."""
         with self._lock:
-            return frozenset(self._scripts)
+            return frozenset(self._scripts | {self._spawner.fork_server_pid})
 
 
 @dataclass(eq=False)
@@ -247,7 +247,7 @@ class LocalExecution:
     def __init__(
         self,
         executor: LocalExecutor,
-        process: "subprocess.Popen[bytes]",
+        process: Process,
         workspace: Workspace,
         place: Place,
         *,

@@ -9,15 +9,31 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator_client.execution_settings import ScriptUser
 from orchestrator_client.executors import processes
 from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
+from orchestrator_client.executors.fork_server import ForkServer
 from orchestrator_client.executors.gate import Gate
 from orchestrator_client.executors.sandbox import TMP, Bubblewrap
 from orchestrator_client.executors.script_users import ScriptUsers
 from orchestrator_client.file_rights import hand_over
 from orchestrator_client.workspace import SCRIPT, Workspace
+
+
+class Process(Protocol):
+    """A script's process, a child of this one."""
+
+    @property
+    def pid(self) -> int:
+        """Its id; nobody else's before it was waited for."""
+
+    def wait(self) -> int:
+        """Its exit code when it has ended, negative: the signal that ended it."""
+
+    def kill(self) -> None:
+        """KILL it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,12 @@ class Spawner:
     cgroups: Cgroups | None = None
     users: ScriptUsers | None = None
     sandbox: Bubblewrap | None = None
+
+    @property
+    def fork_server_pid(self) -> int:
+        """The process that starts scripts; 0: this one does."""
+        fork_server = self.cgroups.fork_server if self.cgroups is not None else None
+        return fork_server.pid if fork_server is not None else 0
 
     def take_place(self, workspace: Workspace) -> Place:
         """Make a payload its place. Raises ``OSError``."""
@@ -56,9 +78,7 @@ class Spawner:
         if place.user is not None and self.users is not None:
             self.users.give_back(place.user)
 
-    def start(
-        self, workspace: Workspace, place: Place, stdout: int, stderr: int
-    ) -> "subprocess.Popen[bytes]":
+    def start(self, workspace: Workspace, place: Place, stdout: int, stderr: int) -> Process:
         """Start ``bash run.sh``. Raises ``OSError``."""
         command: Sequence[str] = [self._bash(), SCRIPT]
         if self.sandbox is not None:
@@ -68,11 +88,50 @@ class Spawner:
             os.fchown(stderr, *place.user)
         if place.group is None:
             return self._popen(workspace, place, command, subprocess.DEVNULL, stdout, stderr)
+        if self.cgroups is not None and self.cgroups.fork_server is not None:
+            return self._born_in(
+                place.group, self.cgroups.fork_server, workspace, place, command, stdout, stderr
+            )
+        return self._moved_to(place.group, workspace, place, command, stdout, stderr)
+
+    def _born_in(
+        self,
+        group: PayloadGroup,
+        fork_server: ForkServer,
+        workspace: Workspace,
+        place: Place,
+        command: Sequence[str],
+        stdout: int,
+        stderr: int,
+    ) -> Process:
+        try:
+            return fork_server.start(
+                command,
+                group=group.main.folder,
+                folder=workspace.work,
+                environment=self._environment_of(workspace),
+                stdout=stdout,
+                stderr=stderr,
+                user=place.user,
+            )
+        except (TimeoutError, ConnectionError):
+            group.main.kill()
+            raise
+
+    def _moved_to(
+        self,
+        group: PayloadGroup,
+        workspace: Workspace,
+        place: Place,
+        command: Sequence[str],
+        stdout: int,
+        stderr: int,
+    ) -> Process:
         with Gate() as gate:
             held = gate.held(command)
             process = self._popen(workspace, place, held, gate.descriptor, stdout, stderr)
             try:
-                place.group.add(process.pid)
+                group.add(process.pid)
             except OSError:
                 process.kill()
                 process.wait()
@@ -102,12 +161,7 @@ class Spawner:
         return subprocess.Popen(  # noqa: S603 (running it is what the client is for)
             command,
             cwd=workspace.work,
-            env={
-                **self.environment,
-                "HOME": str(workspace.work),
-                "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
-                processes.MARK: str(workspace.root),
-            },
+            env=self._environment_of(workspace),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -116,3 +170,11 @@ class Spawner:
             group=user.gid if user is not None else None,
             extra_groups=[] if user is not None else None,
         )
+
+    def _environment_of(self, workspace: Workspace) -> dict[str, str]:
+        return {
+            **self.environment,
+            "HOME": str(workspace.work),
+            "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
+            processes.MARK: str(workspace.root),
+        }

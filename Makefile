@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
 PYTEST_ARGS ?=
-# Apart: the tests of jo-client end every child of their process that is no script, a browser too.
-BROWSER_TESTS := tests-browser tests-e2e/test_examples.py
 MINUTES ?= 10
 ONLY ?=
 SIZE ?= full
@@ -48,9 +46,7 @@ demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py
 
 test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -n auto --cov --cov-report= $(BROWSER_TESTS:%=--ignore=%) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n auto --cov --cov-append --cov-report= tests-e2e/test_examples.py $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n auto --cov --cov-append --cov-report=term:skip-covered tests-browser $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and the rules of dependency
 	$(BIN)/ruff check .

@@ -1,12 +1,10 @@
-"""Fixtures: services of a test, ended with it; and the proof that nothing of ours is left."""
+"""Fixtures: services of a test, ended with it."""
 
-import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
-import psutil
 import pytest
 
 from harness import Portal, Service, StartClient, StartServer
@@ -74,22 +72,3 @@ async def server(start_client: StartClient, start_server: StartServer) -> Servic
 async def portal(server: Service, session: aiohttp.ClientSession) -> Portal:
     """A web app before that server."""
     return Portal(server.url, session)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """After the session no process that it started lives, and so no port is open."""
-    yield
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    ours = [p for p in children if _is_ours(p)]
-    assert not ours, f"left running: {ours}"
-
-
-def _is_ours(process: psutil.Process) -> bool:
-    try:
-        command = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and (
-            "jo-server" in command or "jo-client" in command or "JO_WORKSPACE" in process.environ()
-        )
-    except psutil.Error:
-        return False

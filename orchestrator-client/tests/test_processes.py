@@ -87,6 +87,25 @@ async def test_nameless_daemon_of_a_script_that_ended_by_itself_is_ended(runs: R
     assert sleeping(f"{NUMBER}.3") == []
 
 
+async def test_child_of_this_process_that_no_script_started_is_left_alone(runs: Runs) -> None:
+    other, failing = await asyncio.to_thread(
+        lambda: [subprocess.Popen(["sleep", f"{NUMBER}.13"]), subprocess.Popen(["false"])]
+    )
+    try:
+        await until(lambda: zombies() != [])
+        _, _, ended = await runs.start(ESCAPE.replace("NUMBER", f"{NUMBER}.14") + "exit 4\n")
+        await ended
+        await runs.executor.reap()
+        assert sleeping(f"{NUMBER}.14") == []
+        assert other.poll() is None
+        # Its exit status is for whoever started it.
+        assert failing.wait() == 1
+    finally:
+        other.kill()
+        other.wait()
+        failing.wait()
+
+
 async def test_terminated_script_has_its_grace_to_save_work(runs: Runs) -> None:
     workspace, execution, ended = await runs.start(
         "trap 'echo saved > result; exit 3' TERM; touch up; while :; do sleep 0.01; done\n"
@@ -209,7 +228,7 @@ def test_trap_15_process_that_has_only_the_same_pid_gets_no_signal() -> None:
 def test_kernel_without_a_list_of_children_is_walked_through(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with subprocess.Popen(["sleep", f"{NUMBER}.11"]) as child:
+    with subprocess.Popen(["sleep", f"{NUMBER}.11"], start_new_session=True) as child:
         quick = processes.possible_orphans()
         monkeypatch.setattr(processes, "CHILDREN_OF_MAIN_THREAD", tmp_path / "none")
         assert processes.possible_orphans() == quick

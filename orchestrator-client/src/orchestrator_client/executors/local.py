@@ -39,8 +39,9 @@ class LocalExecutor:
     Standard output and error go to files, never to pipes: a background process that keeps a pipe
     open would make the script look unfinished, and nobody would read the pipe after a crash.
 
-    This process must have no other children than scripts; see ``processes``. They are not started
-    through asyncio, whose bookkeeping of children knows no adopted ones.
+    Other children of this process are left alone as long as they stay in its session; see
+    ``processes``. Scripts are not started through asyncio, whose bookkeeping of children knows no
+    adopted ones.
     """
 
     def __init__(

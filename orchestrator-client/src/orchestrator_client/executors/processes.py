@@ -7,7 +7,9 @@ fork, or clear their environment (env -i). Three things hold them together all t
   walking down from the client meets every one of them;
 - each starts with an environment that names the payload's workspace, as the kernel still shows in
   ``/proc/<pid>/environ`` whatever the process does with its own copy;
-- the client has no children but scripts: one without a name, that no script is behind, has escaped.
+- each script begins a session, and a session can't be joined: a child of the client that is in
+  another session than the client's own, has no name and no script behind it, has escaped from one.
+  Whatever else the client's process has started, and left in its session, is never touched.
 
 All of it but ``become_subreaper`` blocks: call it in a thread. A process is only ever
 signalled through ``psutil.Process``, which compares its start time first: a pid that was reused in
@@ -66,9 +68,10 @@ def possible_orphans() -> set[int]:
     thread has started is in a list of its own (find_new_reaper in Linux' kernel/exit.c).
     """
     try:
-        return {int(pid) for pid in CHILDREN_OF_MAIN_THREAD.read_text().split()}
+        children = {int(pid) for pid in CHILDREN_OF_MAIN_THREAD.read_text().split()}
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return {child.pid for child in psutil.Process().children()}
+        children = {child.pid for child in psutil.Process().children()}
+    return {pid for pid in children if _left_our_session(pid)}
 
 
 def reap(pids: Iterable[int]) -> set[int]:
@@ -105,7 +108,8 @@ def of_payload(
             if mark:
                 ours = mark == str(root)
             elif parent == os.getpid():
-                ours = process.pid == script or os.getsid(process.pid) not in others
+                session = os.getsid(process.pid)
+                ours = process.pid == script or session not in {os.getsid(0), *others}
             else:
                 ours = parent in found
             if ours:
@@ -197,6 +201,13 @@ class Ending:
                     # A stopped process would sleep through its grace.
                     process.send_signal(signal.SIGCONT)
         return self._look_again() or bool(found)
+
+
+def _left_our_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) != os.getsid(0)
+    except ProcessLookupError:
+        return False
 
 
 def _mark(process: psutil.Process) -> str:

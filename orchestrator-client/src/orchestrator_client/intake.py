@@ -1,13 +1,12 @@
 """Takes a payload in: files to a workspace, then a row."""
 
 import logging
-import sqlite3
 import uuid
 from dataclasses import dataclass
 
 from orchestrator_client.errors import ClientStops, MissingScript, PayloadNotFound
 from orchestrator_client.payload_ids import PayloadIds
-from orchestrator_client.payloads import PayloadRow, PayloadStore
+from orchestrator_client.payloads import DatabaseError, PayloadRow, PayloadStore
 from orchestrator_client.validator import check_script
 from orchestrator_client.workspace import SCRIPT, Workspaces
 from orchestrator_common.errors import StorageFull
@@ -93,7 +92,7 @@ class Intake:
             return await self._known(key)
         try:
             row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
-        except sqlite3.Error:
+        except DatabaseError:
             # Whether the row is there is not known: with its files removed it could not run.
             await self.store.drop(payload_id)
             raise

@@ -24,6 +24,9 @@ from orchestrator_common.status import (
     origins,
 )
 
+DatabaseError = sqlite3.Error
+"""What every call of the store may raise."""
+
 
 @dataclass(frozen=True)
 class PayloadRow:

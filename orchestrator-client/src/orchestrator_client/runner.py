@@ -3,13 +3,12 @@
 import asyncio
 import errno
 import logging
-import sqlite3
 from collections.abc import Sequence
 
 from orchestrator_client.archive import Packer
 from orchestrator_client.errors import ArchiveFailed, PayloadNotFound, StillRunning
 from orchestrator_client.executors.base import Execution, Executor, Outcome
-from orchestrator_client.payloads import PayloadRow, PayloadStore
+from orchestrator_client.payloads import DatabaseError, PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspace, Workspaces
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
@@ -85,7 +84,7 @@ class Runner:
                 return rows
         try:
             return await self._store.start(free)
-        except sqlite3.Error:
+        except DatabaseError:
             self._in_doubt = True
             raise
 
@@ -255,7 +254,7 @@ class Runner:
         while True:
             try:
                 await self._store.finish(row.id, status, message, exit_code)
-            except sqlite3.Error as error:
+            except DatabaseError as error:
                 logger.error("The end of payload %d is not written yet: %s", row.id, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_RETRY_S)

@@ -1,7 +1,6 @@
 """Whether the server can do its work."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from orchestrator_common.errors import Unhealthy
 from orchestrator_common.loop import Loop
 from orchestrator_common.threads import in_thread
 from orchestrator_server.files import JobFiles
-from orchestrator_server.store import JobStore
+from orchestrator_server.store import DatabaseError, JobStore
 
 TIMEOUT_S = 5.0
 
@@ -27,7 +26,7 @@ class HealthCheck:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self.store.check()
-        except (sqlite3.Error, TimeoutError) as error:
+        except (DatabaseError, TimeoutError) as error:
             raise Unhealthy(f"The database can't be written: {error or 'no answer'}") from error
         try:
             await in_thread(self.files.check)

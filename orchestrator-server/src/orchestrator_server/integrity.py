@@ -7,7 +7,6 @@ functions block.
 import contextlib
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from orchestrator_common.status import FINAL_JOB
 from orchestrator_server.files import INCOMING, JobFiles
 from orchestrator_server.store.offline import (
+    Database,
     KeptJob,
     cleaned_of,
     complete_histories,
@@ -92,7 +92,7 @@ def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Findi
     return [f for f in findings if f.remedy in (Remedy.RESTORE, Remedy.SERVER)]
 
 
-def _look(connection: sqlite3.Connection, files: JobFiles, *, alone: bool) -> list[Finding]:
+def _look(connection: Database, files: JobFiles, *, alone: bool) -> list[Finding]:
     folders = set(files.folders())
     jobs = list(kept_jobs(connection))
     found = [finding for job in jobs for finding in _of_job(job, files)]

@@ -8,7 +8,6 @@ the reason, the look is the same: ``_look``.
 import asyncio
 import contextlib
 import logging
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +38,7 @@ from orchestrator_server.errors import (
 )
 from orchestrator_server.files import BrokenArchive, JobFiles
 from orchestrator_server.settings import Service
-from orchestrator_server.store import Job, JobStore
+from orchestrator_server.store import DatabaseError, Job, JobStore
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +223,7 @@ class Getter:
                         self._looking[job.id] = False
                         await self._look(await self._store.get(job.id), client)
                         again = self._looking[job.id]
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, DatabaseError) as error:
             # Our own disk or database: the job is what it is, and looked at again.
             self._retry(job, error)
         finally:

@@ -6,7 +6,7 @@ from orchestrator_server.store.jobs import MAX_PLACE, JobStore
 from orchestrator_server.store.listing import NEWEST, Change, JobFilter, JobLists, Times
 from orchestrator_server.store.opening import open_store
 from orchestrator_server.store.outbox import Outbox
-from orchestrator_server.store.schema import Job, JobOptions
+from orchestrator_server.store.schema import DatabaseError, Job, JobOptions
 from orchestrator_server.store.usage import UserLimits
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "NEWEST",
     "Change",
     "Claim",
+    "DatabaseError",
     "Job",
     "JobEvent",
     "JobEvents",

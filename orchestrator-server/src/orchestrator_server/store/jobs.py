@@ -336,7 +336,7 @@ class JobStore:
         return {str(uuid) for (uuid,) in rows}
 
     async def check(self) -> None:
-        """Raise ``sqlite3.Error`` unless the database can be written."""
+        """Raise ``DatabaseError`` unless the database can be written."""
 
         await self._writer.run(lambda _: None, told=lambda _: None)
 

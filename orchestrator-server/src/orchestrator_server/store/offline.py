@@ -13,6 +13,9 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.status import JobStatus
 from orchestrator_server.store.schema import BUSY_TIMEOUT_MS, IS_ENDED
 
+Database = sqlite3.Connection
+"""A database that is open for one of the commands."""
+
 BATCH = 500
 
 ID_GAP = 100_000
@@ -35,7 +38,7 @@ class KeptJob:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[Database]:
     """Open a database that is there. Raises ``DatabaseUnusable``, also for what is done with it."""
     try:
         uri = f"{path.absolute().as_uri()}?mode=rw"

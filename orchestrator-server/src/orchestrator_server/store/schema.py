@@ -21,6 +21,9 @@ from orchestrator_server.store.writer import Connection
 
 BUSY_TIMEOUT_MS = 30_000
 
+DatabaseError = sqlite3.Error
+"""What every call of the store may raise: the disk, or the file, is not as it should be."""
+
 
 @dataclass(frozen=True)
 class Job:

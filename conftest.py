@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from skip_limit import watch_skips
 
-def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, also where they run in the background.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the list of skips, if there is one; let Ctrl-C reach what tests start in the background.
 
     Shells let those ignore it, and what ignores a signal hands that on to its children.
     """
+    watch_skips(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -204,6 +204,7 @@ async def _compose(
         pool,
         settings.services,
         lost_after_s=settings.lost_after_s,
+        max_result_bytes=settings.max_result_bytes,
         fetched=metrics.fetch_seconds.observe,
     )
     sender = Sender(

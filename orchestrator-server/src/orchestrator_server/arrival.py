@@ -7,26 +7,33 @@ from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import in_thread
 from orchestrator_server.client_api import BLOCK_BYTES
+from orchestrator_server.errors import ResultsTooLarge
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import Job
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """The place for the results of ``job``'s present attempt."""
+    """The place for the results of ``job``'s present attempt: at most ``max_bytes``, 0: any size.
+
+    Clients have such a limit too, but they are not believed.
+    """
 
     files: JobFiles
     job: Job
+    max_bytes: int = 0
 
     async def take(self, blocks: AsyncIterator[bytes]) -> int:
         """Make ``blocks`` the job's results, whole and durable, or leave nothing behind.
 
         Returns how many bytes they are. Results that fit into one block cost one thread hop. Raises
-        ``BrokenArchive``, ``StorageFull``, and what ``blocks`` raises.
+        ``BrokenArchive``, ``StorageFull``, ``ResultsTooLarge`` as soon as they are, and what
+        ``blocks`` raises.
         """
         first = await anext(blocks, b"")
         try:
             reach(Point.SERVER_RESULTS_ARRIVED)
+            self._check(len(first))
             if len(first) < BLOCK_BYTES:
                 await in_thread(self.files.keep_small_result, self.job, first)
                 size = len(first)
@@ -46,7 +53,12 @@ class Arrival:
             try:
                 size = await in_thread(file.write, first)
                 async for block in blocks:
+                    self._check(size + len(block))
                     size += await in_thread(file.write, block)
             finally:
                 await in_thread(file.close)
         return size
+
+    def _check(self, size: int) -> None:
+        if self.max_bytes and size > self.max_bytes:
+            raise ResultsTooLarge(self.max_bytes)

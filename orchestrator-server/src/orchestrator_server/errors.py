@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from orchestrator_common.env import size_text
 from orchestrator_common.errors import (
     BadRequest,
     DomainError,
@@ -79,6 +80,16 @@ class ClientRefused(ClientError):
 
 class ClientFailed(ClientError):
     """The client answered with an error of its own, or with nonsense."""
+
+
+class ResultsTooLarge(DomainError):
+    """What a client sends as a job's results is larger than MAX_RESULT_SIZE: nothing is kept."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The results are larger than {size_text(max_bytes)} (MAX_RESULT_SIZE of jo-server);"
+            " they were not kept"
+        )
 
 
 class PayloadLost(ClientError):

@@ -20,6 +20,7 @@ OPTIONS = (
     Option("DATA_PATH", "./data", "Folder of the jobs' files"),
     Option("MAX_AGE", "172800", "How long results are kept after a job's end"),
     Option("MAX_UPLOAD_SIZE", "400MB", "Size of a job's files together"),
+    Option("MAX_RESULT_SIZE", "none", "Size of a job's packed results"),
     Option("LOST_AFTER", "5m", "How long a client may be silent before its jobs are run elsewhere"),
     Option("CLIENT_TOKEN", "none", "What is shown to jo-client; the same as there", secret=True),
     Option("API_TOKENS_FILE", "none", "File of API tokens; without one nobody needs a token"),
@@ -101,6 +102,7 @@ class Settings:
     data_path: Path
     max_age_s: float
     max_upload_bytes: int
+    max_result_bytes: int
     lost_after_s: float
     client_token: str | None
     api_tokens_file: Path | None
@@ -149,6 +151,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         data_path=data_path,
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
         max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        max_result_bytes=reader.size_bytes("MAX_RESULT_SIZE", 0),
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
         client_token=reader.secret("CLIENT_TOKEN"),
         api_tokens_file=_read_tokens_file(reader),

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator_common.errors import StorageFull
@@ -27,6 +26,7 @@ from orchestrator_common.status import (
 from orchestrator_common.threads import in_thread
 from orchestrator_server.arrival import Arrival
 from orchestrator_server.background.about import about_attempt
+from orchestrator_server.background.early_events import EarlyEvents
 from orchestrator_server.background.payload_ends import ENDED_BADLY, reason_of
 from orchestrator_server.client_pool import Client, ClientPool
 from orchestrator_server.errors import (
@@ -35,6 +35,7 @@ from orchestrator_server.errors import (
     ClientFailed,
     ClientUnreachable,
     PayloadLost,
+    ResultsTooLarge,
 )
 from orchestrator_server.files import BrokenArchive, JobFiles
 from orchestrator_server.settings import Service
@@ -53,7 +54,7 @@ RECENT_S = 3600.0
 
 RETRY_S = 5.0
 OUTPUT_PATIENCE_S = 30.0
-MAX_EARLY_EVENTS = 10_000
+MAX_NOTES = 10_000
 MAX_LOOKS = 32
 """Requests for results at once to one client."""
 
@@ -76,6 +77,7 @@ class Getter:
         services: Mapping[str, Service],
         *,
         lost_after_s: float,
+        max_result_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
         fetched: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -85,6 +87,7 @@ class Getter:
         self._pool = pool
         self._services = services
         self._lost_after_s = lost_after_s
+        self._max_result_bytes = max_result_bytes
         self._clock = clock
         self._looks = TaskOwner(
             "getter", limit=sum(service.max_runs for service in services.values())
@@ -92,14 +95,12 @@ class Getter:
         self._turns = {client.url: asyncio.Semaphore(MAX_LOOKS) for client in pool}
         # Jobs being looked at; True: something happened meanwhile, look once more.
         self._looking: dict[int, bool] = {}
-        self._notes = TaskOwner("getter", limit=MAX_EARLY_EVENTS)
+        self._notes = TaskOwner("getter", limit=MAX_NOTES)
         # When a job is asked for again although nothing was pushed: after a failure, or to be sure.
         self._retry_at: dict[int, float] = {}
         self._reconcile_at: dict[int, float] = {}
         self._next_reconcile: dict[str, float] = {}
-        # Last event of each payload, by client and id: a quick payload may have ended before the
-        # answer to its submit is written down here.
-        self._early: OrderedDict[tuple[str, int], PayloadEvent] = OrderedDict()
+        self._early = EarlyEvents()
         self._born = clock()
         # Since when the output of an ended payload can't be had.
         self._without_output_since: dict[int, float] = {}
@@ -153,8 +154,7 @@ class Getter:
         if client is None:
             return
         self._reconcile_at[job.id] = self._clock() + RECONCILE_S
-        event = self._early.pop((client.url, payload.id), None)
-        status = payload.status if event is None else event.status
+        status = self._early.take(client.url, payload.id) or payload.status
         if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
             self.follow_up(job)
         elif status is PayloadStatus.RUNNING:
@@ -164,9 +164,7 @@ class Getter:
         """A client tells that a payload has got a new state."""
         job = client.payloads.get(event.id)
         if job is None:
-            self._early[client.url, event.id] = event
-            while len(self._early) > MAX_EARLY_EVENTS:
-                self._early.popitem(last=False)
+            self._early.keep(client.url, event.id, event.status)
         elif event.status in FINAL_PAYLOAD or event.status is PayloadStatus.CLEANED:
             self.follow_up(job)
         elif event.status is PayloadStatus.RUNNING:
@@ -236,10 +234,9 @@ class Getter:
         try:
             if job.status is JobStatus.KILLED:
                 await self._keep_output_of_killed(job, client, job.dest_id)
-            elif job.kill_requested:
-                await client.api.kill(job.dest_id)
-                await self._ask(job, client, job.dest_id)
             else:
+                if job.kill_requested:
+                    await client.api.kill(job.dest_id)
                 await self._ask(job, client, job.dest_id)
         except PayloadLost as error:
             await self._lose(job, str(error), stray=False)
@@ -262,20 +259,22 @@ class Getter:
         logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
 
     async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
-        if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
-            reach(Point.SERVER_BEFORE_FETCH)
-            began = time.perf_counter()
-            try:
-                answer = await client.api.retrieve(dest_id, job.key, Arrival(self._files, job))
-            except FileNotFoundError as error:
-                await self._raise_unless_lost(job, error)
-                await self._end(job, client, JobStatus.FAILED, NO_FOLDER, 0, output_bytes=None)
-                return
-            if isinstance(answer, Payload):
-                await self._apply(job, client, answer)
-            else:
-                self._fetched(time.perf_counter() - began)
-                await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
+        if job.status not in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
+            return
+        reach(Point.SERVER_BEFORE_FETCH)
+        began = time.perf_counter()
+        arrival = Arrival(self._files, job, self._max_result_bytes)
+        try:
+            answer = await client.api.retrieve(dest_id, job.key, arrival)
+        except (FileNotFoundError, ResultsTooLarge) as error:
+            why = await self._why_not_kept(job, error)
+            await self._end(job, client, JobStatus.FAILED, why, 0, output_bytes=None)
+            return
+        if isinstance(answer, Payload):
+            await self._apply(job, client, answer)
+        else:
+            self._fetched(time.perf_counter() - began)
+            await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state that its payload has."""
@@ -298,38 +297,47 @@ class Getter:
         """
         message = reason_of(payload)
         try:
-            size = await self._fetch_partial(job, client, payload.id)
+            size, problem = await self._fetch_partial(job, client, payload.id)
         except (ClientBusy, ClientFailed) as error:
             since = self._without_output_since.setdefault(job.id, self._clock())
             if self._clock() - since < min(OUTPUT_PATIENCE_S, self._lost_after_s / 2):
                 raise
-            size, message = None, f"{message}. Its output could not be fetched: {error}"
+            size, problem = None, f"Its output could not be fetched: {error}"
+        message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
         await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, dest_id: int) -> None:
         if not job.has_output:
-            size = await self._fetch_partial(job, client, dest_id)
+            size, problem = await self._fetch_partial(job, client, dest_id)
             if size is not None:
                 await self._store.keep_output(job, size)
+            elif problem:
+                logger.warning("Job %d: %s", job.id, problem)
         client.discards.add(dest_id)
 
-    async def _fetch_partial(self, job: Job, client: Client, dest_id: int) -> int | None:
-        """Fetch what a payload left behind; its size, or None if its client, an older one, can't
-        give it, or the job's folder is gone.
-        """
-        try:
-            return await client.api.retrieve_partial(dest_id, Arrival(self._files, job))
-        except PayloadLost:
-            return None
-        except FileNotFoundError as error:
-            await self._raise_unless_lost(job, error)
-            return None
+    async def _fetch_partial(
+        self, job: Job, client: Client, dest_id: int
+    ) -> tuple[int | None, str]:
+        """Fetch what a payload left behind: its size, or None and what its user is to know of that.
 
-    async def _raise_unless_lost(self, job: Job, error: FileNotFoundError) -> None:
-        """Whether ``error`` will pass, or tells that the job's folder is gone for good."""
-        if not await in_thread(self._files.lost, job):
-            raise error
+        An older client can't give it, which nobody need know.
+        """
+        arrival = Arrival(self._files, job, self._max_result_bytes)
+        try:
+            return await client.api.retrieve_partial(dest_id, arrival), ""
+        except PayloadLost:
+            return None, ""
+        except (FileNotFoundError, ResultsTooLarge) as error:
+            return None, await self._why_not_kept(job, error)
+
+    async def _why_not_kept(self, job: Job, error: FileNotFoundError | ResultsTooLarge) -> str:
+        """Why results will never be kept. Raises ``error`` if that may pass."""
+        if isinstance(error, ResultsTooLarge):
+            return str(error)
+        if await in_thread(self._files.lost, job):
+            return NO_FOLDER
+        raise error
 
     async def _end(
         self,

@@ -18,6 +18,13 @@ Kept = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A number that a database can keep."""
 
 
+MAX_TEXT_BYTES = 1 << 16
+"""Of a text that a client tells: it is stored, listed and pushed to everybody who looks."""
+
+MAX_VERSION_BYTES = 100
+CUT_OFF = "… (cut off)"
+
+
 class MalformedMessage(DomainError):
     """The peer answered with something that is not the message it should be."""
 
@@ -123,18 +130,43 @@ _load_event_decoder = msgspec.json.Decoder(LoadEvent)
 
 
 def decode_payload(body: bytes) -> Payload:
-    """Read a payload. Raises ``MalformedMessage``."""
-    return _decode(_payload_decoder, body, "payload")
+    """Read a payload; of a long message only the beginning. Raises ``MalformedMessage``."""
+    payload = _decode(_payload_decoder, body, "payload")
+    shown = shortened(payload.message or "")
+    if shown == payload.message:
+        return payload
+    return msgspec.structs.replace(payload, message=shown)
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event. Raises ``MalformedMessage``."""
-    return _decode(_payload_event_decoder, body, "payload event")
+    """Read the data of a ``payload`` event; of a long message only the beginning.
+
+    Raises ``MalformedMessage``.
+    """
+    event = _decode(_payload_event_decoder, body, "payload event")
+    shown = shortened(event.message)
+    return event if shown == event.message else msgspec.structs.replace(event, message=shown)
 
 
 def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event. Raises ``MalformedMessage``."""
-    return _decode(_load_event_decoder, body, "load event")
+    """Read the data of a ``load`` event; of a long version only the beginning.
+
+    Raises ``MalformedMessage``.
+    """
+    load = _decode(_load_event_decoder, body, "load event")
+    shown = shortened(load.version, MAX_VERSION_BYTES)
+    return load if shown == load.version else msgspec.structs.replace(load, version=shown)
+
+
+def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """``text``, or what ``max_bytes`` of UTF-8 hold of it, with a mark at its end."""
+    if len(text) * 4 <= max_bytes:
+        return text
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= max_bytes:
+        return text
+    kept = max_bytes - len(CUT_OFF.encode())
+    return encoded[:kept].decode("utf-8", "ignore") + CUT_OFF
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -205,11 +205,20 @@ async def test_request_id_is_echoed_and_passed_on_to_the_client(
     assert {("submit", "job-1.1"), ("kill", "portal-42")} <= seen
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "ä"])
+@pytest.mark.parametrize(
+    "given", ["", "x" * 129, "ä", "a user=7", "a=b", "a]", 'a"', "a/b", "a\tb"]
+)
 async def test_request_id_that_can_not_be_used_is_replaced(idle_server: Server, given: str) -> None:
     async with idle_server.http.get("/nothing", headers={"X-Request-Id": given}) as response:
         assert response.status == 404
         assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-Id"])
+
+
+def test_field_of_a_line_of_the_log_can_not_be_taken_for_another() -> None:
+    record = logging.LogRecord("jo", logging.INFO, "", 0, "Here", (), None)
+    record.about = {"payload": 3, "key": 'k user=7] [job="1', "service": "ä-b"}
+    told = _OneLine("%(message)s").format(record)
+    assert told == r'Here [payload=3 key="k user=7] [job=\"1" service=ä-b]'
 
 
 async def test_lines_of_the_log_say_what_they_are_about(

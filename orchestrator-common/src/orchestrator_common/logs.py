@@ -1,6 +1,8 @@
 """Logging of both services: one line per event on standard error, as text or JSON."""
 
+import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -17,6 +19,7 @@ ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 )
 
+_PLAIN = re.compile(r"[^\s=\"\[\]]+")
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -42,11 +45,17 @@ class _OneLine(logging.Formatter):
         about: Mapping[str, object] = getattr(record, "about", {})
         text = super().formatMessage(record)
         if about:
-            text += " [" + " ".join(f"{name}={value}" for name, value in about.items()) + "]"
+            text += " [" + " ".join(f"{name}={_word(value)}" for name, value in about.items()) + "]"
         return text.translate(_ESCAPES)
 
     def formatException(self, ei: ExceptionInfo) -> str:
         return super().formatException(ei).translate(_ESCAPES_IN_LINES)
+
+
+def _word(value: object) -> str:
+    """A value that can't be taken for several fields; in quotes unless it is a plain word."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 class _Json(JsonFormatter):

@@ -1,5 +1,6 @@
 """X-Request-Id: one word by which a request is found in the logs of all that had to do with it."""
 
+import re
 from uuid import uuid4
 
 from aiohttp import web
@@ -7,7 +8,8 @@ from aiohttp.typedefs import Handler
 
 from orchestrator_common.log_context import REQUEST_ID, REQUEST_ID_HEADER, logging_about
 
-MAX_LENGTH = 128
+_SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""What stands in a line of the log as it is, and can't be taken for another of its fields."""
 
 _ID = web.RequestKey("request_id", str)
 
@@ -29,8 +31,7 @@ def request_id_of(request: web.BaseRequest) -> str | None:
 @web.middleware
 async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get(REQUEST_ID_HEADER, "")
-    usable = 0 < len(given) <= MAX_LENGTH and given.isascii() and given.isprintable()
-    request[_ID] = given if usable else uuid4().hex
+    request[_ID] = given if _SAFE.fullmatch(given) else uuid4().hex
     with logging_about(**{REQUEST_ID: request[_ID]}):
         return await handler(request)
 

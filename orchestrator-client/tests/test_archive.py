@@ -5,10 +5,11 @@ import io
 import json
 import os
 import resource
+import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_client.archive import MAX_LISTED, Packer
-from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
+from orchestrator_client.archive import Packer
+from orchestrator_client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
+from orchestrator_client.result_record import MAX_LISTED
 from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
 from orchestrator_common.errors import StorageFull
@@ -262,6 +264,42 @@ async def test_packing_is_given_up_when_the_client_stops(workspace: Workspace) -
     with pytest.raises(ArchiveFailed, match="The client stops"):
         await packer.pack_partial(workspace)
     assert await asyncio.to_thread(left, workspace) == set()
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+async def test_packing_of_what_takes_no_blocks_is_given_up_too(
+    workspace: Workspace, make: Callable[[Path], None]
+) -> None:
+    (workspace.work / "run.sh").unlink()
+    await asyncio.to_thread(make, workspace.work / "entry")
+    packer = Packer()
+    packer.stop()
+    with pytest.raises(ArchiveFailed, match="The client stops"):
+        await packer.pack(workspace, OUTCOME)
+
+
+def test_results_that_are_given_up_hold_the_output_and_wait_for_no_turn(
+    workspaces: Workspaces,
+) -> None:
+    endless = shutil.disk_usage(workspaces.root).total // 2
+    made = [new_workspace(workspaces, str(number)) for number in range((os.cpu_count() or 1) + 1)]
+    for workspace in made:
+        workspace.stdout.write_bytes(b"so far")
+        with (workspace.work / "endless").open("wb") as file:
+            file.truncate(endless)
+
+    async def pack_all() -> list[object]:
+        packer, given_up = Packer(), asyncio.Event()
+        packings = [packer.pack(workspace, OUTCOME, given_up) for workspace in made]
+        asyncio.get_running_loop().call_soon(given_up.set)
+        return list(await asyncio.gather(*packings, return_exceptions=True))
+
+    for workspace, outcome in zip(made, asyncio.run(pack_all()), strict=True):
+        assert isinstance(outcome, PackingGivenUp)
+        assert left(workspace) == {"results.zip", "stdout.txt"}
+        archive = zipfile.ZipFile(workspace.results)
+        assert archive.read(".orchestrator/stdout.txt") == b"so far"
+        assert reasons(archive) == {".": "only the output of run.sh was kept"}
 
 
 def test_results_that_are_too_large_are_told_and_only_the_output_is_kept(

@@ -12,17 +12,17 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-import msgspec
 from isal import isal_zlib
 
 from orchestrator_client.deflating import Deflaters, deflated
-from orchestrator_client.errors import ArchiveFailed, ResultTooLarge
+from orchestrator_client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.file_rights import rights_of_owner, take_back
+from orchestrator_client.result_record import LeftOut, result_record
 from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.durable import full_disk_as_domain_error
@@ -35,7 +35,6 @@ BLOCK_BYTES = 1 << 20
 MAX_TURNS = 16
 """Of results at once, and half as many partial ones: other work needs threads too."""
 
-MAX_LISTED = 1000
 MAX_KEPT_OUTPUT_BYTES = 1 << 30
 """Of either stream of a script, where only they are kept of results of any size."""
 
@@ -47,27 +46,6 @@ _ZIP64_FROM = 1 << 31
 _DOS_FOLDER = 0x10
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _LATEST = (2107, 12, 31, 23, 59, 58)
-
-
-class Skipped(msgspec.Struct, frozen=True):
-    """A file that is not in the ZIP, or not whole, and why."""
-
-    path: str
-    reason: str
-
-
-class ResultRecord(msgspec.Struct, frozen=True):
-    """``.orchestrator/result.json``. Times are seconds since the epoch; None: not ended yet.
-
-    ``skipped`` holds the first ``MAX_LISTED`` of ``skipped_count`` files.
-    """
-
-    exit_code: int | None
-    signal: int | None
-    started_at: float | None
-    ended_at: float | None
-    skipped_count: int
-    skipped: list[Skipped]
 
 
 class Packer:
@@ -85,14 +63,40 @@ class Packer:
         self._stopping = threading.Event()
         self._deflaters = Deflaters()
 
-    async def pack(self, workspace: Workspace, outcome: Outcome) -> None:
+    async def pack(
+        self, workspace: Workspace, outcome: Outcome, given_up: asyncio.Event | None = None
+    ) -> None:
         """Write the results of an ended payload, whole or not at all.
 
-        Raises ``StorageFull``, ``ArchiveFailed``, and its kind ``ResultTooLarge`` when only the
-        script's output was written.
+        Once ``given_up`` is set no more than the script's output is written, and no turn waited
+        for. Raises ``StorageFull``, ``ArchiveFailed``, and its kind ``OnlyOutputKept``.
         """
-        async with self._turns:
-            await in_thread(self._pack, workspace, outcome)
+        given_up = given_up or asyncio.Event()
+
+        def check_wanted() -> None:
+            self._check_stopping()
+            if given_up.is_set():  # from another thread it may be asked, but not awaited
+                raise PackingGivenUp("only the output of run.sh was kept")
+
+        async with self._turn(given_up):
+            await in_thread(self._pack, workspace, outcome, check_wanted)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, given_up: asyncio.Event) -> AsyncIterator[None]:
+        """Wait for a turn, or until none is needed because it is ``given_up``."""
+        if not self._turns.locked():
+            async with self._turns:
+                yield
+            return
+        turn = asyncio.ensure_future(self._turns.acquire())
+        end = asyncio.ensure_future(given_up.wait())
+        try:
+            await asyncio.wait({turn, end}, return_when=asyncio.FIRST_COMPLETED)
+            yield
+        finally:
+            end.cancel()
+            if not turn.cancel():
+                self._turns.release()
 
     async def pack_partial(self, workspace: Workspace) -> IO[bytes]:
         """Pack what there is of a payload now into a file without a name, and return that.
@@ -106,19 +110,25 @@ class Packer:
         """Give up what is being packed: the client stops, and nobody will ask for it."""
         self._stopping.set()
 
-    def _pack(self, workspace: Workspace, outcome: Outcome) -> None:
+    def _check_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise ArchiveFailed("The client stops")
+
+    def _pack(
+        self, workspace: Workspace, outcome: Outcome, check_wanted: Callable[[], None]
+    ) -> None:
         temporary = workspace.root / ".results.zip.tmp"
         try:
             with _as_domain_errors():
                 # A file system without room says so when it is written or closed. Nothing of this
                 # need be durable: after a power cut nobody knows the payload any more.
                 with temporary.open("wb") as file:
-                    too_large = self._write(file, workspace, outcome)
+                    incomplete = self._write(file, workspace, outcome, check_wanted)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
                 take_back(workspace.root)
-            if too_large is not None:
-                raise too_large
+            if incomplete is not None:
+                raise incomplete
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -128,7 +138,7 @@ class Packer:
         with _as_domain_errors():
             file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
             try:
-                self._write(file, workspace, None)
+                self._write(file, workspace, None, self._check_stopping)
                 file.seek(0)
             except BaseException:
                 file.close()
@@ -136,16 +146,20 @@ class Packer:
         return file
 
     def _write(
-        self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None
-    ) -> ResultTooLarge | None:
-        """Write all, or if that is too large only the script's output, and return why."""
-        packing = _Packing(file, self._deflaters, self._stopping, self._max_bytes)
+        self,
+        file: IO[bytes],
+        workspace: Workspace,
+        outcome: Outcome | None,
+        check_wanted: Callable[[], None],
+    ) -> OnlyOutputKept | None:
+        """Write all, or if that can't be only the script's output, and return why."""
+        packing = _Packing(file, self._deflaters, check_wanted, self._max_bytes)
         try:
             packing.write(workspace, outcome)
-        except ResultTooLarge as error:
+        except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
-            packing = _Packing(file, self._deflaters, self._stopping, self._max_bytes)
+            packing = _Packing(file, self._deflaters, self._check_stopping, self._max_bytes)
             packing.write(workspace, outcome, instead=error)
             return error
         return None
@@ -161,37 +175,44 @@ def _as_domain_errors() -> Iterator[None]:
 
 
 class _Packing:
-    """An archive that is being written, and what could not go in."""
+    """An archive that is being written, and what could not go in.
+
+    ``check_wanted`` is called before each file and each block, and raises to stop it.
+    """
 
     def __init__(
-        self, file: IO[bytes], deflaters: Deflaters, stopping: threading.Event, max_bytes: int
+        self,
+        file: IO[bytes],
+        deflaters: Deflaters,
+        check_wanted: Callable[[], None],
+        max_bytes: int,
     ) -> None:
         self._file = file
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True)
         self._deflaters = deflaters
-        self._stopping = stopping
+        self._check_wanted = check_wanted
         self._max_bytes = max_bytes
         self._directory_bytes = 0
         self._unpacked_bytes = 0
         self._disk_bytes = _size_of_disk(file)
-        self.skipped: list[Skipped] = []
-        self.skipped_count = 0
+        self._left_out = LeftOut()
+        self._skip = self._left_out.note
 
     def write(
-        self, workspace: Workspace, outcome: Outcome | None, instead: ResultTooLarge | None = None
+        self, workspace: Workspace, outcome: Outcome | None, instead: OnlyOutputKept | None = None
     ) -> None:
-        """Write an archive; ``instead`` of what is too large, only what comes of the system.
+        """Write an archive; ``instead`` of all, only what comes of the system.
 
-        Raises ``ResultTooLarge``.
+        Raises ``OnlyOutputKept``, and what ``check_wanted`` raises.
         """
         with self._archive:
             if instead is None:
                 work = _real(workspace.work)
                 with rights_of_owner(work):
-                    for entry in walk(work, self.skip):
+                    for entry in walk(work, self._skip):
                         self._add(entry.path, entry.name, inside=work)
             else:
-                self.skip(".", str(instead))
+                self._skip(".", str(instead))
             for path in (workspace.stdout, workspace.stderr):
                 if path.exists():
                     # Beside each other they have room in what results may be.
@@ -199,35 +220,20 @@ class _Packing:
                     limit = kept if instead is not None else None
                     name = f"{RESERVED}/{path.name}"
                     self._add(str(path), name, inside=_real(workspace.root), limit=limit)
-            self._archive.writestr(f"{RESERVED}/result.json", self._record(outcome))
-
-    def _record(self, outcome: Outcome | None) -> bytes:
-        record = ResultRecord(
-            exit_code=outcome.exit_code if outcome else None,
-            signal=outcome.signal if outcome else None,
-            started_at=outcome.started_at if outcome else None,
-            ended_at=outcome.ended_at if outcome else None,
-            skipped_count=self.skipped_count,
-            skipped=self.skipped,
-        )
-        return msgspec.json.format(msgspec.json.encode(record), indent=2)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Note that something is left out."""
-        self.skipped_count += 1
-        if len(self.skipped) < MAX_LISTED:
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            self.skipped.append(Skipped(shown, reason))
+            self._archive.writestr(
+                f"{RESERVED}/result.json", result_record(outcome, self._left_out)
+            )
 
     def _add(self, path: str, name: str, *, inside: Path, limit: int | None = None) -> None:
         """Add an empty folder, a file, or what a link to a file ``inside`` leads to.
 
         Of a file at most ``limit`` bytes; None: all of it, within what results may be.
         """
+        self._check_wanted()
         try:
             name.encode()
         except UnicodeEncodeError:
-            self.skip(name, "its name is not UTF-8")
+            self._skip(name, "its name is not UTF-8")
             return
         try:
             if name.endswith("/"):
@@ -240,10 +246,10 @@ class _Packing:
                 return
             descriptor = open_regular(path, inside)
         except NotRegular as reason:
-            self.skip(name, str(reason))
+            self._skip(name, str(reason))
             return
         except OSError as error:
-            self.skip(name, error.strerror or "unreadable")
+            self._skip(name, error.strerror or "unreadable")
             return
         # A descriptor, which its stream closes; unbuffered, because it is read in large blocks.
         with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123
@@ -274,7 +280,7 @@ class _Packing:
         # The size at the beginning: a file that is being written may grow faster than it is read.
         left = status.st_size
         if limit is not None and left > limit:
-            self.skip(name, f"cut off after {limit} bytes")
+            self._skip(name, f"cut off after {limit} bytes")
             left = limit
         if limit is None:
             self._check_unpacked(left)
@@ -292,12 +298,11 @@ class _Packing:
             try:
                 block = source.read(min(BLOCK_BYTES, left))
             except OSError as error:
-                self.skip(name, f"cut off: {error.strerror}")
+                self._skip(name, f"cut off: {error.strerror}")
                 return
             if not block:
                 return
-            if self._stopping.is_set():
-                raise ArchiveFailed("The client stops")
+            self._check_wanted()
             yield block
             left -= len(block)
 

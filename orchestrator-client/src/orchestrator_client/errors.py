@@ -49,8 +49,16 @@ class ArchiveFailed(DomainError):
     """The results could not be packed."""
 
 
-class ResultTooLarge(ArchiveFailed):
-    """They are larger than MAX_RESULT_SIZE; only the script's output was packed."""
+class OnlyOutputKept(ArchiveFailed):
+    """Of the results, only what the script said was packed; the message says why."""
+
+
+class ResultTooLarge(OnlyOutputKept):
+    """They are larger than MAX_RESULT_SIZE."""
+
+
+class PackingGivenUp(OnlyOutputKept):
+    """Nobody waits for the rest: the payload is terminated."""
 
 
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from orchestrator_client.archive import Packer
-from orchestrator_client.errors import ArchiveFailed, PayloadNotFound, StillRunning
+from orchestrator_client.errors import ArchiveFailed, PackingGivenUp, PayloadNotFound, StillRunning
 from orchestrator_client.executors.base import Execution, Executor, Outcome
 from orchestrator_client.payloads import DatabaseError, PayloadRow, PayloadStore
 from orchestrator_client.workspace import Workspace, Workspaces
@@ -22,7 +22,10 @@ INTERVAL_S = 0.5
 RETRY_S = 0.2
 MAX_RETRY_S = 5.0
 KILL_ANSWER_S = 20.0
-"""How long a request to end a payload waits for its results to be packed."""
+"""How long a request to end a payload waits until it has ended."""
+
+KILLED_PACKING_S = 10.0
+"""How long the results of a payload that was ended so may take to be packed."""
 
 
 class Runner:
@@ -51,6 +54,8 @@ class Runner:
         self._executions: dict[int, Execution] = {}
         self._killed: set[int] = set()
         self._out_of_time: set[int] = set()
+        # Those that have ended and are being packed: set to stop that.
+        self._given_up: dict[int, asyncio.Event] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._in_doubt = False
         # The last pass had more free slots than payloads: none waits for a slot.
@@ -111,6 +116,8 @@ class Runner:
         execution = self._executions.get(payload_id)
         if execution is not None:
             await execution.terminate()
+        elif payload_id in self._given_up:
+            self._given_up[payload_id].set()
         reach(Point.CLIENT_KILLED)
         await asyncio.wait({task}, timeout=KILL_ANSWER_S)
         if payload_id in self._executions:
@@ -236,14 +243,25 @@ class Runner:
             return PayloadStatus.KILLED, "The client stops", None
         limit_s = row.time_limit_s if row.id in self._out_of_time else None
         status, message = _verdict(outcome, killed=killed, limit_s=limit_s)
+        given_up = self._given_up[row.id] = asyncio.Event()
+        timer = None
+        if killed:
+            timer = asyncio.get_running_loop().call_later(KILLED_PACKING_S, given_up.set)
         try:
             reach(Point.CLIENT_SCRIPT_ENDED)
-            await self._packer.pack(workspace, outcome)
+            await self._packer.pack(workspace, outcome, given_up)
             reach(Point.CLIENT_PACKED)
+        except PackingGivenUp as error:
+            status = PayloadStatus.KILLED
+            message = f"Terminated on request, before its results were packed; {error}"
         except (StorageFull, ArchiveFailed) as error:
             if status is PayloadStatus.COMPLETED:
                 status = PayloadStatus.FAILED
             message = f"{message} {error}".strip()
+        finally:
+            del self._given_up[row.id]
+            if timer is not None:
+                timer.cancel()
         return status, message, outcome.exit_code
 
     async def _finish(

@@ -1,6 +1,7 @@
 """The command jo against real services, as a script and as somebody at a terminal uses it."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -192,6 +193,47 @@ async def test_list_filters_and_says_everything_as_json(jo: Jo) -> None:
     assert table[0].split()[:4] == ["ID", "USER", "SERVICE", "STATUS"]
     assert [line.split()[0] for line in table[1:]] == ["3", "2", "1"]
     assert (await jo("list", "--user", "9")).out == "No jobs\n"
+
+
+async def test_watched_list_shows_each_change_of_the_jobs_that_match(jo: Jo) -> None:
+    write(jo, "true\n")
+    watching = await jo.start("list", "--watch", "--json", "--user", "1", "--tag", "mine")
+    assert watching.stdout is not None
+    seen: list[dict[str, Any]] = []
+    while not seen:  # until its stream is open, changes pass unseen
+        await jo(*SUBMIT, "--tag", "other", "run.sh", "--wait")
+        await jo(*SUBMIT, "--tag", "mine", "run.sh", "--wait")
+        with contextlib.suppress(TimeoutError):
+            seen.append(json.loads(await asyncio.wait_for(watching.stdout.readline(), 1)))
+    while seen[-1]["status"] != "Completed":
+        seen.append(json.loads(await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S)))
+    assert {(job["id"], job["tag"]) for job in seen} == {(seen[0]["id"], "mine")}
+    watching.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(watching.communicate(), TIMEOUT_S)
+    assert (watching.returncode, b"Traceback" in err) == (130, False)
+
+
+async def test_watched_list_in_a_terminal_is_a_table_that_follows_the_jobs(jo: Jo) -> None:
+    write(jo, "true\n")
+    ours, theirs = pty.openpty()
+    watching = await jo.start("list", "--watch", stdout=theirs)
+    os.close(theirs)
+    shown = asyncio.create_task(asyncio.to_thread(_until_written, ours, b"Completed"))
+    while not shown.done():  # until its stream is open, changes pass unseen
+        await jo(*SUBMIT, "run.sh", "--wait")
+        await asyncio.wait({shown}, timeout=1)
+    assert b"STATUS" in await shown
+    watching.send_signal(signal.SIGINT)
+    await asyncio.to_thread(_all_of, ours)
+    assert await asyncio.wait_for(watching.wait(), TIMEOUT_S) == 130
+
+
+def _until_written(terminal: int, text: bytes) -> bytes:
+    """What is written to a terminal, up to ``text``."""
+    found = b""
+    while text not in found:
+        found += os.read(terminal, 1 << 16)
+    return found
 
 
 async def test_services_and_clients_are_shown(jo: Jo) -> None:

@@ -264,7 +264,8 @@ async def test_job_that_is_terminated_is_counted_once(server: Server, client: Fa
     await server.eventually(lambda: server.rows("SELECT has_output FROM jobs")[0] == (1,))
     minutes = (await get(server, "/stats"))["minutes"]
     assert sum(minute["submitted"] for minute in minutes) == 6
-    assert sum(minute["failed"] for minute in minutes) == 2
+    assert sum(minute["cancelled"] for minute in minutes) == 2
+    assert sum(minute["failed"] for minute in minutes) == 0
     async with server.http.get("/metrics") as response:
         text = await response.text()
     assert 'jo_server_jobs_submitted_total{service="example"} 6.0' in text

@@ -74,6 +74,7 @@ class Overview:
                     submitted=minute.submitted,
                     completed=minute.completed,
                     failed=minute.failed,
+                    cancelled=minute.cancelled,
                     wait_s_mean=minute.mean_wait_s,
                     wait_s_max=minute.longest_wait_s if minute.waits else None,
                 )

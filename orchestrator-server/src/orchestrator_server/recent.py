@@ -23,6 +23,7 @@ class Minute:
     submitted: int = 0
     completed: int = 0
     failed: int = 0
+    cancelled: int = 0
     waits: int = 0
     waited_s: float = 0.0
     longest_wait_s: float = 0.0
@@ -87,6 +88,8 @@ class Recent:
         if (minute := self._minute(at)) is not None:
             if status is JobStatus.COMPLETED:
                 minute.completed += 1
+            elif status is JobStatus.KILLED:
+                minute.cancelled += 1
             elif status in FINAL_JOB:
                 minute.failed += 1
         if started_at is not None:

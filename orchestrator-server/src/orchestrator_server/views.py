@@ -86,12 +86,13 @@ class ClientList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MinuteView(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in a minute. ``failed`` counts Failed, Invalid and Killed jobs."""
+    """What happened in a minute: ``failed`` are Failed and Invalid jobs, ``cancelled`` Killed."""
 
     at: str
     submitted: int
     completed: int
     failed: int
+    cancelled: int
     wait_s_mean: float | None
     wait_s_max: float | None
 

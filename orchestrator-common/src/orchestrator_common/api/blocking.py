@@ -147,7 +147,7 @@ class Client:
             return AsyncClient(url, token, patience_s=patience_s, on_trouble=on_trouble)
 
         self._make = make
-        self._make()  # says at once what is wrong with the URL
+        self._url = make().url  # says at once what is wrong with the URL
         self._lock = threading.Lock()
         self._running: _Background | None = None
         _clients.add(self)
@@ -173,6 +173,17 @@ class Client:
                 self._at_exit.detach()
         if running is not None:
             running.close()
+
+    @property
+    def url(self) -> str:
+        """The URL of the server, without a slash at its end."""
+        return self._url
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has answered since the connections were opened."""
+        with self._lock:
+            return self._running is not None and self._running.client.answered
 
     def submit(
         self,

@@ -136,6 +136,7 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
     submitted: int = 0
     completed: int = 0
     failed: int = 0
+    cancelled: int = 0
     wait_s_mean: float | None = None
     wait_s_max: float | None = None
 

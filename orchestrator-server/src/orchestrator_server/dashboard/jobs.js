@@ -20,6 +20,7 @@ const STATES = [
   { key: "waiting", label: "Waiting", statuses: WAITING },
   { key: "completed", label: "Completed", statuses: ["Completed"] },
   { key: "failed", label: "Failed", statuses: FAILED },
+  { key: "cancelled", label: "Cancelled", statuses: ["Killed"] },
 ];
 const FILTERS = ["state", "service", "user", "tag"];
 

@@ -180,10 +180,10 @@ class Tiles {
     this.clients.show(`${count(well)}/${count(clients.length)}`, wrong > 0 ? `${count(wrong)} not reachable` : "all reachable", wrong > 0 ? "bad" : "");
   }
 
-  showHour({ completed, failed, wait_s_mean: mean, wait_s_max: longest }) {
+  showHour({ completed, failed, cancelled, wait_s_mean: mean, wait_s_max: longest }) {
     this.completed.show(count(completed), "in the last hour");
     const many = failed > MANY_FAILED_SHARE * (completed + failed);
-    this.failed.show(count(failed), "in the last hour", many ? "bad" : "");
+    this.failed.show(count(failed), cancelled > 0 ? `and ${count(cancelled)} cancelled` : "in the last hour", many ? "bad" : "");
     this.wait.show(duration(mean), mean === null ? "no job began" : `${duration(longest)} at most`);
   }
 }

@@ -32,7 +32,7 @@ const CLIENT = {
 
 export const WAITING = ["Queued"];
 export const ACTIVE = ["Processing", "Submitted", "Running", "Unknown"];
-export const FAILED = ["Failed", "Invalid", "Killed"];
+export const FAILED = ["Failed", "Invalid"];
 const ENDED = new Set(["Completed", "Failed", "Invalid", "Killed", "Cleaned"]);
 
 /** Whether nothing more happens to a job in this state. */

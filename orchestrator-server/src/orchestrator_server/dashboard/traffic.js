@@ -14,26 +14,28 @@ export function totals(minutes) {
     submitted: sum("submitted"),
     completed: sum("completed"),
     failed: sum("failed"),
+    cancelled: sum("cancelled"),
     wait_s_mean: waits.length > 0 ? waits.reduce((all, minute) => all + minute.wait_s_mean, 0) / waits.length : null,
     wait_s_max: waits.length > 0 ? Math.max(...waits.map((minute) => minute.wait_s_max)) : null,
   };
 }
 
-/** Jobs that ended in each minute; failed ones lie on top, hatched. */
+/** Jobs that ended in each minute: failed ones lie on completed ones, hatched, and cancelled ones on both. */
 export function endedChart() {
   return new Chart({
     title: "Jobs per minute",
-    legend: h("span", { class: "legend" }, key("good", "Completed"), key("bad", "Failed")),
+    legend: h("span", { class: "legend" }, key("good", "Completed"), key("bad", "Failed"), key("calm", "Cancelled")),
     describe: (minutes) => {
-      const { completed, failed } = totals(minutes);
-      return `In the last hour ${plural(completed, "job")} completed and ${count(failed)} failed.`;
+      const { completed, failed, cancelled } = totals(minutes);
+      return `In the last hour ${plural(completed, "job")} completed, ${count(failed)} failed and ${count(cancelled)} were cancelled.`;
     },
-    rows: ({ submitted, completed, failed }) => [
+    rows: ({ submitted, completed, failed, cancelled }) => [
       ["Submitted", count(submitted)],
       ["Completed", count(completed)],
       ["Failed", count(failed)],
+      ["Cancelled", count(cancelled)],
     ],
-    top: (minutes) => Math.max(3, ...minutes.map(({ completed, failed }) => completed + failed)),
+    top: (minutes) => Math.max(3, ...minutes.map(({ completed, failed, cancelled }) => completed + failed + cancelled)),
     steps: countSteps,
     tick: count,
     nothing: "No job ended in the last hour",
@@ -44,13 +46,14 @@ export function endedChart() {
   });
 }
 
-function bars({ completed, failed }, x, y, width) {
+function bars({ completed, failed, cancelled }, x, y, width) {
   const bar = (from, to, attributes) =>
     to > from ? [svg("rect", { x: x + GAP / 2, width: Math.max(1, width - GAP), y: y(to), height: y(from) - y(to), ...attributes })] : [];
   return [
     ...bar(0, completed, { class: "bar-good" }),
     ...bar(completed, completed + failed, { class: "bar-bad" }),
     ...bar(completed, completed + failed, { fill: "url(#hatch)" }),
+    ...bar(completed + failed, completed + failed + cancelled, { class: "bar-calm" }),
   ];
 }
 

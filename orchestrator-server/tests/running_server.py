@@ -71,8 +71,13 @@ class Server:
             while (await self.state(job_id))[0] != status:
                 assert await changes.wait(20), await self.state(job_id)
 
+    async def hears_clients(self) -> None:
+        """Wait until every client has told its slots: then it is decided who gets the next job."""
+        pool = self.app[keys.SUBMISSION].pool
+        await self.eventually(lambda: all(client.load is not None for client in pool))
+
     async def eventually(self, what: Callable[[], bool]) -> None:
-        """Wait for something on the disk that tells nobody when it happens."""
+        """Wait for something that tells nobody when it happens, as on the disk."""
         async with asyncio.timeout(20):
             while not what():  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)

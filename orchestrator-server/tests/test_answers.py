@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -112,10 +113,17 @@ async def test_wait_ends_after_its_seconds_with_the_present_state(idle_server: S
     assert status in ("Queued", "Processing")  # Processing while its client is tried
 
 
-async def test_queued_job_tells_how_many_are_ahead(idle_server: Server) -> None:
-    for _ in range(2):
-        await idle_server.submit()
-    _, message = await idle_server.state(2)
+async def test_queued_job_tells_how_many_are_ahead(
+    client: FakeClient,
+    start_client: Callable[[FakeClient], Awaitable[str]],
+    start_server: StartServer,
+) -> None:
+    server = await start_server(await start_client(client), SERVICE_EXAMPLE_RUNS_PER_USER="1")
+    for _ in range(3):
+        await server.submit()
+    # The first one is being sent, or is at its client: the others wait for it.
+    await client.next_payload()
+    _, message = await server.state(3)
     assert message.startswith("1 of this user's jobs for example are ahead")
 
 
@@ -146,7 +154,8 @@ async def test_partial_output_of_a_failing_client_is_a_gateway_error(
     answer: Answer,
     status: int,
 ) -> None:
-    monkeypatch.setattr("orchestrator_server.client_api.PACKING_TIMEOUT_S", 0.1)
+    if answer is never:
+        monkeypatch.setattr("orchestrator_server.client_api.PACKING_TIMEOUT_S", 0.1)
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")

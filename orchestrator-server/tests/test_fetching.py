@@ -159,8 +159,7 @@ async def test_unknown_job_is_run_again_only_after_lost_after(
     server = await start_server(
         await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
     )
-    await asyncio.gather(gone.connected.wait(), other.connected.wait())
-    await server.eventually(lambda: True)
+    await server.hears_clients()
     job = await server.submit()
     payload = await gone.next_payload()
     gone.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}

@@ -40,7 +40,7 @@ async def test_trap_16_attempt_that_was_given_up_is_ended_when_its_client_is_bac
     silent.slots = 100
     urls = await start_client(silent), await start_client(other)
     first = await start_server(*urls, LOST_AFTER="0.2s")
-    await asyncio.gather(silent.connected.wait(), other.connected.wait())
+    await first.hears_clients()
     job = await first.submit()
     stale = await silent.next_payload()
     silent.report(stale, PayloadStatus.RUNNING)

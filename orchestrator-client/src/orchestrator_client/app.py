@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
@@ -38,7 +36,7 @@ from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.multipart import FormLimits
-from orchestrator_common.threads import in_thread
+from orchestrator_common.threads import in_thread, start_threads
 from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from orchestrator_common.web.error_answers import error_middleware
 from orchestrator_common.web.openapi import Api, document_routes
@@ -52,7 +50,8 @@ CLEANER_INTERVAL_S = 60.0
 REAPER_INTERVAL_S = 1.0
 
 WORKER_THREADS = 32
-"""Short work with files and processes: none of it waits for anything but the disk."""
+"""Short work with files and processes: none of it waits for anything but the disk. All are started
+at once: when scripts have used up the machine's processes, the client must be able to end some."""
 
 LOOPS = web.AppKey("loops", list[Loop])
 
@@ -91,7 +90,7 @@ def create_app(settings: Settings) -> web.Application:
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Take the data folder, end and remove what an earlier life left, open the database."""
-    _start_threads()
+    start_threads(WORKER_THREADS)
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
@@ -125,19 +124,6 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         finally:
             if cgroups is not None:
                 await in_thread(cgroups.close)
-
-
-def _start_threads() -> None:
-    """Start the threads of the loop's executor now.
-
-    They count as processes: when scripts have used up the machine's limit none can be started, and
-    it is then that the client must be able to end something.
-    """
-    pool = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="worker")
-    asyncio.get_running_loop().set_default_executor(pool)
-    barrier = threading.Barrier(WORKER_THREADS)
-    for _ in range(WORKER_THREADS):
-        pool.submit(barrier.wait)
 
 
 def _compose(

@@ -8,13 +8,14 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import aiosqlite
 
 from orchestrator_common.faults import Point, reach
-from orchestrator_common.threads import to_end
+from orchestrator_common.threads import Pending
 
 T = TypeVar("T")
 
@@ -25,30 +26,42 @@ Work = Callable[[sqlite3.Connection], T]
 class Connection(aiosqlite.Connection):
     """A connection that runs a whole function in its thread: one hop for many statements."""
 
+    def begin(self, work: Work[T]) -> "asyncio.Future[T]":
+        """Run ``work`` on the connection; its result is to come."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # Private; the version range of aiosqlite says so too.
+        if not self._running or self._connection is None:
+            future.set_exception(ValueError("The database is closed"))
+        else:
+            self._tx.put_nowait((future, partial(work, self._connection)))
+        return future
+
     async def run(self, work: Work[T]) -> T:
         """Run ``work`` on the connection, and return what it returns."""
-        # Protected, but not public by any other name; the version range of aiosqlite says so too.
-        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
-        return result
+        return await self.begin(work)
 
 
 @dataclass(eq=False)
 class _Entry(Generic[T]):
-    """Something to write. ``told`` is called with its result after the commit."""
+    """Something to write. ``told`` is called with its result after the commit. One that is
+    ``patient`` doesn't call for a transaction of its own."""
 
     work: Work[T]
     told: Callable[[T], None]
     durable: bool
-    done: "asyncio.Future[T]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    patient: bool
+    pending: Pending[T]
 
     def settle(self, outcome: T | Exception) -> None:
         if isinstance(outcome, Exception):
-            self.done.set_exception(outcome)
+            self.pending.fail(outcome)
         else:
-            self.told(outcome)
-            self.done.set_result(outcome)
+            try:
+                self.told(outcome)
+            except Exception as error:
+                self.pending.fail(error)
+            else:
+                self.pending.succeed(outcome)
 
 
 class Writer:
@@ -64,7 +77,7 @@ class Writer:
         self._connection = connection
         self._wrote = wrote
         self._waiting: list[_Entry[Any]] = []
-        self._turn = asyncio.Lock()
+        self._writing = False
         self._durable: bool | None = None
 
     async def run(
@@ -81,22 +94,38 @@ class Writer:
         else it may be lost by one, but not by a crash of this process. With ``patience_s`` it may
         wait so long for the transaction of somebody else.
         """
-        return await to_end(self._run(_Entry(work, told, durable), patience_s))
-
-    async def _run(self, entry: _Entry[T], patience_s: float) -> T:
+        loop = asyncio.get_running_loop()
+        entry = _Entry(work, told, durable, patience_s > 0, Pending(loop))
         self._waiting.append(entry)
-        if patience_s:
-            await asyncio.wait({entry.done}, timeout=patience_s)
-        # Whoever gets the turn writes for all who wait for it.
-        async with self._turn:
-            if not entry.done.done():
-                batch, self._waiting = self._waiting, []
-                began = time.perf_counter()
-                outcomes = await self._connection.run(lambda c: self._commit(c, batch))
-                self._wrote(time.perf_counter() - began)
-                for each, outcome in zip(batch, outcomes, strict=True):
-                    each.settle(outcome)
-        return await entry.done
+        if entry.patient:
+            loop.call_later(patience_s, self._hurry, entry)
+        else:
+            self._write()
+        return await entry.pending.wait()
+
+    def _hurry(self, entry: _Entry[Any]) -> None:
+        entry.patient = False
+        self._write()
+
+    def _write(self) -> None:
+        """Write what waits, unless that comes next anyway, or has time."""
+        if self._writing or all(entry.patient for entry in self._waiting):
+            return
+        self._writing = True
+        batch, self._waiting = self._waiting, []
+        began = time.perf_counter()
+
+        def written(future: "asyncio.Future[list[Any]]") -> None:
+            self._wrote(time.perf_counter() - began)
+            self._writing = False
+            # Whoever came meanwhile shares the next transaction.
+            self._write()
+            error = future.exception()
+            outcomes = future.result() if error is None else [error] * len(batch)
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                entry.settle(outcome)
+
+        self._connection.begin(lambda c: self._commit(c, batch)).add_done_callback(written)
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Entry[Any]]) -> list[Any]:
         """The result, or the error, of each entry."""

@@ -100,9 +100,9 @@ class ForkServer:
     def _ask(self, body: bytes, descriptors: Sequence[int]) -> tuple[int, int]:
         channel = self._running()
         try:
-            length = forking.LENGTH.pack(len(body))
-            socket.send_fds(channel, [length], descriptors)
-            channel.sendall(body)
+            request = forking.LENGTH.pack(len(body)) + body
+            sent = socket.send_fds(channel, [request], descriptors)
+            channel.sendall(request[sent:])
             answer = channel.recv(forking.ANSWER.size)
             if not answer:
                 raise ConnectionResetError("the process that starts scripts has ended")

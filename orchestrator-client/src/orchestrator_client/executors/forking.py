@@ -19,6 +19,8 @@ LENGTH = struct.Struct("=I")
 ANSWER = struct.Struct("=ii")
 DESCRIPTORS = 3
 
+_BLOCK_BYTES = 1 << 16
+
 # From Linux' include/uapi/linux/sched.h and prctl.h; the number is the same on every architecture.
 _SYS_CLONE3 = 435
 _CLONE_ARGS = struct.Struct("=11Q")
@@ -27,9 +29,10 @@ _CLONE_INTO_CGROUP = 0x2_0000_0000
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
-_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What Python ignores from its start, and a script would go on ignoring.
-_IGNORED = (*_DEAF_TO, signal.SIGPIPE, signal.SIGXFSZ)
+# Meant for jo-client, with which it ends: sent to a terminal's programs, or to a unit's processes.
+_NOT_FOR_IT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What Python ignores from its start; a script would go on ignoring it.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 # Keeps the interpreter's lock: nothing may run between the fork and what follows it.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -37,8 +40,10 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 def main() -> None:
     """Answer requests until there are no more."""
-    for number in _DEAF_TO:  # it ends with jo-client, not with what is sent to the terminal
-        signal.signal(number, signal.SIG_IGN)
+    for number in _NOT_FOR_IT:
+        signal.signal(number, lambda *_: None)  # a handler, because exec resets those
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no script looks into it
     with socket.socket(fileno=0) as channel:
         while (received := _receive(channel)) is not None:
@@ -51,13 +56,13 @@ def main() -> None:
 
 def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     flags = socket.MSG_CMSG_CLOEXEC
-    data, descriptors, _, _ = socket.recv_fds(channel, LENGTH.size, DESCRIPTORS, flags)
+    data, descriptors, _, _ = socket.recv_fds(channel, _BLOCK_BYTES, DESCRIPTORS, flags)
     if not data:
         return None
-    (length,) = LENGTH.unpack(data)
-    body = bytearray()
+    (length,) = LENGTH.unpack_from(data)
+    body = bytearray(data[LENGTH.size :])
     while len(body) < length:
-        block = channel.recv(length - len(body))
+        block = channel.recv(_BLOCK_BYTES)
         if not block:
             return None
         body += block
@@ -90,8 +95,6 @@ def _become(request: dict[str, Any], stdout: int, stderr: int, failed: int) -> N
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_DFL)
         if request["user"] is not None:
             uid, gid = request["user"]
             _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

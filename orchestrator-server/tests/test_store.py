@@ -238,6 +238,7 @@ async def test_reopened_database_keeps_its_jobs(tmp_path: Path) -> None:
     "statement",
     [
         claims.QUEUED_SERVICES,
+        claims.ANY_QUEUED,
         claims.ACTIVE_COUNT,
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
@@ -292,6 +293,26 @@ async def test_trap_27_claim_costs_the_same_whatever_has_ended(
         for _ in range(10):  # each doubles them
             database.execute(add_ended)
         assert _steps(database, statement, values) == few
+
+
+async def test_claim_while_nothing_waits_asks_the_database_nothing(store: JobStore) -> None:
+    statements: list[str] = []
+    await store.create("u", 1, "x")
+    await store.create("v", 1, "x")
+    await store.create("w", 1, "not offered")
+    assert await claim(store) == [1]
+    assert await claim(store) == [2]
+    await store._writer._connection.set_trace_callback(statements.append)
+    assert await claim(store) == []
+    assert statements  # the third one waits
+    await store.transition(await store.get(3), S.KILLED, "")
+    assert await claim(store) == []
+    statements.clear()
+    assert await claim(store) == []
+    assert statements == []
+    job = await store.get(1)
+    await store.requeue(job, "", delay_s=0, max_attempts=9, counts=False, stray=False)
+    assert await claim(store) == [1]
 
 
 def _steps(database: sqlite3.Connection, statement: str, values: dict[str, object]) -> int:

@@ -24,6 +24,8 @@ SELECT service FROM names WHERE service IS NOT NULL
 
 ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
 
+ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
+
 # A skip scan: one index look-up for each user with queued jobs, however many jobs each has.
 WAITING_USERS = f"""
 WITH RECURSIVE users (user_id) AS (
@@ -109,6 +111,12 @@ def claim(
     """
     queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
     return {name: _claim(connection, name, offers[name], now) for name in queued if name in offers}
+
+
+def any_queued(connection: sqlite3.Connection) -> bool:
+    """Whether any job waits, of whatever service."""
+    ((found,),) = connection.execute(ANY_QUEUED)
+    return bool(found)
 
 
 def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: float) -> Claim:

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator_common.errors import DomainError
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from orchestrator_server.errors import JobNotFound
-from orchestrator_server.store.claims import Claim, Offer, claim
+from orchestrator_server.store.claims import Claim, Offer, any_queued, claim
 from orchestrator_server.store.creation import NO_LIMITS, NO_OPTIONS, NewJob, add
 from orchestrator_server.store.events import JobEvents
 from orchestrator_server.store.listing import JobLists
@@ -92,6 +92,8 @@ class JobStore:
         self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []
         self._state_listeners: list[Listener] = []
+        # A pass while nothing waits, as after the end of each job on a quiet server, costs nothing.
+        self._may_be_queued = True
 
     def subscribe(self, listener: Listener) -> None:
         """Call ``listener`` with every job that is created or changed; it must not block."""
@@ -266,13 +268,20 @@ class JobStore:
 
         Returns what was claimed of each service that has queued jobs.
         """
+        if not self._may_be_queued:
+            return {}
         now = self._now()
 
-        def tell(claims: Mapping[str, Claim]) -> None:
+        def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
+            return claim(connection, offers, now), any_queued(connection)
+
+        def tell(outcome: tuple[Mapping[str, Claim], bool]) -> None:
+            claims, self._may_be_queued = outcome
             for each in claims.values():
                 self._tell(each.jobs)
 
-        return await self._writer.run(lambda c: claim(c, offers, now), told=tell)
+        claims, _ = await self._writer.run(work, told=tell)
+        return claims
 
     async def active(self, client_url: str) -> Sequence[Job]:
         """Jobs that a client has or is being sent."""
@@ -375,6 +384,8 @@ class JobStore:
     def _tell(self, jobs: Sequence[Job]) -> None:
         self._tell_noted(jobs)
         for job in jobs:
+            if job.status is JobStatus.QUEUED:
+                self._may_be_queued = True
             for listener in self._state_listeners:
                 listener(job)
 

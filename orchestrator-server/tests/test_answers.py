@@ -60,6 +60,51 @@ async def test_trap_30_results_are_served_with_ranges_and_validators(
         assert response.status == 304
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-0", 206, slice(0, 1)),
+        ("bytes=-3", 206, slice(-3, None)),
+        ("bytes=5-", 206, slice(5, None)),
+        ("Bytes= 5-9", 206, slice(5, 10)),
+        ("bytes=0-99999999999999999999", 206, slice(None)),
+        (f"bytes=0-{'9' * 5000}", 206, slice(None)),
+        (f"bytes=-{'9' * 5000}", 206, slice(None)),
+        (f"bytes={'0' * 5000}1-1", 206, slice(1, 2)),
+        ("bytes=-0", 416, None),
+        ("bytes=1000000-", 416, None),
+        (f"bytes={'9' * 5000}-", 416, None),
+        ("bytes=9-5", 416, None),
+        ("bytes=0-1,4-5", 200, slice(None)),
+        ("lines=0-1", 200, slice(None)),
+        ("bytes=x-y", 200, slice(None)),
+        ("bytes=-", 200, slice(None)),
+        ("bytes", 200, slice(None)),
+    ],
+)
+async def test_trap_30_ranges_are_read_as_the_standard_has_it(
+    server: Server, client: FakeClient, asked: str, status: int, part: slice | None
+) -> None:
+    job = await completed(server, client)
+    async with server.http.get(f"/download/{job}") as response:
+        whole = await response.read()
+        tag = response.headers["ETag"]
+    async with server.http.get(f"/download/{job}", headers={"Range": asked}) as response:
+        assert response.status == status
+        body = await response.read()
+        said = response.headers.get("Content-Range")
+    if part is None:
+        assert said == f"bytes */{len(whole)}"
+    else:
+        assert body == whole[part]
+        first, last, _ = part.indices(len(whole))
+        assert said == (None if status == 200 else f"bytes {first}-{last - 1}/{len(whole)}")
+    for validator, still in ((tag, status), ('"other"', 200), (f"W/{tag}", 200), ("no date", 200)):
+        headers = {"Range": asked, "If-Range": validator}
+        async with server.http.get(f"/download/{job}", headers=headers) as response:
+            assert response.status == still
+
+
 async def test_results_that_somebody_removed_are_told_as_json(
     server: Server, client: FakeClient
 ) -> None:

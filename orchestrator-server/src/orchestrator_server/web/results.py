@@ -1,5 +1,7 @@
 """The kept results of a job as an answer: whole, in ranges, or not at all if they are the same."""
 
+import contextlib
+import os
 from email.utils import formatdate
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from orchestrator_common.small_file import read_if_small
 from orchestrator_common.threads import in_thread
 from orchestrator_server.errors import OutputNotFound
 from orchestrator_server.store import Job
+from orchestrator_server.web.ranges import usable_range
 
 ZIP = "application/zip"
 
@@ -55,18 +58,37 @@ def _etag(modified_ns: int, size: int) -> str:
 
 
 class ResultsResponse(web.FileResponse):
-    """A file that also honours an If-Range with an ETag, of which aiohttp reads only dates.
+    """A file of which ranges are sent as RFC 9110 has it.
 
-    Without this, a download that is resumed on other results would be made of two halves.
+    An If-Range with an ETag is honoured, of which aiohttp reads only dates: without it a download
+    that is resumed on other results would be made of two halves.
     """
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Leave out the range if the results are not those that the ETag names."""
-        validator = request.headers.get(hdrs.IF_RANGE, "")
-        if hdrs.RANGE in request.headers and validator.endswith('"'):
-            status = await in_thread(self._path.stat)
-            if validator != _etag(status.st_mtime_ns, status.st_size):
-                headers = request.headers.copy()
-                del headers[hdrs.RANGE]
-                request = request.clone(headers=headers)
+        """Send the part that is asked for, or all if that is of other results."""
+        if hdrs.RANGE in request.headers:
+            with contextlib.suppress(FileNotFoundError):  # aiohttp tells it
+                status = await in_thread(self._path.stat)
+                request = _with_usable_range(request, status)
         return await super().prepare(request)
+
+
+def _with_usable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:
+    headers = request.headers.copy()
+    asked = headers.pop(hdrs.RANGE)
+    if _still_the_same(request, status):
+        wanted = usable_range(asked, status.st_size)
+        if wanted is not None:
+            headers[hdrs.RANGE] = wanted
+    return request.clone(headers=headers)
+
+
+def _still_the_same(request: web.BaseRequest, status: os.stat_result) -> bool:
+    """Whether the results are those that If-Range names, if it names any."""
+    validator = request.headers.get(hdrs.IF_RANGE)
+    if validator is None:
+        return True
+    if validator.endswith('"'):
+        return validator == _etag(status.st_mtime_ns, status.st_size)
+    # aiohttp compares dates, and takes what is none for no condition.
+    return request.if_range is not None

@@ -1,7 +1,6 @@
 """Who may do what: tokens, scopes, and that no route is forgotten."""
 
 import asyncio
-import contextlib
 import io
 import time
 import zipfile
@@ -311,23 +310,64 @@ async def test_trap_41_what_concerns_everybody_is_for_administrators(
             assert (await Asked(server, admin)(method, path))[0] == 200
 
 
-async def test_event_stream_ends_when_its_token_is_revoked(
-    start_server: StartServer, file: Path
+async def revoke(file: Path, user_id: int) -> None:
+    (kept,) = [each for each in await in_thread(read_tokens, file) if each.user_id == user_id]
+    await in_thread(revoke_token, file, kept.id)
+
+
+LONG_ANSWERS = ["/events", "/jobs/1/events", "/jobs/1/logs?follow=1", "/download/1?wait=60"]
+
+
+@pytest.mark.parametrize("path", LONG_ANSWERS)
+async def test_long_answer_is_cut_off_when_its_token_is_revoked(
+    start_server: StartServer, file: Path, path: str
 ) -> None:
     await token_for(file, 8)
     token = await token_for(file, 7)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    asked, tokens = Asked(server, token), server.app[keys.TOKENS]
+    assert (await asked.upload())[0] == 201
+
+    async def read() -> None:
+        async with server.http.get(
+            path, headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(30)
+        ) as answer:
+            # aiohttp asks once more where a kept connection breaks before the answer has begun.
+            answer.raise_for_status()
+            await answer.read()
+            pytest.fail("it was answered to its end")
+
+    reading = asyncio.create_task(read())
+    await server.eventually(lambda: bool(tokens._in_use))
+    await tokens.run_pass()
+    assert (await asked("GET", "/whoami"))[0] == 200
+    assert not reading.done(), "it goes on"
+    await revoke(file, 7)
+    with pytest.raises(aiohttp.ClientError):
+        await reading
+    await server.eventually(lambda: tokens._in_use == {})
+
+
+async def test_download_is_cut_off_when_its_token_expires(
+    start_server: StartServer, client: FakeClient, start_client: Any, file: Path
+) -> None:
+    await token_for(file, None)
+    token = await token_for(file, 7, 3600)
+    server = await start_server(await start_client(client), API_TOKENS_FILE=str(file))
+    asked, tokens = Asked(server, token), server.app[keys.TOKENS]
+    job = (await asked.upload())[1]["id"]
+    client.complete(await client.next_payload())
+    await asked("GET", f"/download/{job}?wait=30")
+    (results,) = (server.root / "data").glob("*/output-1.zip")
+    with results.open("r+b") as kept:
+        kept.truncate(1 << 30)  # more than the buffers of any connection hold
     headers = {"Authorization": f"Bearer {token}"}
-    async with server.http.get("/events", headers=headers) as stream:
-        assert stream.status == 200
-        await server.app[keys.TOKENS].run_pass()
-        assert (await Asked(server, token).upload())[0] == 201
-        async with asyncio.timeout(20):
-            assert await stream.content.readline(), "it goes on"
-        (kept,) = [each for each in await in_thread(read_tokens, file) if each.user_id == 7]
-        await in_thread(revoke_token, file, kept.id)
-        async with asyncio.timeout(20):
-            with contextlib.suppress(aiohttp.ClientError):
-                while await stream.content.readany():
-                    pass
-    await server.eventually(lambda: server.app[keys.TOKENS]._in_use == {})
+    async with server.http.get(f"/download/{job}", headers=headers) as answer:
+        assert answer.content_length == 1 << 30
+        await tokens.run_pass()
+        assert await answer.content.readexactly(1 << 20)
+        tokens._now = lambda: time.time() + 3601
+        with pytest.raises(aiohttp.ClientError):
+            async for _ in answer.content.iter_any():
+                pass
+    await server.eventually(lambda: tokens._in_use == {})

@@ -5,6 +5,7 @@ and a route that no table names is for administrators alone. Handlers of ``OWN``
 ``request[keys.PRINCIPAL]`` whose jobs they may take or list.
 """
 
+from contextlib import AbstractContextManager
 from functools import partial
 
 from aiohttp import hdrs, web
@@ -57,13 +58,18 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
         return await handler(request)
     tokens = request.app[keys.TOKENS]
-    shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
-    principal = await tokens.principal(shown)
+    principal = await tokens.principal(token_of(request.headers.get(hdrs.AUTHORIZATION)))
     request[keys.PRINCIPAL] = principal
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
-    with tokens.in_use(shown, partial(_cut_off, request)):
+    with while_token_is_valid(request):
         return await handler(request)
+
+
+def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
+    """Cut the request off when its token is revoked, or expires, within the block."""
+    shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
+    return request.app[keys.TOKENS].in_use(shown, partial(_cut_off, request))
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 from aiohttp import hdrs, web
@@ -12,6 +15,7 @@ from orchestrator_common.small_file import read_if_small
 from orchestrator_common.threads import in_thread
 from orchestrator_server.errors import OutputNotFound
 from orchestrator_server.store import Job
+from orchestrator_server.web.access import while_token_is_valid
 from orchestrator_server.web.ranges import usable_range
 
 ZIP = "application/zip"
@@ -35,7 +39,7 @@ async def results(request: web.Request, job: Job, path: Path) -> web.StreamRespo
             f"The results of job {job.id} are gone from the server's disk"
         ) from error
     if small is None or any(header in request.headers for header in _CONDITIONS):
-        return ResultsResponse(path, headers=headers)
+        return ResultsResponse(path, headers, partial(while_token_is_valid, request))
     return web.Response(
         body=small.content,
         headers={
@@ -64,13 +68,24 @@ class ResultsResponse(web.FileResponse):
     that is resumed on other results would be made of two halves.
     """
 
+    def __init__(
+        self,
+        path: Path,
+        headers: Mapping[str, str],
+        while_valid: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """``while_valid``: what holds while it is sent, which is after the handler has returned."""
+        super().__init__(path, headers=headers)
+        self._while_valid = while_valid
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the part that is asked for, or all if that is of other results."""
         if hdrs.RANGE in request.headers:
             with contextlib.suppress(FileNotFoundError):  # aiohttp tells it
                 status = await in_thread(self._path.stat)
                 request = _with_usable_range(request, status)
-        return await super().prepare(request)
+        with self._while_valid():
+            return await super().prepare(request)
 
 
 def _with_usable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:

@@ -70,13 +70,13 @@ async def test_trap_26_requests_to_a_client_share_their_connections(
         return await original(request)
 
     client.instead["submit"] = note
-    sessions = {each.api._session for each in server.app[keys.SUBMISSION].pool}
+    sessions = {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
     for _ in range(6):
         job = await server.submit()
         client.complete(await client.next_payload())
         await server.ended(job)
     assert len(connections) <= 3, "one for each kind of request that may be under way at once"
-    assert sessions == {each.api._session for each in server.app[keys.SUBMISSION].pool}
+    assert sessions == {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
 
 
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
 from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_api, job_logs, keys
+from orchestrator_server import client_connection, job_logs, keys
 from running_server import Server
 
 KEPT = {".orchestrator/stdout.txt": "one\ntwo\n", ".orchestrator/stderr.txt": "bad\n"}
@@ -152,7 +152,7 @@ async def test_readers_use_up_no_connection_by_which_jobs_are_run(
     client.instead["logs"] = saying(client, end)
     job, payload = await running(server, client)
     async with contextlib.AsyncExitStack() as readers:
-        for _ in range(client_api.MAX_CONNECTIONS + 1):
+        for _ in range(client_connection.MAX_CONNECTIONS + 1):
             async with asyncio.timeout(5):
                 await readers.enter_async_context(server.http.get(f"/jobs/{job}/logs?follow=1"))
         other = await server.submit()

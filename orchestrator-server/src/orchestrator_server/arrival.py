@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import in_thread
-from orchestrator_server.client_api import BLOCK_BYTES
+from orchestrator_server.client_connection import BLOCK_BYTES
 from orchestrator_server.errors import ResultsTooLarge
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import Job

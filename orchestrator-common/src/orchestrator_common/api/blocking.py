@@ -1,22 +1,19 @@
 """The same calls for programs without asyncio: Flask, Django, scripts.
 
-One background thread runs the event loop and keeps the connections, for all threads of the
-program. A new loop for each call would open new connections each time, and could not stream.
+One background thread does them and keeps the connections, for all threads of the program.
 """
 
-import asyncio
-import contextlib
 import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from orchestrator_common.api.client import PATIENCE_S, AsyncClient, LogStream
 from orchestrator_common.api.connection import Trouble
+from orchestrator_common.api.loop_thread import LoopThread
 from orchestrator_common.api.models import (
     Change,
     ComputeClient,
@@ -34,96 +31,8 @@ from orchestrator_common.status import JobStatus
 
 R = TypeVar("R")
 
-CLOSE_TIMEOUT_S = 10.0
-
-
-class _Closed(RuntimeError):
-    """The client was closed, by another thread."""
-
-    def __init__(self) -> None:
-        super().__init__("The client was closed during the call")
-
-
-class _Background:
-    """An ``AsyncClient`` in a thread with a running loop."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-        self._loop = asyncio.new_event_loop()
-        # Nothing is given to the loop once it is being ended: nobody would carry it out.
-        self._giving = threading.Lock()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="jo-api", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
-    def result(self, work: Coroutine[Any, Any, R], timeout_s: float | None = None) -> R:
-        """Run ``work`` there and wait for its result. An interrupt ends the work, too.
-
-        Raises ``RuntimeError`` if the client is closed before or meanwhile.
-        """
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("A callback can't make calls itself; let it note what it is told")
-        with self._giving:
-            if self._closing:
-                work.close()
-                raise _Closed
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(timeout_s)
-        except CancelledError as error:
-            raise _Closed from error
-        except BaseException:
-            future.cancel()
-            raise
-
-    def each(self, items: AsyncGenerator[R]) -> Iterator[R]:
-        """Yield the items; each is asked for when it is wanted."""
-
-        async def following() -> tuple[R] | None:
-            try:
-                return (await anext(items),)
-            except StopAsyncIteration:
-                return None
-
-        try:
-            while (item := self.result(following())) is not None:
-                yield item[0]
-        finally:
-            with contextlib.suppress(_Closed):  # with the loop its generators have ended
-                self.result(_closed(items))
-
-    def close(self) -> None:
-        """End the calls, the connections and the thread."""
-        with self._giving:
-            self._closing = True
-            ending = asyncio.run_coroutine_threadsafe(self._end_calls(), self._loop)
-        ending.result(CLOSE_TIMEOUT_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_TIMEOUT_S)
-
-    async def _end_calls(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.get_running_loop().shutdown_asyncgens()
-        await self.client.close()
-
-
-async def _closed(items: AsyncGenerator[object]) -> None:
-    await items.aclose()
-
-
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
-_abandoned: list[_Background] = []
+_abandoned: list[LoopThread] = []
 
 
 class Client:
@@ -149,7 +58,7 @@ class Client:
         self._make = make
         self._url = make().url  # says at once what is wrong with the URL
         self._lock = threading.Lock()
-        self._running: _Background | None = None
+        self._running: LoopThread | None = None
         _clients.add(self)
 
     def __enter__(self) -> Self:
@@ -300,10 +209,10 @@ class Client:
     def _client(self) -> AsyncClient:
         return self._background().client
 
-    def _background(self) -> _Background:
+    def _background(self) -> LoopThread:
         with self._lock:
             if self._running is None:
-                self._running = _Background(self._make())
+                self._running = LoopThread(self._make())
                 self._at_exit = weakref.finalize(self, self._running.close)
             return self._running
 

@@ -8,7 +8,7 @@ from orchestrator_common.models import decode_load_event, decode_payload_event
 from orchestrator_common.sse import Event
 from orchestrator_server.background.getter import Getter
 from orchestrator_server.background.strays import Strays
-from orchestrator_server.client_api import EventsNotOffered
+from orchestrator_server.client_connection import EventsNotOffered
 from orchestrator_server.client_pool import Client, ClientPool
 
 logger = logging.getLogger(__name__)

@@ -45,6 +45,8 @@ def test_times_and_sizes_take_units() -> None:
         ("MAX_UPLOAD_SIZE", "10QB"),
         ("LOG_LEVEL", "LOUD"),
         ("LOG_FORMAT", "xml"),
+        ("MEMORY_LIMIT", "1"),
+        ("MEMORY_LIMIT", "1MB"),
     ],
 )
 def test_trap_43_bad_value_is_one_line_that_names_it(name: str, value: str) -> None:
@@ -73,3 +75,16 @@ def test_every_option_is_read() -> None:
 
     read_settings(Watched(), {})
     assert taken == {option.name for option in OPTIONS}
+
+
+def test_least_memory_is_taken_and_0_is_no_limit() -> None:
+    assert read_settings({"MEMORY_LIMIT": "16MiB"}, {}).execution.limits.memory_bytes == 1 << 24
+    assert read_settings({"MEMORY_LIMIT": "0"}, {}).execution.limits.memory_bytes == 0
+
+
+def test_variables_that_are_nearly_settings_are_warned_of() -> None:
+    environment = {"MAX_RESULT_SIZES": "1", "PIDS_LIMITS": "1", "PATH": "/bin", "DB_PATH": "/x"}
+    assert read_settings(environment, {}).warnings == (
+        "MAX_RESULT_SIZES is ignored; did you mean MAX_RESULT_SIZE?",
+        "PIDS_LIMITS is ignored; did you mean PIDS_LIMIT?",
+    )

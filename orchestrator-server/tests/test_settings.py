@@ -101,6 +101,52 @@ def test_no_service_is_refused() -> None:
         read_settings({}, {})
 
 
+URLS = ("UPLOAD_URL", "DOWNLOAD_URL")
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("SERVICE_A_MAX_RUN", "did you mean SERVICE_A_MAX_RUNS?"),
+        ("SERVICE_A_B_TIMELIMIT", "did you mean SERVICE_A_B_TIME_LIMIT?"),
+        ("SERVICE_A_B_MAX_RUN", "did you mean SERVICE_A_B_MAX_RUNS?"),
+        ("SERVICE_A_B_C_MAX_RUN", "they end in _UPLOAD_URL, _DOWNLOAD_URL"),
+        ("SERVICE_A_QUOTA", "they end in _UPLOAD_URL, _DOWNLOAD_URL"),
+    ],
+)
+def test_mistyped_variable_of_a_service_stops_the_start(variable: str, told: str) -> None:
+    base = {f"SERVICE_{name}_{url}": "http://c:9000" for name in ("A", "A_B") for url in URLS}
+    assert read_settings(base, {}).services.keys() == {"a", "a_b"}
+    with pytest.raises(StartupError) as refused:
+        read_settings({**base, variable: "1"}, {})
+    assert str(refused.value).startswith(f"{variable} is no setting of a service; {told}")
+
+
+@pytest.mark.parametrize(
+    "variable", ["SERVICE_X_PORT", "SERVICE_X_PORT_5000_TCP_ADDR", "SERVICE_X_SERVICE_HOST"]
+)
+def test_what_kubernetes_sets_for_a_service_of_its_own_is_no_mistake(variable: str) -> None:
+    assert read_settings({**BASE, variable: "tcp://10.0.0.1:9000"}, {}).warnings == ()
+
+
+def test_variables_that_are_nearly_settings_are_warned_of() -> None:
+    mistyped = {"MAX_UPLOAD_SIZ": "1", "CLIENT_TOKENS": "x", "SERVICE_Y_UPLOAD_URI": "http://a"}
+    assert read_settings({**BASE, **mistyped}, {}).warnings == (
+        "CLIENT_TOKENS is ignored; did you mean CLIENT_TOKEN?",
+        "MAX_UPLOAD_SIZ is ignored; did you mean MAX_UPLOAD_SIZE?",
+        "SERVICE_Y_UPLOAD_URI is ignored; did you mean SERVICE_Y_UPLOAD_URL?",
+    )
+    with pytest.raises(StartupError, match=r"^No services configured: .*SERVICE_Y_UPLOAD_URL\?$"):
+        read_settings(mistyped, {})
+
+
+def test_other_variables_are_nobodys_business() -> None:
+    others = {"HOSTNAME", "PORTS", "LOG_FILE", "DATA_DIR", "LD_LIBRARY_PATH", "JO_TOKEN"}
+    of_clients = {"SLOTS", "MEMORY_LIMIT", "CPU_LIMIT", "KILL_GRACE", "PASS_ENV", "DRAIN_TIMEOUT"}
+    environment = {**BASE, **dict.fromkeys(others | of_clients, "x")}
+    assert read_settings(environment, {}).warnings == ()
+
+
 CALLBACKS = {"CALLBACK_ALLOW": "Example.org,*.example.org", "CALLBACK_SECRET": "x" * 16}
 
 

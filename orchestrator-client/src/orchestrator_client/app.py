@@ -174,6 +174,8 @@ def _compose(
 async def _start(app: web.Application) -> None:
     if app[keys.SETTINGS].client_token is None:
         logger.warning("CLIENT_TOKEN is not set: whoever reaches this port can run programs here")
+    for line in app[keys.SETTINGS].warnings:
+        logger.warning("%s", line)
     for line in summary(app[keys.SETTINGS]):
         logger.info("%s", line)
     # Whoever asks first is to get a load, and not none yet.

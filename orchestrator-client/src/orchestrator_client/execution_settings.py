@@ -21,6 +21,9 @@ EXECUTION_OPTIONS = (
     Option("SANDBOX_TMP_SIZE", "1GB", "Size of /tmp, and of /dev/shm, in the sandbox"),
 )
 
+MIN_MEMORY_BYTES = 16 * 1024 * 1024
+"""With less not even bash and a small program in it can be relied on to start."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -59,7 +62,7 @@ def read_execution(reader: SettingsReader, slots: int) -> ExecutionSettings:
     return ExecutionSettings(
         cgroups=cast(CgroupsMode, reader.choice("CGROUPS", "auto", ("auto", "off", "required"))),
         limits=Limits(
-            memory_bytes=reader.size_bytes("MEMORY_LIMIT", 0),
+            memory_bytes=reader.size_bytes("MEMORY_LIMIT", 0, least=MIN_MEMORY_BYTES),
             pids=reader.integer("PIDS_LIMIT", 0, minimum=0, maximum=4_000_000),
             cpus=reader.number("CPU_LIMIT", 0.0, maximum=10_000.0),
         ),

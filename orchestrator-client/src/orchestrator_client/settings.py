@@ -11,7 +11,7 @@ from orchestrator_client.execution_settings import (
     read_execution,
 )
 from orchestrator_common import faults
-from orchestrator_common.env import Option, SettingError, SettingsReader
+from orchestrator_common.env import Option, SettingError, SettingsReader, nearly_settings
 from orchestrator_common.logs import FORMATS, LEVELS
 
 OPTIONS = (
@@ -57,6 +57,8 @@ class Settings:
     max_connections_per_peer: int
     log_level: str
     log_format: str
+    warnings: tuple[str, ...]
+    """Of variables that may have been meant to be settings."""
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
@@ -88,6 +90,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         ),
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
+        warnings=tuple(nearly_settings(environment, OPTIONS)),
     )
 
 

@@ -5,8 +5,9 @@ Whatever is wrong with one is a ``SettingError``: one line that names the settin
 what it may hold. Only this module and the two ``settings`` modules know where values come from.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _SHOWN = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("kB", 1
 _TOO_MUCH = 1e18
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
+
+_NEAR = 0.86
 
 _ON = frozenset({"1", "yes", "true", "on"})
 _OFF = frozenset({"0", "no", "false", "off"})
@@ -100,6 +103,22 @@ def on_and_off(features: Mapping[str, bool]) -> str:
     return f"On: {', '.join(on) or 'nothing'}. Off: {', '.join(off) or 'nothing'}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Which of ``known`` was meant by ``name``, if it is one but for a letter or two."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
+
+
+def nearly_settings(environment: Mapping[str, str], options: Sequence[Option]) -> Iterator[str]:
+    """Variables that would be settings but for a letter or two, and what to say of them.
+
+    An environment holds much that is no business of ours: it is no error, only a warning.
+    """
+    known = {option.name for option in options}
+    for variable in sorted(environment.keys() - known):
+        if "_" in variable and (meant := nearest(variable, known)):
+            yield f"{variable} is ignored; did you mean {meant}?"
+
+
 def duration_of(text: str) -> float | None:
     """Seconds that ``text`` names, a number with an optional unit; None if it is no such thing."""
     return _number_with_unit(text, _SECONDS)
@@ -163,13 +182,16 @@ class SettingsReader:
             name, default, _SECONDS, "a time: seconds, or a number with s, m, h or d, such as 48h"
         )
 
-    def size_bytes(self, name: str, default: int) -> int:
-        """Bytes, from a number with an optional unit: ``1000``, ``400MB``, ``10GiB``."""
-        return int(
-            self._with_unit(
-                name, default, _BYTES, "a size: bytes, or a number with kB, MB, GB, MiB or GiB"
-            )
-        )
+    def size_bytes(self, name: str, default: int, *, least: int = 0) -> int:
+        """Bytes, from a number with an optional unit: ``1000``, ``400MB``, ``10GiB``.
+
+        At least ``least``, or 0.
+        """
+        allowed = "a size: bytes, or a number with kB, MB, GB, MiB or GiB"
+        size = int(self._with_unit(name, default, _BYTES, allowed))
+        if 0 < size < least:
+            raise self._refused(name, f"at least {size_text(least)}, or 0")
+        return size
 
     def path(self, name: str, default: str) -> Path:
         """A path of the file system, made absolute so that it survives a change of folder."""

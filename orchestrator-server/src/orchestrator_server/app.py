@@ -270,6 +270,8 @@ async def _start(app: web.Application) -> None:
             "API_TOKENS_FILE is not set: whoever reaches this port can submit jobs, and see, fetch "
             "and end those of everybody"
         )
+    for line in app[keys.SETTINGS].warnings:
+        logger.warning("%s", line)
     for line in summary(app[keys.SETTINGS]):
         logger.info("%s", line)
     await app[BACKGROUND].start()

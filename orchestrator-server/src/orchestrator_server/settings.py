@@ -8,10 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator_common import faults
-from orchestrator_common.env import Option, SettingError, SettingsReader
+from orchestrator_common.env import Option, SettingError, SettingsReader, nearly_settings
 from orchestrator_common.errors import StartupError
 from orchestrator_common.logs import FORMATS, LEVELS
 from orchestrator_server.callback_rules import CallbackRules, secret_bytes
+from orchestrator_server.service_variables import nearly_service_variables, service_names
 
 OPTIONS = (
     Option("HOST", "0.0.0.0", "Address to listen on"),  # noqa: S104 (containers need it)
@@ -37,10 +38,6 @@ OPTIONS = (
     Option("LOG_FORMAT", "text", "text or json"),
 )
 
-_SERVICE_VARIABLE = re.compile(
-    r"SERVICE_(?P<name>.+)_"
-    r"(?:UPLOAD_URL|DOWNLOAD_URL|TERMINATE_URL|RUNS_PER_USER|MAX_RUNS|MAX_ATTEMPTS|TIME_LIMIT)"
-)
 _HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _MAX_COUNT = 1_000_000
 
@@ -118,6 +115,8 @@ class Settings:
     log_format: str
     services: Mapping[str, Service]
     """By lower-case name."""
+    warnings: tuple[str, ...]
+    """Of variables that may have been meant to be settings."""
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
@@ -168,10 +167,20 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
         log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
         services=_read_services(reader),
+        warnings=(
+            *nearly_settings(environment, OPTIONS),
+            *nearly_service_variables(environment),
+        ),
     )
     if not settings.services:
         raise StartupError(
-            "No services configured: set SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL"
+            ". ".join(
+                (
+                    "No services configured: set SERVICE_<NAME>_UPLOAD_URL and"
+                    " SERVICE_<NAME>_DOWNLOAD_URL",
+                    *settings.warnings,
+                )
+            )
         )
     return settings
 
@@ -223,12 +232,8 @@ def _read_callback_key(reader: SettingsReader, rules: CallbackRules) -> bytes:
 
 
 def _read_services(reader: SettingsReader) -> dict[str, Service]:
-    names = {
-        match["name"]
-        for variable in reader.environment
-        if (match := _SERVICE_VARIABLE.fullmatch(variable))
-    }
-    return {name.lower(): _read_service(reader, name) for name in sorted(names)}
+    names = service_names(reader.environment)
+    return {name.lower(): _read_service(reader, name) for name in names}
 
 
 def _read_service(reader: SettingsReader, name: str) -> Service:

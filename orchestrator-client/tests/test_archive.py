@@ -108,6 +108,37 @@ def test_blocks_that_are_compressed_at_once_come_out_in_their_order(workspace: W
     assert archive.read("after") == b"x"
 
 
+def test_what_is_compressed_already_is_not_compressed_again(workspace: Workspace) -> None:
+    dense = os.urandom(3 << 20)
+    (workspace.work / "mixed").write_bytes(dense + b"text " * 500_000 + dense)
+    (workspace.work / "medium").write_bytes(dense[:300_000])
+    (workspace.work / "small").write_bytes(dense[:10])
+    (workspace.work / "empty").touch()
+    archive = pack(workspace)
+    assert archive.testzip() is None
+    assert archive.read("mixed") == dense + b"text " * 500_000 + dense
+    assert archive.read("medium") == dense[:300_000]
+    assert archive.read("small") == dense[:10]
+    for name in ("medium", "small", "empty"):
+        assert archive.getinfo(name).compress_type == zipfile.ZIP_STORED
+    assert 2 * len(dense) < archive.getinfo("mixed").compress_size < 2 * len(dense) + 100_000
+
+
+def test_large_files_that_are_packed_at_once_are_whole(workspaces: Workspaces) -> None:
+    content = b"".join(number.to_bytes(8, "big") for number in range(1_000_000))
+    both = [new_workspace(workspaces, name) for name in ("one", "two")]
+    for workspace in both:
+        (workspace.work / "large").write_bytes(content)
+    packer = Packer()
+
+    async def pack_both() -> None:
+        await asyncio.gather(*(packer.pack(workspace, OUTCOME) for workspace in both))
+
+    asyncio.run(pack_both())
+    for workspace in both:
+        assert zipfile.ZipFile(workspace.results).read("large") == content
+
+
 def test_record_tells_how_the_script_ended(workspace: Workspace) -> None:
     workspace.stdout.write_text("said")
     workspace.stderr.write_text("complained")

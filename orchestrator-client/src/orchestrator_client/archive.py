@@ -18,7 +18,7 @@ from typing import IO
 
 from isal import isal_zlib
 
-from orchestrator_client.deflating import Deflaters, deflated
+from orchestrator_client.deflating import Deflaters, deflated, is_dense
 from orchestrator_client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.file_rights import rights_of_owner, take_back
@@ -308,7 +308,9 @@ class _Packing:
 
     def _add_whole(self, entry: zipfile.ZipInfo, content: bytes) -> None:
         """Add a small file: at once, where ``ZipFile.open`` goes back to complete its header."""
-        data = deflated(content)
+        data = content if is_dense(content) else deflated(content)
+        if len(data) >= len(content):
+            entry.compress_type, data = zipfile.ZIP_STORED, content
         entry.CRC = isal_zlib.crc32(content)
         entry.file_size, entry.compress_size = len(content), len(data)
         entry.header_offset = self._archive.start_dir
@@ -322,14 +324,18 @@ class _Packing:
         entry.CRC = entry.file_size = entry.compress_size = 0
         entry.header_offset = self._archive.start_dir
         self._file.write(entry.FileHeader(zip64=zip64))
-        with self._deflaters.compressor() as compressor:
+
+        def counted() -> Iterator[bytes]:
             for block in blocks:
                 entry.CRC = isal_zlib.crc32(block, entry.CRC)
                 entry.file_size += len(block)
-                entry.compress_size += self._file.write(compressor.compress(block))
+                yield block
+
+        with self._deflaters.stream(counted()) as parts:
+            for part in parts:
+                entry.compress_size += self._file.write(part)
                 if checked:
                     self._check_size()
-            entry.compress_size += self._file.write(compressor.flush())
         end = self._file.tell()
         self._file.seek(entry.header_offset)
         self._file.write(entry.FileHeader(zip64=zip64))

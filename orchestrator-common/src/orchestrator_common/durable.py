@@ -12,6 +12,8 @@ from pathlib import Path
 from orchestrator_common.errors import StorageFull
 from orchestrator_common.faults import Point, reach
 
+BEHIND_BYTES = 8 << 20
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,18 +38,41 @@ def fsync_tree(top: Path) -> None:
     if len(files) > 1:
         # Let the disk begin with all of them, else each flush would wait for a write of its own.
         for file in files:
-            _begin_to_write(file)
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                begin_to_write(descriptor)
+            finally:
+                os.close(descriptor)
     for path in (*files, *reversed(folders)):
         fsync_path(path)
 
 
-def _begin_to_write(file: str) -> None:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # Linux begins to write out what is dirty, to be able to drop it; it waits for nothing.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+def begin_to_write(descriptor: int, offset: int = 0, size: int = 0) -> None:
+    """Let the disk begin with ``size`` bytes of a file, 0: with all behind ``offset``.
+
+    Linux begins to write out what is dirty, to be able to drop it; it waits for nothing.
+    """
+    os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+class WritingBehind:
+    """Lets the disk begin with a large file while more of it arrives.
+
+    Else all of it would wait in memory for the flush at the end. For a file that is written from
+    its beginning on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._written = 0
+        self._begun = 0
+
+    def wrote(self, size: int) -> None:
+        """So many bytes more are written."""
+        self._written += size
+        if self._written - self._begun >= BEHIND_BYTES:
+            begin_to_write(self._descriptor, self._begun, self._written - self._begun)
+            self._begun = self._written
 
 
 def replace_durably(temporary: Path, final: Path) -> None:

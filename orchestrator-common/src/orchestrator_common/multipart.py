@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.durable import WritingBehind, full_disk_as_domain_error
 from orchestrator_common.errors import BadRequest, DomainError, TooLarge
 from orchestrator_common.paths import collision, parents, unescape, uploaded_path
 from orchestrator_common.threads import in_thread
@@ -80,16 +80,19 @@ async def receive_form(
     folder: Path,
     limits: FormLimits,
     complete: Callable[[ReceivedForm], R],
+    *,
+    write_behind: bool = False,
 ) -> R:
     """Write the files of a multipart body below ``folder``, which is made with its parents.
 
     Returns what ``complete``, called in a thread with the whole form, makes of it. Nothing is
     flushed to the disk, and nothing is cleaned up here: on any error the caller removes ``folder``.
+    ``write_behind``: a flush will follow, so the disk begins with large files while they arrive.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``; and what ``stream`` raises when the connection breaks.
     """
-    writer = _FormWriter(_boundary(content_type), folder, limits)
+    writer = _FormWriter(_boundary(content_type), folder, limits, write_behind=write_behind)
 
     def finish(rest: bytes) -> R:
         writer.feed(rest)
@@ -167,8 +170,11 @@ def _boundary(content_type: str) -> bytes:
 class _FormWriter:
     """The parser and the file that it writes just now. Used by one thread at a time."""
 
-    def __init__(self, boundary: bytes, folder: Path, limits: FormLimits) -> None:
+    def __init__(
+        self, boundary: bytes, folder: Path, limits: FormLimits, *, write_behind: bool
+    ) -> None:
         self._folder = folder
+        self._write_behind = write_behind
         self._limits = limits
         self._begun = False
         self._form = ReceivedForm()
@@ -178,6 +184,7 @@ class _FormWriter:
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._disposition = ""
         self._file: int | None = None
+        self._behind: WritingBehind | None = None
         self._path = ""
         self._field: tuple[str, bytearray] | None = None
         self._fields_begun = 0
@@ -271,6 +278,7 @@ class _FormWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         # Strings, no paths: there may be thousands of files.
         self._file = os.open(f"{self._folder}/{path}", flags, 0o666)
+        self._behind = WritingBehind(self._file) if self._write_behind else None
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = end - start
@@ -280,6 +288,8 @@ class _FormWriter:
                 raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
             _write_all(self._file, memoryview(data)[start:end])
             self._form.files[self._path] += size
+            if self._behind is not None:
+                self._behind.wrote(size)
         elif self._field is not None:
             name, value = self._field
             if len(value) + size > MAX_FIELD_BYTES:

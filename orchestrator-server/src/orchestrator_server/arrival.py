@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator_common.durable import full_disk_as_domain_error
+from orchestrator_common.durable import WritingBehind, full_disk_as_domain_error
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.threads import in_thread
 from orchestrator_server.client_connection import BLOCK_BYTES
@@ -50,11 +50,18 @@ class Arrival:
         path = self.files.arriving(self.job)
         with full_disk_as_domain_error():
             file = await in_thread(path.open, "wb")
+            behind = WritingBehind(file.fileno())
+
+            def write(block: bytes) -> int:
+                file.write(block)
+                behind.wrote(len(block))
+                return len(block)
+
             try:
-                size = await in_thread(file.write, first)
+                size = await in_thread(write, first)
                 async for block in blocks:
                     self._check(size + len(block))
-                    size += await in_thread(file.write, block)
+                    size += await in_thread(write, block)
             finally:
                 await in_thread(file.close)
         return size

@@ -101,7 +101,9 @@ class Submission:
 
         try:
             folder = self.files.incoming(name)
-            order = await receive_form(body, content_type, folder, self.limits, complete)
+            order = await receive_form(
+                body, content_type, folder, self.limits, complete, write_behind=True
+            )
             reach(Point.SERVER_FILES_ACCEPTED)
             await to_end(create(*order))
             reach(Point.SERVER_JOB_CREATED)

@@ -9,8 +9,6 @@ takes a fifth of a second and 45 MB, which a service that nobody looks at should
 """
 
 import asyncio
-import ctypes
-import gc
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator_common.memory import give_back
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import log_query
 from orchestrator_common.web.error_answers import ErrorBody
@@ -128,7 +127,7 @@ class _Document:
         async with self._making:
             if self._encoded is None:
                 self._encoded = await in_thread(self._make)
-                await in_thread(_give_back_memory)
+                await in_thread(give_back)
         return web.Response(body=self._encoded, content_type="application/json")
 
     def _make(self) -> bytes:
@@ -191,11 +190,3 @@ def _library_folder() -> Path:
     if spec is None or spec.origin is None:
         raise ImportError("aiohttp-swagger3 is not installed")
     return Path(spec.origin).parent
-
-
-def _give_back_memory() -> None:
-    """Return to the system what is free: the C library (glibc) keeps it unless asked. Blocks."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from orchestrator_common.memory import give_back, keep_buffers
 from orchestrator_common.web.access_log import AccessLog
 from orchestrator_common.web.listener import listen
 from orchestrator_common.web.stopping import Drain, drains_first
@@ -30,7 +31,7 @@ async def _freeze(_: web.Application) -> None:
 
     Else each full collection goes through it, and holds everything up for tens of milliseconds.
     """
-    gc.collect()
+    give_back()
     gc.freeze()
 
 
@@ -55,6 +56,7 @@ def run_service(
 
     Raises ``StartupError`` if the address can't be used, and what the app's start raises.
     """
+    keep_buffers()
     listener = listen(host, port, max_per_peer=max_per_peer)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}"

@@ -42,7 +42,10 @@ class Child:
 
 
 class ForkServer:
-    """Started when it is first needed, and anew should it have died. All of it blocks."""
+    """Started when it is first needed, and anew should it have died. All of it blocks.
+
+    It is in this process's session, so that nobody takes it for what a script has left.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +126,6 @@ class ForkServer:
                     env={},
                     stdin=there.fileno(),
                     stdout=subprocess.DEVNULL,
-                    start_new_session=True,
                 )
             here.settimeout(ANSWER_TIMEOUT_S)
             self._channel = here

@@ -216,9 +216,8 @@ class LocalExecutor:
         return children - self._running_scripts()
 
     def _running_scripts(self) -> frozenset[int]:
-        """With the process that starts them, which must not be taken for an orphan either."""
         with self._lock:
-            return frozenset(self._scripts | {self._spawner.fork_server_pid})
+            return frozenset(self._scripts)
 
 
 @dataclass(eq=False)

@@ -53,12 +53,6 @@ class Spawner:
     users: ScriptUsers | None = None
     sandbox: Bubblewrap | None = None
 
-    @property
-    def fork_server_pid(self) -> int:
-        """The process that starts scripts; 0: this one does."""
-        fork_server = self.cgroups.fork_server if self.cgroups is not None else None
-        return fork_server.pid if fork_server is not None else 0
-
     def take_place(self, workspace: Workspace) -> Place:
         """Make a payload its place. Raises ``OSError``."""
         user = self.users.take() if self.users is not None else None

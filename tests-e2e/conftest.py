@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from command_line import Jo
 from harness import Portal, Service, StartClient, StartServer
 
 
@@ -72,3 +73,11 @@ async def server(start_client: StartClient, start_server: StartServer) -> Servic
 async def portal(server: Service, session: aiohttp.ClientSession) -> Portal:
     """A web app before that server."""
     return Portal(server.url, session)
+
+
+@pytest.fixture
+def jo(server: Service, tmp_path: Path) -> Jo:
+    """jo, before a server with one client."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    return Jo(server.url, folder)

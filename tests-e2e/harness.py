@@ -29,6 +29,12 @@ async def eventually(what: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+def content(path: Path, name: str) -> bytes:
+    """A file in a ZIP."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
 class Service:
     """One process of ours, on a free port, with its log."""
 

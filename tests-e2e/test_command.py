@@ -2,96 +2,16 @@
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import pty
 import signal
-import stat
-import subprocess
 import zipfile
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from harness import BIN, Service, StartClient, StartServer
-from orchestrator_common.api import Job, JobStatus, LocalStorageFailed
-from orchestrator_common.command.showing import job_table
-from orchestrator_common.command.unpacking import UnsafeArchive, unpack
-
-TIMEOUT_S = 40
-
-
-@dataclass
-class Run:
-    """How a run of jo ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What it printed, as JSON."""
-        return json.loads(self.out)
-
-
-class Jo:
-    """Runs jo in ``folder`` with a server's URL in its environment."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.folder = folder
-        inherited = {k: v for k, v in os.environ.items() if k.startswith("COV")}
-        self.env = {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "LANG": "C.UTF-8",
-            "JO_URL": url,
-            **inherited,
-        }
-
-    async def start(self, *args: str, **options: Any) -> asyncio.subprocess.Process:
-        """Start jo."""
-        return await asyncio.create_subprocess_exec(
-            BIN / "jo",
-            *args,
-            cwd=self.folder,
-            env=self.env,
-            **{
-                "stdin": asyncio.subprocess.DEVNULL,
-                "stdout": asyncio.subprocess.PIPE,
-                "stderr": asyncio.subprocess.PIPE,
-                **options,
-            },
-        )
-
-    async def __call__(self, *args: str) -> Run:
-        """Run jo to its end."""
-        process = await self.start(*args)
-        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
-        assert process.returncode is not None
-        assert b"Traceback" not in err, err.decode()
-        return Run(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture
-def jo(server: Service, tmp_path: Path) -> Jo:
-    """jo, before a server with one client."""
-    folder = tmp_path / "user"
-    folder.mkdir()
-    return Jo(server.url, folder)
-
-
-def write(jo: Jo, script: str, name: str = "run.sh") -> None:
-    """Write a script."""
-    path = jo.folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(script)
-
+from command_line import TIMEOUT_S, Jo, write
 
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 
@@ -269,70 +189,6 @@ async def test_failure_has_its_exit_status_and_one_line(
     assert run.out == ""
 
 
-async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
-    jo: Jo, start_server: StartServer
-) -> None:
-    sound = await jo("doctor", "--json")
-    assert {finding["verdict"] for finding in sound.json} <= {"ok", "warning"}, sound.out
-    assert sound.code == 0
-    about = {finding["about"].split()[0] for finding in sound.json}
-    assert about == {"server", "clocks", "access", "service", "client", "disk"}
-    alone = await start_server("http://127.0.0.1:9")
-    ill = await jo("doctor", "--url", alone.url)
-    assert ill.code == 1
-    assert "✗" in ill.out
-    assert "client http://127.0.0.1:9/submit" in ill.out
-    gone = await jo("doctor", "--url", "http://127.0.0.1:9")
-    assert gone.code == 1
-    assert "can't be reached" in gone.out
-
-
-async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
-    jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
-) -> None:
-    file = tmp_path / "tokens.json"
-    make = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", "--user", "7"]
-    made = await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
-    server = await start_server(await start_client(), API_TOKENS_FILE=str(file))
-    jo.env |= {"JO_URL": server.url, "JO_TOKEN": made.stdout.decode().strip()}
-    run = await jo("doctor")
-    assert "the token is that of user 7" in run.out
-    assert "service example: 0 of 10 running" in run.out
-    assert run.code == 0, run.out
-
-
-async def test_doctor_does_not_wait_for_what_is_no_server(jo: Jo) -> None:
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.abort()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as stranger:
-        port = stranger.sockets[0].getsockname()[1]
-        run = await jo("doctor", "--url", f"http://127.0.0.1:{port}")
-    assert run.code == 1
-    assert run.out.startswith("✗ server: ")
-    assert run.err == ""
-
-
-@pytest.mark.parametrize("columns", [80, 110])
-def test_list_of_jobs_in_a_narrow_terminal_keeps_what_tells_them_apart(columns: int) -> None:
-    job = Job(
-        id=123456,
-        user_id=4711,
-        service="example",
-        status=JobStatus.COMPLETED,
-        message="a message that is longer than any terminal is wide " * 5,
-        name="[b]not bold[/b] and a name of some length",
-        created_at=datetime(2026, 11, 26, 11, 28, 15, tzinfo=UTC),
-    )
-    console = Console(width=columns, file=io.StringIO())
-    with console.capture() as shown:
-        console.print(job_table([job]))
-    _, line = shown.get().splitlines()
-    assert line.split()[:4] == ["123456", "4711", "example", "Completed"]
-    assert "…" in line
-    assert "[b]" in line
-
-
 async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: Jo) -> None:
     write(jo, "sleep 300\n")
     process = await jo.start(*SUBMIT, "run.sh", "--wait")
@@ -399,53 +255,6 @@ def _all_of(terminal: int) -> str:
     finally:
         os.close(terminal)
     return found.decode(errors="replace")
-
-
-def archive(path: Path, *entries: zipfile.ZipInfo | str) -> Path:
-    with zipfile.ZipFile(path, "w") as made:
-        for entry in entries:
-            made.writestr(entry, b"x")
-    return path
-
-
-def link(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return entry
-
-
-@pytest.mark.parametrize(
-    "entry",
-    ["../out", "/abs", "a/../../out", "a\\..\\out", ".orchestrator/../../out", "C:\\x", link("l")],
-)
-def test_archive_that_leads_elsewhere_is_not_unpacked(
-    tmp_path: Path, entry: zipfile.ZipInfo | str
-) -> None:
-    made = archive(tmp_path / "x.zip", "fine", entry)
-    with pytest.raises(UnsafeArchive, match="not safe to unpack"):
-        unpack(made, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
-
-
-def test_unpacking_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> None:
-    script = zipfile.ZipInfo("bin/script")
-    script.external_attr = (stat.S_IFREG | 0o4755) << 16
-    made = archive(tmp_path / "x.zip", ".orchestrator/stdout.txt", script)
-    (tmp_path / "empty").mkdir()
-    assert unpack(made, tmp_path / "empty") == 2
-    assert (tmp_path / "empty" / ".orchestrator" / "stdout.txt").read_bytes() == b"x"
-    mode = (tmp_path / "empty" / "bin" / "script").stat().st_mode
-    assert mode & 0o100
-    assert not mode & (stat.S_ISUID | stat.S_IWOTH)
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "file").touch()
-    for taken in ("empty", "link", "file"):
-        with pytest.raises(LocalStorageFailed, match="is there already"):
-            unpack(made, tmp_path / taken)
-    (tmp_path / "cut.zip").write_bytes(made.read_bytes()[:-30])
-    with pytest.raises(LocalStorageFailed, match="no whole ZIP"):
-        unpack(tmp_path / "cut.zip", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
 
 
 async def test_completion_of_the_shell_knows_the_commands(jo: Jo) -> None:

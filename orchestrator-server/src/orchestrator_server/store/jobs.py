@@ -29,6 +29,7 @@ from orchestrator_server.store.schema import (
     job_of,
     status_in,
 )
+from orchestrator_server.store.strays import ADD_STRAY, StrayKeys
 from orchestrator_server.store.usage import UserLimits
 from orchestrator_server.store.writer import Connection, Writer
 
@@ -70,7 +71,6 @@ KILLED_WITHOUT_OUTPUT = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
     AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
 """  # noqa: S608
-ADD_STRAY = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
 
 
 class JobStore:
@@ -88,6 +88,7 @@ class JobStore:
         self.outbox = Outbox(writer, reader, now)
         self.lists = JobLists(reader)
         self.events = JobEvents(reader)
+        self.strays = StrayKeys(writer, reader, now)
         # Jobs as they are now: nobody else writes, and each commit is told in order.
         self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []
@@ -302,22 +303,6 @@ class JobStore:
     async def killed_without_output(self, within_s: float) -> Sequence[Job]:
         """The last jobs that were Killed in so many seconds and whose output did not come."""
         return await self._read(KILLED_WITHOUT_OUTPUT, (self._now() - within_s,))
-
-    async def strays(self, client_url: str, within_s: float) -> set[str]:
-        """Keys of attempts that a client may still have although they were given up.
-
-        Those that are older than ``within_s`` are forgotten.
-        """
-        since = self._now() - within_s
-        await self._write("DELETE FROM strays WHERE since < ?", (since,))
-        rows = await self._reader.execute_fetchall(
-            "SELECT key FROM strays WHERE client_url = ?", (client_url,)
-        )
-        return {str(key) for (key,) in rows}
-
-    async def forget_stray(self, client_url: str, key: str) -> None:
-        """Note that a client does not have an attempt any more."""
-        await self._write("DELETE FROM strays WHERE client_url = ? AND key = ?", (client_url, key))
 
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """Ended jobs that are due to be cleaned, the oldest first."""

@@ -1,0 +1,52 @@
+"""jo doctor before services that are sound, and others."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+from command_line import Jo
+from harness import BIN, StartClient, StartServer
+
+
+async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
+    jo: Jo, start_server: StartServer
+) -> None:
+    sound = await jo("doctor", "--json")
+    assert {finding["verdict"] for finding in sound.json} <= {"ok", "warning"}, sound.out
+    assert sound.code == 0
+    about = {finding["about"].split()[0] for finding in sound.json}
+    assert about == {"server", "clocks", "access", "service", "client", "disk"}
+    alone = await start_server("http://127.0.0.1:9")
+    ill = await jo("doctor", "--url", alone.url)
+    assert ill.code == 1
+    assert "✗" in ill.out
+    assert "client http://127.0.0.1:9/submit" in ill.out
+    gone = await jo("doctor", "--url", "http://127.0.0.1:9")
+    assert gone.code == 1
+    assert "can't be reached" in gone.out
+
+
+async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
+    jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
+) -> None:
+    file = tmp_path / "tokens.json"
+    make = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", "--user", "7"]
+    made = await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    server = await start_server(await start_client(), API_TOKENS_FILE=str(file))
+    jo.env |= {"JO_URL": server.url, "JO_TOKEN": made.stdout.decode().strip()}
+    run = await jo("doctor")
+    assert "the token is that of user 7" in run.out
+    assert "service example: 0 of 10 running" in run.out
+    assert run.code == 0, run.out
+
+
+async def test_doctor_does_not_wait_for_what_is_no_server(jo: Jo) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as stranger:
+        port = stranger.sockets[0].getsockname()[1]
+        run = await jo("doctor", "--url", f"http://127.0.0.1:{port}")
+    assert run.code == 1
+    assert run.out.startswith("✗ server: ")
+    assert run.err == ""

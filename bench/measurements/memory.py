@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psutil
+
 from bench.content import text_block
 from bench.http import Connection, Form, submit_all
 from bench.large import trip
@@ -31,19 +33,20 @@ async def measure(folder: Path, size: Size) -> Outcome:
         await asyncio.sleep(size.settle_s)
         idle = _resident(services)
         _reset_peaks(services)
+        at_rest = _peaks(services)
         await trip(services, text_block(), size.memory_bytes)
         large = _peaks(services)
     shutil.rmtree(folder / "large")
     async with pair(folder / "queued", slots=1) as services:
-        before = _resident(services)
         _reset_peaks(services)
+        before = _peaks(services)
         await _queue(services, size.queued)
         queued = _peaks(services)
     rows = [
         *_rows("memory of {}, idle", idle, IDLE_MIB),
         *_rows(
             f"growth of {{}}, {size.memory_bytes / GB:g} GB there and back",
-            {name: large[name] - idle[name] for name in idle},
+            {name: large[name] - at_rest[name] for name in idle},
             GROWTH_MIB,
         ),
         *_rows(
@@ -67,8 +70,18 @@ async def _queue(services: Pair, count: int) -> None:
 
 
 def _resident(services: Pair) -> Mib:
-    """Resident memory now: what ``ps`` shows, shared libraries included."""
-    return {name: _status_mib(each, "VmRSS") for name, each in services.by_name().items()}
+    """Resident memory now: what ``ps`` shows, shared libraries included.
+
+    Beside it, of the processes that a service keeps, their part of what they share.
+    """
+    return {
+        name: _status_mib(each, "VmRSS") + sum(map(_own_mib, each.process.children(recursive=True)))
+        for name, each in services.by_name().items()
+    }
+
+
+def _own_mib(child: psutil.Process) -> float:
+    return float(child.memory_full_info().pss) / (1 << 20)
 
 
 def _reset_peaks(services: Pair) -> None:

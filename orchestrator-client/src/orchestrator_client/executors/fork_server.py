@@ -120,13 +120,17 @@ class ForkServer:
             self._end()
         if self._channel is None:
             here, there = socket.socketpair()
-            with there:
-                self._process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-I", "-S", PROGRAM],
-                    env={},
-                    stdin=there.fileno(),
-                    stdout=subprocess.DEVNULL,
-                )
+            try:
+                with there:
+                    self._process = subprocess.Popen(  # noqa: S603
+                        [sys.executable, "-I", "-S", PROGRAM],
+                        env={},
+                        stdin=there.fileno(),
+                        stdout=subprocess.DEVNULL,
+                    )
+            except BaseException:
+                here.close()
+                raise
             here.settimeout(ANSWER_TIMEOUT_S)
             self._channel = here
         return self._channel

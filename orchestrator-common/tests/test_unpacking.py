@@ -1,5 +1,6 @@
 """Results are unpacked where they belong, and nowhere else."""
 
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -34,6 +35,37 @@ def test_archive_that_leads_elsewhere_is_not_unpacked(
     with pytest.raises(UnsafeArchive, match="not safe to unpack"):
         unpack(made, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+
+
+def _with_sizes(archive: Path, told: int) -> None:
+    """Let the directory of a ZIP say ``told`` of the size of each entry."""
+    content, at = bytearray(archive.read_bytes()), 0
+    while (at := content.find(b"PK\1\2", at)) >= 0:
+        content[at + 24 : at + 28] = told.to_bytes(4, "little")
+        at += 46
+    archive.write_bytes(content)
+
+
+def test_archive_that_has_no_room_when_unpacked_is_not_begun(tmp_path: Path) -> None:
+    made, size = tmp_path / "made.zip", 0xFFFFFFFE
+    with zipfile.ZipFile(made, "w") as archive:
+        for number in range(shutil.disk_usage(tmp_path).total // size + 1):
+            archive.writestr(f"{number}", "x")
+    _with_sizes(made, size)
+    with pytest.raises(LocalStorageFailed, match="GB when it is unpacked, and there is room for"):
+        unpack(made, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["made.zip"]
+
+
+@pytest.mark.parametrize("told", [10, 100_000_000])
+def test_archive_that_lies_about_its_sizes_is_given_up(tmp_path: Path, told: int) -> None:
+    made = tmp_path / "made.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10_000_000))
+    _with_sizes(made, told)
+    with pytest.raises(LocalStorageFailed, match="is no whole ZIP"):
+        unpack(made, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["made.zip"]
 
 
 def test_unpacking_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ import secrets
 import shutil
 import stat
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from orchestrator_common.api import LocalStorageFailed
 from orchestrator_common.errors import BadRequest
 from orchestrator_common.paths import RESERVED, check_path
 
 MADE_BY_UNIX = 3
+BLOCK_BYTES = 1 << 20
+LEAST_BYTES = 4096
+"""What a file or folder takes of most disks, however little is in it."""
 
 
 class UnsafeArchive(LocalStorageFailed):
@@ -54,6 +59,7 @@ def _unpack_into(archive: Path, folder: Path) -> int:
     """All into a new folder, in which no link waits."""
     count = 0
     with zipfile.ZipFile(archive) as entries:
+        _check_room(entries.infolist(), folder)
         for entry in entries.infolist():
             path = folder / _checked(entry)
             if entry.is_dir():
@@ -61,12 +67,38 @@ def _unpack_into(archive: Path, folder: Path) -> int:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with entries.open(entry) as source, path.open("xb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+                _copy(source, target, entry)
             if entry.create_system == MADE_BY_UNIX and (entry.external_attr >> 16) & 0o100:
                 mode = path.stat().st_mode
                 path.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
             count += 1
     return count
+
+
+def _check_room(entries: Sequence[zipfile.ZipInfo], folder: Path) -> None:
+    """Raise ``LocalStorageFailed`` unless there is room for all that the directory tells of.
+
+    A few megabytes of ZIP may be as many terabytes of files: they are not begun.
+    """
+    needed = sum(max(entry.file_size, LEAST_BYTES) for entry in entries)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LocalStorageFailed(
+            f"The ZIP takes {needed / 1e9:.1f} GB when it is unpacked, and there is room for"
+            f" {free / 1e9:.1f} GB: fetch it as a ZIP (-o NAME.zip)"
+        )
+
+
+def _copy(source: IO[bytes], target: IO[bytes], entry: zipfile.ZipInfo) -> None:
+    """Unpack one file. Raises ``BadZipFile`` if it is not as large as the directory says."""
+    left = entry.file_size
+    while block := source.read(BLOCK_BYTES):
+        left -= len(block)
+        if left < 0:
+            break
+        target.write(block)
+    if left:
+        raise zipfile.BadZipFile(f"{entry.filename!r} is not as large as its directory says")
 
 
 def _checked(entry: zipfile.ZipInfo) -> str:

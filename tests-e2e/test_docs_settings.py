@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator_client import settings as client
 from orchestrator_common.env import Option
@@ -92,3 +93,13 @@ def test_links_to_files_of_the_repository_lead_somewhere(page: str) -> None:
         if not link.startswith("http") and not (ROOT / page).parent.joinpath(link).exists()
     ]
     assert not broken
+
+
+def test_compose_opens_its_port_to_this_machine_alone_unless_told_otherwise() -> None:
+    composed = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    ports = {name: service.get("ports", []) for name, service in composed["services"].items()}
+    assert ports == {"server": ["${SERVER_ADDRESS:-127.0.0.1}:5000:5000"], "client": []}
+    documented = table("docs/docker.md", "compose.yaml")
+    assert documented["SERVER_ADDRESS"][0] == "127.0.0.1"
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
+    assert documented.keys() == used

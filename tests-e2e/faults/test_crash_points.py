@@ -17,7 +17,9 @@ ELSEWHERE = {
     # These are there to fail, not to crash at.
     Point.DATABASE,
     Point.DISK_FLUSH,
-    # These are reached in tests of their own: below, and in test_network.py.
+    # These are reached in tests of their own: below, in test_crash_commits.py and test_network.py.
+    Point.SERVER_BEFORE_COMMIT,
+    Point.SERVER_COMMITTED,
     Point.SERVER_JOB_CLEANED,
     Point.CLIENT_CLEARING,
     Point.SERVER_JOB_LOST,
@@ -32,9 +34,6 @@ NOT_RUNNING = {
     Point.CLIENT_DISCARDED,
 }
 """When the client dies here, no script was running or had results that were not fetched."""
-
-LATER = 3
-"""At a busy point, the crash comes when some jobs are on their way already."""
 
 
 class Stage:
@@ -82,10 +81,6 @@ class Stage:
         await self.victim.start()
 
 
-def _nth(point: Point) -> int:
-    return LATER if point in (Point.SERVER_BEFORE_COMMIT, Point.SERVER_COMMITTED) else 1
-
-
 @pytest.mark.parametrize("point", SERVER_POINTS)
 async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     point: Point,
@@ -95,7 +90,7 @@ async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     tmp_path: Path,
 ) -> None:
     workload = Workload(tmp_path / "runs")
-    server = await start_server(await start_client(), JO_FAULT=f"{point}:{_nth(point)}")
+    server = await start_server(await start_client(), JO_FAULT=str(point))
     portal = Portal(server.url, session)
     await Stage(portal, workload, server).play()
     await workload.check(portal)

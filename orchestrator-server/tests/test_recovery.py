@@ -11,6 +11,7 @@ from aiohttp import web
 from fake_client import FakeClient, answering, hang_up, never
 from orchestrator_common.status import PayloadStatus
 from orchestrator_server import keys
+from orchestrator_server.background import fetcher
 from orchestrator_server.background import getter as getter_module
 from orchestrator_server.background import sender as sender_module
 from running_server import Server, StartServer
@@ -235,7 +236,7 @@ async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_a
     server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(getter_module, "RETRY_S", 0.01)
-    monkeypatch.setattr(getter_module, "OUTPUT_PATIENCE_S", 0.5)
+    monkeypatch.setattr(fetcher, "OUTPUT_PATIENCE_S", 0.5)
     client.instead["partial"] = answering(status, '{"message": "The disk is full"}')
     job = await server.submit()
     client.report(

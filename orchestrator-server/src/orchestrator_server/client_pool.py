@@ -26,11 +26,10 @@ class Client:
     """One client.
 
     ``slots`` and ``cpu`` are its own report (None: it has made none) and ``load`` all of that, if
-    it pushes it; ``jobs`` the active jobs that
-    it has or is being sent, by id, and ``payloads`` those that it has, by payload. ``discards``
-    are payloads that it may remove, ``strays`` keys of attempts that it may still have although
-    they were given up. ``pushes`` says that its event stream is open, ``draining`` that it stops
-    and takes no new jobs.
+    it pushes it; ``jobs`` the active jobs that it has or is being sent, by id, and ``payloads``
+    those that it has, by payload. ``discards`` are payloads that it may remove, ``strays`` keys of
+    attempts that it may still have although they were given up. ``pushes`` says that its event
+    stream is open, ``draining`` that it stops and takes no new jobs.
     """
 
     api: ClientApi

@@ -50,9 +50,9 @@ def run_service(
 
     Port 0 takes a free one. ``max_per_peer`` connections may come from one address, 0: any number.
     The line that is logged once connections are accepted ends with the URL; ``pages`` to open in a
-    browser, paths by name, follow. On a signal: ``drain``,
-    while all is served as before, then no new connections, ``app.on_shutdown`` (which closes event
-    streams), running requests get ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
+    browser, paths by name, follow. On a signal: ``drain``, while all is served as before, then no
+    new connections, ``app.on_shutdown`` (which closes event streams), running requests get
+    ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
 
     Raises ``StartupError`` if the address can't be used, and what the app's start raises.
     """

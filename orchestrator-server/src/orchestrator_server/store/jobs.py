@@ -160,9 +160,9 @@ class JobStore:
 
         The attempt keeps a late answer about an earlier run from ending a later one. Fields that
         are None stay as they are; ``output_bytes`` is the size of the output that the job now has.
-        ``in_passing`` lets it wait a moment for the transaction of
-        somebody else; what is written of the job after it comes after it all the same. Raises
-        ``TransitionRefused`` with the state that stands.
+        ``in_passing`` lets it wait a moment for the transaction of somebody else; what is written
+        of the job after it comes after it all the same. Raises ``TransitionRefused`` with the state
+        that stands.
         """
         statement = f"""
             UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,

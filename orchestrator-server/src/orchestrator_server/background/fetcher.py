@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 OUTPUT_PATIENCE_S = 30.0
 MAX_NOTES = 10_000
-DRAIN_S = 60.0
 
 NO_FOLDER = "Its folder on the server is gone: there is no place for its results"
 
@@ -75,10 +74,6 @@ class Fetcher:
     async def close(self) -> None:
         """Cancel what is being noted."""
         await self._notes.close()
-
-    async def idle(self) -> None:
-        """Wait until all is noted."""
-        await self._notes.drain(DRAIN_S)
 
     async def look(self, job: Job, client: Client) -> None:
         """Ask the client for a job's results, and do what the answer calls for."""

@@ -173,11 +173,6 @@ class Getter:
         await self._looks.close()
         await self._fetcher.close()
 
-    async def idle(self) -> None:
-        """Wait until no look is under way."""
-        await self._looks.drain(RECONCILE_S)
-        await self._fetcher.idle()
-
     async def client_lost(self, client: Client, problem: str) -> None:
         """A client can't be reached: its jobs are Unknown, not gone."""
         await self._fetcher.client_lost(client.url, problem)

@@ -14,8 +14,6 @@ from orchestrator_server.views import (
 )
 from orchestrator_server.web.schemas import schemas_of
 
-JOB_ANSWER = {"$ref": "#/components/schemas/JobAnswer"}
-
 SCHEMAS: dict[str, Any] = {
     **schemas_of([JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats]),
     "WhoAmI": {

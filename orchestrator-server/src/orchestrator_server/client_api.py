@@ -1,5 +1,6 @@
 """Typed calls to one jo-client. Every failure is one of the ``ClientError`` kinds."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -16,7 +17,7 @@ from orchestrator_server.client_connection import (
     ClientConnection,
     EventsNotOffered,
 )
-from orchestrator_server.errors import AnswerLost, ClientFailed, PayloadLost
+from orchestrator_server.errors import AnswerLost, ClientFailed, ClientTimeout, PayloadLost
 from orchestrator_server.settings import ClientUrls
 
 PACKING_TIMEOUT_S = 300.0
@@ -27,6 +28,13 @@ QUIET_S = 60.0
 
 MAX_JSON_BYTES = 64 << 20
 """Older clients echo the uploaded files in their payload, as arrays of numbers."""
+
+JSON_TIMEOUT_S = 120.0
+"""For the whole of such an answer, which may come byte by byte and never be silent."""
+
+SLOW_S = 60.0
+MIN_RATE = 1000
+"""Bytes that must come in a second on average, once results have been coming for ``SLOW_S``."""
 
 SILENCE_S = 20.0
 """An event stream that says nothing for so long is dead: a load event is due every 5 s."""
@@ -88,12 +96,12 @@ class ClientApi:
                 raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await sink.take(_large_blocks(response))
+            return await sink.take(self._large_blocks(response))
 
     async def retrieve_partial(self, dest_id: int, sink: Sink) -> int:
         """Give ``sink`` what there is of a payload's output, whatever its state; how many bytes."""
         async with self._partial(dest_id) as response:
-            return await sink.take(_large_blocks(response))
+            return await sink.take(self._large_blocks(response))
 
     def open_partial(self, dest_id: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Stream what there is of a payload's output to a user as a ZIP, whatever its state."""
@@ -174,25 +182,34 @@ class ClientApi:
 
     async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
         body = bytearray()
-        async for block in response.content.iter_any():
-            body += block
-            if len(body) > MAX_JSON_BYTES:
-                raise ClientFailed(f"{self} answered more than {MAX_JSON_BYTES} bytes of JSON")
+        async with asyncio.timeout(JSON_TIMEOUT_S):
+            async for block in response.content.iter_any():
+                body += block
+                if len(body) > MAX_JSON_BYTES:
+                    raise ClientFailed(f"{self} answered more than {MAX_JSON_BYTES} bytes of JSON")
         try:
             return decode_payload(bytes(body))
         except MalformedMessage as error:
             raise ClientFailed(f"{self} answered with {error}") from error
 
+    async def _large_blocks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body in blocks of at least ``BLOCK_BYTES``, but for the last one.
 
-async def _large_blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body in blocks of at least ``BLOCK_BYTES``, but for the last one."""
-    gathered: list[bytes] = []
-    size = 0
-    async for block in response.content.iter_any():
-        gathered.append(block)
-        size += len(block)
-        if size >= BLOCK_BYTES:
+        Raises ``ClientTimeout`` if it comes too slowly.
+        """
+        loop = asyncio.get_running_loop()
+        began, received = loop.time(), 0
+        gathered: list[bytes] = []
+        size = 0
+        async for block in response.content.iter_any():
+            gathered.append(block)
+            size += len(block)
+            received += len(block)
+            took_s = loop.time() - began
+            if took_s > SLOW_S and received < took_s * MIN_RATE:
+                raise ClientTimeout(f"{self} sends its results too slowly")
+            if size >= BLOCK_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+        if gathered:
             yield b"".join(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield b"".join(gathered)

@@ -88,10 +88,13 @@ class ClientConnection:
             headers = {**(headers or {}), REQUEST_ID_HEADER: known}
         try:
             async with asyncio.timeout(None) as stalled:
-                data: bytes | AsyncIterator[bytes] | None = None
-                if body is not None:
+                now, data = asyncio.get_running_loop().time(), None
+                if body is None:
+                    # A head that comes byte by byte is never silent.
+                    stalled.reschedule(now + silence_s + 2 * ANSWER_TIMEOUT_S)
+                else:
                     data = body.content or self._watched(body, stalled)
-                    stalled.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S)
+                    stalled.reschedule(now + ANSWER_TIMEOUT_S)
                 session = self._readers if for_reader else self._own
                 async with session.request(
                     method,

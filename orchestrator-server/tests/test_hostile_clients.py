@@ -1,4 +1,4 @@
-"""What a client sends is not believed: results without an end, and messages as long as books."""
+"""What a client sends is not believed: results without an end, answers byte by byte, long texts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,6 +10,8 @@ from aiohttp import web
 from fake_client import FakeClient, zip_of
 from orchestrator_common.models import CUT_OFF, MAX_TEXT_BYTES
 from orchestrator_common.status import PayloadStatus
+from orchestrator_server import client_api
+from orchestrator_server.background import getter, sender
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]
@@ -28,18 +30,22 @@ async def server(
 
 
 class Endless:
-    """An answer that begins like results, and goes on for as long as it is read."""
+    """An answer that goes on for as long as it is read."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, block: bytes = bytes(MIB), pause_s: float = 0, kind: str = "application/zip"
+    ) -> None:
         self.broken_off = asyncio.Event()
+        self._block, self._pause_s, self._kind = block, pause_s, kind
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/zip"})
+        await request.read()
+        response = web.StreamResponse(headers={"Content-Type": self._kind})
         await response.prepare(request)
         try:
-            await response.write(zip_of(out="x"))
             while True:
-                await response.write(bytes(MIB))
+                await response.write(self._block)
+                await asyncio.sleep(self._pause_s)
         finally:
             self.broken_off.set()
 
@@ -91,6 +97,35 @@ async def test_results_as_large_as_they_may_be_are_kept(server: Server, client: 
     client.complete(payload, out="x" * padding)
     assert await server.ended(job) == ("Completed", "")
     assert server.rows("SELECT output_bytes FROM jobs") == [(4 * MIB,)]
+
+
+async def test_answer_that_comes_byte_by_byte_is_taken_for_none(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_api, "JSON_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sender, "RETRY_S", (0.0,))
+    drip = client.instead["submit"] = Endless(b" ", 0.01, "application/json")
+    job = await server.submit()
+    async with asyncio.timeout(20):
+        await drip.broken_off.wait()
+    del client.instead["submit"]
+    client.complete(await client.next_payload())
+    assert await server.ended(job) == ("Completed", "")
+    assert server.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+async def test_results_that_come_byte_by_byte_are_given_up_and_asked_for_again(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_api, "SLOW_S", 0.2)
+    monkeypatch.setattr(getter, "RETRY_S", 0.0)
+    drip = client.instead["retrieve"] = Endless(b"P", 0.01)
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    async with asyncio.timeout(20):
+        await drip.broken_off.wait()
+    del client.instead["retrieve"]
+    assert await server.ended(job) == ("Completed", "")
 
 
 async def test_long_message_of_a_client_is_cut_off(server: Server, client: FakeClient) -> None:

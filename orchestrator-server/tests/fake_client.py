@@ -102,6 +102,17 @@ class FakeClient:
         async with asyncio.timeout(20):
             return await self.submitted.get()
 
+    def hold_submits(self) -> asyncio.Event:
+        """Take no payload in before the event is set."""
+        gate = asyncio.Event()
+
+        async def wait(request: web.Request) -> web.StreamResponse:
+            await gate.wait()
+            return await self._submit(request)
+
+        self.instead["submit"] = wait
+        return gate
+
     def _load(self) -> bytes:
         load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
         return encode_event("load", msgspec.json.encode(load))

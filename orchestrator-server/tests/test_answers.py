@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
@@ -210,6 +211,29 @@ async def test_partial_output_of_a_failing_client_is_a_gateway_error(
         assert (await response.json())["status"] == "Unknown"
 
 
+async def test_partial_output_that_breaks_off_at_the_client_breaks_off_for_the_reader(
+    server: Server, client: FakeClient
+) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/zip"})
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b"PK")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    job = await server.submit()
+    await client.next_payload()
+    await server.until(job, "Submitted")
+    client.instead["partial"] = cut
+    # Nothing else, such as the JSON of an error, comes in the place of the rest.
+    async with server.http.get(f"/download_partial/{job}") as response:
+        assert (response.status, response.content_length) == (200, 1000)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
 async def terminate(server: Server, job: int) -> tuple[int, str, str]:
     async with server.http.post(f"/terminate/{job}") as response:
         answer = await response.json()
@@ -255,14 +279,7 @@ async def test_trap_14_job_that_ended_before_the_kill_keeps_its_end(
 async def test_trap_14_termination_while_the_job_is_being_sent_ends_it_and_runs_nothing(
     server: Server, client: FakeClient
 ) -> None:
-    gate = asyncio.Event()
-    original = client._submit
-
-    async def slow(request: web.Request) -> web.StreamResponse:
-        await gate.wait()
-        return await original(request)
-
-    client.instead["submit"] = slow
+    gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
     ending = asyncio.create_task(terminate(server, job))
@@ -277,14 +294,7 @@ async def test_termination_that_a_hung_client_delays_is_carried_out_later(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submission, "TERMINATE_TIMEOUT_S", 0.05)
-    gate = asyncio.Event()
-    original = client._submit
-
-    async def slow(request: web.Request) -> web.StreamResponse:
-        await gate.wait()
-        return await original(request)
-
-    client.instead["submit"] = slow
+    gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
     status, _, message = await terminate(server, job)

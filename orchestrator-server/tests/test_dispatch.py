@@ -274,13 +274,7 @@ async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repe
         return jobs
 
     monkeypatch.setattr(JobStore, "processing", answers_late)
-    gate, submit = asyncio.Event(), client._submit
-
-    async def slow(request: web.Request) -> web.StreamResponse:
-        await gate.wait()
-        return await submit(request)
-
-    client.instead["submit"] = slow
+    gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
     background = server.app[BACKGROUND]

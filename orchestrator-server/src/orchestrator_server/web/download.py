@@ -1,10 +1,13 @@
 """GET /download/{id} and GET /download_partial/{id}."""
 
+from collections.abc import AsyncGenerator
+
 from aiohttp import web
 
 from orchestrator_common.models import JobAnswer
 from orchestrator_common.status import JobStatus
 from orchestrator_common.web.answers import json_response
+from orchestrator_common.web.streaming import begun, send
 from orchestrator_server import keys
 from orchestrator_server.web.parameters import job_id, wait_s
 from orchestrator_server.web.results import ZIP, attachment, results
@@ -87,12 +90,14 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     if job.has_output:
         return await results(request, job, request.app[keys.SUBMISSION].result(job))
     client, dest_id = submission.payload_of(job)
-    async with client.api.open_partial(dest_id) as source:
-        response = web.StreamResponse(headers=attachment(job, "partial"))
-        response.content_type = ZIP
-        response.content_length = source.content_length
-        await response.prepare(request)
-        async for block in source.content.iter_any():
-            await response.write(block)
-        await response.write_eof()
-        return response
+    response = web.StreamResponse(headers=attachment(job, "partial"))
+    response.content_type = ZIP
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        async with client.api.open_partial(dest_id) as source:
+            response.content_length = source.content_length
+            yield b""  # it is there
+            async for block in source.content.iter_any():
+                yield block
+
+    return await send(request, response, await begun(blocks()))

@@ -181,3 +181,24 @@ async def test_kept_output_is_found_among_very_many_files_without_their_memory(
     finally:
         tracemalloc.stop()
     assert peak < 2 << 20
+
+
+async def test_job_is_read_by_no_more_than_may_read_it_and_others_are_read_all_the_same(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_logs, "MAX_READERS", 2)
+    end = asyncio.Event()
+    client.instead["logs"] = saying(client, end)
+    (job, _), (other, _) = await running(server, client), await running(server, client)
+    async with contextlib.AsyncExitStack() as readers:
+        for _ in range(2):
+            reader = server.http.get(f"/jobs/{job}/logs?follow=1")
+            answer = await readers.enter_async_context(reader)
+            assert await answer.content.readline() == b"one\n"
+        async with server.http.get(f"/jobs/{job}/logs") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert "is being read 2 times already" in (await answer.json())["message"]
+        assert await said(server, other) == b"one\n"
+    end.set()
+    await server.eventually(lambda: not server.app[keys.JOB_LOGS]._readers)
+    assert await said(server, job) == b"one\n"

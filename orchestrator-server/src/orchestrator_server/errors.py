@@ -82,6 +82,10 @@ class ClientFailed(ClientError):
     """The client answered with an error of its own, or with nonsense."""
 
 
+class TooManyReaders(TryLater):
+    """The output of a job is being read as often as it may be at once."""
+
+
 class ResultsTooLarge(DomainError):
     """What a client sends as a job's results is larger than MAX_RESULT_SIZE: nothing is kept."""
 

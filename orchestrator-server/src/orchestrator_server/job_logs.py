@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from orchestrator_server.errors import (
     ClientError,
     ClientUnreachable,
     OutputNotFound,
+    TooManyReaders,
 )
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store import Job, JobStore
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 RETRY_S = 2.0
 MAX_WAIT_S = 7 * 86400.0
 BLOCK_BYTES = 1 << 18
+MAX_READERS = 32
+"""Of one job at once: who follows a job ever so often keeps nobody from the jobs of its client."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class JobLogs:
     feed: ChangeFeed
     pool: ClientPool
     _bounds: set[asyncio.Timeout] = field(default_factory=set)
+    _readers: Counter[int] = field(default_factory=Counter)
 
     @contextmanager
     def until_stopped(self, bound: asyncio.Timeout) -> Iterator[None]:
@@ -58,9 +63,10 @@ class JobLogs:
         """The bytes that were asked for; the first block is empty, and shows that it begins.
 
         Following goes on until the job has ended, or is run again. Raises ``JobNotFound``,
-        ``OutputNotFound`` (its files were removed), and before the first block ``ClientError``.
+        ``OutputNotFound`` (its files were removed), ``TooManyReaders``, and before the first block
+        ``ClientError``.
         """
-        with self.feed.following(job_id) as changes:
+        with self._reading(job_id), self.feed.following(job_id) as changes:
             job = await self.store.get(job_id)
             if job.status is JobStatus.CLEANED:
                 raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
@@ -73,6 +79,21 @@ class JobLogs:
             async with aclosing(source):
                 async for block in source:
                     yield block
+
+    @contextmanager
+    def _reading(self, job_id: int) -> Iterator[None]:
+        if self._readers[job_id] >= MAX_READERS:
+            raise TooManyReaders(
+                f"The output of job {job_id} is being read {MAX_READERS} times already;"
+                " try again when somebody has stopped"
+            )
+        self._readers[job_id] += 1
+        try:
+            yield
+        finally:
+            self._readers[job_id] -= 1
+            if not self._readers[job_id]:
+                del self._readers[job_id]
 
     async def _follow(
         self, job: Job, asked: LogQuery, changes: Changes

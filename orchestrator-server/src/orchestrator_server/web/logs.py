@@ -35,6 +35,13 @@ async def job_logs(request: web.Request) -> web.StreamResponse:
         description: There is no such job, or its files were removed
       "502":
         description: The job's client can't be reached or fails
+      "503":
+        description: It is being read by others already, as often as it may be at once
+        headers:
+          Retry-After: {description: Seconds, schema: {type: integer}}
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/JobAnswer"}
       "504":
         description: The job's client doesn't answer in time
     """

@@ -42,7 +42,8 @@ def error_middleware(
     """Turn whatever a handler raises into a JSON answer; the only place that does.
 
     ``statuses`` (beside ``COMMON_STATUSES``) gives the status code of an error class and its
-    subclasses; a domain error without one is a 500, like any other exception.
+    subclasses; a domain error without one is a 500, like any other exception. An answer that has
+    begun when its handler raises is broken off, for the reader to see.
     """
     table = {**COMMON_STATUSES, **statuses}
 
@@ -51,7 +52,6 @@ def error_middleware(
             body=error_body(error, message), status=status, content_type="application/json"
         )
 
-    @web.middleware
     async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
@@ -81,7 +81,16 @@ def error_middleware(
                 HTTPStatus.INTERNAL_SERVER_ERROR, None, "Internal error; the log has the details"
             )
 
-    return translate
+    @web.middleware
+    async def translate_or_break_off(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await translate(request, handler)
+        another_has_begun = request.writer.output_size > 0 and not response.prepared
+        if another_has_begun and request.transport is not None:
+            # This one would stand in the middle of that one, as if it were part of it.
+            request.transport.abort()
+        return response
+
+    return translate_or_break_off
 
 
 def _status_of(error: DomainError, table: Mapping[type[DomainError], HTTPStatus]) -> HTTPStatus:

@@ -112,10 +112,12 @@ class Journal:
     async def follow(self, topic: Topic, after: int | None) -> AsyncGenerator[bytes, None]:
         """The blocks of a stream: what came after number ``after``, then what comes.
 
+        The first block is empty: whoever has it misses nothing that happens from then on.
         With None, a job's stream begins with the job as it is now, others with what comes. A job's
         stream ends with the job. Raises ``JobNotFound``.
         """
         async with self._streaming(topic) as stream:
+            yield b""
             seen = stream.begins_after
             if topic.job_id is not None and after is None:
                 seen, job = await self._events.present(topic.job_id)

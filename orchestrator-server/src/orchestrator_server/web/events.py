@@ -4,7 +4,7 @@ from aiohttp import web
 
 from orchestrator_common.errors import BadRequest
 from orchestrator_common.sse import CONTENT_TYPE
-from orchestrator_common.web.streaming import send, stream_response
+from orchestrator_common.web.streaming import begun, send, stream_response
 from orchestrator_server import keys
 from orchestrator_server.journal import Topic
 from orchestrator_server.web.parameters import job_id, user_id
@@ -39,7 +39,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """
     topic = Topic(user_id=user_id(request))
     blocks = request.app[keys.JOURNAL].follow(topic, _last_event_id(request))
-    return await send(request, stream_response(CONTENT_TYPE), blocks)
+    return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 
 async def job_events(request: web.Request) -> web.StreamResponse:
@@ -72,7 +72,7 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     if await request.app[keys.JOURNAL].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
     blocks = request.app[keys.JOURNAL].follow(Topic(job_id=number), after)
-    return await send(request, stream_response(CONTENT_TYPE), blocks)
+    return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 
 def _last_event_id(request: web.Request) -> int | None:

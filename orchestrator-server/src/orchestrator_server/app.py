@@ -38,6 +38,7 @@ from orchestrator_server.metrics import PREFIX, Metrics
 from orchestrator_server.overview import Overview
 from orchestrator_server.recent import SEEN_AT_START, Recent
 from orchestrator_server.settings import Settings
+from orchestrator_server.small_results import SmallResults
 from orchestrator_server.startup_summary import summary
 from orchestrator_server.store import Job, JobStore, UserLimits, open_store
 from orchestrator_server.submission import Submission
@@ -253,6 +254,7 @@ async def _compose(
     app[keys.SUBMISSION] = Submission(
         store=store,
         files=files,
+        small_results=SmallResults(files),
         feed=feed,
         pool=pool,
         services=settings.services,

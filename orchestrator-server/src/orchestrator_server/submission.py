@@ -38,6 +38,7 @@ from orchestrator_server.files import JobFiles
 from orchestrator_server.job_form import JobForm, read_job_form
 from orchestrator_server.principal import Principal
 from orchestrator_server.settings import Service
+from orchestrator_server.small_results import SmallResult, SmallResults
 from orchestrator_server.store import MAX_PLACE, Job, JobStore, UserLimits
 from orchestrator_server.views import ResultFile, ResultFiles
 
@@ -56,6 +57,7 @@ class Submission:
 
     store: JobStore
     files: JobFiles
+    small_results: SmallResults
     feed: ChangeFeed
     pool: ClientPool
     services: Mapping[str, Service]
@@ -161,9 +163,18 @@ class Submission:
 
     def result(self, job: Job) -> Path:
         """The kept output of a job. Raises ``OutputNotFound``."""
-        if not job.has_output or job.status is JobStatus.CLEANED:
-            raise OutputNotFound(f"Job {job.id} is {job.status} and has no output to download")
+        _check_has_output(job)
         return self.files.result(job)
+
+    async def small_result(self, job: Job) -> SmallResult | None:
+        """The content of the kept output; None if it is not small. Raises ``OutputNotFound``."""
+        _check_has_output(job)
+        try:
+            return await self.small_results.read(job)
+        except FileNotFoundError as error:
+            raise OutputNotFound(
+                f"The results of job {job.id} are gone from the server's disk"
+            ) from error
 
     def listed(self, job: Job) -> ResultFiles:
         """The files in the kept output of a job; blocks. Raises ``OutputNotFound``."""
@@ -247,3 +258,8 @@ class Submission:
             and payload.status in FINAL_PAYLOAD
             and payload.status is not PayloadStatus.KILLED
         )
+
+
+def _check_has_output(job: Job) -> None:
+    if not job.has_output or job.status is JobStatus.CLEANED:
+        raise OutputNotFound(f"Job {job.id} is {job.status} and has no output to download")

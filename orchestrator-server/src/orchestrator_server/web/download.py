@@ -53,7 +53,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     submission = request.app[keys.SUBMISSION]
     job = await submission.settled(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
-        return await results(request, job, request.app[keys.SUBMISSION].result(job))
+        return await results(request, job)
     return json_response(JobAnswer(job.id, job.status, await submission.explain(job)))
 
 
@@ -88,7 +88,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     submission = request.app[keys.SUBMISSION]
     job = await submission.settled(job_id(request), 0)
     if job.has_output:
-        return await results(request, job, request.app[keys.SUBMISSION].result(job))
+        return await results(request, job)
     client, dest_id = submission.payload_of(job)
     response = web.StreamResponse(headers=attachment(job, "partial"))
     response.content_type = ZIP

@@ -4,16 +4,15 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from orchestrator_common.small_file import read_if_small
 from orchestrator_common.threads import in_thread
-from orchestrator_server.errors import OutputNotFound
+from orchestrator_server import keys
+from orchestrator_server.small_results import etag
 from orchestrator_server.store import Job
 from orchestrator_server.web.access import while_token_is_valid
 from orchestrator_server.web.ranges import usable_range
@@ -29,23 +28,20 @@ _CONDITIONS = (
 )
 
 
-async def results(request: web.Request, job: Job, path: Path) -> web.StreamResponse:
-    """Answer with the results in ``path``. Raises ``OutputNotFound`` if they are gone."""
+async def results(request: web.Request, job: Job) -> web.StreamResponse:
+    """Answer with the results of a job. Raises ``OutputNotFound``."""
+    submission = request.app[keys.SUBMISSION]
+    small = await submission.small_result(job)
     headers = {**attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
-    try:
-        small = await in_thread(read_if_small, path)
-    except FileNotFoundError as error:
-        raise OutputNotFound(
-            f"The results of job {job.id} are gone from the server's disk"
-        ) from error
     if small is None or any(header in request.headers for header in _CONDITIONS):
+        path = submission.result(job)
         return ResultsResponse(path, headers, partial(while_token_is_valid, request))
     return web.Response(
         body=small.content,
         headers={
             **headers,
-            hdrs.ETAG: _etag(small.modified_ns, len(small.content)),
-            hdrs.LAST_MODIFIED: formatdate(small.modified_ns // 10**9, usegmt=True),
+            hdrs.ETAG: small.etag,
+            hdrs.LAST_MODIFIED: small.last_modified,
             hdrs.ACCEPT_RANGES: "bytes",
         },
     )
@@ -54,11 +50,6 @@ async def results(request: web.Request, job: Job, path: Path) -> web.StreamRespo
 def attachment(job: Job, what: str) -> dict[str, str]:
     """The header by which browsers save the answer under a good name."""
     return {hdrs.CONTENT_DISPOSITION: f'attachment; filename="job-{job.id}-{what}.zip"'}
-
-
-def _etag(modified_ns: int, size: int) -> str:
-    # As aiohttp makes it for files: the same file has the same one, however it is sent.
-    return f'"{modified_ns:x}-{size:x}"'
 
 
 class ResultsResponse(web.FileResponse):
@@ -104,6 +95,6 @@ def _still_the_same(request: web.BaseRequest, status: os.stat_result) -> bool:
     if validator is None:
         return True
     if validator.endswith('"'):
-        return validator == _etag(status.st_mtime_ns, status.st_size)
+        return validator == etag(status.st_mtime_ns, status.st_size)
     # aiohttp compares dates, and takes what is none for no condition.
     return request.if_range is not None

@@ -15,6 +15,7 @@ from orchestrator_common.sse import Event, read_events
 from orchestrator_common.status import JobStatus, PayloadStatus
 from orchestrator_common.web import streaming
 from orchestrator_server import journal, keys
+from orchestrator_server.store import JobEvents
 from running_server import Server
 
 LIFE = ["Queued", "Processing", "Submitted", "Running", "Completed"]
@@ -167,6 +168,34 @@ async def test_unknown_jobs_and_wrong_numbers_are_told(idle_server: Server) -> N
         async with idle_server.http.get(path) as response:
             assert response.status == status
             assert response.content_type == "application/json"
+
+
+async def test_streams_that_begin_long_ago_read_a_few_at_a_time(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await run(server, client)
+    between, reading, most = JobEvents.between, 0, 0
+
+    async def counted(self: JobEvents, *args: Any) -> Any:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            return await between(self, *args)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(JobEvents, "between", counted)
+    monkeypatch.setattr(journal, "WINDOW", 2)
+
+    async def read_all() -> list[str]:
+        async with stream(server, "/events?user_id=1&last_event_id=0") as events:
+            return states(await take(events, 15))
+
+    whole = await asyncio.gather(*(read_all() for _ in range(20)))
+    assert whole == [["Queued", "Processing", "Submitted", "Running", "Completed"] * 3] * 20
+    assert most <= journal.MAX_REPLAYS
 
 
 async def test_number_that_was_never_given_is_taken_for_the_last(idle_server: Server) -> None:

@@ -23,6 +23,10 @@ KEEP_ALIVE_S = 15.0
 WINDOW = 1000
 """Events that are read at once."""
 
+MAX_REPLAYS = 2
+"""Windows of the past that are read at once. Whoever begins a long way back, or often, reads all of
+the history, and shares the database with everybody: those wait for so many windows, and no more."""
+
 INTERVAL_S = 1.0
 """Between two looks for changed services and clients; for jobs nobody waits so long."""
 
@@ -73,6 +77,7 @@ class Journal:
         self._streams: set[_Stream] = set()
         self._read_until = 0
         self._turn = asyncio.Lock()
+        self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._closed = False
         self._shown: dict[str, bytes] = {}
 
@@ -177,9 +182,15 @@ class Journal:
 
     async def _past(self, topic: Topic, after: int, until: int) -> AsyncIterator[Entry]:
         while after < until:
-            # The events of one job are few: they need no windows.
-            end = until if topic.job_id is not None else min(after + WINDOW, until)
-            for event in await self._events.between(after, end, topic.job_id):
+            if topic.job_id is not None:
+                # The events of one job are few: they need no windows.
+                end = until
+                events = await self._events.between(after, end, topic.job_id)
+            else:
+                end = min(after + WINDOW, until)
+                async with self._replays:
+                    events = await self._events.between(after, end)
+            for event in events:
                 if topic.covers(event.job):
                     entry = _entry(event)
                     yield replace(entry, last=entry.last and bool(topic.job_id))

@@ -13,11 +13,13 @@ from skip_limit import watch_skips
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the list of skips, if there is one; let Ctrl-C reach what tests start in the background.
 
-    Shells let those ignore it, and what ignores a signal hands that on to its children.
+    Shells let those ignore it (and Ctrl-\\), and what ignores a signal hands that on.
     """
     watch_skips(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

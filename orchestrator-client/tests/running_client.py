@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -116,5 +117,12 @@ StartClient = Callable[..., Awaitable[Client]]
 
 
 def zombies() -> list[psutil.Process]:
-    """Children of this process that nobody has waited for."""
-    return [p for p in psutil.Process().children() if p.status() == psutil.STATUS_ZOMBIE]
+    """Scripts and their orphans that nobody has waited for.
+
+    Not what others left in the session of this process, such as services that were killed.
+    """
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() == psutil.STATUS_ZOMBIE and os.getsid(child.pid) != os.getsid(0)
+    ]

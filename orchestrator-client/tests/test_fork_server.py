@@ -105,6 +105,7 @@ async def test_after_its_death_the_next_script_starts(runs: Runs, fork_server: F
     _, _, ended = await runs.start("exit 4\n")
     assert (await ended).exit_code == 4
     assert fork_server.pid != dead
+    assert not psutil.pid_exists(dead)
     assert not await asyncio.to_thread(zombies)
 
 
@@ -112,13 +113,15 @@ async def test_death_while_it_starts_a_script_is_an_error_that_leaves_nothing(
     runs: Runs, cgroups: Cgroups, fork_server: ForkServer
 ) -> None:
     # Stopped, it has the request and does nothing; continued, it dies of a signal that waited.
-    os.kill(fork_server.pid, signal.SIGSTOP)
+    dead = fork_server.pid
+    os.kill(dead, signal.SIGSTOP)
     starting = asyncio.create_task(runs.start("sleep 4700\n"))
     await until(lambda: bool(_groups(cgroups)))
-    os.kill(fork_server.pid, signal.SIGKILL)
+    os.kill(dead, signal.SIGKILL)
     with pytest.raises(ConnectionError):
         await starting
     assert _groups(cgroups) == []
+    assert not psutil.pid_exists(dead)
     assert not await asyncio.to_thread(zombies)
 
 

@@ -92,7 +92,7 @@ async def test_child_of_this_process_that_no_script_started_is_left_alone(runs: 
         lambda: [subprocess.Popen(["sleep", f"{NUMBER}.13"]), subprocess.Popen(["false"])]
     )
     try:
-        await until(lambda: zombies() != [])
+        await until(lambda: psutil.Process(failing.pid).status() == psutil.STATUS_ZOMBIE)
         _, _, ended = await runs.start(ESCAPE.replace("NUMBER", f"{NUMBER}.14") + "exit 4\n")
         await ended
         await runs.executor.reap()

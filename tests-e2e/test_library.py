@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from breaking_proxy import BreakingProxy
-from harness import Service, content
+from harness import Service, StartClient, content
 from orchestrator_common.api import (
     AlreadyEnded,
     AsyncClient,
@@ -278,6 +278,13 @@ async def test_followed_output_comes_once_over_broken_connections(
         assert part == 2 * lines
         errors = [block async for block in other.logs(job.id, stream="stderr")]
         assert b"".join(errors) == b"1\n2\n3\n4\n5\n"
+
+
+async def test_client_that_is_taken_for_a_server_is_told(start_client: StartClient) -> None:
+    client = await start_client()
+    async with AsyncClient(client.url, patience_s=0) as wrong:
+        with pytest.raises(NotAJobServer, match="it is a jo-client, or a jo-server of an older"):
+            await wrong.services()
 
 
 async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -> None:

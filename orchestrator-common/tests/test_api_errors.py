@@ -13,14 +13,13 @@ URL = "http://localhost:5000"
 
 
 @pytest.mark.parametrize(
-    ("status", "job_id", "message", "kind", "code"),
+    ("status", "job_id", "message", "kind", "exit_status"),
     [
         (400, 0, "Missing run.sh", api.Refused, 65),
         (401, 0, "No valid token", api.NotAuthorized, 77),
         (403, 0, "Not allowed", api.NotAuthorized, 77),
         (404, 7, "Job 7 not found", api.JobNotFound, 66),
         (404, 0, "Job 7 is Queued and has no output", api.OutputNotFound, 66),
-        (404, 0, "Nothing is at /jobs; /swagger-ui/ lists what is", api.NotAJobServer, 1),
         (409, 7, "Job 7 has already ended", api.AlreadyEnded, 1),
         (429, 0, "Too many queued jobs", api.QuotaExceeded, 75),
         (500, 0, "Internal error", api.ServerFailed, 1),
@@ -28,19 +27,38 @@ URL = "http://localhost:5000"
         (503, 0, "Stopping", api.ServerBusy, 69),
         (504, 0, "The client doesn't answer", api.MachineUnavailable, 1),
         (507, 0, "The disk is full", api.StorageOfServerFull, 1),
-        (507, 0, "The files of user 7 take 9 bytes, and may take 8", api.QuotaExceeded, 75),
     ],
 )
 def test_answer_of_the_server_is_its_error_and_keeps_its_message(
-    status: int, job_id: int, message: str, kind: type[api.ApiError], code: int
+    status: int, job_id: int, message: str, kind: type[api.ApiError], exit_status: int
 ) -> None:
     body = json.dumps({"id": job_id, "status": "Unknown", "message": message}).encode()
     error = error_of(URL, status, {"Retry-After": "30"}, body)
     assert type(error) is kind
-    assert message in str(error) or "of an older version" in str(error)
-    assert exit_codes.of_error(error) == code
+    assert message in str(error)
+    assert exit_codes.of_error(error) == exit_status
     if isinstance(error, api.QuotaExceeded | api.ServerBusy):
         assert error.retry_after_s == 30
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "exit_status"),
+    [
+        (404, "no-such-path", api.NotAJobServer, 1),
+        (404, "", api.OutputNotFound, 66),
+        (404, "of a later version", api.OutputNotFound, 66),
+        (507, "too-much-stored", api.QuotaExceeded, 75),
+        (507, "", api.StorageOfServerFull, 1),
+    ],
+)
+def test_errors_of_one_status_are_told_apart_by_their_code(
+    status: int, code: str, kind: type[api.ApiError], exit_status: int
+) -> None:
+    said = {"id": 0, "status": "Unknown", "message": "As you like it"}
+    body = json.dumps({**said, "code": code} if code else said).encode()
+    error = error_of(URL, status, {}, body)
+    assert type(error) is kind
+    assert exit_codes.of_error(error) == exit_status
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,17 @@ each app has one table that gives a status code to an error class (see ``web.err
 
 import os
 
+NO_SUCH_PATH = "no-such-path"
+TOO_MUCH_STORED = "too-much-stored"
+
 
 class DomainError(Exception):
-    """A fact of the domain that the caller has to know; ``str(error)`` is the message for them."""
+    """A fact of the domain that the caller has to know; ``str(error)`` is the message for them.
+
+    ``code`` is for programs, where the status code of the answer does not tell them enough.
+    """
+
+    code = ""
 
 
 class StartupError(DomainError):
@@ -27,6 +35,12 @@ class BadRequest(DomainError):
 
 class TooLarge(BadRequest):
     """More bytes, files or fields were sent than this service accepts."""
+
+
+class NoSuchPath(DomainError):
+    """Nothing is at this path; not one that has nothing to give now."""
+
+    code = NO_SUCH_PATH
 
 
 class Unauthorized(DomainError):

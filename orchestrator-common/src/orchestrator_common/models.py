@@ -37,6 +37,12 @@ class JobAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
+class JobError(JobAnswer, frozen=True, omit_defaults=True):
+    """An error that programs tell by its ``code`` from others of the same HTTP status."""
+
+    code: str = ""
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as web apps see it, in lists, events and callbacks.
 
@@ -85,7 +91,7 @@ class Payload(msgspec.Struct, frozen=True):
 class ErrorPayload(msgspec.Struct, frozen=True):
     """The body of a client's error: shaped like a payload with id 0, so that any server reads it.
 
-    ``status`` is ``Unknown``, which no payload ever is.
+    ``status`` is ``Unknown``, which no payload ever is; ``code`` is as in ``JobError``.
     """
 
     message: str
@@ -96,6 +102,7 @@ class ErrorPayload(msgspec.Struct, frozen=True):
     pid: int = 0
     killed: bool = False
     exit_code: int | None = None
+    code: str = ""
 
 
 class PayloadEvent(msgspec.Struct, frozen=True):

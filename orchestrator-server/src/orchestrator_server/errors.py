@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from orchestrator_common.env import size_text
 from orchestrator_common.errors import (
+    TOO_MUCH_STORED,
     BadRequest,
     DomainError,
     StartupError,
@@ -48,6 +49,7 @@ class TooMuchStored(TryLater):
     """A user's files take as much room as they may."""
 
     retry_after_s = 3600
+    code = TOO_MUCH_STORED
 
 
 class ClientError(DomainError):

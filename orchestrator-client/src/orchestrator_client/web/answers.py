@@ -6,7 +6,7 @@ from aiohttp import web
 
 from orchestrator_client import keys
 from orchestrator_client.payloads import PayloadRow
-from orchestrator_common.errors import BadRequest
+from orchestrator_common.errors import BadRequest, DomainError
 from orchestrator_common.models import ErrorPayload, Payload, encode
 from orchestrator_common.status import PayloadStatus
 
@@ -62,9 +62,10 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
     )
 
 
-def error_body(_: Exception | None, message: str) -> bytes:
+def error_body(error: Exception | None, message: str) -> bytes:
     """The body of an error."""
-    return encode(ErrorPayload(message))
+    code = error.code if isinstance(error, DomainError) else ""
+    return encode(ErrorPayload(message, code=code))
 
 
 def payload_id(request: web.Request) -> int:

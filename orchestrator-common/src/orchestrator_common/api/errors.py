@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from orchestrator_common.errors import DomainError
+from orchestrator_common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
 from orchestrator_common.status import JobStatus
 
 
@@ -107,6 +107,7 @@ class _ErrorBody(msgspec.Struct):
     id: int
     status: JobStatus
     message: str
+    code: str = ""
 
 
 def error_of(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
@@ -127,7 +128,7 @@ def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBo
             return NotAuthorized(f"{message}. {hint}" if status == 401 else message)
         case 404 if said.id:
             return JobNotFound(f"{message}; list the jobs that there are")
-        case 404 if message.startswith("Nothing is at"):
+        case 404 if said.code == NO_SUCH_PATH:
             return NotAJobServer(
                 f"{url} has no such call: it is a jo-client, or a jo-server of an older version"
             )
@@ -141,7 +142,7 @@ def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBo
             return ServerBusy(f"{url}: {message}", _retry_after_s(headers))
         case 502 | 504:
             return MachineUnavailable(message)
-        case 507 if message.startswith("The files of user"):
+        case 507 if said.code == TOO_MUCH_STORED:
             return QuotaExceeded(message, _retry_after_s(headers))
         case 507:
             return StorageOfServerFull(message)

@@ -11,6 +11,7 @@ from orchestrator_common.errors import (
     BadRequest,
     DomainError,
     Forbidden,
+    NoSuchPath,
     StorageFull,
     TryLater,
     Unauthorized,
@@ -58,7 +59,8 @@ def error_middleware(
         except web.HTTPException as error:
             if error.status < HTTPStatus.BAD_REQUEST:
                 raise
-            response = answer(error.status, None, _router_message(request, error))
+            known = NoSuchPath() if error.status == HTTPStatus.NOT_FOUND else None
+            response = answer(error.status, known, _router_message(request, error))
             if isinstance(error, web.HTTPMethodNotAllowed):
                 response.headers["Allow"] = error.headers["Allow"]
             return response

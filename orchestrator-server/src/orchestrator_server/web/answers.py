@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from orchestrator_common.models import JobAnswer, encode
+from orchestrator_common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from orchestrator_common.models import JobError, encode
 from orchestrator_common.status import JobStatus
 from orchestrator_server.views import (
     ClientList,
@@ -33,6 +34,11 @@ SCHEMAS: dict[str, Any] = {
             "id": {"type": "integer", "description": "The job, or 0 if there is none"},
             "status": {"type": "string", "enum": [status.value for status in JobStatus]},
             "message": {"type": "string", "description": "Why, for the user"},
+            "code": {
+                "type": "string",
+                "enum": [NO_SUCH_PATH, TOO_MUCH_STORED],
+                "description": "Where the status code does not tell errors apart",
+            },
         },
         "example": {"id": 1, "status": "Queued", "message": "Job successfully uploaded"},
     },
@@ -41,6 +47,7 @@ SCHEMAS: dict[str, Any] = {
 
 def error_body(error: Exception | None, message: str) -> bytes:
     """The body of an error: the job that it is about, if it names one, and its state if known."""
+    code = error.code if isinstance(error, DomainError) else ""
     job_id = getattr(error, "job_id", 0)
     status = getattr(error, "status", JobStatus.UNKNOWN)
-    return encode(JobAnswer(job_id, status, message))
+    return encode(JobError(job_id, status, message, code))

@@ -4,7 +4,7 @@ import asyncio
 import io
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from aiohttp import web
 from fake_client import FakeClient
 from orchestrator_common.errors import StartupError, Unauthorized
 from orchestrator_common.threads import in_thread
-from orchestrator_server import keys
+from orchestrator_server import keys, submission
 from orchestrator_server import tokens as tokens_module
 from orchestrator_server.settings import read_settings
 from orchestrator_server.token_file import create_token, read_tokens, revoke_token
@@ -371,3 +371,36 @@ async def test_download_is_cut_off_when_its_token_expires(
             async for _ in answer.content.iter_any():
                 pass
     await server.eventually(lambda: tokens._in_use == {})
+
+
+async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_the_same(
+    start_server: StartServer, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "MAX_UPLOADS", 2)
+    admin = await token_for(file, None)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
+    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    go_on = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        await go_on.wait()
+
+    async def send() -> int:
+        form = {"Content-Type": "multipart/form-data; boundary=x", **mine._headers}
+        async with server.http.post("/upload", data=stalled(), headers=form) as response:
+            return response.status
+
+    both = [asyncio.create_task(send()) for _ in range(2)]
+    under_way = server.app[keys.SUBMISSION].uploads._under_way
+    await server.eventually(lambda: under_way[7] == 2)
+    status, answer = await mine.upload()
+    assert (status, answer["message"]) == (
+        503,
+        "User 7 is sending 2 jobs already; try again when one has arrived",
+    )
+    for asked in (other, Asked(server, admin)):
+        assert (await asked.upload(user_id="8"))[0] == 201
+    go_on.set()
+    assert await asyncio.gather(*both) == [400, 400]
+    assert (await mine.upload())[0] == 201

@@ -1,6 +1,5 @@
 """What there is of a payload's output now, packed for whoever asks: within bounds."""
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO
@@ -8,6 +7,7 @@ from typing import IO
 from orchestrator_client.archive import Packer
 from orchestrator_client.errors import TooManyPartials
 from orchestrator_client.workspace import Workspace
+from orchestrator_common.at_once import AtOnce
 from orchestrator_common.threads import in_thread
 
 MAX_PER_PAYLOAD = 2
@@ -21,7 +21,7 @@ class PartialResults:
 
     def __init__(self, packer: Packer) -> None:
         self._packer = packer
-        self._under_way: Counter[int] = Counter()
+        self._copies = AtOnce[int]()
 
     @asynccontextmanager
     async def packed(self, payload_id: int, workspace: Workspace) -> AsyncIterator[IO[bytes]]:
@@ -29,19 +29,16 @@ class PartialResults:
 
         Raises ``TooManyPartials``, ``StorageFull``, ``ArchiveFailed``.
         """
-        if self._under_way[payload_id] >= MAX_PER_PAYLOAD:
-            raise TooManyPartials(
+
+        def refusal() -> TooManyPartials:
+            return TooManyPartials(
                 f"The output of payload {payload_id} so far is being fetched"
                 f" {MAX_PER_PAYLOAD} times already; try again when that is done"
             )
-        self._under_way[payload_id] += 1
-        try:
+
+        with self._copies.one_of(MAX_PER_PAYLOAD, payload_id, refusal):
             file = await self._packer.pack_partial(workspace)
             try:
                 yield file
             finally:
                 await in_thread(file.close)
-        finally:
-            self._under_way[payload_id] -= 1
-            if not self._under_way[payload_id]:
-                del self._under_way[payload_id]

@@ -84,6 +84,10 @@ class ClientFailed(ClientError):
     """The client answered with an error of its own, or with nonsense."""
 
 
+class TooManyUploads(TryLater):
+    """A user sends as many jobs at once as one may."""
+
+
 class TooManyReaders(TryLater):
     """The output of a job is being read as often as it may be at once."""
 

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator_common.at_once import AtOnce
 from orchestrator_common.paths import RESERVED
 from orchestrator_common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
@@ -43,7 +43,7 @@ class JobLogs:
     feed: ChangeFeed
     pool: ClientPool
     _bounds: set[asyncio.Timeout] = field(default_factory=set)
-    _readers: Counter[int] = field(default_factory=Counter)
+    _readers: AtOnce[int] = field(default_factory=AtOnce)
 
     @contextmanager
     def until_stopped(self, bound: asyncio.Timeout) -> Iterator[None]:
@@ -66,7 +66,17 @@ class JobLogs:
         ``OutputNotFound`` (its files were removed), ``TooManyReaders``, and before the first block
         ``ClientError``.
         """
-        with self._reading(job_id), self.feed.following(job_id) as changes:
+
+        def refusal() -> TooManyReaders:
+            return TooManyReaders(
+                f"The output of job {job_id} is being read {MAX_READERS} times already;"
+                " try again when somebody has stopped"
+            )
+
+        with (
+            self._readers.one_of(MAX_READERS, job_id, refusal),
+            self.feed.following(job_id) as changes,
+        ):
             job = await self.store.get(job_id)
             if job.status is JobStatus.CLEANED:
                 raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
@@ -79,21 +89,6 @@ class JobLogs:
             async with aclosing(source):
                 async for block in source:
                     yield block
-
-    @contextmanager
-    def _reading(self, job_id: int) -> Iterator[None]:
-        if self._readers[job_id] >= MAX_READERS:
-            raise TooManyReaders(
-                f"The output of job {job_id} is being read {MAX_READERS} times already;"
-                " try again when somebody has stopped"
-            )
-        self._readers[job_id] += 1
-        try:
-            yield
-        finally:
-            self._readers[job_id] -= 1
-            if not self._readers[job_id]:
-                del self._readers[job_id]
 
     async def _follow(
         self, job: Job, asked: LogQuery, changes: Changes

@@ -9,9 +9,11 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator_common.at_once import AtOnce
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.log_context import logging_about
 from orchestrator_common.multipart import BodyStream, FormLimits, ReceivedForm, receive_form
@@ -33,6 +35,7 @@ from orchestrator_server.errors import (
     OutputNotFound,
     PayloadLost,
     TerminationPending,
+    TooManyUploads,
 )
 from orchestrator_server.files import JobFiles
 from orchestrator_server.job_form import JobForm, read_job_form
@@ -45,6 +48,9 @@ from orchestrator_server.views import ResultFile, ResultFiles
 logger = logging.getLogger(__name__)
 
 TERMINATE_TIMEOUT_S = 30.0
+
+MAX_UPLOADS = 32
+"""Of one user at once: what arrives takes room before anybody knows whether it may stay."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Submission:
     user_limits: UserLimits
     callback_rules: CallbackRules
     follow_up: Callable[[Job], None]
+    uploads: AtOnce[int | None] = field(default_factory=AtOnce)
 
     async def submit(
         self,
@@ -78,8 +85,31 @@ class Submission:
         A user need not name themselves. Returns the job, and whether it is new: the same
         ``idempotency_key`` of the same user gives the job that there is, and nothing of the repeat
         is kept. Raises ``Forbidden`` if they name somebody else; ``BadRequest`` and its kinds,
-        ``BodyTimeout``, ``StorageFull``; ``TooManyQueued``, ``TooMuchStored``.
+        ``BodyTimeout``, ``StorageFull``; ``TooManyQueued``, ``TooMuchStored``, ``TooManyUploads``.
         """
+        with self._uploads_of(principal):
+            return await self._submit(body, content_type, principal, idempotency_key)
+
+    def _uploads_of(self, principal: Principal) -> AbstractContextManager[None]:
+        """Count an upload of a user; administrators send for many."""
+        if principal.is_admin:
+            return nullcontext()
+        return self.uploads.one_of(
+            MAX_UPLOADS,
+            principal.user_id,
+            lambda: TooManyUploads(
+                f"User {principal.user_id} is sending {MAX_UPLOADS} jobs already;"
+                " try again when one has arrived"
+            ),
+        )
+
+    async def _submit(
+        self,
+        body: BodyStream,
+        content_type: str,
+        principal: Principal,
+        idempotency_key: str | None,
+    ) -> tuple[Job, bool]:
         name = str(uuid.uuid4())
         accepted: list[Job] = []
 

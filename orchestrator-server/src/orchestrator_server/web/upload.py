@@ -93,6 +93,10 @@ async def upload(request: web.Request) -> web.Response:
         description: The user has as many queued jobs as allowed; nothing was kept
         headers:
           Retry-After: {schema: {type: integer}, description: Seconds}
+      "503":
+        description: The user is sending as many jobs as may be sent at once; nothing was kept
+        headers:
+          Retry-After: {schema: {type: integer}, description: Seconds}
       "507":
         description: The disk is full, or the user's files take what they may; nothing was kept
     """

@@ -2,11 +2,14 @@
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 16 << 20
 LARGEST_BUFFER_BYTES = 4 << 20
+USUAL_THRESHOLD_BYTES = 128 << 10
 
 
 def keep_buffers() -> None:
@@ -19,6 +22,22 @@ def keep_buffers() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, LARGEST_BUFFER_BYTES)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def passing_memory() -> Iterator[None]:
+    """For work that needs much memory once: all of it goes back to the system. Blocks.
+
+    Afterwards buffers are kept as ``keep_buffers`` has it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, USUAL_THRESHOLD_BYTES)
+    try:
+        yield
+    finally:
+        keep_buffers()
+        give_back()
 
 
 def give_back() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from orchestrator_common.memory import give_back
+from orchestrator_common.memory import passing_memory
 from orchestrator_common.threads import in_thread
 from orchestrator_common.web import log_query
 from orchestrator_common.web.error_answers import ErrorBody
@@ -126,9 +126,12 @@ class _Document:
         """GET ``DOCUMENT_PATH``."""
         async with self._making:
             if self._encoded is None:
-                self._encoded = await in_thread(self._make)
-                await in_thread(give_back)
+                self._encoded = await in_thread(self._make_and_forget)
         return web.Response(body=self._encoded, content_type="application/json")
+
+    def _make_and_forget(self) -> bytes:
+        with passing_memory():
+            return self._make()
 
     def _make(self) -> bytes:
         from aiohttp_swagger3 import SwaggerDocs, SwaggerInfo  # because of what it costs: see above

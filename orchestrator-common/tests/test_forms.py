@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator_common import multipart
+from orchestrator_common.durable import WritingBehind
 from orchestrator_common.errors import BadRequest, StorageFull, TooLarge
 from orchestrator_common.form_body import FormBody, FormFile
 from orchestrator_common.multipart import (
@@ -228,6 +229,29 @@ async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> No
         tracemalloc.stop()
     assert form.files["big"] == 398 * len(block)
     assert peak < 8 << 20
+
+
+def in_memory(path: Path) -> int:
+    """How many bytes of the beginning of a file, at most 64 KiB, can be had without the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(descriptor, [bytearray(1 << 16)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        pytest.skip(f"This file system doesn't tell: {error}")
+    finally:
+        os.close(descriptor)
+
+
+def test_what_the_disk_has_begun_with_stays_in_memory(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb", buffering=0) as file:
+        behind = WritingBehind(file.fileno())
+        for _ in range(4):
+            file.write(bytes(8 << 20))
+            behind.wrote(8 << 20)
+        os.fsync(file.fileno())
+    assert in_memory(tmp_path / "x") == 1 << 16
 
 
 async def test_file_that_shrinks_while_it_is_sent_breaks_the_request(tmp_path: Path) -> None:

@@ -29,10 +29,7 @@ ELSEWHERE = {
 SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in ELSEWHERE)
 CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in ELSEWHERE)
 
-NOT_RUNNING = {
-    Point.CLIENT_FORM_WHOLE,
-    Point.CLIENT_DISCARDED,
-}
+NOT_RUNNING = {Point.CLIENT_FORM_WHOLE}
 """When the client dies here, no script was running or had results that were not fetched."""
 
 
@@ -109,6 +106,23 @@ async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_cl
     portal = Portal((await start_server(client)).url, session)
     await Stage(portal, workload, client).play()
     await workload.check(portal, most_runs=1 if point in NOT_RUNNING else 2)
+
+
+async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_dies_later(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    workload = Workload(tmp_path / "runs")
+    client = await start_client(JO_FAULT=str(Point.CLIENT_DISCARDED))
+    portal = Portal((await start_server(client)).url, session)
+    await workload.submit(portal, "quick")
+    assert await client.died() == -signal.SIGKILL
+    del client.settings["JO_FAULT"]
+    await client.start()
+    await workload.submit(portal, "quick")
+    await workload.check(portal)
 
 
 async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(

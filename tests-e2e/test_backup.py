@@ -184,6 +184,60 @@ async def test_check_finds_what_is_wrong_and_mends_it(
     assert (await portal.results(4)).read("out") == b"x\n"
 
 
+async def test_repair_keeps_the_output_of_an_ended_job_whose_inputs_are_gone(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client())
+    portal = Portal(server.url, session)
+    good, broken = [await portal.submit("echo x > out\n") for _ in range(2)]
+    for job in (good, broken):
+        await portal.end_of(job)
+    await server.end()
+
+    def break_it() -> None:
+        with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as connection:
+            uuids = [u for (u,) in connection.execute("SELECT uuid FROM jobs ORDER BY id")]
+        first, second = (server.folder / "data" / uuid for uuid in uuids)
+        (first / "input" / "run.sh").unlink()
+        shutil.rmtree(second / "input")
+        (second / "output-1.zip").write_bytes(b"PK no more")
+
+    await asyncio.to_thread(break_it)
+    status, told = await command(server.folder, "check")
+    assert status == 1
+    assert told.startswith(f"Job {broken} is Completed, and its output can't be read: ")
+    assert told.endswith(": with --repair its row would be made to have no output\n")
+    assert told.count("\n") == 1, "of the other one nothing is wrong"
+    status, told = await command(server.folder, "check", "--repair")
+    assert (status, told.splitlines()[-1]) == (0, "1 mended, 0 left")
+    assert "its row is made to have no output" in told
+    assert await command(server.folder, "check") == AGREE
+    await server.start()
+    assert (await portal.results(good)).read("out") == b"x\n"
+
+
+async def test_repair_mends_more_wrong_histories_than_are_shown(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client())
+    portal = Portal(server.url, session)
+    for job in [await portal.submit("exit 0\n") for _ in range(22)]:
+        await portal.end_of(job)
+    await server.end()
+
+    def break_it() -> None:
+        database = server.folder / "db.sqlite"
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("DELETE FROM job_events WHERE to_status = 'Completed'")
+
+    await asyncio.to_thread(break_it)
+    _, told = await command(server.folder, "check")
+    assert "The histories of 2 more jobs are as wrong" in told
+    status, told = await command(server.folder, "check", "--repair")
+    assert (status, told.splitlines()[-1]) == (0, "21 mended, 0 left")
+    assert await command(server.folder, "check") == AGREE
+
+
 async def test_job_whose_folder_is_gone_ends_and_can_be_ended(
     portal: Portal, server: Service
 ) -> None:

@@ -1,7 +1,8 @@
 """Whether rows and files agree, and how what doesn't is mended.
 
-With the server running it only looks; what is just coming or going is looked at twice. All
-functions block.
+With the server running it only looks; what is just coming or going is looked at twice. Nothing that
+can still be read is given up: a job that has ended needs no inputs, and what can't be read just
+now (rights, a failing disk) is left for its administrator. All functions block.
 """
 
 import contextlib
@@ -36,15 +37,27 @@ MAX_HISTORIES = 20
 
 
 class Remedy(Enum):
-    """What helps against a finding."""
+    """What helps against a finding; the first ones are not for ``mend``."""
 
     RESTORE = "restore a backup"
-    SERVER = "the server ends it, with the reason, when it comes to it"
-    CLEAN = "its row is made Cleaned"
-    FORGET = "its row is made to have no output"
-    REMOVE = "it is removed"
-    APPEND = "an event is added"
-    RECOUNT = "it is counted anew"
+    READABLE = "nothing is changed; see that jo-server's user can read it"
+    SERVER = "the server ends it, with the reason, when it needs them"
+    CLEAN = "its row {} made Cleaned"
+    FORGET = "its row {} made to have no output"
+    REMOVE = "it {} removed"
+    APPEND = "an event {} added"
+    RECOUNT = "it {} counted anew"
+
+    def told(self, *, at_work: bool) -> str:
+        """In words, for an administrator: what ``mend`` does, or what it would do."""
+        if self in NOT_MENDED:
+            return self.value
+        return (
+            self.value.format("is") if at_work else f"with --repair {self.value}".format("would be")
+        )
+
+
+NOT_MENDED = frozenset({Remedy.RESTORE, Remedy.READABLE, Remedy.SERVER})
 
 
 @dataclass(frozen=True)
@@ -83,13 +96,11 @@ def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Findi
         clean = [f.job_id for f in findings if f.remedy is Remedy.CLEAN]
         mark_cleaned(connection, clean, "Its files are gone from the disk", time.time())
         forget_output(connection, [f.job_id for f in findings if f.remedy is Remedy.FORGET])
-        complete_histories(connection, [f.job_id for f in findings if f.remedy is Remedy.APPEND])
+        if any(f.remedy is Remedy.APPEND for f in findings):
+            complete_histories(connection)
         if any(f.remedy is Remedy.RECOUNT for f in findings):
             recount_usage(connection)
-    for finding in findings:
-        if finding.remedy is Remedy.REMOVE and finding.path is not None:
-            _remove(finding.path)
-    return [f for f in findings if f.remedy in (Remedy.RESTORE, Remedy.SERVER)]
+    return [f for f in findings if f.remedy in NOT_MENDED or not _removed(f)]
 
 
 def _look(connection: Database, files: JobFiles, *, alone: bool) -> list[Finding]:
@@ -103,12 +114,7 @@ def _look(connection: Database, files: JobFiles, *, alone: bool) -> list[Finding
     ]
     if alone:
         found += list(_leftovers(files, jobs))
-    found += [
-        Finding(
-            f"Job {job_id} is {status}, and its history ends with {last}", Remedy.APPEND, job_id
-        )
-        for job_id, status, last in wrong_histories(connection, MAX_HISTORIES)
-    ]
+    found += list(_of_histories(connection))
     found += [
         Finding(f"What user {user_id} has queued and stored is counted wrongly", Remedy.RECOUNT)
         for user_id in wrong_usage(connection)
@@ -121,23 +127,37 @@ def _of_job(job: KeptJob, files: JobFiles) -> Iterator[Finding]:
     """What is wrong with the files of one job."""
     folder = files.root / job.uuid
     name = f"Job {job.id} is {job.status}"
-    if not (folder / "input" / "run.sh").is_file():
-        remedy = Remedy.CLEAN if job.status in FINAL_JOB else Remedy.SERVER
-        yield Finding(f"{name}, and its files are gone", remedy, job.id)
-    elif job.has_output and (problem := _broken(folder / f"output-{job.attempt}.zip")):
-        yield Finding(f"{name}, and its output {problem}", Remedy.FORGET, job.id)
+    if job.status not in FINAL_JOB:
+        # It may have to run, or to run again.
+        if not os.path.isfile(folder / "input" / "run.sh"):  # noqa: PTH113 (raises nothing)
+            yield Finding(f"{name}, and its files are gone", Remedy.SERVER, job.id)
+    elif not os.path.lexists(folder):
+        yield Finding(f"{name}, and its files are gone", Remedy.CLEAN, job.id)
+    elif job.has_output:
+        yield from _of_output(job, name, folder / f"output-{job.attempt}.zip")
 
 
-def _broken(path: Path) -> str:
-    """What is wrong with a ZIP; empty if it has its directory, which is at its end."""
+def _of_output(job: KeptJob, name: str, path: Path) -> Iterator[Finding]:
+    """What is wrong with a ZIP, which is whole if it has its directory: that is at its end."""
     try:
         with path.open("rb") as file:
             read_directory(file)
     except FileNotFoundError:
-        return "is gone"
-    except (OSError, NoZip) as error:
-        return f"can't be read: {error}"
-    return ""
+        yield Finding(f"{name}, and its output is gone", Remedy.FORGET, job.id)
+    except NoZip as error:
+        yield Finding(f"{name}, and its output can't be read: {error}", Remedy.FORGET, job.id)
+    except OSError as error:
+        yield Finding(f"{name}, and its output can't be read: {error}", Remedy.READABLE, job.id)
+
+
+def _of_histories(connection: Database) -> Iterator[Finding]:
+    wrong = wrong_histories(connection)
+    for job_id, status, last in wrong[:MAX_HISTORIES]:
+        what = f"Job {job_id} is {status}, and its history ends with {last}"
+        yield Finding(what, Remedy.APPEND, job_id)
+    if len(wrong) > MAX_HISTORIES:
+        what = f"The histories of {len(wrong) - MAX_HISTORIES} more jobs are as wrong"
+        yield Finding(what, Remedy.APPEND)
 
 
 def _leftovers(files: JobFiles, jobs: list[KeptJob]) -> Iterator[Finding]:
@@ -152,8 +172,14 @@ def _leftovers(files: JobFiles, jobs: list[KeptJob]) -> Iterator[Finding]:
             yield Finding(what, Remedy.REMOVE, path=path)
 
 
-def _remove(path: Path) -> None:
+def _removed(finding: Finding) -> bool:
+    """Remove what a finding says is to go; whether nothing of that is left."""
+    path = finding.path
+    if finding.remedy is not Remedy.REMOVE or path is None:
+        return True
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    return not os.path.lexists(path)

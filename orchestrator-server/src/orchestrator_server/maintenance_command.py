@@ -51,7 +51,10 @@ def restore(flags: Flags, folder: Path) -> None:
 @click.option("--repair", is_flag=True, help="Mend what can be mended; no server may run")
 @click.pass_obj
 def check(flags: Flags, repair: bool) -> None:
-    """See whether the database and the files agree. Exit status 1: they don't."""
+    """See whether the database and the files agree. Exit status 1: they don't.
+
+    Of each finding a line says what --repair would do about it.
+    """
     with _at(flags) as places, contextlib.ExitStack() as stack:
         _require_data_folder(places)
         alone = True
@@ -63,7 +66,7 @@ def check(flags: Flags, repair: bool) -> None:
             alone = False
         findings = find(places.database, places.files, alone=alone)
         for finding in findings:
-            click.echo(f"{finding.what}: {finding.remedy.value}")
+            click.echo(f"{finding.what}: {finding.remedy.told(at_work=repair)}")
         left: list[Finding] = findings
         if repair:
             left = mend(places.database, places.files, findings)

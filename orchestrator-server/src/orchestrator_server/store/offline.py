@@ -121,29 +121,30 @@ def leave_id_gap(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', ?)", (ID_GAP,))
 
 
-def wrong_histories(connection: sqlite3.Connection, limit: int) -> list[tuple[int, str, str]]:
+_WRONG_HISTORIES = """
+SELECT id, status, last FROM (
+    SELECT jobs.id, jobs.status, (
+        SELECT to_status FROM job_events WHERE job_id = jobs.id
+        ORDER BY job_events.rowid DESC LIMIT 1) AS last
+    FROM jobs)
+WHERE last IS NOT status
+"""
+
+
+def wrong_histories(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
     """Jobs whose last event is not how they came to their status: id, status, last event."""
-    return connection.execute(
-        """
-        SELECT id, status, coalesce(last, 'nothing') FROM (
-            SELECT jobs.id, jobs.status, (
-                SELECT to_status FROM job_events WHERE job_id = jobs.id
-                ORDER BY job_events.rowid DESC LIMIT 1) AS last
-            FROM jobs)
-        WHERE last IS NOT status LIMIT ?
-        """,
-        (limit,),
-    ).fetchall()
+    rows = connection.execute(_WRONG_HISTORIES)
+    return [(job_id, status, last or "nothing") for job_id, status, last in rows]
 
 
-def complete_histories(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
-    """Add the event that leads to the status of a job."""
-    connection.executemany(
-        """
+def complete_histories(connection: sqlite3.Connection) -> None:
+    """Add the event that leads to the status of a job, where it is missing."""
+    connection.execute(
+        f"""
         INSERT INTO job_events (job_id, at, from_status, to_status, why)
-        SELECT id, changed_at, NULL, status, 'Added by jo-server check' FROM jobs WHERE id = ?
-        """,
-        [(job_id,) for job_id in ids],
+        SELECT id, changed_at, NULL, status, 'Added by jo-server check'
+        FROM jobs WHERE id IN (SELECT id FROM ({_WRONG_HISTORIES}))
+        """  # noqa: S608
     )
 
 

@@ -6,17 +6,28 @@ PORT and CLIENT_PORT choose other ports than 5000 and 9000.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 DATA = Path("data")
 SERVER_PORT = os.environ.get("PORT") or "5000"
 CLIENT_PORT = os.environ.get("CLIENT_PORT") or "9000"
 
+START_S = 15.0
+"""How long the server waits for the client to listen; then it starts anyway."""
 
-def start(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a service. All settings but those that are made here come from the shell."""
+Service = subprocess.Popen[bytes]
+
+
+def start(name: str, settings: dict[str, str]) -> Service:
+    """Start a service. All settings but those that are made here come from the shell.
+
+    It gets a session of its own: Ctrl-C reaches this program alone, which ends them in order.
+    """
     bin_folder = Path(sys.executable).parent
     environment = {"HOST": "127.0.0.1", **os.environ, **settings}
     environment["PATH"] = f"{bin_folder}:{environment.get('PATH', os.defpath)}"
@@ -25,13 +36,47 @@ def start(name: str, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
     )
 
 
+def until_it_listens(service: Service, port: str) -> None:
+    """Wait for a service to listen, or to end: the server would warn of a client that is away."""
+    until = time.monotonic() + START_S
+    while service.poll() is None and time.monotonic() < until:
+        try:
+            socket.create_connection(("127.0.0.1", int(port)), 1).close()
+        except (OSError, ValueError, OverflowError):  # the last two: a port that it will refuse
+            time.sleep(0.05)
+        else:
+            return
+
+
+def end(services: Iterable[Service]) -> None:
+    """End the services in this order. A second Ctrl-C ends all of them at once."""
+    try:
+        for service in services:
+            service.terminate()
+            service.wait()
+    except (KeyboardInterrupt, SystemExit):
+        for service in services:
+            service.terminate()  # once more: it gives up what it waits for
+        for service in services:
+            service.wait()
+
+
 def main() -> int:
     """Run until Ctrl-C, or until one of the two ends."""
     client_url = f"http://127.0.0.1:{CLIENT_PORT}"
     (DATA / "server").mkdir(parents=True, exist_ok=True)
-    processes = [
-        start("jo-client", {"PORT": CLIENT_PORT, "DATA_PATH": str(DATA / "client")}),
-        start(
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    # The client first: when it ends, it gives its jobs back to a server that still listens, which
+    # costs them no attempt.
+    services: list[Service] = []
+    try:
+        client = start("jo-client", {"PORT": CLIENT_PORT, "DATA_PATH": str(DATA / "client")})
+        services.append(client)
+        until_it_listens(client, CLIENT_PORT)
+        if client.poll() is not None:
+            return 1
+        server = start(
             "jo-server",
             {
                 "PORT": SERVER_PORT,
@@ -40,28 +85,22 @@ def main() -> int:
                 "SERVICE_EXAMPLE_UPLOAD_URL": f"{client_url}/submit",
                 "SERVICE_EXAMPLE_DOWNLOAD_URL": f"{client_url}/retrieve",
             },
-        ),
-    ]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
-    sys.stdout.write(
-        f"jo-server http://localhost:{SERVER_PORT}, service 'example'\n"
-        f"  dashboard http://localhost:{SERVER_PORT}/dashboard/\n"
-        f"  API       http://localhost:{SERVER_PORT}/swagger-ui/\n"
-        f"jo-client {client_url}; files in {DATA.absolute()}; Ctrl-C ends both\n"
-    )
-    sys.stdout.flush()
-    try:
+        )
+        services.append(server)
+        sys.stdout.write(
+            f"jo-server http://localhost:{SERVER_PORT}, service 'example'\n"
+            f"  dashboard http://localhost:{SERVER_PORT}/dashboard/\n"
+            f"  API       http://localhost:{SERVER_PORT}/swagger-ui/\n"
+            f"jo-client {client_url}; files in {DATA.absolute()}; Ctrl-C ends both\n"
+        )
+        sys.stdout.flush()
         # Returns when one of them has ended, and leaves its status to Popen.
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         return 1
     except KeyboardInterrupt:
         return 0
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        end(services)
 
 
 if __name__ == "__main__":

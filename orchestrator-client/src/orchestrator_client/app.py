@@ -37,7 +37,7 @@ from orchestrator_common.loop import Loop
 from orchestrator_common.metrics import LoopLag
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.threads import in_thread, start_threads
-from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from orchestrator_common.web.error_answers import error_middleware
 from orchestrator_common.web.openapi import Api, document_routes
 from orchestrator_common.web.request_ids import add_request_ids
@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> web.Application:
         [
             error_middleware(STATUSES, error_body),
             bounded_bodies("/submit"),
+            plain_bodies,
             server_only(settings.client_token),
         ]
     )

@@ -14,7 +14,7 @@ from orchestrator_common.models import encode
 from orchestrator_common.multipart import FormLimits
 from orchestrator_common.status import FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
-from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from orchestrator_common.web.error_answers import error_middleware
 from orchestrator_common.web.openapi import Api, document_routes
 from orchestrator_common.web.request_ids import add_request_ids
@@ -142,7 +142,7 @@ def create_app(settings: Settings) -> web.Application:
     add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
-        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), access]
+        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), plain_bodies, access]
     )
     app[keys.SETTINGS] = settings
     app[keys.METRICS] = Metrics(settings.services.values())

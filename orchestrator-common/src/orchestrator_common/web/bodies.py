@@ -1,6 +1,6 @@
-"""How large the body of a request may be that is no upload."""
+"""What the body of a request may be: how large, unless it is an upload, and not compressed."""
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from orchestrator_common.errors import DomainError
@@ -11,6 +11,10 @@ MAX_BODY_BYTES = 1 << 16
 
 class BodyTooLarge(DomainError):
     """A body where none, or a small one, is expected."""
+
+
+class CompressedBody(DomainError):
+    """A body with a Content-Encoding."""
 
 
 def bounded_bodies(*uploads: str) -> Middleware:
@@ -27,3 +31,19 @@ def bounded_bodies(*uploads: str) -> Middleware:
         return await handler(request)
 
     return bound
+
+
+@web.middleware
+async def plain_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a body that was compressed on the way, before it comes.
+
+    A few bytes of it can be a thousand times as many of ours. ``run_service`` sees to it that
+    nobody else unpacks it, not even to throw it away.
+    """
+    encodings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
+    if request.body_exists and encodings.strip().lower() not in ("", "identity"):
+        raise CompressedBody(
+            f"Content-Encoding {encodings[:100]!r} is not taken; send the body as it is, or"
+            " compressed files as files"
+        )
+    return await handler(request)

@@ -18,7 +18,7 @@ from orchestrator_common.errors import (
     Unhealthy,
 )
 from orchestrator_common.multipart import BodyTimeout
-from orchestrator_common.web.bodies import BodyTooLarge
+from orchestrator_common.web.bodies import BodyTooLarge, CompressedBody
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
@@ -71,6 +72,8 @@ def error_middleware(
             response = answer(status, error, str(error))
             if status == HTTPStatus.UNAUTHORIZED:
                 response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            if isinstance(error, CompressedBody):
+                response.headers[hdrs.ACCEPT_ENCODING] = "identity"
             if isinstance(error, TryLater):
                 response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
             return response

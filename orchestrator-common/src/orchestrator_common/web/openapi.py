@@ -46,6 +46,7 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 REFUSALS: Mapping[str, str] = {
     "400": "Something in the path, the query or the body can't be used; the message says what",
     "413": "The body is too large",
+    "415": "The body has a Content-Encoding; send it as it is",
 }
 """What every route may answer, whatever it does."""
 

@@ -78,4 +78,6 @@ def run_service(
             shutdown_timeout=SHUTDOWN_GRACE_S,
             keepalive_timeout=KEEP_ALIVE_S,
             read_bufsize=READ_BUFFER_BYTES,
+            # ``plain_bodies`` refuses what is compressed; it would be unpacked all the same.
+            auto_decompress=False,
         )

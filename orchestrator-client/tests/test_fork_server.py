@@ -81,7 +81,8 @@ async def test_script_is_born_in_its_group_as_if_it_were_moved(
     assert group.endswith(f"/{Path(str(cgroups)).name}/{workspace.root.name}")
     assert place == f"{workspace.work} yes"
     assert ids.split() == [str(os.getpid()), pid, pid]
-    assert int(ignored.split()[1], 16) == 0
+    # Those above are the C library's own; its posix_spawn leaves them so, for ever.
+    assert int(ignored.split()[1], 16) & (1 << 31) - 1 == 0
     assert await asyncio.to_thread(workspace.stderr.read_text) == "bad\n"
 
 

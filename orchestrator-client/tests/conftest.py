@@ -15,6 +15,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from orchestrator_client.app import create_app
 from orchestrator_client.settings import read_settings
 from orchestrator_client.workspace import Workspaces
+from payload_folders import make_endless
 from running_client import Client, StartClient
 
 IN_MEMORY = {"_execute", "counts", "wanted", "open_payloads"}
@@ -78,3 +79,12 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
 async def client(start_client: StartClient) -> Client:
     """A client with four slots."""
     return await start_client()
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> str:
+    """Shell that links to what takes very long to pack, and says something."""
+    folder = tmp_path / "endless"
+    folder.mkdir()
+    make_endless(folder)
+    return f"cp -al {folder} endless; echo said; "

@@ -1,6 +1,7 @@
 """Workspaces and runs without a client around them."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,17 @@ def new_workspace(workspaces: Workspaces, name: str, script: str = "exit 0\n") -
     (workspace.work / "run.sh").write_text(script)
     workspace.complete()
     return workspace
+
+
+ENDLESS_BYTES = 64 << 20
+
+
+def make_endless(work: Path) -> None:
+    """Fill a folder with what takes little room, but very long to pack: links to one file."""
+    links = min(shutil.disk_usage(work).total // 2 // ENDLESS_BYTES, 800)
+    (work / "endless").write_bytes(b"endless " * (ENDLESS_BYTES // 8))
+    for number in range(links):
+        (work / f"endless{number}").symlink_to("endless")
 
 
 class Runs:

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import resource
-import shutil
 import socket
 import tempfile
 import zipfile
@@ -17,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_client.archive import Packer
+from orchestrator_client.archive import LARGE_TURNS, Packer
 from orchestrator_client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.result_record import MAX_LISTED
 from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
 from orchestrator_common.errors import StorageFull
-from payload_folders import new_workspace
+from payload_folders import make_endless, new_workspace
 from running_client import StartClient
 
 OUTCOME = Outcome(exit_code=3, signal=None, started_at=1.0, ended_at=2.5)
@@ -312,12 +311,10 @@ async def test_packing_of_what_takes_no_blocks_is_given_up_too(
 def test_results_that_are_given_up_hold_the_output_and_wait_for_no_turn(
     workspaces: Workspaces,
 ) -> None:
-    endless = shutil.disk_usage(workspaces.root).total // 2
-    made = [new_workspace(workspaces, str(number)) for number in range((os.cpu_count() or 1) + 1)]
+    made = [new_workspace(workspaces, str(number)) for number in range(LARGE_TURNS + 1)]
     for workspace in made:
         workspace.stdout.write_bytes(b"so far")
-        with (workspace.work / "endless").open("wb") as file:
-            file.truncate(endless)
+        make_endless(workspace.work)
 
     async def pack_all() -> list[object]:
         packer, given_up = Packer(), asyncio.Event()
@@ -392,7 +389,7 @@ def test_folder_that_becomes_a_link_while_it_is_packed_leads_nowhere(
         (workspace.work / name).symlink_to(others)
 
     left_out = "it is a link that leads outside"
-    found = walk(workspace.work, skipped.__setitem__)
+    found = walk(workspace.work, skipped.__setitem__, lambda: None)
     assert next(found).name == "run.sh"  # the folders beside it were seen now
     seen = next(found)
     assert seen.name == "opened/deep/secret"

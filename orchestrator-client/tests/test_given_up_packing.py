@@ -1,8 +1,6 @@
 """A payload that is terminated ends soon, however much there is to pack of it."""
 
 import asyncio
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -10,17 +8,11 @@ from orchestrator_client import runner as runner_module
 from running_client import Client
 
 
-@pytest.fixture
-def endless(tmp_path: Path) -> str:
-    """Shell that makes a file which takes no room, but very long to pack."""
-    return f"truncate -s {shutil.disk_usage(tmp_path).total // 2} endless; echo said; "
-
-
 async def check_ended(client: Client, payload: int) -> None:
     """It is Killed, with what it said, and nothing is left of what was being packed."""
     archive = await client.archive(payload)
     assert archive.read(".orchestrator/stdout.txt") == b"said\n"
-    assert "endless" not in archive.namelist()
+    assert not any(name.startswith("endless") for name in archive.namelist())
     assert await asyncio.to_thread(lambda: list(client.data.glob("*/.results.zip.tmp"))) == []
 
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,10 +19,9 @@ async def client(start_client: StartClient) -> Client:
     return await start_client(SLOTS=str((os.cpu_count() or 1) + 1))
 
 
-async def endless_to_pack(client: Client, tmp_path: Path) -> int:
-    """A running payload with a file that takes no room, but very long to pack."""
-    size = min(shutil.disk_usage(tmp_path).total // 2, 1 << 40)
-    payload = await client.submit(f"truncate -s {size} big; touch up; exec sleep 4721\n")
+async def endless_to_pack(client: Client, endless: str) -> int:
+    """A running payload with what takes very long to pack."""
+    payload = await client.submit(f"{endless} touch up; exec sleep 4721\n")
     await client.until(payload, "Running")
     return payload
 
@@ -48,9 +45,9 @@ async def asking(
 
 
 async def test_payload_ends_while_partial_results_are_asked_for_again_and_again(
-    client: Client, tmp_path: Path
+    client: Client, endless: str
 ) -> None:
-    payloads = [await endless_to_pack(client, tmp_path) for _ in range(os.cpu_count() or 1)]
+    payloads = [await endless_to_pack(client, endless) for _ in range(os.cpu_count() or 1)]
     await client.eventually(lambda: len(list(client.data.glob("*/work/up"))) == len(payloads))
     async with asking(client, payloads, MAX_PER_PAYLOAD) as asked:
         assert (await client.run("exit 0\n"))["status"] == "Completed"
@@ -58,9 +55,9 @@ async def test_payload_ends_while_partial_results_are_asked_for_again_and_again(
 
 
 async def test_more_copies_of_one_payloads_output_than_may_be_are_refused(
-    client: Client, tmp_path: Path
+    client: Client, endless: str
 ) -> None:
-    payload = await endless_to_pack(client, tmp_path)
+    payload = await endless_to_pack(client, endless)
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     async with asking(client, [payload], MAX_PER_PAYLOAD + 2) as asked:
         refused: set[asyncio.Task[Answer]] = set()

@@ -12,16 +12,19 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from isal import isal_zlib
 
-from orchestrator_client.deflating import Deflaters, deflated, is_dense
+from orchestrator_client.deflating import BLOCK_BYTES, Deflaters, deflated, is_dense
 from orchestrator_client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
+from orchestrator_client.file_blocks import blocks_of
 from orchestrator_client.file_rights import rights_of_owner, take_back
+from orchestrator_client.packing_turns import LEAST_LIMIT_S, Turn, Turns
 from orchestrator_client.result_record import LeftOut, result_record
 from orchestrator_client.work_files import NotRegular, open_regular, walk
 from orchestrator_client.workspace import Workspace
@@ -29,11 +32,12 @@ from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.env import size_text
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.paths import RESERVED
-from orchestrator_common.threads import in_thread
 
-BLOCK_BYTES = 1 << 20
-MAX_TURNS = 16
-"""Of results at once, and half as many partial ones: other work needs threads too."""
+MAX_SMALL_TURNS, LARGE_TURNS = 12, 4
+"""Of results at once, and half as many of partial ones: other work needs threads too.
+
+More large ones than there may be CPUs: they take about as long together as one after the other, and
+of two the shorter one need not wait for the end of the longer one."""
 
 MAX_KEPT_OUTPUT_BYTES = 1 << 30
 """Of either stream of a script, where only they are kept of results of any size."""
@@ -49,7 +53,7 @@ _LATEST = (2107, 12, 31, 23, 59, 58)
 
 
 class Packer:
-    """Packs in threads, as many at a time as there are CPUs for it.
+    """Packs in threads, as many at a time as there are CPUs for it, and some large results beside.
 
     What somebody asks for has turns of its own: however often that is, it delays no payload's end.
     Of results that are larger than ``max_bytes`` (0: of any size) only the script's output is kept.
@@ -57,9 +61,9 @@ class Packer:
 
     def __init__(self, max_bytes: int = 0) -> None:
         self._max_bytes = max_bytes
-        cpus = os.cpu_count() or 1
-        self._turns = asyncio.Semaphore(min(cpus, MAX_TURNS))
-        self._partial_turns = asyncio.Semaphore(max(1, min(cpus, MAX_TURNS) // 2))
+        small = min(os.cpu_count() or 1, MAX_SMALL_TURNS)
+        self._turns = Turns(small, LARGE_TURNS)
+        self._partial_turns = Turns(max(1, small // 2), max(1, LARGE_TURNS // 2))
         self._stopping = threading.Event()
         self._deflaters = Deflaters()
 
@@ -69,7 +73,9 @@ class Packer:
         """Write the results of an ended payload, whole or not at all.
 
         Once ``given_up`` is set no more than the script's output is written, and no turn waited
-        for. Raises ``StorageFull``, ``ArchiveFailed``, and its kind ``OnlyOutputKept``.
+        for. So it is when packing takes longer than the script itself did, which has kept a slot
+        from others as long. Raises ``StorageFull``, ``ArchiveFailed``, and its kind
+        ``OnlyOutputKept``.
         """
         given_up = given_up or asyncio.Event()
 
@@ -78,33 +84,19 @@ class Packer:
             if given_up.is_set():  # from another thread it may be asked, but not awaited
                 raise PackingGivenUp("only the output of run.sh was kept")
 
-        async with self._turn(given_up):
-            await in_thread(self._pack, workspace, outcome, check_wanted)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, given_up: asyncio.Event) -> AsyncIterator[None]:
-        """Wait for a turn, or until none is needed because it is ``given_up``."""
-        if not self._turns.locked():
-            async with self._turns:
-                yield
-            return
-        turn = asyncio.ensure_future(self._turns.acquire())
-        end = asyncio.ensure_future(given_up.wait())
-        try:
-            await asyncio.wait({turn, end}, return_when=asyncio.FIRST_COMPLETED)
-            yield
-        finally:
-            end.cancel()
-            if not turn.cancel():
-                self._turns.release()
+        limit_s = max(LEAST_LIMIT_S, outcome.ended_at - outcome.started_at)
+        work = partial(self._pack, workspace, outcome)
+        await self._turns.pack(work, check_wanted, given_up, limit_s)
 
     async def pack_partial(self, workspace: Workspace) -> IO[bytes]:
         """Pack what there is of a payload now into a file without a name, and return that.
 
         Nothing is left behind, come what may. Raises ``StorageFull``, ``ArchiveFailed``.
         """
-        async with self._partial_turns:
-            return await in_thread(self._pack_partial, workspace)
+        work = partial(self._pack_partial, workspace)
+        return await self._partial_turns.pack(
+            work, self._check_stopping, asyncio.Event(), LEAST_LIMIT_S
+        )
 
     def stop(self) -> None:
         """Give up what is being packed: the client stops, and nobody will ask for it."""
@@ -114,16 +106,14 @@ class Packer:
         if self._stopping.is_set():
             raise ArchiveFailed("The client stops")
 
-    def _pack(
-        self, workspace: Workspace, outcome: Outcome, check_wanted: Callable[[], None]
-    ) -> None:
+    def _pack(self, workspace: Workspace, outcome: Outcome, turn: Turn) -> None:
         temporary = workspace.root / ".results.zip.tmp"
         try:
             with _as_domain_errors():
                 # A file system without room says so when it is written or closed. Nothing of this
                 # need be durable: after a power cut nobody knows the payload any more.
                 with temporary.open("wb") as file:
-                    incomplete = self._write(file, workspace, outcome, check_wanted)
+                    incomplete = self._write(file, workspace, outcome, turn)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
                 take_back(workspace.root)
@@ -134,11 +124,11 @@ class Packer:
                 temporary.unlink()
             raise
 
-    def _pack_partial(self, workspace: Workspace) -> IO[bytes]:
+    def _pack_partial(self, workspace: Workspace, turn: Turn) -> IO[bytes]:
         with _as_domain_errors():
             file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
             try:
-                self._write(file, workspace, None, self._check_stopping)
+                self._write(file, workspace, None, turn)
                 file.seek(0)
             except BaseException:
                 file.close()
@@ -146,20 +136,17 @@ class Packer:
         return file
 
     def _write(
-        self,
-        file: IO[bytes],
-        workspace: Workspace,
-        outcome: Outcome | None,
-        check_wanted: Callable[[], None],
+        self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None, turn: Turn
     ) -> OnlyOutputKept | None:
         """Write all, or if that can't be only the script's output, and return why."""
-        packing = _Packing(file, self._deflaters, check_wanted, self._max_bytes)
+        packing = _Packing(file, self._deflaters, turn, self._max_bytes)
         try:
             packing.write(workspace, outcome)
         except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
-            packing = _Packing(file, self._deflaters, self._check_stopping, self._max_bytes)
+            turn = Turn(self._check_stopping)
+            packing = _Packing(file, self._deflaters, turn, self._max_bytes)
             packing.write(workspace, outcome, instead=error)
             return error
         return None
@@ -177,20 +164,20 @@ def _as_domain_errors() -> Iterator[None]:
 class _Packing:
     """An archive that is being written, and what could not go in.
 
-    ``check_wanted`` is called before each file and each block, and raises to stop it.
+    ``turn`` hears of each file and each block before it, and raises to stop it.
     """
 
     def __init__(
         self,
         file: IO[bytes],
         deflaters: Deflaters,
-        check_wanted: Callable[[], None],
+        turn: Turn,
         max_bytes: int,
     ) -> None:
         self._file = file
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=True)
         self._deflaters = deflaters
-        self._check_wanted = check_wanted
+        self._turn = turn
         self._max_bytes = max_bytes
         self._directory_bytes = 0
         self._unpacked_bytes = 0
@@ -203,13 +190,13 @@ class _Packing:
     ) -> None:
         """Write an archive; ``instead`` of all, only what comes of the system.
 
-        Raises ``OnlyOutputKept``, and what ``check_wanted`` raises.
+        Raises ``OnlyOutputKept``, and what ``turn`` raises.
         """
         with self._archive:
             if instead is None:
                 work = _real(workspace.work)
                 with rights_of_owner(work):
-                    for entry in walk(work, self._skip):
+                    for entry in walk(work, self._skip, self._turn.find):
                         self._add(entry.path, entry.name, inside=work)
             else:
                 self._skip(".", str(instead))
@@ -229,7 +216,7 @@ class _Packing:
 
         Of a file at most ``limit`` bytes; None: all of it, within what results may be.
         """
-        self._check_wanted()
+        self._turn.check()
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -264,7 +251,8 @@ class _Packing:
             )
 
     def _check_unpacked(self, size: int) -> None:
-        """Before so many bytes are packed: holes and links take no room, but days to pack."""
+        """Before so many bytes are packed: links take no room, but days to pack."""
+        self._turn.unpack(size)
         self._unpacked_bytes += size
         if self._disk_bytes and self._unpacked_bytes > self._disk_bytes:
             raise ResultTooLarge(
@@ -292,19 +280,14 @@ class _Packing:
         if limit is None:
             self._check_size()
 
-    def _blocks(self, source: IO[bytes], name: str, left: int) -> Iterator[bytes]:
-        """At most ``left`` bytes of a file; less if it is shorter, or can't be read to its end."""
-        while left > 0:
-            try:
-                block = source.read(min(BLOCK_BYTES, left))
-            except OSError as error:
-                self._skip(name, f"cut off: {error.strerror}")
-                return
-            if not block:
-                return
-            self._check_wanted()
-            yield block
-            left -= len(block)
+    def _blocks(self, source: IO[bytes], name: str, size: int) -> Iterator[bytes]:
+        """At most ``size`` bytes of a file; less if it can't be read to its end."""
+        try:
+            for block in blocks_of(source.fileno(), size):
+                self._turn.check()
+                yield block
+        except OSError as error:
+            self._skip(name, f"cut off: {error.strerror}")
 
     def _add_whole(self, entry: zipfile.ZipInfo, content: bytes) -> None:
         """Add a small file: at once, where ``ZipFile.open`` goes back to complete its header."""

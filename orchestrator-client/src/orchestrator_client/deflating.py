@@ -13,6 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from isal import isal_zlib
 
+BLOCK_BYTES = 1 << 20
+ZEROS = bytes(BLOCK_BYTES)
+"""A block of a hole: this very object costs nothing to compress."""
+
 LEVEL = 2
 AHEAD = 4
 """Blocks of a file that may be compressed at once; their bytes are in memory."""
@@ -93,10 +97,17 @@ def _in_threads(pool: ThreadPoolExecutor, blocks: Iterator[bytes]) -> Iterator[b
 
 def _block(data: bytes) -> bytes:
     """``data`` as a part of a stream that others follow: it ends at a whole byte."""
-    if is_dense(data):
-        return _stored(data)
+    if data is ZEROS:
+        return _ZEROS_DEFLATED
+    return _stored(data) if is_dense(data) else _deflated_part(data)
+
+
+def _deflated_part(data: bytes) -> bytes:
     compressor = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, _RAW)
     return compressor.compress(data) + compressor.flush(isal_zlib.Z_FULL_FLUSH)
+
+
+_ZEROS_DEFLATED = _deflated_part(ZEROS)
 
 
 def _stored(data: bytes) -> bytes:

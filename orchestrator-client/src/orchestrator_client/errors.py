@@ -61,6 +61,10 @@ class PackingGivenUp(OnlyOutputKept):
     """Nobody waits for the rest: the payload is terminated."""
 
 
+class PackingTookTooLong(OnlyOutputKept):
+    """Others want to have their results packed, too."""
+
+
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     PayloadNotFound: HTTPStatus.NOT_FOUND,
     ResultsGone: HTTPStatus.NOT_FOUND,

@@ -12,6 +12,9 @@ from orchestrator_common.paths import RESERVED
 Skip = Callable[[str, str], None]
 """Told the name of what is left out, and why."""
 
+Find = Callable[[], None]
+"""Called for each file and folder, as soon as there is one; it may raise to stop."""
+
 
 class Entry(NamedTuple):
     """Something below the work folder, and its relative name; that of an empty folder ends in /."""
@@ -20,7 +23,7 @@ class Entry(NamedTuple):
     name: str
 
 
-def walk(top: Path, skip: Skip) -> Iterator[Entry]:
+def walk(top: Path, skip: Skip, find: Find) -> Iterator[Entry]:
     """Everything below ``top``, a real path, that isn't a folder; and empty folders.
 
     Not by recursion: a script can nest folders more deeply than Python calls. A script that still
@@ -30,7 +33,7 @@ def walk(top: Path, skip: Skip) -> Iterator[Entry]:
     while pending:
         folder, prefix = pending.pop()
         try:
-            names = _entries(folder, top)
+            names = _entries(folder, top, find)
         except NotRegular as reason:
             skip(prefix, str(reason))
             continue
@@ -49,13 +52,17 @@ def walk(top: Path, skip: Skip) -> Iterator[Entry]:
                 yield found
 
 
-def _entries(folder: str, top: Path) -> list[tuple[str, bool]]:
+def _entries(folder: str, top: Path, find: Find) -> list[tuple[str, bool]]:
     """Names in ``folder``, in order, and which are folders. Raises ``NotRegular``, ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check_inside(descriptor, top)
         with os.scandir(descriptor) as scan:
-            return sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scan)
+            names = []
+            for entry in scan:
+                find()
+                names.append((entry.name, entry.is_dir(follow_symlinks=False)))
+            return sorted(names)
     finally:
         os.close(descriptor)
 

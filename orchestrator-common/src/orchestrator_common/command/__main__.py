@@ -5,13 +5,14 @@ import sys
 
 def main() -> None:
     """Run ``jo``; say what is missing if it was installed without its extra."""
+    from orchestrator_common.command.cli import jo
+
     try:
-        from orchestrator_common.command.cli import jo
+        jo(prog_name="jo")
     except ModuleNotFoundError as error:
         if error.name != "rich":
             raise
         sys.exit("jo needs rich. Install it: pip install 'orchestrator-common[cli]'")
-    jo(prog_name="jo")
 
 
 if __name__ == "__main__":

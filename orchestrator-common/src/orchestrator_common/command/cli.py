@@ -3,8 +3,7 @@
 import click
 
 from orchestrator_common import __version__
-from orchestrator_common.command import jobs, service_state
-from orchestrator_common.command.doctor import doctor
+from orchestrator_common.command.later import Later
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,17 +18,18 @@ def jo() -> None:
     """
 
 
-for each in (
-    jobs.submit,
-    jobs.status,
-    jobs.wait,
-    jobs.logs,
-    jobs.download,
-    jobs.cancel,
-    jobs.list_jobs,
-    service_state.services,
-    service_state.clients,
-    service_state.top,
-    doctor,
+for name, where, summary in (
+    ("submit", "jobs.submit", "Submit a job: a folder with a run.sh, or run.sh and other files."),
+    ("status", "jobs.status", "Show a job: its state and why, its place in the queue."),
+    ("wait", "jobs.wait", "Wait for the end of a job."),
+    ("logs", "jobs.logs", "Print what a job has printed."),
+    ("download", "jobs.download", "Fetch the results of a job, or what a failed one has left."),
+    ("cancel", "jobs.cancel", "End jobs."),
+    ("list", "jobs.list_jobs", "List jobs, the newest first."),
+    ("services", "service_state.services", "List the services: limits, use, queue, problems."),
+    ("clients", "service_state.clients", "List the compute clients: state, slots, load, versions."),
+    ("top", "top.top", "Show services, clients and jobs, live."),
+    ("doctor", "doctor.doctor", "Check the set-up: server, clients, versions, clocks, disk."),
 ):
-    jo.add_command(each)
+    module, _, attribute = where.partition(".")
+    jo.add_command(Later(name, f"orchestrator_common.command.{module}", attribute, summary))

@@ -13,7 +13,7 @@ from orchestrator_common import __version__
 from orchestrator_common.api import ApiError, NotAuthorized, ServerFailed
 from orchestrator_common.command import exit_codes
 from orchestrator_common.command.session import Session, command
-from orchestrator_common.command.showing import size
+from orchestrator_common.command.wording import size
 
 MAX_SKEW_S = 5.0
 """``Date`` has whole seconds, and the answer needed some time."""

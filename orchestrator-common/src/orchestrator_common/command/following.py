@@ -7,15 +7,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TextIO
 
-from rich.markup import escape
-
 from orchestrator_common.api import Job, JobDetail, JobStatus, OutputNotFound
 from orchestrator_common.api.client import LogStream
 from orchestrator_common.command import exit_codes
 from orchestrator_common.command.progress import transfer
 from orchestrator_common.command.session import Session
-from orchestrator_common.command.showing import duration, ran_s
 from orchestrator_common.command.unpacking import check_folder, unpack
+from orchestrator_common.command.wording import duration, ran_s
 from orchestrator_common.threads import in_thread
 
 
@@ -53,6 +51,8 @@ async def end_of(
 
 async def _show_states(session: Session, job_id: int) -> None:
     """A line that says how the job is, until it has ended."""
+    from rich.markup import escape
+
     with session.err.status(f"Job {job_id}") as line:
         async with aclosing(session.client.watch(job_id)) as changes:
             async for job in changes:

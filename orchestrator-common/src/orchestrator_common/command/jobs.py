@@ -6,13 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 import click
-from rich.live import Live
 
 from orchestrator_common.api import Job, JobStatus, LogStream, Refused
 from orchestrator_common.command.following import check_target, end_of, fetch, finish, print_log
 from orchestrator_common.command.progress import transfer
 from orchestrator_common.command.session import Session, command
-from orchestrator_common.command.showing import history_table, job_card, job_table
 
 job_id = click.argument("job_id", metavar="JOB", type=click.IntRange(min=0))
 target = click.option(
@@ -91,7 +89,7 @@ async def submit(
         if session.json:
             session.show(done)
         else:
-            session.out.print(done.id)
+            click.echo(done.id)
         return None
     if not session.json:
         session.say(f"Submitted as job {done.id}")
@@ -118,6 +116,8 @@ async def status(session: Session, job_id: int) -> None:
     if session.json:
         session.show(job)
         return
+    from orchestrator_common.command.showing import history_table, job_card
+
     session.out.print(job_card(job))
     session.out.print()
     session.out.print(history_table(job))
@@ -188,7 +188,7 @@ async def cancel(session: Session, job_ids: tuple[int, ...]) -> None:
         if session.json:
             session.show(done)
         else:
-            session.out.print(f"Job {job_id} is {done.status}")
+            click.echo(f"Job {job_id} is {done.status}")
 
 
 @click.command("list")
@@ -234,11 +234,15 @@ async def list_jobs(
             found[job.id] = job
             if len(found) == limit:
                 break
+    if not watch and session.json:
+        session.show(list(found.values()))
+        return
+    from rich.live import Live
+
+    from orchestrator_common.command.showing import job_table
+
     if not watch:
-        if session.json:
-            session.show(list(found.values()))
-        else:
-            session.out.print(job_table(found.values()) if found else "No jobs")
+        session.out.print(job_table(found.values()) if found else "No jobs")
         return
     changes = session.client.events(user_id=user)
     async with aclosing(changes):

@@ -3,15 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from orchestrator_common.api import Progress as Callback
 from orchestrator_common.command.session import Session
 
@@ -22,6 +13,15 @@ def transfer(session: Session, what: str) -> Iterator[Callback | None]:
     if not session.lively:
         yield None
         return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

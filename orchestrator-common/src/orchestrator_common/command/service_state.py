@@ -1,19 +1,8 @@
-"""The commands about the server's services and clients: services, clients, top."""
-
-from collections import OrderedDict
-from contextlib import aclosing
+"""The commands about the server's services and clients: services, clients."""
 
 import click
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
-from orchestrator_common.api import ComputeClient, Job, Refused, Service
 from orchestrator_common.command.session import Session, command
-from orchestrator_common.command.showing import client_table, job_table, service_table
-
-SHOWN_JOBS = 15
-REFRESH_PER_S = 2
 
 
 @click.command()
@@ -23,8 +12,10 @@ async def services(session: Session) -> None:
     found = await session.client.services()
     if session.json:
         session.show(found)
-    else:
-        session.out.print(service_table(found))
+        return
+    from orchestrator_common.command.showing import service_table
+
+    session.out.print(service_table(found))
 
 
 @click.command()
@@ -34,67 +25,7 @@ async def clients(session: Session) -> None:
     found = await session.client.clients()
     if session.json:
         session.show(found)
-    else:
-        session.out.print(client_table(found))
+        return
+    from orchestrator_common.command.showing import client_table
 
-
-@click.command()
-@command
-async def top(session: Session) -> None:
-    """Show services, clients and jobs, live. Ctrl-C ends it."""
-    if not session.out.is_terminal or session.json:
-        raise Refused(
-            "top needs a terminal; programs take: jo services --json, jo clients --json, "
-            "jo list --watch --json"
-        )
-    screen = _Screen(session.client.url)
-    jobs = session.client.jobs()
-    async with aclosing(jobs):
-        async for job in jobs:
-            screen.jobs[job.id] = job
-            if len(screen.jobs) == SHOWN_JOBS:
-                break
-    changes = session.client.events()
-    with Live(
-        get_renderable=screen.draw,
-        console=session.out,
-        screen=True,
-        refresh_per_second=REFRESH_PER_S,
-    ):
-        async with aclosing(changes):
-            async for change in changes:
-                screen.take(change)
-
-
-class _Screen:
-    """What is known, drawn when it is time to."""
-
-    def __init__(self, url: str) -> None:
-        self.jobs: OrderedDict[int, Job] = OrderedDict()
-        self._url = url
-        self._services: list[Service] = []
-        self._clients: list[ComputeClient] = []
-
-    def take(self, change: Job | list[Service] | list[ComputeClient]) -> None:
-        """Note a change."""
-        if isinstance(change, Job):
-            self.jobs[change.id] = change
-            while len(self.jobs) > SHOWN_JOBS:
-                del self.jobs[min(self.jobs)]
-        elif change and isinstance(change[0], Service):
-            self._services = [each for each in change if isinstance(each, Service)]
-        else:
-            self._clients = [each for each in change if isinstance(each, ComputeClient)]
-
-    def draw(self) -> Group:
-        """Everything, for a terminal."""
-        newest = sorted(self.jobs.values(), key=lambda job: -job.id)
-        return Group(
-            Text(f"{self._url}   Ctrl-C ends this, and nothing else", style="dim"),
-            Text(),
-            service_table(self._services),
-            Text(),
-            client_table(self._clients),
-            Text(),
-            job_table(newest),
-        )
+    session.out.print(client_table(found))

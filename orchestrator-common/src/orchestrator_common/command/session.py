@@ -3,15 +3,17 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
 import msgspec
-from rich.console import Console
 
 from orchestrator_common.api import ApiError, AsyncClient, ServerUnreachable
 from orchestrator_common.command import exit_codes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 
@@ -32,23 +34,38 @@ class Session:
     def __init__(self, url: str, token: str | None, json: bool) -> None:
         self.json = json
         self.token = token
-        # What a program reads is not cut to the width of no terminal.
-        width = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.out = Console(highlight=False, soft_wrap=True, width=width)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self.client = AsyncClient(url, token, patience_s=PATIENCE_S, on_trouble=self._on_trouble)
         self.remains = ""
         self.patient = True
         self._told: set[str] = set()
 
+    @cached_property
+    def out(self) -> "Console":
+        """Tables go there. rich is loaded where it is needed: it takes its time."""
+        from rich.console import Console
+
+        # What a program reads is not cut to the width of no terminal.
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        return Console(highlight=False, emoji=False, soft_wrap=True, width=width)
+
+    @cached_property
+    def err(self) -> "Console":
+        """What moves, and what is said meanwhile."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
     @property
     def lively(self) -> bool:
         """Whether somebody watches: progress may move."""
-        return self.err.is_terminal and not self.json
+        return sys.stderr.isatty() and not self.json
 
     def say(self, text: str) -> None:
         """Tell the user something that is no result."""
-        self.err.print(text, markup=False)
+        if self.lively:
+            self.err.print(text, markup=False)
+        else:
+            click.echo(text, err=True)
 
     def show(self, value: Any) -> None:
         """Print a value as JSON, on one line: a pipe's ``jq`` makes it pretty."""

@@ -1,0 +1,55 @@
+"""What ``jo`` loads, and when."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from orchestrator_common.command.cli import jo
+from orchestrator_common.command.later import Later
+
+SLOW = {"aiohttp", "asyncio", "msgspec", "rich"}
+RUN = """
+import sys
+from orchestrator_common.command.__main__ import main
+sys.argv = ["jo", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print("LOADED", *sys.modules, file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that are loaded when ``jo`` with ``arguments`` ends."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=False
+    )
+    *_, last = run.stderr.splitlines()
+    assert last.startswith("LOADED "), run.stderr
+    return set(last.split())
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("-h",), ("nonsense",)])
+def test_what_needs_no_server_loads_nothing_that_speaks_with_one(arguments: tuple[str]) -> None:
+    assert not loaded_by(*arguments) & SLOW
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list", "--json"), ("services", "--json"), ("cancel", "1"), ("wait", "1")]
+)
+def test_call_that_draws_nothing_loads_nothing_that_draws(arguments: tuple[str, ...]) -> None:
+    loaded = loaded_by(*arguments, "--url", "http://127.0.0.1:9")
+    assert "aiohttp" in loaded
+    assert "rich" not in loaded
+
+
+@pytest.mark.parametrize("name", sorted(jo.commands))
+def test_summary_of_a_command_is_the_first_sentence_of_its_help(name: str) -> None:
+    later = jo.commands[name]
+    assert isinstance(later, Later)
+    command = later.load()
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert later.get_short_help_str(200) == command.get_short_help_str(200)

@@ -58,6 +58,7 @@ async def test_paths_bytes_and_open_files_arrive_as_the_files_of_the_job(
             {
                 "run.sh": b"true\n",
                 "a/bytes.txt": b"bytes",
+                "per%22cent/café%0A.txt": b"odd",
                 "a/b/path.txt": folder / "on-disk.txt",
                 "text.txt": str(folder / "on-disk.txt"),
                 "open.txt": spooled,
@@ -70,13 +71,20 @@ async def test_paths_bytes_and_open_files_arrive_as_the_files_of_the_job(
     results = await client.download(job.id, folder / "results.zip")
     found = {
         name: content(results, name)
-        for name in ("a/bytes.txt", "a/b/path.txt", "text.txt", "open.txt")
+        for name in (
+            "a/bytes.txt",
+            "a/b/path.txt",
+            "text.txt",
+            "open.txt",
+            "per%22cent/café%0A.txt",
+        )
     }
     assert found == {
         "a/bytes.txt": b"bytes",
         "a/b/path.txt": b"disk",
         "text.txt": b"disk",
         "open.txt": b"spooled",
+        "per%22cent/café%0A.txt": b"odd",
     }
     assert names(folder) == ["on-disk.txt", "results.zip"]
 

@@ -27,11 +27,14 @@ from orchestrator_common.multipart import (
 from orchestrator_common.paths import UnsafePath, check_path, uploaded_path
 from orchestrator_common.sse import Event, StreamBroken, encode_event, read_events
 
-NAME = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\%"),
-    min_size=1,
-    max_size=20,
-).filter(lambda name: name not in (".", "..", ".orchestrator"))
+CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
+ESCAPES = st.sampled_from(["%22", "%0a", "%0D", "%"])
+NAME = (
+    st.lists(st.one_of(CHARACTERS, CHARACTERS, CHARACTERS, ESCAPES), min_size=1, max_size=20)
+    .map("".join)
+    .filter(lambda name: name not in (".", "..", ".orchestrator"))
+)
+FIELD_NAME = NAME.filter(lambda name: "%" not in name)
 PATH = st.lists(NAME, min_size=1, max_size=3).map("/".join)
 
 
@@ -74,7 +77,9 @@ def written(path: Path, data: bytes) -> Path:
 
 @given(
     files=st.dictionaries(PATH, st.binary(max_size=200), max_size=4),
-    fields=st.dictionaries(NAME, st.text(st.characters(codec="utf-8"), max_size=20), max_size=3),
+    fields=st.dictionaries(
+        FIELD_NAME, st.text(st.characters(codec="utf-8"), max_size=20), max_size=3
+    ),
     cuts=st.lists(st.integers(0, 3000), max_size=6),
 )
 @settings(
@@ -155,6 +160,54 @@ TYPE = "multipart/form-data; boundary=b"
 async def test_bad_body_is_refused(tmp_path: Path, body: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         await receive(body, TYPE, tmp_path, max_bytes=50)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "path"),
+    [
+        ('filename="q%22.txt"', 'q".txt'),
+        ('filename="100%.txt"', "100%.txt"),
+        ("filename*=UTF-8''caf%C3%A9.txt", "café.txt"),
+        ("FileName* = utf-8'fr'data%2Fcaf%C3%A9.txt", "data/café.txt"),
+        ("filename*=\"iso-8859-1''caf%E9.txt\"", "café.txt"),
+        ("filename=\"=?utf-8?B?Y2Fmw6kudHh0?=\"; filename*=utf-8''caf%C3%A9.txt", "café.txt"),
+        ("filename*=UTF-8''per%2522cent", "per%22cent"),
+        ('filename="a*b; filename*=c"', "a*b; filename*=c"),
+    ],
+)
+async def test_file_name_is_taken_however_it_is_written(
+    tmp_path: Path, parameters: str, path: str
+) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="f"; {parameters}\r\n\r\n'
+    received = await receive(head.encode() + b"x\r\n--b--\r\n", TYPE, tmp_path)
+    assert list(received.files) == [path]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ("filename*0=caf; filename*1=e.txt", MultipartError),
+        ("filename*=UTF-8''caf%E9.txt", MultipartError),
+        ("filename*=UTF-7''x", MultipartError),
+        ("filename*=caf%C3%A9.txt", MultipartError),
+        ("filename*=UTF-8''..%2Fx", UnsafePath),
+        ("filename=\"x\"; filename*=UTF-8''a%00", UnsafePath),
+    ],
+)
+async def test_file_name_that_can_not_be_taken_is_told_and_not_lost(
+    tmp_path: Path, parameters: str, error: type[Exception]
+) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="f"; {parameters}\r\n\r\n'
+    with pytest.raises(error):
+        await receive(head.encode() + b"x\r\n--b--\r\n", TYPE, tmp_path)
+
+
+async def test_longest_path_is_sent_and_taken_whatever_is_in_it(tmp_path: Path) -> None:
+    component = "%22" * 80 + '"' * 15
+    path = "/".join([component] * 4)
+    form = FormBody([FormFile(path, b"x", 1)])
+    received = await receive(await body_of(form), form.headers["Content-Type"], tmp_path)
+    assert list(received.files) == [path]
 
 
 async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) -> None:
@@ -283,8 +336,7 @@ def test_accepted_path_stays_below_its_folder(path: str) -> None:
         ("a/b.txt", "b.txt", "a/b.txt"),
         ("b.txt", "b.txt", "b.txt"),
         ("x/y", "b.txt", "b.txt"),
-        ("file", "q%22.txt", 'q".txt'),
-        ("file", "100%.txt", "100%.txt"),
+        ("file", "q%22.txt", "q%22.txt"),
     ],
 )
 def test_path_is_the_file_name_or_the_part_name_that_ends_with_it(

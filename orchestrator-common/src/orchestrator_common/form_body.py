@@ -11,6 +11,7 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator_common.form_names import file_disposition, quoted
 from orchestrator_common.threads import in_thread
 
 BLOCK_BYTES = 1 << 20
@@ -43,17 +44,13 @@ class FormFile:
 
 
 class FormBody:
-    """One request body. ``headers`` go with the request, then ``content``, or what is iterated.
-
-    The part name is the whole relative path, the file name its last component: readers that keep
-    only file names still get them, readers that know folders get those too.
-    """
+    """One request body. ``headers`` go with the request, then ``content``, or what is iterated."""
 
     def __init__(self, files: list[FormFile], fields: Mapping[str, str] | None = None) -> None:
         boundary = f"jo-{secrets.token_hex(16)}"
         self._parts = [(_file_head(boundary, file.path), file) for file in files]
         self._fields = b"".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted(name)}"\r\n\r\n'
             f"{value}\r\n".encode()
             for name, value in (fields or {}).items()
         )
@@ -107,17 +104,11 @@ def _join(parts: list[bytes | FormFile]) -> bytes:
 
 
 def _file_head(boundary: str, path: str) -> bytes:
-    name, filename = _quoted(path), _quoted(path.rpartition("/")[2])
     return (
         f"--{boundary}\r\n"
-        f'Content-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+        f"Content-Disposition: {file_disposition(path)}\r\n"
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
-
-
-def _quoted(name: str) -> str:
-    """``name`` within quotes: escaped as browsers do it."""
-    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _open(file: FormFile) -> Readable:

@@ -18,12 +18,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator_common.durable import WritingBehind, full_disk_as_domain_error
 from orchestrator_common.errors import BadRequest, DomainError, TooLarge
-from orchestrator_common.paths import collision, parents, unescape, uploaded_path
+from orchestrator_common.form_names import names_of_part
+from orchestrator_common.paths import collision, parents, uploaded_path
 from orchestrator_common.threads import in_thread
 
 BLOCK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 1 << 16
 MAX_FIELDS = 100
+MAX_HEAD_LINE_BYTES = 8192
+"""Of a part: the longest path, escaped, three times."""
+
 MAX_OVERHEAD_BYTES = 128 << 20
 """What a body may be beside its files: heads with the longest names, and fields."""
 
@@ -199,7 +203,11 @@ class _FormWriter:
             "on_end": self._end,
         }
         try:
-            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+            self._parser = MultipartParser(
+                boundary,
+                callbacks,  # type: ignore[arg-type]
+                max_header_size=MAX_HEAD_LINE_BYTES,
+            )
         except FormParserError as error:
             raise MultipartError(str(error)) from error
 
@@ -244,21 +252,17 @@ class _FormWriter:
         self._header = (bytearray(), bytearray())
 
     def _open_part(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        if b"name" not in options:
-            raise MultipartError("a part has no Content-Disposition with a name")
         try:
-            name = options[b"name"].decode()
-            filename = options.get(b"filename", b"").decode()
-        except UnicodeDecodeError as error:
-            raise MultipartError("a name is not UTF-8") from error
+            name, filename = names_of_part(self._disposition)
+        except ValueError as error:
+            raise MultipartError(str(error)) from error
         if filename:
             self._open_file(uploaded_path(name, filename))
         elif self._fields_begun >= MAX_FIELDS:
             raise TooLarge(f"More than {MAX_FIELDS} fields")
         else:
             self._fields_begun += 1
-            self._field = (unescape(name), bytearray())
+            self._field = (name, bytearray())
 
     def _open_file(self, path: str) -> None:
         if len(self._form.files) >= self._limits.max_files:

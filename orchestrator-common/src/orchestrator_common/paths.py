@@ -17,17 +17,13 @@ MAX_COMPONENT_BYTES = 255
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# What browsers and curl put for the characters that can't stand in a quoted filename
-# (https://html.spec.whatwg.org/#multipart-form-data); nothing else is percent-encoded by them.
-_FORM_ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
-
 
 class UnsafePath(BadRequest):
     """A name that is no plain relative path."""
 
 
 def uploaded_path(part_name: str, filename: str) -> str:
-    """Path of an uploaded file relative to the job's folder, checked.
+    """Path of an uploaded file, relative to the job's folder and checked, from names as they are.
 
     The file name is the path, as in ``-F "file=@x;filename=a/x"``; but many HTTP libraries cut a
     file name down to its last component, so a part name whose last component equals the file name
@@ -35,7 +31,6 @@ def uploaded_path(part_name: str, filename: str) -> str:
 
     Raises ``UnsafePath``.
     """
-    filename, part_name = unescape(filename), unescape(part_name)
     if "/" not in filename and part_name.rpartition("/")[2] == filename:
         return check_path(part_name)
     return check_path(filename)
@@ -101,12 +96,3 @@ def parents(path: str) -> list[str]:
     while path := path.rpartition("/")[0]:
         found.append(path)
     return found
-
-
-def unescape(name: str) -> str:
-    """A name of a form as it was before its sender put it between quotes."""
-    if "%" not in name:
-        return name
-    for escape, character in _FORM_ESCAPES.items():
-        name = name.replace(escape, character).replace(escape.lower(), character)
-    return name

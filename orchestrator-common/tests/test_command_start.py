@@ -1,7 +1,9 @@
 """What ``jo`` loads, and when."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -53,3 +55,29 @@ def test_summary_of_a_command_is_the_first_sentence_of_its_help(name: str) -> No
     assert isinstance(command, click.Command)
     assert command.name == name
     assert later.get_short_help_str(200) == command.get_short_help_str(200)
+
+
+@pytest.mark.parametrize("loading", ["click", "aiohttp", "msgspec"])
+def test_interrupt_while_it_is_loaded_is_silent_and_ends_with_status_130(
+    tmp_path: Path, loading: str
+) -> None:
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / f"{loading}.py").write_text(interrupt)
+    run = subprocess.run(
+        [sys.executable, "-m", "orchestrator_common.command", "list"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
+
+
+def test_interrupt_that_is_ignored_stays_ignored() -> None:
+    ask = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from orchestrator_common.command import interrupts\n"
+        "interrupts.leave_when_interrupted(); interrupts.raise_when_interrupted()\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
+    )
+    ignoring = subprocess.run([sys.executable, "-c", ask], check=False)
+    assert ignoring.returncode == 0

@@ -2,9 +2,12 @@
 
 import sys
 
+from orchestrator_common.command.interrupts import leave_when_interrupted
+
 
 def main() -> None:
     """Run ``jo``; say what is missing if it was installed without its extra."""
+    leave_when_interrupted()
     from orchestrator_common.command.cli import jo
 
     try:

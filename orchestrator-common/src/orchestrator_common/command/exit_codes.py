@@ -34,7 +34,6 @@ TIMEOUT = 124
 INVALID = 126
 """The script was refused; as a shell says of what can't be executed."""
 
-INTERRUPTED = 130
 SIGNALLED = 128
 """Plus the signal's number; as a shell says it."""
 

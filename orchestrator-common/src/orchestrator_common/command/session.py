@@ -11,6 +11,11 @@ import msgspec
 
 from orchestrator_common.api import ApiError, AsyncClient, ServerUnreachable
 from orchestrator_common.command import exit_codes
+from orchestrator_common.command.interrupts import (
+    INTERRUPTED,
+    leave_when_interrupted,
+    raise_when_interrupted,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,6 +136,7 @@ def _run(
             return await function(session, **options) or 0
 
     try:
+        raise_when_interrupted()
         return asyncio.run(main())
     except click.ClickException as error:
         error.show()
@@ -138,10 +144,12 @@ def _run(
     except KeyboardInterrupt:
         remains = session.remains if session else ""
         click.echo(f"\nInterrupted. {remains}".rstrip(), err=True)
-        return exit_codes.INTERRUPTED
+        return INTERRUPTED
     except ApiError as error:
         code = exit_codes.of_error(error)
         if as_json:
             click.echo(msgspec.json.encode({"error": type(error).__name__, "message": str(error)}))
         click.echo(f"jo: {error}", err=True)
         return code
+    finally:
+        leave_when_interrupted()

@@ -189,6 +189,18 @@ async def test_failure_has_its_exit_status_and_one_line(
     assert run.out == ""
 
 
+async def test_options_of_all_commands_may_stand_before_the_command_and_win_over_the_environment(
+    jo: Jo,
+) -> None:
+    url = jo.env["JO_URL"]
+    jo.env |= {"JO_URL": "http://127.0.0.1:9", "JO_TOKEN": "t"}
+    assert (await jo("--url", url, "--token", "u", "--json", "list")).json == []
+    assert (await jo("--url", "http://127.0.0.1:9", "list", "--url", url)).out == "No jobs\n"
+    assert (await jo("--url", "localhost", "list")).code == 65
+    jo.env["JO_URL"] = url
+    assert (await jo("--json", "list")).json == []
+
+
 async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: Jo) -> None:
     write(jo, "sleep 300\n")
     process = await jo.start(*SUBMIT, "run.sh", "--wait")

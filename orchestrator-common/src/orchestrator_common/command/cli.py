@@ -8,8 +8,13 @@ from orchestrator_common.command.later import Later
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jo")
-def jo() -> None:
+@click.option("--url", metavar="URL", help="Where jo-server is.")
+@click.option("--token", metavar="TOKEN", help="Token for the server.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def jo(**_: object) -> None:
     """Submit jobs to jo-server, watch them, and fetch their results.
+
+    Options that all commands have may stand before the command, too.
 
     The server is at JO_URL (http://localhost:5000); JO_TOKEN is the token for it. Exit status: 0
     success, the job's own where one was waited for, 2 wrong usage, 65 refused, 66 no such job,

@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from orchestrator_common.api import ApiError, AsyncClient, ServerUnreachable
 from orchestrator_common.command import exit_codes
@@ -115,9 +116,27 @@ def command(function: Command[P]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
     @wraps(function)
     def run(*args: Any, url: str, token: str | None, as_json: bool, **options: Any) -> None:
+        before = _before_the_command()
+        if not _is_given("url"):
+            url = before.get("url") or url
+        if not _is_given("token"):
+            token = before.get("token") or token
+        as_json = as_json or bool(before.get("as_json"))
         sys.exit(_run(function, url, token, as_json, options))
 
     return run
+
+
+def _before_the_command() -> Mapping[str, Any]:
+    """The options that stand before the command: those of ``jo`` itself."""
+    group = click.get_current_context().parent
+    return {} if group is None else group.params
+
+
+def _is_given(option: str) -> bool:
+    """Whether the option stands after the command, where it wins; not in the environment."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.COMMANDLINE
 
 
 def _run(

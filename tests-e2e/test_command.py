@@ -7,11 +7,13 @@ import os
 import pty
 import signal
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command_line import TIMEOUT_S, Jo, write
+from harness import StartClient, StartServer
 
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 
@@ -87,6 +89,26 @@ async def test_output_is_followed_while_it_comes_each_stream_where_it_belongs(jo
     assert "problem\n" in run.err
     assert (await jo("logs", "2", "--stderr")).out == "problem\n"
     assert (await jo("logs", "-f", "2", "--json")).json == {"stream": "stdout", "text": "läst\n"}
+
+
+async def test_followed_output_of_a_job_that_is_run_again_says_where_the_next_run_begins(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    client = await start_client()
+    jo = Jo((await start_server(client)).url, tmp_path)
+    write(jo, f"echo begun; cat {tmp_path}/go; echo ended\n")
+    os.mkfifo(tmp_path / "go")
+    await jo(*SUBMIT, "run.sh")
+    process = await jo.start("logs", "-f", "1")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S) == b"begun\n"
+    await client.end(signal.SIGKILL)
+    await client.start()
+    assert await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S) == b"begun\n"
+    await asyncio.to_thread((tmp_path / "go").write_text, "")
+    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert (process.returncode, out) == (0, b"ended\n")
+    assert err == b"Job 1 is run again: what follows is attempt 2\n"
 
 
 async def test_cancelled_jobs_end_and_a_running_one_gives_what_there_is(jo: Jo) -> None:

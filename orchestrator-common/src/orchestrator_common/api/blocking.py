@@ -6,7 +6,7 @@ One background thread does them and keeps the connections, for all threads of th
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -40,8 +40,8 @@ class Client:
 
     The calls and their errors are those of ``AsyncClient``, which has the details. Make one for the
     program (a module's global will do) and use it from any thread. It may be made before the
-    process forks, as web servers with workers do. Callbacks (``progress``, ``on_trouble``) are
-    called in a thread of its own.
+    process forks, as web servers with workers do. Callbacks (``progress``, ``on_trouble``,
+    ``on_rerun``) are called in a thread of its own.
     """
 
     def __init__(
@@ -160,9 +160,14 @@ class Client:
         stream: LogStream = "stdout",
         offset: int = 0,
         follow: bool = False,
+        on_rerun: Callable[[int], None] | None = None,
     ) -> Iterator[bytes]:
         """Yield what the job has printed; see ``AsyncClient.logs``."""
-        return self._each(self._client.logs(job_id, stream=stream, offset=offset, follow=follow))
+        return self._each(
+            self._client.logs(
+                job_id, stream=stream, offset=offset, follow=follow, on_rerun=on_rerun
+            )
+        )
 
     def download(
         self,

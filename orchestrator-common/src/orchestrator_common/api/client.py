@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -247,13 +247,16 @@ class AsyncClient:
         stream: LogStream = "stdout",
         offset: int = 0,
         follow: bool = False,
+        on_rerun: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[bytes]:
         """Yield what the job has printed, from the byte ``offset`` on, as it comes.
 
         With ``follow`` until the job has ended (one that is queued is waited for), else what there
-        is now. A broken connection is resumed where it broke. Raises ``JobNotFound``.
+        is now. A broken connection is resumed where it broke. A job that is run again meanwhile
+        (its client was lost) begins anew: ``on_rerun`` is called with the number of the attempt
+        whose output comes next. Raises ``JobNotFound``.
         """
-        blocks = log_blocks(self._connection, job_id, stream, offset, follow)
+        blocks = log_blocks(self._connection, job_id, stream, offset, follow, on_rerun)
         async with aclosing(blocks):
             async for block in blocks:
                 yield block

@@ -1,7 +1,7 @@
 """What the server pushes: events and live output, resumed where they broke off."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from orchestrator_common.api.connection import SILENCE_S, Connection, read_all
 from orchestrator_common.api.errors import (
@@ -74,13 +74,18 @@ def _change(event: Event, url: str) -> Change | None:
 
 
 async def log_blocks(
-    connection: Connection, job_id: int, stream: str, offset: int, follow: bool
+    connection: Connection,
+    job_id: int,
+    stream: str,
+    offset: int,
+    follow: bool,
+    on_rerun: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
     """Yield the bytes of ``stdout`` or ``stderr`` from ``offset`` on, each once.
 
     With ``follow`` until the job has ended, else what there is now. A broken connection is
-    resumed; a job that is run again (its client was lost) is told from its new beginning. Raises
-    ``ApiError``.
+    resumed; a job that is run again (its client was lost) is told from its new beginning, and
+    ``on_rerun`` its attempt before. Raises ``ApiError``.
     """
     patience = connection.patience()
     job = await job_detail(connection, job_id)
@@ -108,6 +113,8 @@ async def log_blocks(
         earlier, job = job, await job_detail(connection, job_id)
         if received and job.attempt != earlier.attempt:
             offset, received = 0, False
+            if on_rerun is not None:
+                on_rerun(job.attempt)
 
 
 async def job_detail(connection: Connection, job_id: int) -> JobDetail:

@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import sys
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import TextIO
@@ -60,6 +61,19 @@ async def _show_states(session: Session, job_id: int) -> None:
                 line.update(f"Job {job_id} is {job.status}{escape(why)} (Ctrl-C stops waiting)")
 
 
+def log_of(
+    session: Session, job_id: int, stream: LogStream, *, offset: int, follow: bool
+) -> AsyncGenerator[bytes]:
+    """Yield what the job prints; the user is told where a further run of it begins."""
+
+    def tell(attempt: int) -> None:
+        session.say_once(f"Job {job_id} is run again: what follows is attempt {attempt}")
+
+    return session.client.logs(
+        job_id, stream=stream, offset=offset, follow=follow, on_rerun=tell if follow else None
+    )
+
+
 async def print_log(
     session: Session,
     job_id: int,
@@ -71,7 +85,7 @@ async def print_log(
 ) -> None:
     """Print what the job prints. Bytes that are no UTF-8 are replaced. Raises ``ApiError``."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    blocks = session.client.logs(job_id, stream=stream, offset=offset, follow=follow)
+    blocks = log_of(session, job_id, stream, offset=offset, follow=follow)
     async with aclosing(blocks):
         async for block in blocks:
             # A terminal that is stopped, or a full pipe, must not stop the rest.

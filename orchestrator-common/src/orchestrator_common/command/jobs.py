@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from orchestrator_common.api import Job, JobStatus, LogStream, Refused
-from orchestrator_common.command.following import check_target, end_of, fetch, finish, print_log
+from orchestrator_common.command.following import (
+    check_target,
+    end_of,
+    fetch,
+    finish,
+    log_of,
+    print_log,
+)
 from orchestrator_common.command.progress import transfer
 from orchestrator_common.command.session import Session, command
 
@@ -150,7 +157,7 @@ async def logs(session: Session, job_id: int, follow: bool, stderr: bool, offset
         session.remains = f"Job {job_id} goes on. End it: jo cancel {job_id}"
     stream: LogStream = "stderr" if stderr else "stdout"
     if session.json:
-        blocks = session.client.logs(job_id, stream=stream, offset=offset, follow=follow)
+        blocks = log_of(session, job_id, stream, offset=offset, follow=follow)
         async with aclosing(blocks):
             async for block in blocks:
                 session.show({"stream": stream, "text": block.decode("utf-8", "replace")})

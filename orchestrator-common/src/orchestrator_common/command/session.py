@@ -73,6 +73,12 @@ class Session:
         else:
             click.echo(text, err=True)
 
+    def say_once(self, text: str) -> None:
+        """Tell the user something that may come again, for the first time."""
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
     def show(self, value: Any) -> None:
         """Print a value as JSON, on one line: a pipe's ``jq`` makes it pretty."""
         sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
@@ -86,9 +92,7 @@ class Session:
             )
         if not self.patient:
             raise error
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            self.say(f"{error}; trying again for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
+        self.say_once(f"{error}; trying again for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
 
 
 Command = Callable[Concatenate[Session, P], Awaitable[int | None]]

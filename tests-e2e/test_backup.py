@@ -94,6 +94,8 @@ async def test_backup_under_load_brings_back_every_job_after_the_original_is_des
     assert status == 0, told
     assert await command(server.folder, "check") == AGREE
     await server.start()
+    for database in (tmp_path / "backup" / "db.sqlite", server.folder / "db.sqlite"):
+        assert database.stat().st_mode & 0o777 == 0o600, "nobody else's business"
     for job, word in before.items():
         assert (await portal.end_of(job))["status"] == "Completed"
         assert (await portal.results(job)).read("out").decode().strip() == word.upper()

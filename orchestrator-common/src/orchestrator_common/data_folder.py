@@ -15,14 +15,15 @@ from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import StartupError, StorageFull
 
 
-def make_data_folder(data_path: Path, *folders: Path) -> None:
+def make_data_folder(data_path: Path, *folders: Path, mode: int = 0o777) -> None:
     """Make ``data_path`` and ``folders`` in it. Raises ``StartupError`` if it can't be written.
 
+    ``mode`` are the permissions of those that are new, less what the umask takes.
     A full disk is no reason not to start: to start is what makes room, when old files are removed.
     """
     try:
         for folder in (data_path, *folders):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, parents=True, exist_ok=True)
             _check_writable_or_full(folder)
     except OSError as error:
         raise StartupError(

@@ -3,6 +3,7 @@
 All functions block: call them in a thread.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -104,6 +105,16 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         file.flush()
         os.fsync(file.fileno())
     replace_durably(temporary, path)
+
+
+def touch_private(path: Path) -> None:
+    """Make an empty file that is its owner's alone, unless something is there. Raises ``OSError``.
+
+    What writes it afterwards leaves its permissions as they are. A file that is there is not even
+    opened: to close it would give up the locks that SQLite holds on it in this process.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from orchestrator_common.durable import fsync_path, fsync_tree, replace_durably
+from orchestrator_common.durable import fsync_path, fsync_tree, replace_durably, touch_private
 from orchestrator_common.errors import DomainError
 from orchestrator_server.files import JobFiles
 from orchestrator_server.store.offline import (
@@ -177,6 +177,7 @@ def _bring_back(source: Path, files: JobFiles, uuid: str) -> None:
 def _bring_back_database(source: Path, target: Path) -> None:
     arriving = target.with_name(f".{target.name}.partial")
     arriving.unlink(missing_ok=True)
+    touch_private(arriving)
     shutil.copyfile(source, arriving)
     with opened(arriving) as connection:
         leave_id_gap(connection)

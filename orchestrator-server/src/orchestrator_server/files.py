@@ -38,6 +38,9 @@ from orchestrator_server.zip_directory import NoZip, read_directory, read_entrie
 INCOMING = "incoming"
 MAX_LISTED = 10_000
 
+PRIVATE = 0o700
+"""Permissions of folders: what users send is nobody else's business on this machine."""
+
 
 class BrokenArchive(DomainError):
     """What a client sent is not a whole ZIP file."""
@@ -51,7 +54,7 @@ class JobFiles:
 
     def prepare(self) -> None:
         """Make the folders. Raises ``StartupError`` if they can't be written."""
-        make_data_folder(self.root, self.root / INCOMING)
+        make_data_folder(self.root, self.root / INCOMING, mode=PRIVATE)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the data folder for this process. Raises ``StartupError`` if another holds it."""
@@ -80,8 +83,11 @@ class JobFiles:
         takes the folder for a job's.
         """
         folder = self.root / uuid
+        arrived = self.root / INCOMING / uuid
         with full_disk_as_domain_error():
-            (self.root / INCOMING / uuid).rename(folder)
+            # The data folder may be older than this rule, and somebody else's work.
+            arrived.chmod(PRIVATE)
+            arrived.rename(folder)
             reach(Point.SERVER_FOLDER_RENAMED)
             fsync_tree(folder)
             fsync_path(self.root)

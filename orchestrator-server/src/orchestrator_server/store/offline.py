@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator_common.durable import touch_private
 from orchestrator_common.errors import DomainError
 from orchestrator_common.status import JobStatus
 from orchestrator_server.store.schema import BUSY_TIMEOUT_MS, IS_ENDED
@@ -50,7 +51,11 @@ def opened(path: Path) -> Iterator[Database]:
 
 
 def copy_database(source: sqlite3.Connection, target: Path) -> None:
-    """Make ``target`` a copy of the database as it is at one moment; writers are not held up."""
+    """Make ``target`` a copy of the database as it is at one moment; writers are not held up.
+
+    Raises ``OSError``.
+    """
+    touch_private(target)
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         source.backup(copy)
         # One file, with nothing beside it.

@@ -1,5 +1,6 @@
 """The database file: opening, migrating, and the job row as a value."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import aiosqlite
 
 from orchestrator_common import faults
+from orchestrator_common.durable import touch_private
 from orchestrator_common.errors import StartupError, StorageFull
 from orchestrator_common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
 from orchestrator_common.threads import in_thread
@@ -150,6 +152,9 @@ def full_database_as_domain_error() -> Iterator[None]:
 
 
 def _try_to_open(path: Path) -> None:
+    # SQLite would let everybody read it. Its -wal and -shm get the permissions that it has.
+    with contextlib.suppress(OSError):
+        touch_private(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version")
 

@@ -1,0 +1,36 @@
+"""What the server writes is for its own user alone, whatever the umask lets through."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from running_server import StartServer
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """As most systems have it: everybody may read."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("folder_is_there", [False, True])
+async def test_database_and_files_of_jobs_are_not_for_others(
+    start_server: StartServer, tmp_path_factory: pytest.TempPathFactory, folder_is_there: bool
+) -> None:
+    root = tmp_path_factory.mktemp("places")
+    data = root / "data"
+    if folder_is_there:
+        data.mkdir(mode=0o755)
+    server = await start_server(
+        "http://127.0.0.1:9", DATA_PATH=str(data), DB_PATH=str(root / "db.sqlite")
+    )
+    await server.submit()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (*root.iterdir(), *data.iterdir())}
+    assert modes.pop("data") == (0o755 if folder_is_there else 0o700), "an old one is left as it is"
+    assert {modes.pop(name) for name in ("db.sqlite", "db.sqlite-wal", "db.sqlite-shm")} == {0o600}
+    assert len(modes) == 2, "uploads that arrive, and the job"
+    assert set(modes.values()) == {0o700}

@@ -45,6 +45,7 @@ def refused(result: "subprocess.CompletedProcess[str]") -> str:
         ({"PORT": "http"}, "PORT is 'http'; it must be a whole number from 0 to 65535"),
         ({"MAX_AGE": "two days"}, "MAX_AGE is 'two days'; it must be a time"),
         ({"MAX_UPLOAD_SIZE": "-1"}, "MAX_UPLOAD_SIZE is '-1'; it must be a size"),
+        ({"MAX_UPLOAD_SIZE": "0"}, "MAX_UPLOAD_SIZE is '0'; it must be at least 1 B"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is 'xml'; it must be one of text, json"),
         ({"SERVICE_A_RUNS_PER_USER": "0"}, "SERVICE_A_RUNS_PER_USER is '0'"),
         ({"SERVICE_A_UPLOAD_URL": "client:9000"}, "SERVICE_A_UPLOAD_URL is 'client:9000'"),

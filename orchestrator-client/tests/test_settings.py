@@ -47,6 +47,8 @@ def test_times_and_sizes_take_units() -> None:
         ("LOG_FORMAT", "xml"),
         ("MEMORY_LIMIT", "1"),
         ("MEMORY_LIMIT", "1MB"),
+        ("MAX_UPLOAD_SIZE", "0"),
+        ("MAX_UPLOAD_SIZE", "0.5"),
     ],
 )
 def test_trap_43_bad_value_is_one_line_that_names_it(name: str, value: str) -> None:
@@ -63,6 +65,12 @@ def test_scripts_see_the_listed_variables_alone() -> None:
     environment = {"PATH": "/p", "LANG": "l", "A": "1", "B": "2", "PASS_ENV": " A, C ,"}
     settings = read_settings(environment, {})
     assert settings.script_environment == {"PATH": "/p", "LANG": "l", "A": "1"}
+
+
+@pytest.mark.parametrize("listed", ["FOO BAR", "FOO;BAR", "FOO=1", "A, 1B"])
+def test_list_of_variables_that_are_none_is_refused(listed: str) -> None:
+    with pytest.raises(StartupError, match=f"PASS_ENV is '{listed}'; it must be names of"):
+        read_settings({"PASS_ENV": listed}, {})
 
 
 def test_every_option_is_read() -> None:

@@ -1,6 +1,7 @@
 """The settings of jo-client, read once at its start."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ OPTIONS = (
     Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     Option("LOG_FORMAT", "text", "text or json"),
 )
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         port=reader.integer("PORT", 9000, minimum=0, maximum=65535),
         data_path=reader.path("DATA_PATH", "./data"),
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
-        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000, least=1, zero=False),
         max_result_bytes=reader.size_bytes("MAX_RESULT_SIZE", 0),
         slots=slots,
         kill_grace_s=reader.duration_s("KILL_GRACE", 5),
@@ -97,6 +100,9 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
 def _script_environment(reader: SettingsReader) -> dict[str, str]:
     """What scripts see: where programs are, the language, and what the administrator lists."""
     listed = [name.strip() for name in (reader.text("PASS_ENV") or "").split(",")]
+    if not all(_VARIABLE.fullmatch(name) for name in listed if name):
+        allowed = "names of variables, separated by commas"
+        raise SettingError("PASS_ENV", reader.text("PASS_ENV"), allowed)
     secrets = {option.name for option in OPTIONS if option.secret}
     if secrets.intersection(listed):
         allowed = f"a list without {', '.join(sorted(secrets))}"

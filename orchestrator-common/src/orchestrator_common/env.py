@@ -182,15 +182,15 @@ class SettingsReader:
             name, default, _SECONDS, "a time: seconds, or a number with s, m, h or d, such as 48h"
         )
 
-    def size_bytes(self, name: str, default: int, *, least: int = 0) -> int:
+    def size_bytes(self, name: str, default: int, *, least: int = 0, zero: bool = True) -> int:
         """Bytes, from a number with an optional unit: ``1000``, ``400MB``, ``10GiB``.
 
-        At least ``least``, or 0.
+        At least ``least``, or 0 where ``zero`` means something.
         """
         allowed = "a size: bytes, or a number with kB, MB, GB, MiB or GiB"
         size = int(self._with_unit(name, default, _BYTES, allowed))
-        if 0 < size < least:
-            raise self._refused(name, f"at least {size_text(least)}, or 0")
+        if size < least and (size > 0 or not zero):
+            raise self._refused(name, f"at least {size_text(least)}" + (", or 0" if zero else ""))
         return size
 
     def path(self, name: str, default: str) -> Path:

@@ -149,7 +149,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         db_path=db_path,
         data_path=data_path,
         max_age_s=reader.duration_s("MAX_AGE", 172_800),
-        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000),
+        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000, least=1, zero=False),
         max_result_bytes=reader.size_bytes("MAX_RESULT_SIZE", 0),
         lost_after_s=reader.duration_s("LOST_AFTER", 300),
         client_token=reader.secret("CLIENT_TOKEN"),

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from command_line import TIMEOUT_S, Jo, write
 from harness import StartClient, StartServer
@@ -32,6 +34,10 @@ async def test_job_is_submitted_waited_for_and_unpacked_in_one_call(jo: Jo) -> N
     assert again.code == 1
     assert "results is there already, and not empty" in again.err
     assert (await jo("download", "1")).err == "Results in job-1.zip\n"
+    (jo.folder / "mine.zip").write_text("mine")
+    refused = await jo("download", "1", "-o", "mine.zip")
+    assert (refused.code, (jo.folder / "mine.zip").read_text()) == (1, "mine")
+    assert refused.err == "jo: mine.zip is there already: give another name, or remove it\n"
     assert zipfile.ZipFile(jo.folder / "job-1.zip").read("out.txt") == b"ABC"
 
 
@@ -130,6 +136,14 @@ async def test_list_filters_and_says_everything_as_json(jo: Jo) -> None:
         await jo("submit", "--service", "example", "--user", user, "--tag", tag, "run.sh", "--wait")
     listed = (await jo("list", "--json", "--user", "1", "--status", "completed")).json
     assert [job["id"] for job in listed] == [2, 1]
+    for states in (
+        ("--status", "COMPLETED,failed"),
+        ("--status", "failed", "--status", "Completed"),
+    ):
+        assert len((await jo("list", "--json", *states)).json) == 3
+    assert (await jo("list", "--json", "--status", "failed,killed")).json == []
+    odd = await jo("list", "--status", "completed,done")
+    assert (odd.code, "'done' is no state; these are: " in odd.err) == (2, True)
     assert [job["id"] for job in (await jo("list", "--json", "--tag", "a", "-n", "1")).json] == [3]
     table = (await jo("list")).out.splitlines()
     assert table[0].split()[:4] == ["ID", "USER", "SERVICE", "STATUS"]
@@ -153,6 +167,30 @@ async def test_watched_list_shows_each_change_of_the_jobs_that_match(jo: Jo) -> 
     watching.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(watching.communicate(), TIMEOUT_S)
     assert (watching.returncode, b"Traceback" in err) == (130, False)
+
+
+async def test_watched_list_is_asked_for_when_its_stream_is_open(jo: Jo) -> None:
+    asked: list[str] = []
+    listed = asyncio.Event()
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await listed.wait()
+        return response
+
+    async def jobs(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        listed.set()
+        return web.json_response({"id": 0, "status": "Failed", "message": "enough"}, status=400)
+
+    app = web.Application()
+    app.add_routes([web.get("/events", events), web.get("/jobs", jobs)])
+    async with TestServer(app) as server:
+        run = await jo("list", "--watch", "--url", str(server.make_url("")))
+    assert asked == ["/events", "/jobs"]
+    assert (run.code, run.err) == (65, "jo: enough\n")
 
 
 async def test_watched_list_in_a_terminal_is_a_table_that_follows_the_jobs(jo: Jo) -> None:

@@ -41,7 +41,7 @@ class Client:
     The calls and their errors are those of ``AsyncClient``, which has the details. Make one for the
     program (a module's global will do) and use it from any thread. It may be made before the
     process forks, as web servers with workers do. Callbacks (``progress``, ``on_trouble``,
-    ``on_rerun``) are called in a thread of its own.
+    ``on_rerun``, ``on_open``) are called in a thread of its own.
     """
 
     def __init__(
@@ -149,9 +149,11 @@ class Client:
         """Yield a job at each change, until it has ended; see ``AsyncClient.watch``."""
         return self._each(self._client.watch(job_id))
 
-    def events(self, *, user_id: int | None = None) -> Iterator[Change]:
+    def events(
+        self, *, user_id: int | None = None, on_open: Callable[[], None] | None = None
+    ) -> Iterator[Change]:
         """Yield every change of every job, for ever; see ``AsyncClient.events``."""
-        return self._each(self._client.events(user_id=user_id))
+        return self._each(self._client.events(user_id=user_id, on_open=on_open))
 
     def logs(
         self,

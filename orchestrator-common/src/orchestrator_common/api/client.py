@@ -227,15 +227,18 @@ class AsyncClient:
                     if change.ended:
                         return
 
-    async def events(self, *, user_id: int | None = None) -> AsyncGenerator[Change]:
+    async def events(
+        self, *, user_id: int | None = None, on_open: Callable[[], None] | None = None
+    ) -> AsyncGenerator[Change]:
         """Yield every change of every job (of a user) from now on, as the server pushes it.
 
         Without ``user_id`` also the lists of services and of clients, at once and whenever
         something about them changes. It never ends by itself, and misses nothing when the
-        connection breaks.
+        connection breaks. ``on_open`` is called when the stream is open: what is asked for from
+        then on (a list, say) is followed without a gap.
         """
         params = {} if user_id is None else {"user_id": user_id}
-        stream = changes(self._connection, "/events", params)
+        stream = changes(self._connection, "/events", params, on_open)
         async with aclosing(stream):
             async for change in stream:
                 yield change

@@ -30,9 +30,14 @@ REST_S = 0.5
 
 
 async def changes(
-    connection: Connection, path: str, params: Mapping[str, str | int]
+    connection: Connection,
+    path: str,
+    params: Mapping[str, str | int],
+    on_open: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Change]:
     """Yield what an event stream tells, across broken connections, without a gap.
+
+    ``on_open`` is called whenever the stream has been opened.
 
     Ends where the server has told the end of the one job that it is about. Raises ``ApiError``.
     """
@@ -46,6 +51,8 @@ async def changes(
             async with connection.open(
                 "GET", path, params=params, headers=headers, silence_s=EVENT_SILENCE_S
             ) as response:
+                if on_open is not None:
+                    on_open()
                 async for event in read_events(response.content.iter_any()):
                     patience.renew()
                     last_id = event.id or last_id

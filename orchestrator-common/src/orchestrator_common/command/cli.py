@@ -30,7 +30,7 @@ for name, where, summary in (
     ("logs", "jobs.logs", "Print what a job has printed."),
     ("download", "jobs.download", "Fetch the results of a job, or what a failed one has left."),
     ("cancel", "jobs.cancel", "End jobs."),
-    ("list", "jobs.list_jobs", "List jobs, the newest first."),
+    ("list", "listing.list_jobs", "List jobs, the newest first."),
     ("services", "service_state.services", "List the services: limits, use, queue, problems."),
     ("clients", "service_state.clients", "List the compute clients: state, slots, load, versions."),
     ("top", "top.top", "Show services, clients and jobs, live."),

@@ -13,7 +13,7 @@ from orchestrator_common.api.client import LogStream
 from orchestrator_common.command import exit_codes
 from orchestrator_common.command.progress import transfer
 from orchestrator_common.command.session import Session
-from orchestrator_common.command.unpacking import check_folder, unpack
+from orchestrator_common.command.unpacking import check_file, check_folder, unpack
 from orchestrator_common.command.wording import duration, ran_s
 from orchestrator_common.threads import in_thread
 
@@ -98,9 +98,8 @@ def _write(target: TextIO, text: str) -> None:
 
 
 async def check_target(target: Path) -> None:
-    """Raise ``LocalStorageFailed`` if ``fetch`` could not put results there."""
-    if target.suffix != ".zip":
-        await in_thread(check_folder, target)
+    """Raise ``LocalStorageFailed`` if ``fetch`` can't put results there without loss."""
+    await in_thread(check_file if target.suffix == ".zip" else check_folder, target)
 
 
 async def fetch(session: Session, job: Job, target: Path, *, partial: bool = False) -> None:

@@ -1,13 +1,12 @@
-"""The commands about jobs: submit, status, wait, logs, download, cancel, list."""
+"""The commands about single jobs: submit, status, wait, logs, download, cancel."""
 
 import sys
 from contextlib import aclosing
-from itertools import islice
 from pathlib import Path
 
 import click
 
-from orchestrator_common.api import Job, JobStatus, LogStream, Refused
+from orchestrator_common.api import LogStream, Refused
 from orchestrator_common.command.following import (
     check_target,
     end_of,
@@ -196,74 +195,3 @@ async def cancel(session: Session, job_ids: tuple[int, ...]) -> None:
             session.show(done)
         else:
             click.echo(f"Job {job_id} is {done.status}")
-
-
-@click.command("list")
-@click.option("--user", type=int, envvar="JO_USER", show_envvar=True, help="Jobs of this user.")
-@click.option("--service", help="Jobs of this service.")
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice([status.value for status in JobStatus], case_sensitive=False),
-    help="Jobs in this state; may be given several times.",
-)
-@click.option("--tag", help="Jobs with this tag.")
-@click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many."
-)
-@click.option("--watch", is_flag=True, help="Go on showing them as they change.")
-@command
-async def list_jobs(
-    session: Session,
-    user: int | None,
-    service: str | None,
-    statuses: tuple[str, ...],
-    tag: str | None,
-    limit: int,
-    watch: bool,
-) -> None:
-    """List jobs, the newest first."""
-    wanted = [JobStatus(status) for status in statuses]
-
-    def matches(job: Job) -> bool:
-        return (
-            (user is None or job.user_id == user)
-            and (service is None or job.service == service.lower())
-            and (not wanted or job.status in wanted)
-            and (tag is None or job.tag == tag)
-        )
-
-    found: dict[int, Job] = {}
-    listed = session.client.jobs(user_id=user, service=service, status=wanted, tag=tag)
-    async with aclosing(listed):
-        async for job in listed:
-            found[job.id] = job
-            if len(found) == limit:
-                break
-    if not watch and session.json:
-        session.show(list(found.values()))
-        return
-    from rich.live import Live
-
-    from orchestrator_common.command.showing import job_table
-
-    if not watch:
-        session.out.print(job_table(found.values()) if found else "No jobs")
-        return
-    changes = session.client.events(user_id=user)
-    async with aclosing(changes):
-        if session.json:
-            async for change in changes:
-                if isinstance(change, Job) and matches(change):
-                    session.show(change)
-            return
-        with Live(job_table(found.values()), console=session.out) as live:
-            async for change in changes:
-                if not isinstance(change, Job):
-                    continue
-                found.pop(change.id, None)
-                if matches(change):
-                    found[change.id] = change
-                newest = sorted(found.values(), key=lambda job: -job.id)
-                live.update(job_table(islice(newest, limit)))

@@ -11,6 +11,7 @@ from rich.text import Text
 from orchestrator_common.api import ComputeClient, Job, Refused, Service
 from orchestrator_common.command.session import Session, command
 from orchestrator_common.command.showing import client_table, job_table, service_table
+from orchestrator_common.command.watching import changes_from_now
 
 SHOWN_JOBS = 15
 REFRESH_PER_S = 2
@@ -26,20 +27,19 @@ async def top(session: Session) -> None:
             "jo list --watch --json"
         )
     screen = _Screen(session.client.url)
-    jobs = session.client.jobs()
-    async with aclosing(jobs):
-        async for job in jobs:
-            screen.jobs[job.id] = job
-            if len(screen.jobs) == SHOWN_JOBS:
-                break
-    changes = session.client.events()
-    with Live(
-        get_renderable=screen.draw,
-        console=session.out,
-        screen=True,
-        refresh_per_second=REFRESH_PER_S,
-    ):
-        async with aclosing(changes):
+    async with changes_from_now(session) as changes:
+        jobs = session.client.jobs()
+        async with aclosing(jobs):
+            async for job in jobs:
+                screen.jobs[job.id] = job
+                if len(screen.jobs) == SHOWN_JOBS:
+                    break
+        with Live(
+            get_renderable=screen.draw,
+            console=session.out,
+            screen=True,
+            refresh_per_second=REFRESH_PER_S,
+        ):
             async for change in changes:
                 screen.take(change)
 

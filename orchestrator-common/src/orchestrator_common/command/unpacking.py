@@ -32,6 +32,12 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def check_file(file: Path) -> None:
+    """Raise ``LocalStorageFailed`` if ``file`` is there."""
+    if file.exists() or file.is_symlink():
+        raise LocalStorageFailed(f"{file} is there already: give another name, or remove it")
+
+
 def unpack(archive: Path, folder: Path) -> int:
     """Make ``folder`` the content of ``archive``, all at once; returns the number of files.
 

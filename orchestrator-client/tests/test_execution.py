@@ -316,6 +316,7 @@ async def test_error_is_a_payload_with_id_0(
         "pid": 0,
         "killed": False,
         "exit_code": None,
+        "code": "no-such-path" if path == "/nothing" else "",
     }
 
 

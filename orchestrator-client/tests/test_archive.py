@@ -20,8 +20,9 @@ from orchestrator_client.archive import LARGE_TURNS, Packer
 from orchestrator_client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
 from orchestrator_client.executors.base import Outcome
 from orchestrator_client.result_record import MAX_LISTED
+from orchestrator_client.tree_removal import remove_tree
 from orchestrator_client.work_files import NotRegular, open_regular, walk
-from orchestrator_client.workspace import Workspace, Workspaces, remove_tree
+from orchestrator_client.workspace import Workspace, Workspaces
 from orchestrator_common.errors import StorageFull
 from payload_folders import make_endless, new_workspace
 from running_client import StartClient

@@ -3,7 +3,7 @@
 import asyncio
 
 from orchestrator_client.app import LOOPS
-from orchestrator_client.workspace import remove_tree
+from orchestrator_client.tree_removal import remove_tree
 from running_client import Client
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_client.workspace import Workspaces, remove_tree
+from orchestrator_client.tree_removal import remove_tree
+from orchestrator_client.workspace import Workspaces
 from orchestrator_common.errors import StartupError
 from payload_folders import new_workspace
 
@@ -74,6 +75,28 @@ def test_any_depth_of_folders_is_removed(workspaces: Workspaces) -> None:
     os.close(here)
     workspaces.remove("deep")
     assert list(workspaces.root.iterdir()) == []
+
+
+def test_removal_does_not_go_on_where_a_folder_was_moved_to(tmp_path: Path) -> None:
+    """As a process could do that survived its payload."""
+    top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
+    for name in ("one", "two"):
+        (top / name / "deep").mkdir(parents=True)
+        (top / name / "deep" / "file").touch()
+        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name / "file").touch()
+    kept = set(elsewhere.rglob("*"))
+    found = []
+
+    def move() -> None:
+        found.append(1)
+        if len(found) == 4:  # both, the folder in one of them, and the file in that
+            for name in ("one", "two"):
+                (top / name).rename(elsewhere / f"moved-{name}")
+
+    with pytest.raises(OSError, match="Moved while it was removed"):
+        remove_tree(top, find=move)
+    assert kept <= set(elsewhere.rglob("*"))
 
 
 @pytest.fixture

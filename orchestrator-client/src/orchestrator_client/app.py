@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 LOAD_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 2.0
-CLEANER_INTERVAL_S = 60.0
 REAPER_INTERVAL_S = 1.0
 
 WORKER_THREADS = 32
@@ -150,7 +149,8 @@ def _compose(
         Loop("reaper", executor.reap, interval_s=REAPER_INTERVAL_S),
         Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
         Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
-        Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+        cleaner.loop,
+        cleaner.large_loop,
     ]
 
     store.subscribe(hub.publish_payload)
@@ -189,5 +189,6 @@ async def _stop(app: web.Application) -> None:
     # The streams first: what ends from here on is not an end that a server should hear of.
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
+    app[keys.CLEANER].stop()
     await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
     await app[keys.RUNNER].stop()

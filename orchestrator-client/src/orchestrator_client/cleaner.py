@@ -1,28 +1,45 @@
 """Removes the files of payloads that ended long ago."""
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from orchestrator_client.payloads import PayloadRow, PayloadStore
+from orchestrator_client.tree_removal import remove_tree
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.faults import Point, reach
+from orchestrator_common.loop import Loop
 from orchestrator_common.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
 BATCH = 200
+SMALL_ENTRIES = 1000
+"""Files and folders of a payload that are removed at once; of more, the rest afterwards."""
+
+INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
 """How long after its end a payload whose files are gone is remembered: a late repeat of its submit
 finds it."""
 
 
 class Cleaner:
-    """The cleaner's pass. ``max_age_s`` counts from a payload's end."""
+    """The cleaner's passes. ``max_age_s`` counts from a payload's end.
+
+    Folders of very many files are removed by a pass of their own, one by one: who asks for the
+    removal of small ones does not wait for them, in whatever company they are.
+    """
 
     def __init__(self, store: PayloadStore, workspaces: Workspaces, *, max_age_s: float) -> None:
         self._store = store
         self._workspaces = workspaces
         self._max_age_s = max_age_s
+        self._large: deque[Path] = deque()
+        self._stopping = threading.Event()
+        self.loop = Loop("cleaner", self.run_pass, interval_s=INTERVAL_S)
+        self.large_loop = Loop("large folders", self.remove_large, interval_s=INTERVAL_S)
 
     async def run_pass(self) -> None:
         """Clean what is due, and forget what was cleaned long ago."""
@@ -31,16 +48,69 @@ class Cleaner:
         await self._store.forget_cleaned(ROWS_KEPT_S)
 
     async def clean(self, payload_ids: Sequence[int]) -> list[int]:
-        """Remove the files of those of the payloads that have ended; return their ids."""
+        """Remove the files of those of the payloads that have ended; return their ids.
+
+        Of large ones the removal has only begun then; nobody finds their files any more.
+        """
         rows = await self._store.discard(payload_ids)
         reach(Point.CLIENT_DISCARDED)
-        await in_thread(self._remove, rows)
+        large = await in_thread(self._remove, rows)
+        if large:
+            self._large += large
+            self.large_loop.wake()
         return [row.id for row in rows]
 
-    def _remove(self, rows: Sequence[PayloadRow]) -> None:
+    async def remove_large(self) -> None:
+        """Remove what was large, one after the other."""
+        while self._large and not self._stopping.is_set():
+            await in_thread(self._remove_large, self._large.popleft())
+
+    def stop(self) -> None:
+        """Leave what is large to the next start: the client stops."""
+        self._stopping.set()
+
+    def _remove(self, rows: Sequence[PayloadRow]) -> list[Path]:
+        """Remove the folders of payloads, and return what is large and not removed."""
+        large = []
         for row in rows:
             try:
-                self._workspaces.remove(row.uuid)
+                doomed = self._workspaces.doom(row.uuid)
+                if doomed is not None and not _removed_if_small(doomed):
+                    large.append(doomed)
             except OSError as error:
                 # It goes at the next start; the others can go now.
                 logger.error("Files of payload %d can't be removed: %s", row.id, error)
+        return large
+
+    def _remove_large(self, folder: Path) -> None:
+        def go_on() -> None:
+            if self._stopping.is_set():
+                raise _Interrupted
+
+        try:
+            remove_tree(folder, find=go_on)
+        except _Interrupted:
+            pass
+        except OSError as error:
+            logger.error("Files in %s can't be removed: %s", folder, error)
+
+
+class _Interrupted(Exception):
+    """A removal is left unfinished."""
+
+
+def _removed_if_small(folder: Path) -> bool:
+    """Whether a folder is removed; if not, it is large, and some of it may be left."""
+    found = 0
+
+    def count() -> None:
+        nonlocal found
+        found += 1
+        if found > SMALL_ENTRIES:
+            raise _Interrupted
+
+    try:
+        remove_tree(folder, find=count)
+    except _Interrupted:
+        return False
+    return True

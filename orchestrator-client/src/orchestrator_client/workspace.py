@@ -12,13 +12,12 @@ is removed at the start: a DATA_PATH that holds other things too loses none of t
 runs beside the client with the same DATA_PATH included. All methods block: call them in a thread.
 """
 
-import contextlib
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from orchestrator_client.tree_removal import remove_tree
 from orchestrator_common.data_folder import check_writable, locked, make_data_folder
 from orchestrator_common.durable import full_disk_as_domain_error
 from orchestrator_common.errors import StartupError
@@ -120,37 +119,18 @@ class Workspaces:
     def remove(self, *uuids: str) -> None:
         """Remove everything of payloads, arrived whole or not. Gone already is no error."""
         for uuid in uuids:
-            # Under a name of its own, so that two who remove it don't get into each other's way.
-            doomed = self.root / f"{uuid}.{uuid4().hex}"
-            with contextlib.suppress(FileNotFoundError):
-                (self.root / uuid).rename(doomed)
+            doomed = self.doom(uuid)
+            if doomed is not None:
                 remove_tree(doomed)
 
+    def doom(self, uuid: str) -> Path | None:
+        """Give the folder of a payload to whoever removes it; None if somebody has it already.
 
-def remove_tree(top: Path, *, keep_top: bool = False) -> None:
-    """Remove a folder with all that is in it, whatever a script has made of it.
-
-    Folders that were made unwritable are no obstacle, and neither is any depth of nesting: folders
-    are pulled up beside ``top`` before they are emptied, so that no path grows too long for the
-    system and nothing recurses. Raises ``OSError`` for what belongs to somebody else.
-    """
-    pending = [str(top)]
-    near = top if keep_top else top.parent
-    while pending:
-        folder = pending.pop()
-        os.chmod(folder, 0o700)  # noqa: PTH101 (strings: this runs for every job)
-        with os.scandir(folder) as scan:
-            entries = list(scan)
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)  # noqa: PTH108
-                continue
-            try:
-                os.rmdir(entry.path)  # noqa: PTH106 (most often it is empty)
-            except OSError:
-                os.chmod(entry.path, 0o700)  # noqa: PTH101 (else it can't be moved)
-                pulled = f"{near}/{top.name}.{uuid4().hex}"
-                os.rename(entry.path, pulled)  # noqa: PTH104
-                pending.append(pulled)
-        if folder != str(top) or not keep_top:
-            os.rmdir(folder)  # noqa: PTH106
+        Under a name of its own, so that two who remove it don't get into each other's way.
+        """
+        doomed = self.root / f"{uuid}.{uuid4().hex}"
+        try:
+            (self.root / uuid).rename(doomed)
+        except FileNotFoundError:
+            return None
+        return doomed

@@ -404,3 +404,25 @@ async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_
     go_on.set()
     assert await asyncio.gather(*both) == [400, 400]
     assert (await mine.upload())[0] == 201
+
+
+async def test_upload_that_a_user_may_not_keep_is_refused_before_it_comes(
+    start_server: StartServer, file: Path
+) -> None:
+    token = await token_for(file, 7)
+    server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file), MAX_STORED_PER_USER="20MB")
+    url = server.http._base_url
+    assert url is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(
+            f"POST /upload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\n"
+            "Content-Length: 40000000\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n")
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 507 "), "nothing of the body was sent"

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from fake_client import FakeClient, answering
 from orchestrator_common.status import JobStatus
-from orchestrator_server.errors import TooManyQueued
+from orchestrator_server.errors import TooManyQueued, TooMuchStored
 from orchestrator_server.store import Job, JobOptions, JobStore, Offer, UserLimits, open_store
 from orchestrator_server.store.offline import opened, recount_usage, wrong_usage
 from orchestrator_server.store.usage import USAGE
@@ -101,6 +101,20 @@ async def test_repeat_is_answered_though_the_queue_is_full(store: JobStore) -> N
     assert await store.create("b", 1, "s", options, limits=limits) == first
     with pytest.raises(TooManyQueued):
         await store.create("c", 1, "s", limits=limits)
+
+
+async def test_look_before_an_upload_refuses_what_could_not_be_kept_but_no_repeat(
+    store: JobStore,
+) -> None:
+    limits = UserLimits(max_stored=100)
+    await store.check_limits(1, 100, None, limits)
+    await store.create("a", 1, "s", JobOptions(idempotency_key="k"), input_bytes=60)
+    await store.check_limits(1, 40, None, limits)
+    await store.check_limits(1, 41, "k", limits)
+    for user, key in ((1, None), (1, "other")):
+        with pytest.raises(TooMuchStored, match="take 60 bytes, and may take 100; these have 41"):
+            await store.check_limits(user, 41, key, limits)
+    await store.check_limits(2, 41, "k", limits)
 
 
 async def test_refusal_spoils_nobodys_transaction(store: JobStore) -> None:

@@ -79,15 +79,23 @@ class Submission:
         content_type: str,
         principal: Principal,
         idempotency_key: str | None = None,
+        *,
+        least_bytes: int = 0,
     ) -> tuple[Job, bool]:
         """Take a job in. On return it is durable; on any error nothing of it is left.
 
-        A user need not name themselves. Returns the job, and whether it is new: the same
-        ``idempotency_key`` of the same user gives the job that there is, and nothing of the repeat
-        is kept. Raises ``Forbidden`` if they name somebody else; ``BadRequest`` and its kinds,
-        ``BodyTimeout``, ``StorageFull``; ``TooManyQueued``, ``TooMuchStored``, ``TooManyUploads``.
+        ``least_bytes`` are what its files have at least, if that is known: what the limits of a
+        user with a token don't let in need not come first. A user need not name themselves. Returns
+        the job, and whether it is new: the same ``idempotency_key`` of the same user gives the job
+        that there is, and nothing of the repeat is kept. Raises ``Forbidden`` if they name somebody
+        else; ``BadRequest`` and its kinds, ``BodyTimeout``, ``StorageFull``; ``TooManyQueued``,
+        ``TooMuchStored``, ``TooManyUploads``.
         """
         with self._uploads_of(principal):
+            if principal.user_id is not None:
+                await self.store.check_limits(
+                    principal.user_id, least_bytes, idempotency_key, self.user_limits
+                )
             return await self._submit(body, content_type, principal, idempotency_key)
 
     def _uploads_of(self, principal: Principal) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ from orchestrator_common.errors import DomainError
 from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from orchestrator_server.errors import JobNotFound
 from orchestrator_server.store.claims import Claim, Offer, any_queued, claim
-from orchestrator_server.store.creation import NO_LIMITS, NO_OPTIONS, NewJob, add
+from orchestrator_server.store.creation import NO_LIMITS, NO_OPTIONS, REPEATED, NewJob, add
 from orchestrator_server.store.events import JobEvents
 from orchestrator_server.store.listing import JobLists
 from orchestrator_server.store.outbox import Outbox
@@ -30,7 +30,7 @@ from orchestrator_server.store.schema import (
     status_in,
 )
 from orchestrator_server.store.strays import ADD_STRAY, StrayKeys
-from orchestrator_server.store.usage import UserLimits
+from orchestrator_server.store.usage import USAGE, UserLimits
 from orchestrator_server.store.writer import Connection, Writer
 
 Listener = Callable[[Job], None]
@@ -134,6 +134,20 @@ class JobStore:
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
+
+    async def check_limits(
+        self, user_id: int, input_bytes: int, key: str | None, limits: UserLimits
+    ) -> None:
+        """Raise what ``create`` would raise now. It still may: others may come before it."""
+        if not limits.any:
+            return
+        rows = await self._reader.execute_fetchall(USAGE, (user_id,))
+        queued, stored = next(iter(rows), (0, 0))
+        problem = limits.problem_with(queued, stored, user_id, input_bytes)
+        # The key last: what it counts among is there when it is.
+        values = {"user_id": user_id, "idempotency_key": key}
+        if problem and not await self._reader.execute_fetchall(REPEATED, values):
+            raise problem
 
     async def get(self, job_id: int) -> Job:
         """Return the job. Raises ``JobNotFound``."""

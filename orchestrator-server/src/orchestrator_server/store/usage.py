@@ -15,13 +15,24 @@ class UserLimits:
     max_queued: int = 0
     max_stored: int = 0
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self.max_queued or self.max_stored)
+
     def problem(
         self, connection: sqlite3.Connection, user_id: int, input_bytes: int
     ) -> TooManyQueued | TooMuchStored | None:
         """Why a job with so many bytes can't be added now; None if it can."""
-        if not (self.max_queued or self.max_stored):
+        if not self.any:
             return None
         queued, stored = connection.execute(USAGE, (user_id,)).fetchone() or (0, 0)
+        return self.problem_with(queued, stored, user_id, input_bytes)
+
+    def problem_with(
+        self, queued: int, stored: int, user_id: int, input_bytes: int
+    ) -> TooManyQueued | TooMuchStored | None:
+        """The same for a user who has so many ``queued`` jobs and ``stored`` bytes."""
         if self.max_queued and queued >= self.max_queued:
             return TooManyQueued(
                 f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"

@@ -101,13 +101,15 @@ async def upload(request: web.Request) -> web.Response:
         description: The disk is full, or the user's files take what they may; nothing was kept
     """
     limit = request.app[keys.SETTINGS].max_upload_bytes
-    if (request.content_length or 0) > limit + OVERHEAD_BYTES:
+    least_bytes = max(0, (request.content_length or 0) - OVERHEAD_BYTES)
+    if least_bytes > limit:
         raise TooLarge(f"File too large: at most {limit} bytes in all")
     job, is_new = await request.app[keys.SUBMISSION].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
         request[keys.PRINCIPAL],
         request.headers.get(KEY_HEADER),
+        least_bytes=least_bytes,
     )
     message = "Job successfully uploaded" if is_new else "Job already uploaded"
     return json_response(

@@ -1,7 +1,10 @@
 """``jo-server token``."""
 
+import json
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,25 @@ def test_list_names_what_is_needed_to_revoke(file: Path) -> None:
     assert "expires 2" in row
     assert command(file, "revoke", row.split()[0]).exit_code == 0
     assert [token.user_id for token in read_tokens(file)] == [None]
+
+
+def test_list_tells_times_and_marks_what_has_expired_for_programs_too(file: Path) -> None:
+    token_for(file, "--admin")
+    create_token(file, user_id=7, label="old", valid_s=-60)
+    token_for(file, "--user", "8", "--expires", "1h")
+    forever, old, valid = command(file, "list").stdout.splitlines()
+    assert re.fullmatch(r"\w+  admin +made \d{4}-\d\d-\d\d \d\d:\d\d  does not expire", forever)
+    assert re.search(r"  EXPIRED \d{4}-\d\d-\d\d \d\d:\d\d  +old$", old)
+    assert re.search(r"  expires \d{4}-\d\d-\d\d \d\d:\d\d$", valid)
+    rows = json.loads(command(file, "list", "--json").stdout)
+    assert [(row["user_id"], row["admin"], row["label"], row["expired"]) for row in rows] == [
+        (None, True, "", False),
+        (7, False, "old", True),
+        (8, False, "", False),
+    ]
+    assert rows[0]["expires_at"] is None
+    assert datetime.fromisoformat(rows[1]["expires_at"]) < datetime.now(UTC)
+    assert not any("sha256" in row for row in rows)
 
 
 def test_tokens_made_at_once_are_all_kept(file: Path) -> None:

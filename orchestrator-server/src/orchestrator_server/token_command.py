@@ -1,11 +1,13 @@
 """``jo-server token``: the tokens of API_TOKENS_FILE. A running server takes changes up."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+import msgspec
 
 from orchestrator_common.env import SettingsReader
 from orchestrator_common.errors import DomainError, StartupError
@@ -21,6 +23,31 @@ from orchestrator_server.token_file import (
 MAX_VALID_S = 36_500 * 86_400.0
 
 Flags = Mapping[str, str | None]
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A token in the list for programs; ``user_id`` None: an administrator's."""
+
+    id: str
+    user_id: int | None
+    admin: bool
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    expired: bool
+
+    @classmethod
+    def of(cls, kept: Token, now: float) -> "_Row":
+        """What is told of a token at ``now``, in seconds since the epoch."""
+        return cls(
+            id=kept.id,
+            user_id=kept.user_id,
+            admin=kept.user_id is None,
+            label=kept.label,
+            created_at=kept.created_at,
+            expires_at=kept.expires_at,
+            expired=kept.has_expired(now),
+        )
 
 
 @click.group()
@@ -49,15 +76,20 @@ def create(flags: Flags, user: int | None, admin: bool, label: str, expires: str
 
 
 @token.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs")
 @click.pass_obj
-def list_tokens(flags: Flags) -> None:
-    """Show what there is, but for the tokens themselves."""
+def list_tokens(flags: Flags, as_json: bool) -> None:
+    """Show what there is, but for the tokens themselves. Times are in UTC."""
     with _told(flags) as path:
         tokens = read_tokens(path)
+    now = time.time()
+    if as_json:
+        rows = [_Row.of(kept, now) for kept in tokens]
+        click.echo(msgspec.json.encode(rows))
+        return
     for kept in tokens:
-        expires = f"expires {_day(kept.expires_at)}" if kept.expires_at else "does not expire"
-        line = f"{kept.id}  {_scope(kept):<16}  made {_day(kept.created_at)}  {expires}"
-        click.echo(f"{line}  {kept.label}".rstrip())
+        line = f"{kept.id}  {_scope(kept):<16}  made {_minute(kept.created_at)}"
+        click.echo(f"{line}  {_expiry(kept, now):<24}  {kept.label}".rstrip())
 
 
 @token.command()
@@ -97,5 +129,12 @@ def _scope(kept: Token) -> str:
     return "admin" if kept.user_id is None else f"user {kept.user_id}"
 
 
-def _day(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d}"
+def _expiry(kept: Token, now: float) -> str:
+    if kept.expires_at is None:
+        return "does not expire"
+    word = "EXPIRED" if kept.has_expired(now) else "expires"
+    return f"{word} {_minute(kept.expires_at)}"
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"

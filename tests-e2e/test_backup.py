@@ -291,8 +291,8 @@ async def test_check_beside_a_working_server_finds_nothing_wrong(
     ("arguments", "told"),
     [
         (("backup", "there"), "is there already"),
-        (("restore", "nowhere"), "is no folder that jo-server backup has made"),
-        (("restore", "there"), "is no folder that jo-server backup has made"),
+        (("restore", "nowhere"), "jo-server backup has made: there is no such folder\n"),
+        (("restore", "there"), "jo-server backup has made: there is no backup.json in it\n"),
         (("--db-path", "nowhere", "check"), "can't be used"),
         (("--data-path", "nowhere", "check"), "there is no folder"),
         (("--db-path", "there/db", "backup", "new"), "can't be used"),

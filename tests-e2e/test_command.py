@@ -235,6 +235,18 @@ async def test_services_and_clients_are_shown(jo: Jo) -> None:
         (("submit", "--service", "example", "run.sh"), 2, "Missing option '--user'"),
         (("submit", "--service", "example", "--user", "1", "gone"), 2, "'gone' does not exist"),
         (("list", "--url", "http://127.0.0.1:9"), 69, "--url or JO_URL"),
+        (
+            ("status", "abc"),
+            2,
+            "'abc' is no number of a job: it must be a whole number, 0 or more.",
+        ),
+        (("list", "-n", "0"), 2, "'0' is no number of jobs: it must be a whole number, 1 or more."),
+        (("wait", "1", "--timeout", "nan"), 2, "'nan' is no time: it must be a number of seconds"),
+        (
+            ("submit", "--service", "example", "--user", "1", "run.sh", "--priority", "101"),
+            2,
+            "'101' is no priority: it must be a whole number from -100 to 100.",
+        ),
         (("list", "--url", "localhost"), 65, "must be one such as http://localhost:5000"),
         (("nonsense",), 2, "No such command"),
     ],

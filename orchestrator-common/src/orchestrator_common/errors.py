@@ -5,6 +5,7 @@ each app has one table that gives a status code to an error class (see ``web.err
 """
 
 import os
+import ssl
 
 NO_SUCH_PATH = "no-such-path"
 TOO_MUCH_STORED = "too-much-stored"
@@ -60,7 +61,14 @@ class StorageFull(DomainError):
 
 
 def in_plain_words(error: OSError) -> str:
-    """A failed connection as the system says it: asyncio's text names a call and an address."""
+    """A failed connection as the system says it: asyncio's text names a call and an address.
+
+    Errors of TLS have numbers of their own, which mean something else to the system.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate can't be trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return "what listens there speaks no TLS that can be understood (http, not https?)"
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or str(error)

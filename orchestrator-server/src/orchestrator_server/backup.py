@@ -11,6 +11,7 @@ All functions block; the server may run during a backup, and may not during a re
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ from orchestrator_server.store.offline import (
 DATABASE = "db.sqlite"
 DATA = "data"
 NOTE = "backup.json"
+
+_ERROR_NUMBER = re.compile(r"\[Errno \d+\] ")
 
 
 class BackupFailed(DomainError):
@@ -193,8 +196,11 @@ def _read_note(folder: Path) -> Note:
     try:
         note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Note)
     except (OSError, msgspec.MsgspecError) as error:
+        why = f"its {NOTE} can't be read ({_told(error)})"
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            why = f"there is no {NOTE} in it" if folder.is_dir() else "there is no such folder"
         raise BackupFailed(
-            f"{folder} is no folder that jo-server backup has made: {error}"
+            f"{folder} is no folder that jo-server backup has made: {why}"
         ) from error
     with opened(folder / DATABASE) as connection:
         found = damage(connection)
@@ -209,4 +215,15 @@ def _failing(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, shutil.Error) as error:
-        raise BackupFailed(f"{what}: {error}") from error
+        raise BackupFailed(f"{what}: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """An error as people say it, without Python's numbers and lists."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        (source, _, reason), *more = error.args[0]
+        text = f"{source}: {reason}" + (f", and {len(more)} more" if more else "")
+        return _ERROR_NUMBER.sub("", text)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

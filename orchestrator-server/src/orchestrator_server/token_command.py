@@ -11,6 +11,7 @@ import msgspec
 
 from orchestrator_common.env import SettingsReader
 from orchestrator_common.errors import DomainError, StartupError
+from orchestrator_common.numbers import Whole
 from orchestrator_server.settings import MAX_USER_ID, MIN_USER_ID, tokens_file_of_process
 from orchestrator_server.token_file import (
     Token,
@@ -57,7 +58,10 @@ def token() -> None:
 
 @token.command()
 @click.option(
-    "--user", type=click.IntRange(MIN_USER_ID, MAX_USER_ID), help="For the jobs of this user_id"
+    "--user",
+    type=Whole("user_id", MIN_USER_ID, MAX_USER_ID),
+    metavar="NUMBER",
+    help="For the jobs of this user_id",
 )
 @click.option("--admin", is_flag=True, help="For everything")
 @click.option("--label", default="", help="What it is for, for the list")

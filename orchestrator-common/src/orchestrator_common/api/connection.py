@@ -151,7 +151,7 @@ class Connection:
 
     def _translated(self, error: Exception) -> ApiError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return NotAJobServer(f"{self.url} can't be trusted: {error.certificate_error}")
+            return NotAJobServer(f"{self.url} can't be reached: {in_plain_words(error.os_error)}")
         if isinstance(error, aiohttp.ClientConnectorError):
             reason = in_plain_words(error.os_error)
             return ServerUnreachable(f"{self.url} can't be reached: {reason}")
@@ -160,8 +160,21 @@ class Connection:
         if isinstance(error, TimeoutError):
             return ConnectionBroken(f"{self.url} stopped answering")
         if isinstance(error, aiohttp.ClientResponseError):
-            return NotAJobServer(f"{self.url} speaks no HTTP that can be understood: {error}")
-        return ConnectionBroken(f"{self.url} broke the connection: {error}")
+            return NotAJobServer(
+                f"{self.url} speaks no HTTP that can be understood: is it the URL of a jo-server?"
+            )
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return ConnectionBroken(f"{self.url} broke off its answer; was it restarted?")
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            return ConnectionBroken(f"{self.url} gave no answer; {self._perhaps()}")
+        reason = in_plain_words(error) if isinstance(error, OSError) else str(error)
+        return ConnectionBroken(f"{self.url} broke the connection: {reason}")
+
+    def _perhaps(self) -> str:
+        """Why something that listens may give no answer."""
+        if self.answered or not self.url.startswith("http:"):
+            return "was it restarted?"
+        return "was it restarted, or does it want https?"
 
 
 class Patience:

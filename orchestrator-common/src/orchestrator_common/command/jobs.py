@@ -17,8 +17,11 @@ from orchestrator_common.command.following import (
 )
 from orchestrator_common.command.progress import transfer
 from orchestrator_common.command.session import Session, command
+from orchestrator_common.numbers import Seconds, Whole
 
-job_id = click.argument("job_id", metavar="JOB", type=click.IntRange(min=0))
+JOB = Whole("number of a job", 0)
+
+job_id = click.argument("job_id", metavar="JOB", type=JOB)
 target = click.option(
     "-o",
     "--output",
@@ -30,7 +33,7 @@ timeout = click.option(
     "--timeout",
     "timeout_s",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     help="Wait at most so long.",
 )
 
@@ -49,7 +52,7 @@ timeout = click.option(
 @click.option("--tag", help="A word to find jobs by, up to 100 characters.")
 @click.option(
     "--priority",
-    type=click.IntRange(-100, 100),
+    type=Whole("priority", -100, 100),
     help="Higher goes first, among this user's jobs (0).",
 )
 @click.option("--time-limit", metavar="TIME", help="End it after so long: 30s, 5m, 2h.")
@@ -147,7 +150,11 @@ async def wait(session: Session, job_id: int, timeout_s: float | None, output: P
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--stderr", is_flag=True, help="What it printed to standard error.")
 @click.option(
-    "--offset", metavar="BYTES", type=click.IntRange(min=0), default=0, help="Leave out so much."
+    "--offset",
+    metavar="BYTES",
+    type=Whole("number of bytes", 0),
+    default=0,
+    help="Leave out so much.",
 )
 @command
 async def logs(session: Session, job_id: int, follow: bool, stderr: bool, offset: int) -> None:
@@ -184,7 +191,9 @@ async def download(session: Session, job_id: int, output: Path | None, partial: 
 
 
 @click.command()
-@click.argument("job_ids", metavar="JOB…", nargs=-1, required=True, type=click.IntRange(min=0))
+@click.argument(
+    "job_ids", metavar="JOB…", nargs=-1, required=True, type=Whole("number of a job", 0)
+)
 @command
 async def cancel(session: Session, job_ids: tuple[int, ...]) -> None:
     """End jobs. When it returns, nothing of them runs any more."""

@@ -11,6 +11,7 @@ from orchestrator_common.api import Change, Job, JobStatus
 from orchestrator_common.command.session import Session, command
 from orchestrator_common.command.states import complete_states, states
 from orchestrator_common.command.watching import changes_from_now
+from orchestrator_common.numbers import Whole
 
 
 @click.command("list")
@@ -27,7 +28,13 @@ from orchestrator_common.command.watching import changes_from_now
 )
 @click.option("--tag", help="Jobs with this tag.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many."
+    "-n",
+    "--limit",
+    type=Whole("number of jobs", 1),
+    metavar="NUMBER",
+    default=20,
+    show_default=True,
+    help="How many.",
 )
 @click.option("--watch", is_flag=True, help="Go on showing them as they change.")
 @command

@@ -168,6 +168,20 @@ async def test_router_errors_are_json_too(
             assert (answer["id"], answer["status"]) == (0, "Unknown")
 
 
+@pytest.mark.parametrize(
+    "head", [b"G@T / HTTP/1.1\r\nHost: x", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 9000]
+)
+async def test_what_is_no_http_is_answered_in_plain_text(idle_server: Server, head: bytes) -> None:
+    reader, writer = await _connect(idle_server)
+    writer.write(head + b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain")
+    assert b"X-Request-Id" not in answer
+
+
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     url = server.http._base_url
     assert url is not None

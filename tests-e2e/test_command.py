@@ -15,7 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from command_line import TIMEOUT_S, Jo, write
-from harness import StartClient, StartServer
+from harness import StartClient, StartServer, eventually
+from orchestrator_common.api import AsyncClient
 
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 
@@ -225,6 +226,29 @@ async def test_services_and_clients_are_shown(jo: Jo) -> None:
         client["url"].removeprefix("http://").removesuffix("/submit") in (await jo("clients")).out
     )
     assert (await jo("top")).code == 65
+
+
+async def test_client_that_has_gone_is_not_shown_with_what_it_said_before(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    client = await start_client()
+    server = await start_server(client)
+
+    async with AsyncClient(server.url) as api:
+
+        async def told() -> bool:
+            return (await api.clients())[0].slots == 10
+
+        async def gone() -> bool:
+            return (await api.clients())[0].state == "unreachable"
+
+        await eventually(told)
+        await client.end(signal.SIGKILL)
+        await eventually(gone)
+        [shown] = await api.clients()
+    assert (shown.slots, shown.running, shown.waiting, shown.cpu, shown.memory) == (None,) * 5
+    row = (await Jo(server.url, tmp_path)("clients")).out.splitlines()[1]
+    assert row.split()[1:6] == ["unreachable", "-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize(

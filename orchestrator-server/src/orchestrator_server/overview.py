@@ -111,7 +111,9 @@ class Overview:
         )
 
     def _client(self, client: Client) -> ClientView:
-        load = client.load
+        # What a client said before it went is no news.
+        told = client.state != "unreachable"
+        load = client.load if told else None
         return ClientView(
             url=client.url,
             services=[
@@ -121,10 +123,10 @@ class Overview:
             ],
             state=client.state,
             problem=client.problem,
-            slots=client.slots,
+            slots=client.slots if told else None,
             running=load.running if load else None,
             waiting=load.waiting if load else None,
-            cpu=client.cpu,
+            cpu=client.cpu if told else None,
             memory=load.memory if load else None,
             jobs=len(client.jobs),
             version=client.version or None,

@@ -89,6 +89,7 @@ def test_trap_40_dangerous_script_is_refused_with_line_and_reason(script: str) -
         "source env/bin/activate",
         "su2_cfd x",
         "make mount.o",
+        "",
     ],
 )
 def test_trap_40_honest_script_is_let_through(script: str) -> None:
@@ -103,6 +104,29 @@ def test_check_never_raises_whatever_the_bytes(script: bytes) -> None:
 @given(st.text(alphabet="a '\"\\$()`|;&<E\nO#=-{}", max_size=200))
 def test_check_never_raises_on_shell_like_text(script: str) -> None:
     check_script(script.encode())
+
+
+@pytest.mark.parametrize(
+    ("script", "instead"),
+    [
+        (
+            "exec python3 -c 'print(1)'",
+            "Put the code into a file beside run.sh, run that (python3 FILE)",
+        ),
+        ("perl -e 1", "Put the code into a file beside run.sh, run that (perl FILE)"),
+        ("printenv HOME", 'Name each variable that is needed ("$HOME" instead of printenv HOME)'),
+        ("env | grep HOME", 'Name each variable that is needed ("$HOME" instead of printenv HOME)'),
+        ("wget http://x/data", "Upload what it needs beside run.sh, remove it"),
+        ("sudo ls", "Remove it"),
+        ("echo $MY_TOKEN", "Remove it"),
+    ],
+)
+def test_refusal_says_how_an_honest_script_does_it(script: str, instead: str) -> None:
+    assert str(check_script(script.encode())).endswith(f". {instead} and submit again")
+
+
+def test_what_a_refusal_advises_is_let_through() -> None:
+    assert check_script(b'python3 code.py\nperl code.pl\necho "$HOME"\n') is None
 
 
 def test_reason_names_the_line_where_it_stands() -> None:

@@ -93,16 +93,17 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a script is refused, and in which line (from 1)."""
+    """Why a script is refused, in which line (from 1), and what its author can do instead."""
 
     line: int
     command: str
     reason: str
+    advice: str = "Remove it"
 
     def __str__(self) -> str:
         return (
             f"run.sh was refused: line {self.line}, {self.command!r}: {self.reason}. "
-            "Remove it and submit again"
+            f"{self.advice} and submit again"
         )
 
 
@@ -121,7 +122,7 @@ def _check(text: str, first_line: int, depth: int) -> Refusal | None:
         words = _without_wrappers(command.words)
         reason = _reason_against(words)
         if reason is not None:
-            return Refusal(command.line, " ".join(command.words)[:60], reason)
+            return Refusal(command.line, " ".join(command.words)[:60], reason, _advice(words))
         inner = _script_within(words)
         if inner is None:
             continue
@@ -181,6 +182,18 @@ def _reason_against(words: Sequence[str]) -> str | None:
     if _INTERPRETER.fullmatch(name) and _runs_an_argument(name, arguments):
         return _OBFUSCATED
     return None
+
+
+def _advice(words: Sequence[str]) -> str:
+    """How an honest script does what a refused command would do."""
+    name = _name(words[0])
+    if _INTERPRETER.fullmatch(name):
+        return f"Put the code into a file beside run.sh, run that ({name} FILE)"
+    if name in ("printenv", "env"):
+        return 'Name each variable that is needed ("$HOME" instead of printenv HOME)'
+    if _FORBIDDEN_COMMANDS.get(name) == _NETWORK:
+        return "Upload what it needs beside run.sh, remove it"
+    return Refusal.advice
 
 
 def _runs_an_argument(name: str, arguments: Sequence[str]) -> bool:

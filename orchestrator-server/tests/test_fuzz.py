@@ -359,7 +359,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _look_at_the_file(self) -> None:
         with opened(self._path) as connection:
             assert wrong_usage(connection) == []
-            assert wrong_histories(connection, 10) == []
+            assert wrong_histories(connection) == []
             rows = connection.execute("SELECT from_status, to_status FROM job_events").fetchall()
             for before, after in rows:
                 if before is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator_client import cleaner as cleaner_module
+from orchestrator_client import large_trees
 from orchestrator_client.cleaner import ROWS_KEPT_S, Cleaner
 from orchestrator_client.errors import PayloadNotFound
 from orchestrator_client.payloads import PayloadStore, open_payloads
@@ -98,7 +98,7 @@ async def test_folder_that_can_not_be_removed_keeps_no_other(
 async def test_large_folder_keeps_no_small_one_and_is_removed_by_itself(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleaner_module, "SMALL_ENTRIES", 20)
+    monkeypatch.setattr(large_trees, "SMALL_ENTRIES", 20)
     for payload in (1, 2):
         await setting.add(payload, end=True)
     deep = setting.workspaces.of("u1").work / "/".join("d" * 20)
@@ -107,18 +107,18 @@ async def test_large_folder_keeps_no_small_one_and_is_removed_by_itself(
     (left,) = await setting.folders()
     assert left.startswith("u1.")
     assert (await setting.store.get(1)).status is PayloadStatus.CLEANED
-    await setting.cleaner.remove_large()
+    await setting.cleaner.large.run_pass()
     assert await setting.folders() == set()
 
 
 async def test_removal_of_a_large_folder_keeps_no_client_from_stopping(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleaner_module, "SMALL_ENTRIES", 0)
+    monkeypatch.setattr(large_trees, "SMALL_ENTRIES", 0)
     await setting.add(1, end=True)
     await setting.cleaner.clean([1])
-    setting.cleaner.stop()
-    await setting.cleaner.remove_large()
+    setting.cleaner.large.stop()
+    await setting.cleaner.large.run_pass()
     assert len(await setting.folders()) == 1
     await asyncio.to_thread(setting.workspaces.clear)  # at the next start
     assert await setting.folders() == set()
@@ -127,7 +127,7 @@ async def test_removal_of_a_large_folder_keeps_no_client_from_stopping(
 async def test_client_removes_large_folders_by_itself(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleaner_module, "SMALL_ENTRIES", 5)
+    monkeypatch.setattr(large_trees, "SMALL_ENTRIES", 5)
     payload = await client.run("mkdir -p 1/2/3/4/5/6/7\n")
     async with client.http.delete(f"/retrieve/{payload['id']}") as response:
         assert (await response.json())["status"] == "Cleaned"

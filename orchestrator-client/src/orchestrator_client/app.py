@@ -19,6 +19,7 @@ from orchestrator_client.executors.sandbox import open_sandbox
 from orchestrator_client.executors.script_users import open_users
 from orchestrator_client.health import HealthCheck
 from orchestrator_client.intake import Intake
+from orchestrator_client.large_trees import LargeTrees
 from orchestrator_client.load import LoadMeter
 from orchestrator_client.metrics import PREFIX, Metrics
 from orchestrator_client.partial_results import PartialResults
@@ -52,6 +53,7 @@ WORKER_THREADS = 32
 """Short work with files and processes: none of it waits for anything but the disk. All are started
 at once: when scripts have used up the machine's processes, the client must be able to end some."""
 
+LARGE_TREES = web.AppKey("large_trees", list[LargeTrees])
 LOOPS = web.AppKey("loops", list[Loop])
 
 
@@ -144,13 +146,14 @@ def _compose(
     cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
     metrics = app[keys.METRICS]
     lag = LoopLag(PREFIX, metrics.registry)
+    large_trees = [cleaner.large, executor.large_leftovers]
     loops = [
         runner.loop,
         Loop("reaper", executor.reap, interval_s=REAPER_INTERVAL_S),
         Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
         Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
         cleaner.loop,
-        cleaner.large_loop,
+        *(trees.loop for trees in large_trees),
     ]
 
     store.subscribe(hub.publish_payload)
@@ -169,6 +172,7 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
     app[keys.HEALTH] = HealthCheck(workspaces, loops)
+    app[LARGE_TREES] = large_trees
     app[LOOPS] = loops
 
 
@@ -189,6 +193,7 @@ async def _stop(app: web.Application) -> None:
     # The streams first: what ends from here on is not an end that a server should hear of.
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
-    app[keys.CLEANER].stop()
+    for trees in app[LARGE_TREES]:
+        trees.stop()
     await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
     await app[keys.RUNNER].stop()

@@ -1,13 +1,11 @@
 """Removes the files of payloads that ended long ago."""
 
 import logging
-import threading
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator_client.large_trees import LargeTrees, removed_if_small
 from orchestrator_client.payloads import PayloadRow, PayloadStore
-from orchestrator_client.tree_removal import remove_tree
 from orchestrator_client.workspace import Workspaces
 from orchestrator_common.faults import Point, reach
 from orchestrator_common.loop import Loop
@@ -16,9 +14,6 @@ from orchestrator_common.threads import in_thread
 logger = logging.getLogger(__name__)
 
 BATCH = 200
-SMALL_ENTRIES = 1000
-"""Files and folders of a payload that are removed at once; of more, the rest afterwards."""
-
 INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
 """How long after its end a payload whose files are gone is remembered: a late repeat of its submit
@@ -26,9 +21,9 @@ finds it."""
 
 
 class Cleaner:
-    """The cleaner's passes. ``max_age_s`` counts from a payload's end.
+    """The cleaner's pass. ``max_age_s`` counts from a payload's end.
 
-    Folders of very many files are removed by a pass of their own, one by one: who asks for the
+    Folders of very many files are removed beside it, in ``large``: who asks for the
     removal of small ones does not wait for them, in whatever company they are.
     """
 
@@ -36,10 +31,8 @@ class Cleaner:
         self._store = store
         self._workspaces = workspaces
         self._max_age_s = max_age_s
-        self._large: deque[Path] = deque()
-        self._stopping = threading.Event()
+        self.large = LargeTrees("large folders")
         self.loop = Loop("cleaner", self.run_pass, interval_s=INTERVAL_S)
-        self.large_loop = Loop("large folders", self.remove_large, interval_s=INTERVAL_S)
 
     async def run_pass(self) -> None:
         """Clean what is due, and forget what was cleaned long ago."""
@@ -55,19 +48,10 @@ class Cleaner:
         rows = await self._store.discard(payload_ids)
         reach(Point.CLIENT_DISCARDED)
         large = await in_thread(self._remove, rows)
-        if large:
-            self._large += large
-            self.large_loop.wake()
+        for folder in large:
+            self.large.add(folder)
+            self.large.loop.wake()
         return [row.id for row in rows]
-
-    async def remove_large(self) -> None:
-        """Remove what was large, one after the other."""
-        while self._large and not self._stopping.is_set():
-            await in_thread(self._remove_large, self._large.popleft())
-
-    def stop(self) -> None:
-        """Leave what is large to the next start: the client stops."""
-        self._stopping.set()
 
     def _remove(self, rows: Sequence[PayloadRow]) -> list[Path]:
         """Remove the folders of payloads, and return what is large and not removed."""
@@ -75,42 +59,9 @@ class Cleaner:
         for row in rows:
             try:
                 doomed = self._workspaces.doom(row.uuid)
-                if doomed is not None and not _removed_if_small(doomed):
+                if doomed is not None and not removed_if_small(doomed):
                     large.append(doomed)
             except OSError as error:
                 # It goes at the next start; the others can go now.
                 logger.error("Files of payload %d can't be removed: %s", row.id, error)
         return large
-
-    def _remove_large(self, folder: Path) -> None:
-        def go_on() -> None:
-            if self._stopping.is_set():
-                raise _Interrupted
-
-        try:
-            remove_tree(folder, find=go_on)
-        except _Interrupted:
-            pass
-        except OSError as error:
-            logger.error("Files in %s can't be removed: %s", folder, error)
-
-
-class _Interrupted(Exception):
-    """A removal is left unfinished."""
-
-
-def _removed_if_small(folder: Path) -> bool:
-    """Whether a folder is removed; if not, it is large, and some of it may be left."""
-    found = 0
-
-    def count() -> None:
-        nonlocal found
-        found += 1
-        if found > SMALL_ENTRIES:
-            raise _Interrupted
-
-    try:
-        remove_tree(folder, find=count)
-    except _Interrupted:
-        return False
-    return True

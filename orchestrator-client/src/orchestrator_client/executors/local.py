@@ -21,6 +21,7 @@ from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
 from orchestrator_client.executors.sandbox import Bubblewrap
 from orchestrator_client.executors.script_users import ScriptUsers
 from orchestrator_client.executors.spawning import Place, Process, Spawner
+from orchestrator_client.large_trees import LargeTrees
 from orchestrator_client.workspace import Workspace
 from orchestrator_common.threads import in_thread
 
@@ -71,13 +72,17 @@ class LocalExecutor:
         return await in_thread(self._start, workspace)
 
     async def clear(self) -> None:
-        """End whatever runs in any workspace of the folder. Raises ``StillRunning``."""
+        """End whatever runs in any workspace of the folder, and remove what it left elsewhere.
+
+        Raises ``StillRunning``.
+        """
         if self._cgroups is not None:
             await in_thread(self._cgroups.clear)
         left = await in_thread(self._all_left)
         if left:
             logger.warning("Ending %d processes that belong to no payload any more", len(left))
             await self._end(processes.Ending(self._all_left), 0.0, str(self._folder))
+        await in_thread(self._spawner.remove_all_leftovers)
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
@@ -87,6 +92,11 @@ class LocalExecutor:
     def sandboxed(self) -> bool:
         """Whether a script's process is that of its sandbox, which tells how the script ended."""
         return self._spawner.sandbox is not None
+
+    @property
+    def large_leftovers(self) -> LargeTrees:
+        """What payloads left outside their folders, and is not removed yet."""
+        return self._spawner.large_leftovers
 
     def leave(self, place: Place) -> None:
         """Nothing of a payload runs any more."""
@@ -206,7 +216,7 @@ class LocalExecutor:
 
     def _all_left(self) -> list[psutil.Process]:
         """What runs of any payload; also without its mark, where users are of payloads alone."""
-        own_ids = self._spawner.users.own_ids if self._spawner.users is not None else frozenset()
+        own_ids = self._spawner.own_ids
         found = processes.of_data_path(self._folder)
         return found + (processes.of_users(own_ids) if own_ids else [])
 

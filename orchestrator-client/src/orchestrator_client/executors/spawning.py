@@ -7,8 +7,8 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator_client.execution_settings import ScriptUser
@@ -16,9 +16,11 @@ from orchestrator_client.executors import processes
 from orchestrator_client.executors.cgroups import Cgroups, PayloadGroup
 from orchestrator_client.executors.fork_server import ForkServer
 from orchestrator_client.executors.gate import Gate
+from orchestrator_client.executors.leftovers import remove_later, remove_leftovers
 from orchestrator_client.executors.sandbox import TMP, Bubblewrap
 from orchestrator_client.executors.script_users import ScriptUsers
 from orchestrator_client.file_rights import hand_over
+from orchestrator_client.large_trees import LargeTrees
 from orchestrator_client.workspace import SCRIPT, Workspace
 
 
@@ -52,6 +54,7 @@ class Spawner:
     cgroups: Cgroups | None = None
     users: ScriptUsers | None = None
     sandbox: Bubblewrap | None = None
+    large_leftovers: LargeTrees = field(default_factory=lambda: LargeTrees("large leftovers"))
 
     def take_place(self, workspace: Workspace) -> Place:
         """Make a payload its place. Raises ``OSError``."""
@@ -70,7 +73,26 @@ class Spawner:
         if place.group is not None:
             place.group.remove()
         if place.user is not None and self.users is not None:
+            self._remove_leftovers(self.own_ids & {place.user.uid})
             self.users.give_back(place.user)
+
+    @property
+    def own_ids(self) -> frozenset[int]:
+        """Users as whom nothing runs but payloads."""
+        return self.users.own_ids if self.users is not None else frozenset()
+
+    def remove_all_leftovers(self) -> None:
+        """Remove what payloads left outside their folders, of this life or an earlier one.
+
+        None may run.
+        """
+        self._remove_leftovers(self.own_ids)
+        if self.own_ids:
+            remove_later(self.large_leftovers)
+
+    def _remove_leftovers(self, uids: Set[int]) -> None:
+        if uids and self.sandbox is None:  # in which nothing can be left
+            remove_leftovers(uids, self.large_leftovers)
 
     def start(self, workspace: Workspace, place: Place, stdout: int, stderr: int) -> Process:
         """Start ``bash run.sh``. Raises ``OSError``."""

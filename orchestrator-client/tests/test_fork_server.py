@@ -1,10 +1,12 @@
 """Scripts that are born in their cgroups."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -184,6 +186,13 @@ def test_ends_with_the_process_that_it_belongs_to(tmp_path: Path, cgroups: Cgrou
         psutil.wait_procs([server], timeout=20)
         assert not server.is_running()
     assert group.remove()
+
+
+def _unread(fork_server: ForkServer) -> int:
+    """Bytes that were sent to it and that it has not read."""
+    assert fork_server._channel is not None
+    told = fcntl.ioctl(fork_server._channel, termios.TIOCOUTQ, b"\0" * 4)
+    return int.from_bytes(told, sys.byteorder)
 
 
 def _groups(cgroups: Cgroups) -> list[str]:

@@ -11,6 +11,7 @@ from fake_client import FakeClient, answering, hang_up, zip_of
 from orchestrator_common.models import Payload, PayloadEvent
 from orchestrator_common.status import JobStatus, PayloadStatus
 from orchestrator_server import client_api
+from orchestrator_server.app import BACKGROUND
 from orchestrator_server.background import getter as getter_module
 from orchestrator_server.background.getter import Getter
 from orchestrator_server.client_pool import Client
@@ -178,6 +179,38 @@ async def test_unknown_job_is_run_again_only_after_lost_after(
         "Completed",
     ]
     assert payload in gone.payloads
+
+
+async def test_trap_16_what_a_lost_client_says_is_not_taken_for_news_of_the_next_run(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    gone, other = FakeClient(), FakeClient()
+    gone.slots, other.slots = 100, 1
+    server = await start_server(
+        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
+    )
+    await server.hears_clients()
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def knows_nothing_any_more(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await gate.wait()
+        return await answering(404)(request)
+
+    gone.instead["retrieve"] = knows_nothing_any_more
+    job = await server.submit()
+    gone.complete(await gone.next_payload())
+    await asked.wait()
+    gone.instead |= {"events": hang_up, "submit": hang_up}
+    gone._push(b"")
+    other.complete(await other.next_payload())
+    # Told of while the first client is still being asked.
+    looking = server.app[BACKGROUND]._getter._looking
+    await server.eventually(lambda: looking[job])
+    gate.set()
+    assert await server.ended(job) == ("Completed", "")
+    assert server.rows("SELECT attempt FROM jobs") == [(2,)]
+    assert other.submitted.empty()
 
 
 async def test_client_that_answers_only_errors_keeps_no_job_for_ever(

@@ -197,19 +197,28 @@ class Getter:
                 self.follow_up(job)
 
     async def _follow(self, job: Job, client: Client) -> None:
+        """Look at a job as long as something happens to it. What ``client`` says is never taken
+        for news of a run at another one, where the job may have been sent meanwhile.
+        """
+        now = job
         try:
             async with self._turns[client.url]:
                 with logging_about(**about_attempt(job)):
                     again = True
                     while again:
                         self._looking[job.id] = False
-                        await self._fetcher.look(await self._store.get(job.id), client)
+                        now = await self._store.get(job.id)
+                        if now.client_url != client.url:
+                            break
+                        await self._fetcher.look(now, client)
                         again = self._looking[job.id]
         except (OSError, DatabaseError) as error:
             # Our own disk or database: the job is what it is, and looked at again.
             self._retry(job, error)
         finally:
             del self._looking[job.id]
+        if now.client_url != client.url and now.status in DISPATCHED_JOB:
+            self.follow_up(now)
 
     def _retry(self, job: Job, error: Exception) -> None:
         if job.status in DISPATCHED_JOB:

@@ -28,7 +28,7 @@ def mark() -> Iterator[str]:
     mark = f"jo-test-{uuid4().hex}"
     yield mark
     for path in left(mark):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def left(mark: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """What is between server and client breaks: every job ends with its results, after one run."""
 
 import asyncio
+import os
 import signal
 
 import aiohttp
@@ -148,7 +149,8 @@ def _scripts_of(client: Service) -> int:
     count = 0
     for child in psutil.Process(client.pid).children(recursive=True):
         try:
-            count += child.cmdline()[-1:] == ["run.sh"]
-        except psutil.Error:
+            # Its leader: what bash forks is called as bash is, for a moment.
+            count += child.cmdline()[-1:] == ["run.sh"] and os.getsid(child.pid) == child.pid
+        except (psutil.Error, ProcessLookupError):
             continue
     return count

@@ -218,6 +218,29 @@ async def test_repair_keeps_the_output_of_an_ended_job_whose_inputs_are_gone(
     assert (await portal.results(good)).read("out") == b"x\n"
 
 
+async def test_repair_leaves_an_output_that_can_not_be_read_just_now(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client())
+    portal = Portal(server.url, session)
+    job = await portal.submit("echo x > out\n")
+    await portal.end_of(job)
+    await server.end()
+    (output,) = (server.folder / "data").glob("*/output-1.zip")
+    # As on a disk that fails, or where another user owns it: opening it is an error.
+    output.rename(output.with_name("kept"))
+    output.symlink_to(output.name)
+    for arguments in (("check",), ("check", "--repair"), ("check", "--repair")):
+        status, told = await command(server.folder, *arguments)
+        assert status == 1
+        assert "its output can't be read" in told
+        assert ": nothing is changed; see that jo-server's user can read it\n" in told
+    output.with_name("kept").replace(output)
+    assert await command(server.folder, "check") == AGREE
+    await server.start()
+    assert (await portal.results(job)).read("out") == b"x\n"
+
+
 async def test_repair_mends_more_wrong_histories_than_are_shown(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:

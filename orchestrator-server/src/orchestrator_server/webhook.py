@@ -5,6 +5,7 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
 import socket
@@ -17,7 +18,7 @@ from http import HTTPStatus
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from orchestrator_common.errors import DomainError
+from orchestrator_common.errors import DomainError, in_plain_words
 from orchestrator_server.callback_rules import CallbackRefused, CallbackRules
 
 TIMEOUT_S = 15.0
@@ -133,6 +134,11 @@ class WebhookCaller:
                 response.close()
         except TimeoutError as error:
             raise CallbackFailed(f"no answer within {TIMEOUT_S:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            # What the rules say of an address is an error of the system to aiohttp.
+            ruled_out = error.os_error.errno == errno.EACCES
+            reason = error.os_error.strerror if ruled_out else in_plain_words(error.os_error)
+            raise CallbackFailed(str(reason)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CallbackFailed(str(error) or type(error).__name__) from error
         if status == HTTPStatus.GONE:

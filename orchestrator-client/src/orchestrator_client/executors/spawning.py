@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator_client.execution_settings import ScriptUser
@@ -102,50 +103,62 @@ class Spawner:
         if place.user is not None:
             os.fchown(stdout, *place.user)
             os.fchown(stderr, *place.user)
+        script = _Script(
+            command, workspace.work, self._environment_of(workspace), stdout, stderr, place.user
+        )
         if place.group is None:
-            return self._popen(workspace, place, command, subprocess.DEVNULL, stdout, stderr)
+            return script.start(subprocess.DEVNULL)
         if self.cgroups is not None and self.cgroups.fork_server is not None:
-            return self._born_in(
-                place.group, self.cgroups.fork_server, workspace, place, command, stdout, stderr
-            )
-        return self._moved_to(place.group, workspace, place, command, stdout, stderr)
+            return script.born_in(place.group, self.cgroups.fork_server)
+        return script.moved_to(place.group)
 
-    def _born_in(
-        self,
-        group: PayloadGroup,
-        fork_server: ForkServer,
-        workspace: Workspace,
-        place: Place,
-        command: Sequence[str],
-        stdout: int,
-        stderr: int,
-    ) -> Process:
+    def _bash(self) -> str:
+        """That of the administrator's PATH. Raises ``OSError`` here, and not somewhere inside."""
+        bash = shutil.which("bash", path=self.environment["PATH"])
+        if bash is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
+        return bash
+
+    def _environment_of(self, workspace: Workspace) -> dict[str, str]:
+        return {
+            **self.environment,
+            "HOME": str(workspace.work),
+            "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
+            processes.MARK: str(workspace.root),
+        }
+
+
+@dataclass(frozen=True)
+class _Script:
+    """What is started, and what it is given. Each way to start it raises ``OSError``."""
+
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    stdout: int
+    stderr: int
+    user: ScriptUser | None
+
+    def born_in(self, group: PayloadGroup, fork_server: ForkServer) -> Process:
+        """Started inside a cgroup."""
         try:
             return fork_server.start(
-                command,
+                self.command,
                 group=group.main.folder,
-                folder=workspace.work,
-                environment=self._environment_of(workspace),
-                stdout=stdout,
-                stderr=stderr,
-                user=place.user,
+                folder=self.folder,
+                environment=self.environment,
+                stdout=self.stdout,
+                stderr=self.stderr,
+                user=self.user,
             )
         except (TimeoutError, ConnectionError):
             group.main.kill()
             raise
 
-    def _moved_to(
-        self,
-        group: PayloadGroup,
-        workspace: Workspace,
-        place: Place,
-        command: Sequence[str],
-        stdout: int,
-        stderr: int,
-    ) -> Process:
+    def moved_to(self, group: PayloadGroup) -> Process:
+        """Started outside, and held back until it is in its cgroup."""
         with Gate() as gate:
-            held = gate.held(command)
-            process = self._popen(workspace, place, held, gate.descriptor, stdout, stderr)
+            process = replace(self, command=gate.held(self.command)).start(gate.descriptor)
             try:
                 group.add(process.pid)
             except OSError:
@@ -155,42 +168,20 @@ class Spawner:
             gate.open()
         return process
 
-    def _bash(self) -> str:
-        """That of the administrator's PATH. Raises ``OSError`` here, and not somewhere inside."""
-        bash = shutil.which("bash", path=self.environment["PATH"])
-        if bash is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
-        return bash
-
-    def _popen(
-        self,
-        workspace: Workspace,
-        place: Place,
-        command: Sequence[str],
-        stdin: int,
-        stdout: int,
-        stderr: int,
-    ) -> "subprocess.Popen[bytes]":
-        user = place.user
+    def start(self, stdin: int) -> Process:
+        """Started where this process is."""
+        user = self.user
         if user is not None:
             processes.forbid_new_privileges()
         return subprocess.Popen(  # noqa: S603 (running it is what the client is for)
-            command,
-            cwd=workspace.work,
-            env=self._environment_of(workspace),
+            self.command,
+            cwd=self.folder,
+            env=self.environment,
             stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=self.stdout,
+            stderr=self.stderr,
             start_new_session=True,
             user=user.uid if user is not None else None,
             group=user.gid if user is not None else None,
             extra_groups=[] if user is not None else None,
         )
-
-    def _environment_of(self, workspace: Workspace) -> dict[str, str]:
-        return {
-            **self.environment,
-            "HOME": str(workspace.work),
-            "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
-            processes.MARK: str(workspace.root),
-        }

@@ -9,7 +9,7 @@ from aiohttp import web
 from orchestrator_common.memory import give_back, keep_buffers
 from orchestrator_common.web.access_log import AccessLog
 from orchestrator_common.web.listener import listen
-from orchestrator_common.web.stopping import Drain, drains_first
+from orchestrator_common.web.stopping import Drain, drains_first, nothing_to_drain
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def run_service(
     port: int,
     *,
     max_per_peer: int = 0,
-    drain: Drain | None = None,
+    drain: Drain = nothing_to_drain,
     pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT; blocks.
@@ -66,8 +66,7 @@ def run_service(
         for page, path in pages.items():
             logger.info("%s: %s%s", page, _to_open(url), path)
 
-    if drain is not None:
-        app.on_startup.append(drains_first(drain))
+    app.on_startup.append(drains_first(drain))
     app.on_startup.append(_freeze)
     with listener:
         web.run_app(

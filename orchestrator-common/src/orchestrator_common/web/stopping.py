@@ -12,22 +12,23 @@ logger = logging.getLogger(__name__)
 Drain = Callable[[], Awaitable[None]]
 
 
+async def nothing_to_drain() -> None:
+    """For a service that has nothing to end before it stops."""
+
+
 def drains_first(drain: Drain) -> Callable[[web.Application], Awaitable[None]]:
     """A start hook: a signal runs ``drain``, while all is served as before, and stops only then.
 
     aiohttp's own handler, which this one replaces, closes the listening socket first. A second
-    signal stops at once.
+    signal ends the drain; what comes after that can't be cut short, for it is what leaves nothing
+    behind.
     """
 
-    def leave() -> None:
-        raise web.GracefulExit
-
-    async def drain_and_leave() -> None:
+    async def drain_at_last() -> None:
         try:
             await drain()
         except Exception:
             logger.exception("The service stops without having drained")
-        asyncio.get_running_loop().call_soon(leave)
 
     async def install(_: web.Application) -> None:
         loop = asyncio.get_running_loop()
@@ -35,10 +36,16 @@ def drains_first(drain: Drain) -> Callable[[web.Application], Awaitable[None]]:
 
         def stop() -> None:
             if draining:
-                leave()
-            draining.append(loop.create_task(drain_and_leave(), name="drain"))
+                draining[0].cancel()
+            else:
+                draining.append(loop.create_task(drain_at_last(), name="drain"))
+                draining[0].add_done_callback(_leave)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
 
     return install
+
+
+def _leave(_: object) -> None:
+    raise web.GracefulExit

@@ -42,15 +42,25 @@ class Stage:
         self.victim = victim
 
     async def play(self) -> None:
-        """Jobs of several kinds, one of them terminated, while the victim dies and comes back."""
+        """Jobs of several kinds, some of them terminated, while the victim dies and comes back."""
         revival = asyncio.create_task(self._revive())
-        for kind in ("quick", "failing", "gated", "big", "quick", "endless"):
-            await self._until_done(lambda kind=kind: self.workload.submit(self.portal, kind))
-        endless = max(self.workload.accepted)
-        await self._until_done(lambda: self._terminate(endless))
+        for kind in ("quick", "failing", "gated", "big", "quick"):
+            await self._submit(kind)
+        await self._submit_and_terminate()
         self.workload.open_gate()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
+            # A terminated job ends in more than one way, whichever comes first: one may not do.
+            while not (await asyncio.wait({revival}, timeout=1.0))[0]:
+                await self._submit_and_terminate()
             await revival
+
+    async def _submit(self, kind: str) -> None:
+        await self._until_done(lambda: self.workload.submit(self.portal, kind))
+
+    async def _submit_and_terminate(self) -> None:
+        await self._submit("endless")
+        job = max(self.workload.accepted)
+        await self._until_done(lambda: self._terminate(job))
 
     async def _terminate(self, job: int) -> None:
         async def runs() -> bool:

@@ -43,6 +43,7 @@ from orchestrator_server.settings import ClientUrls
 from orchestrator_server.store import Job, JobOptions, JobStore, Offer, Waiting, open_store
 from orchestrator_server.store.offline import damage, opened, wrong_histories, wrong_usage
 from orchestrator_server.zip_directory import NoZip, read_directory, read_entries
+from sample_job import JOB
 
 R = TypeVar("R")
 
@@ -151,33 +152,6 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
     asyncio.run(ask_all())
 
 
-JOB = Job(
-    id=1,
-    uuid="u",
-    user_id=1,
-    service="s",
-    status=JobStatus.RUNNING,
-    message="",
-    attempt=1,
-    failures=0,
-    not_before=0,
-    client_url=None,
-    dest_id=None,
-    exit_code=None,
-    has_output=False,
-    kill_requested=False,
-    created_at=0,
-    changed_at=0,
-    ended_at=None,
-    name="",
-    tag="",
-    priority=0,
-    time_limit_s=None,
-    callback_url=None,
-    started_at=None,
-    input_bytes=None,
-    output_bytes=None,
-)
 WHOLE = zip_of(a="1", b="2" * 50)
 
 

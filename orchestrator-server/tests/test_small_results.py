@@ -5,38 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_common.status import JobStatus
 from orchestrator_server.files import JobFiles
 from orchestrator_server.small_results import SmallResults
-from orchestrator_server.store import Job
-
-JOB = Job(
-    id=1,
-    uuid="u",
-    user_id=1,
-    service="s",
-    status=JobStatus.COMPLETED,
-    message="",
-    attempt=1,
-    failures=0,
-    not_before=0,
-    client_url=None,
-    dest_id=None,
-    exit_code=None,
-    has_output=True,
-    kill_requested=False,
-    created_at=0,
-    changed_at=0,
-    ended_at=None,
-    name="",
-    tag="",
-    priority=0,
-    time_limit_s=None,
-    callback_url=None,
-    started_at=None,
-    input_bytes=None,
-    output_bytes=None,
-)
+from sample_job import JOB
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,11 +28,16 @@ def cgroups(tmp_path: Path) -> Iterator[Cgroups]:
     """Groups whose processes are born in them."""
     opened = cgroups_of("cgroup.kill", tmp_path)
     assert opened is not None
-    if opened.fork_server is None:
-        pytest.skip("nothing can be started in a cgroup here")
-    yield opened
-    opened.clear()
-    opened.close()
+    try:
+        if opened.fork_server is None:
+            # Else it is a fault of ours, which must not pass for one of the machine.
+            release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
+            assert release < [5, 7]
+            pytest.skip("this kernel can't be used here to start anything in a cgroup")
+        yield opened
+        opened.clear()
+    finally:
+        opened.close()
 
 
 @pytest.fixture
@@ -139,6 +145,20 @@ def test_program_that_can_not_be_executed_is_an_error(
     assert group.remove()
     with pytest.raises(FileNotFoundError):
         start(fork_server, group.main.folder, tmp_path, "/bin/true")
+
+
+def test_request_larger_than_what_is_read_at_once_arrives_whole(
+    fork_server: ForkServer, cgroups: Cgroups, tmp_path: Path
+) -> None:
+    group = cgroups.make("payload")
+    sizes = (100_000, 110_000, 120_000)
+    arguments = ["x" * size for size in sizes]
+    script = 'for each; do printf "%s " ${#each}; done'
+    ended = start(
+        fork_server, group.main.folder, tmp_path, "/bin/sh", "-c", script, "sh", *arguments
+    )
+    assert ended == (0, "100000 110000 120000 ")
+    assert group.remove()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts anything as another user")

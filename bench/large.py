@@ -21,7 +21,7 @@ from bench import hops
 from bench.floors.copying import BLOCK_BYTES, drain, send_over_and_over
 from bench.http import Connection, UnexpectedAnswer, file_head, form_head
 from bench.services import Pair
-from orchestrator_common.sse import read_events
+from job_orchestrator.common.protocol.sse import read_events
 
 FIELDS = {"user_id": "1", "service": "bench"}
 SCRIPT = b"exit 0\n"

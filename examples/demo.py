@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from orchestrator_common.api import ApiError, AsyncClient, JobStatus
+from job_orchestrator.sdk import ApiError, AsyncClient, JobStatus
 
 EXAMPLE = Path(__file__).parent / "interface"
 FILES = ("run.sh", "contacts.py", "2oob_A.pdb", "2oob_B.pdb")

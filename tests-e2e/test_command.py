@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from command_line import TIMEOUT_S, Jo, write
 from harness import StartClient, StartServer, eventually
-from orchestrator_common.api import AsyncClient
+from job_orchestrator.sdk import AsyncClient
 
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 

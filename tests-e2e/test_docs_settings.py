@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator_client import settings as client
-from orchestrator_common.env import Option
-from orchestrator_common.errors import StartupError
-from orchestrator_server import settings as server
+from job_orchestrator.client import settings as client
+from job_orchestrator.common.config.reader import Option
+from job_orchestrator.common.errors import StartupError
+from job_orchestrator.server.settings import server
 
 ROOT = Path(__file__).parents[1]
 SERVICE = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import orchestrator_client
-import orchestrator_common
-import orchestrator_server
+import job_orchestrator.client
+import job_orchestrator.common
+import job_orchestrator.server
 
 ROOT = Path(__file__).parents[1]
 FACES = (
@@ -41,7 +41,7 @@ def test_one_app_installs_and_runs_without_the_other(tmp_path: Path, app: str, o
     )
     assert shown.stdout == f"jo-{app}, version 0.1.0\n"
     missing = subprocess.run(
-        [python, "-c", f"import orchestrator_{other}"], capture_output=True, check=False
+        [python, "-c", f"import job_orchestrator.{other}"], capture_output=True, check=False
     )
     assert missing.returncode == 1
     assert not (python.parent / f"jo-{other}").exists()
@@ -50,7 +50,7 @@ def test_one_app_installs_and_runs_without_the_other(tmp_path: Path, app: str, o
 def test_three_distributions_have_one_version() -> None:
     versions = {
         module.__version__
-        for module in (orchestrator_common, orchestrator_server, orchestrator_client)
+        for module in (job_orchestrator.common, job_orchestrator.server, job_orchestrator.client)
     }
     assert len(versions) == 1
 

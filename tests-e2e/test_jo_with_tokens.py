@@ -9,7 +9,7 @@ import pytest
 
 from command_line import Jo, write
 from harness import Service, StartClient, StartServer
-from orchestrator_common.api import AsyncClient, JobNotFound, JobStatus, NotAuthorized
+from job_orchestrator.sdk import AsyncClient, JobNotFound, JobStatus, NotAuthorized
 from test_tokens import make_token
 
 WRONG = "jo_wrong_token_that_nobody_made"

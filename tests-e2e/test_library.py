@@ -11,7 +11,7 @@ import pytest
 
 from breaking_proxy import BreakingProxy
 from harness import Service, StartClient, content
-from orchestrator_common.api import (
+from job_orchestrator.sdk import (
     AlreadyEnded,
     AsyncClient,
     ConnectionBroken,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import Service, content
-from orchestrator_common.api import (
+from job_orchestrator.sdk import (
     Client,
     JobStatus,
 )
@@ -64,7 +64,7 @@ async def test_closing_the_synchronous_client_ends_calls_of_other_threads(server
 async def test_client_made_before_a_fork_works_in_both_processes(server: Service) -> None:
     script = f"""
 import os
-from orchestrator_common.api import Client
+from job_orchestrator.sdk import Client
 
 client = Client({server.url!r})
 client.health()

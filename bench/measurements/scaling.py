@@ -14,8 +14,8 @@ from bench.http import Connection, UnexpectedAnswer
 from bench.outcome import Outcome, Row
 from bench.services import service
 from bench.sizes import Size
-from orchestrator_server.quota import Limits, WaitingUser, choose
-from orchestrator_server.store import JobStore, Offer, Waiting, open_store
+from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
+from job_orchestrator.server.store import JobStore, Offer, Waiting, open_store
 
 OF_SMALLEST = 1.5
 CLIENT = "http://127.0.0.1:9/submit"

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from orchestrator_common.api import ApiError, AsyncClient, JobDetail, JobNotFound
+from job_orchestrator.sdk import ApiError, AsyncClient, JobDetail, JobNotFound
 
 BLOCK_BYTES = 1 << 20
 SCRIPT = b"wc input.txt > counts.txt\n"

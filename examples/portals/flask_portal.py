@@ -13,7 +13,7 @@ from pathlib import Path
 from flask import Flask, abort, redirect, render_template_string, request, send_file, url_for
 from werkzeug.wrappers import Response
 
-from orchestrator_common.api import (
+from job_orchestrator.sdk import (
     ApiError,
     Client,
     JobDetail,

@@ -12,9 +12,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from orchestrator_client.app import create_app
-from orchestrator_client.settings import read_settings
-from orchestrator_client.workspace import Workspaces
+from job_orchestrator.client.app import create_app
+from job_orchestrator.client.settings import read_settings
+from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import make_endless
 from running_client import Client, StartClient
 
@@ -25,14 +25,14 @@ IN_MEMORY = {"_execute", "counts", "wanted", "open_payloads"}
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
     """A test fails when our code blocks the event loop."""
-    with blockbuster_ctx("orchestrator_client") as blockbuster:
+    with blockbuster_ctx("job_orchestrator.client") as blockbuster:
         # The measurement of coverage notes a file that is new to it.
         acquire = blockbuster.functions["threading.Lock.acquire"]
         acquire.can_block_in("coverage/collector.py", "lock_data")
         # The payloads' database is in memory, and waits for nothing.
         for method in ("execute", "executescript"):
             function = blockbuster.functions[f"sqlite3.Connection.{method}"]
-            function.can_block_in("orchestrator_client/payloads.py", IN_MEMORY)
+            function.can_block_in("job_orchestrator/client/payloads/store.py", IN_MEMORY)
         yield blockbuster
 
 

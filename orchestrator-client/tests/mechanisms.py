@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator_client.execution_settings import ExecutionSettings, ScriptUser
-from orchestrator_client.executors.cgroup_trees import trees
-from orchestrator_client.executors.cgroups import Cgroups, open_cgroups
-from orchestrator_client.executors.sandbox import open_sandbox
-from orchestrator_client.executors.script_users import open_users
+from job_orchestrator.client.executors.local.cgroups.hierarchy import trees
+from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, open_cgroups
+from job_orchestrator.client.executors.local.sandbox import open_sandbox
+from job_orchestrator.client.executors.local.settings import ExecutionSettings, ScriptUser
+from job_orchestrator.client.executors.local.users import open_users
 
 NOBODY = ScriptUser(65534, 65534)
 

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator_client.executors.base import Execution, Outcome
-from orchestrator_client.executors.local import LocalExecutor
-from orchestrator_client.workspace import Workspace, Workspaces
+from job_orchestrator.client.executors.base import Execution, Outcome
+from job_orchestrator.client.executors.local.executor import LocalExecutor
+from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 
 
 def new_workspace(workspaces: Workspaces, name: str, script: str = "exit 0\n") -> Workspace:

@@ -15,7 +15,7 @@ import aiohttp
 import psutil
 from aiohttp import web
 
-from orchestrator_common.sse import Event, read_events
+from job_orchestrator.common.protocol.sse import Event, read_events
 
 FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 

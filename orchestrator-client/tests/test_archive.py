@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_client.archive import LARGE_TURNS, Packer
-from orchestrator_client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
-from orchestrator_client.executors.base import Outcome
-from orchestrator_client.result_record import MAX_LISTED
-from orchestrator_client.tree_removal import remove_tree
-from orchestrator_client.work_files import NotRegular, open_regular, walk
-from orchestrator_client.workspace import Workspace, Workspaces
-from orchestrator_common.errors import StorageFull
+from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
+from job_orchestrator.client.executors.base import Outcome
+from job_orchestrator.client.results.manifest import MAX_LISTED
+from job_orchestrator.client.results.packer import LARGE_TURNS, Packer
+from job_orchestrator.client.results.walk import NotRegular, open_regular, walk
+from job_orchestrator.client.workspace.layout import Workspace, Workspaces
+from job_orchestrator.client.workspace.removal import remove_tree
+from job_orchestrator.common.errors import StorageFull
 from payload_folders import make_endless, new_workspace
 from running_client import StartClient
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from job_orchestrator.client.errors import NoCgroups
+from job_orchestrator.client.executors.local.cgroups import limits as cgroup_limits
+from job_orchestrator.client.executors.local.cgroups.group import Group
+from job_orchestrator.client.executors.local.cgroups.hierarchy import Tree, delegate, trees
+from job_orchestrator.client.executors.local.cgroups.manager import open_cgroups
+from job_orchestrator.client.executors.local.settings import ExecutionSettings, Limits
+from job_orchestrator.common.errors import StartupError
 from mechanisms import cgroups_of
-from orchestrator_client.errors import NoCgroups
-from orchestrator_client.execution_settings import ExecutionSettings, Limits
-from orchestrator_client.executors import cgroup_limits
-from orchestrator_client.executors.cgroup import Group
-from orchestrator_client.executors.cgroup_trees import Tree, delegate, trees
-from orchestrator_client.executors.cgroups import open_cgroups
-from orchestrator_common.errors import StartupError
 from running_client import StartClient
 
 

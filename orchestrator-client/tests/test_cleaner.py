@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator_client import large_trees
-from orchestrator_client.cleaner import ROWS_KEPT_S, Cleaner
-from orchestrator_client.errors import PayloadNotFound
-from orchestrator_client.payloads import PayloadStore, open_payloads
-from orchestrator_client.workspace import Workspaces
-from orchestrator_common.status import PayloadStatus
+from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.payloads.retention import ROWS_KEPT_S, Cleaner
+from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.workspace import deferred_removal as large_trees
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.status import PayloadStatus
 from payload_folders import new_workspace
 from running_client import Client
 

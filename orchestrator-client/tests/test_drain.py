@@ -5,7 +5,7 @@ import json
 from contextlib import aclosing
 from typing import Any
 
-from orchestrator_client import keys
+from job_orchestrator.client import keys
 from running_client import Client, StartClient
 
 

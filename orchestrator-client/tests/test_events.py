@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from orchestrator_client import keys
-from orchestrator_client.event_hub import EventHub
-from orchestrator_client.payloads import PayloadRow
-from orchestrator_client.web import events
-from orchestrator_common.backlog import MAX_BEHIND
-from orchestrator_common.models import LoadEvent
-from orchestrator_common.sse import read_events
-from orchestrator_common.status import PayloadStatus
-from orchestrator_common.web import streaming
+from job_orchestrator.client import keys
+from job_orchestrator.client.payloads.events import EventHub
+from job_orchestrator.client.payloads.store import PayloadRow
+from job_orchestrator.client.web import events
+from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.protocol.sse import read_events
+from job_orchestrator.common.runtime.bounded_queue import MAX_BEHIND
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.common.web import streaming
 from running_client import Client
 
 

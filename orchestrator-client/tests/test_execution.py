@@ -9,11 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator_client import app as app_module
-from orchestrator_client import keys
-from orchestrator_client import runner as runner_module
-from orchestrator_client.executors import local
-from orchestrator_client.payloads import PayloadRow, PayloadStore
+from job_orchestrator.client import app as app_module
+from job_orchestrator.client import keys
+from job_orchestrator.client.executors.local import executor as local
+from job_orchestrator.client.payloads import runner as runner_module
+from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore
 from running_client import Client, StartClient, zombies
 
 

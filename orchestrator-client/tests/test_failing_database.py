@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator_client import runner as runner_module
-from orchestrator_client.archive import Packer
-from orchestrator_client.executors.local import LocalExecutor
-from orchestrator_client.payloads import PayloadStore, open_payloads
-from orchestrator_client.runner import Runner
-from orchestrator_client.workspace import Workspaces
-from orchestrator_common.status import FINAL_PAYLOAD, PayloadStatus
+from job_orchestrator.client.executors.local.executor import LocalExecutor
+from job_orchestrator.client.payloads import runner as runner_module
+from job_orchestrator.client.payloads.runner import Runner
+from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.results.packer import Packer
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.status import FINAL_PAYLOAD, PayloadStatus
 from payload_folders import new_workspace
 
 PAYLOADS = 3

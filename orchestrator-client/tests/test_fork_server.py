@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from job_orchestrator.client.executors.local.cgroups.manager import Cgroups
+from job_orchestrator.client.executors.local.executor import LocalExecutor
+from job_orchestrator.client.executors.local.fork_server.client import ForkServer
+from job_orchestrator.client.workspace.layout import Workspaces
 from mechanisms import NOBODY, cgroups_of
-from orchestrator_client.executors.cgroups import Cgroups
-from orchestrator_client.executors.fork_server import ForkServer
-from orchestrator_client.executors.local import LocalExecutor
-from orchestrator_client.workspace import Workspaces
 from payload_folders import Runs, until
 from running_client import zombies
 
@@ -186,7 +186,7 @@ def test_script_of_another_user_has_no_rights_of_this_one(
 def test_ends_with_the_process_that_it_belongs_to(tmp_path: Path, cgroups: Cgroups) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from orchestrator_client.executors.fork_server import ForkServer\n"
+        "from job_orchestrator.client.executors.local.fork_server.client import ForkServer\n"
         "server = ForkServer()\n"
         "server.start(['/bin/true'], group=Path(sys.argv[1]), folder=Path('/'), environment={},"
         " stdout=2, stderr=2, user=None).wait()\n"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator_client import runner as runner_module
+from job_orchestrator.client.payloads import runner as runner_module
 from running_client import Client
 
 

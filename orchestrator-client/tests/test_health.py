@@ -2,8 +2,8 @@
 
 import asyncio
 
-from orchestrator_client.app import LOOPS
-from orchestrator_client.tree_removal import remove_tree
+from job_orchestrator.client.app import LOOPS
+from job_orchestrator.client.workspace.removal import remove_tree
 from running_client import Client
 
 

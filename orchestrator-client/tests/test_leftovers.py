@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator_client import large_trees
-from orchestrator_client.executors import leftovers
-from orchestrator_client.executors.leftovers import DOOMED, IPC
-from orchestrator_client.large_trees import LargeTrees
+from job_orchestrator.client.executors.local import leftovers
+from job_orchestrator.client.executors.local.leftovers import DOOMED, IPC
+from job_orchestrator.client.workspace import deferred_removal as large_trees
+from job_orchestrator.client.workspace.deferred_removal import LargeTrees
 from running_client import StartClient
 
 pytestmark = pytest.mark.skipif(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_client.load import CpuTimes, LoadMeter, cpu_percent
-from orchestrator_client.payloads import open_payloads
-from orchestrator_common.models import LoadEvent
+from job_orchestrator.client.payloads.load import CpuTimes, LoadMeter, cpu_percent
+from job_orchestrator.client.payloads.store import open_payloads
+from job_orchestrator.common.messages import LoadEvent
 
 seconds = st.floats(0, 1e9)
 

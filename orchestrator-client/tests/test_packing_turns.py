@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_client import archive as archive_module
-from orchestrator_client import packing_turns
-from orchestrator_client.archive import LARGE_TURNS, Packer
-from orchestrator_client.errors import ArchiveFailed, PackingTookTooLong
-from orchestrator_client.executors.base import Outcome
-from orchestrator_client.workspace import Workspace, Workspaces
+from job_orchestrator.client.errors import ArchiveFailed, PackingTookTooLong
+from job_orchestrator.client.executors.base import Outcome
+from job_orchestrator.client.results import packer as archive_module
+from job_orchestrator.client.results import queue as packing_turns
+from job_orchestrator.client.results.packer import LARGE_TURNS, Packer
+from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 from payload_folders import make_endless, new_workspace, until
 
 CPUS = os.cpu_count() or 1

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orchestrator_client import keys
-from orchestrator_client.partial_results import MAX_PER_PAYLOAD
+from job_orchestrator.client import keys
+from job_orchestrator.client.results.partial import MAX_PER_PAYLOAD
 from running_client import Client, StartClient
 
 Answer = tuple[int, str]

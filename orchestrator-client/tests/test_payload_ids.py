@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator_client.errors import IdsExhausted
-from orchestrator_client.payload_ids import BLOCK, PayloadIds
+from job_orchestrator.client.errors import IdsExhausted
+from job_orchestrator.client.payloads.ids import BLOCK, PayloadIds
 
 NOW = 1_790_000_000
 

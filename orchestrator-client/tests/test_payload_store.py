@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator_client.errors import PayloadNotFound
-from orchestrator_client.payloads import PayloadRow, PayloadStore, open_payloads
-from orchestrator_common.status import (
+from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore, open_payloads
+from job_orchestrator.common.status import (
     FINAL_PAYLOAD,
     PAYLOAD_TRANSITIONS,
     PayloadStatus,

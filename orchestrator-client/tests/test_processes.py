@@ -10,12 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from job_orchestrator.client.errors import StillRunning
+from job_orchestrator.client.executors.local import executor as local
+from job_orchestrator.client.executors.local import processes
+from job_orchestrator.client.executors.local.executor import LocalExecutor
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.runtime.loops import Loop
 from mechanisms import MECHANISMS, cgroups_of, sandbox_of
-from orchestrator_client.errors import StillRunning
-from orchestrator_client.executors import local, processes
-from orchestrator_client.executors.local import LocalExecutor
-from orchestrator_client.workspace import Workspaces
-from orchestrator_common.loop import Loop
 from payload_folders import Runs, until, until_there
 from running_client import zombies
 

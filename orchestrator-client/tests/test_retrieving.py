@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from orchestrator_client.tree_removal import remove_tree
+from job_orchestrator.client.workspace.removal import remove_tree
 from running_client import Client, StartClient
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from job_orchestrator.client import keys
+from job_orchestrator.client.executors.local.executor import LocalExecutor
+from job_orchestrator.client.executors.local.sandbox import open_sandbox
+from job_orchestrator.client.executors.local.settings import ExecutionSettings, ScriptUser
+from job_orchestrator.client.executors.local.users import ScriptUsers, open_users
+from job_orchestrator.client.settings import read_settings
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.errors import StartupError
 from mechanisms import NOBODY, sandbox_of
-from orchestrator_client import keys
-from orchestrator_client.execution_settings import ExecutionSettings, ScriptUser
-from orchestrator_client.executors.local import LocalExecutor
-from orchestrator_client.executors.sandbox import open_sandbox
-from orchestrator_client.executors.script_users import ScriptUsers, open_users
-from orchestrator_client.settings import read_settings
-from orchestrator_client.workspace import Workspaces
-from orchestrator_common.errors import StartupError
 from payload_folders import Runs, new_workspace, until_there
 from running_client import StartClient
 

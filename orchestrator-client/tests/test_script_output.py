@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator_client import keys
+from job_orchestrator.client import keys
 from running_client import Client
 
 WAITING = "printf 'one\\n'; printf 'bad\\n' >&2; mkfifo go; read _ < go; printf '\\377two'\n"

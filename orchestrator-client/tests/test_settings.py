@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_client.settings import OPTIONS, read_settings
-from orchestrator_common.errors import StartupError
+from job_orchestrator.client.settings import OPTIONS, read_settings
+from job_orchestrator.common.errors import StartupError
 
 
 def test_defaults_are_the_documented_ones() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_client.shell_reading import read_script
-from orchestrator_client.validator import check_script
+from job_orchestrator.client.script_check.rules import check_script
+from job_orchestrator.client.script_check.shell import read_script
 
 PIECES = (
     "$(", ")", "`", '"', "'", "\\", "\n", " ", "#", ";", "&", "|", "<<E", "E", "<<<", "(", "{",

@@ -18,7 +18,7 @@ SECONDS = "4714.1"
 
 
 def command(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "orchestrator_client", "--host", "127.0.0.1", *flags]
+    return [sys.executable, "-m", "job_orchestrator.client", "--host", "127.0.0.1", *flags]
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator_client import keys
-from orchestrator_client.payloads import PayloadStore
+from job_orchestrator.client import keys
+from job_orchestrator.client.payloads.store import PayloadStore
 from running_client import Client, StartClient
 
 BOUNDARY = "b0undary"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_client.validator import check_script
+from job_orchestrator.client.script_check.rules import check_script
 
 
 @pytest.mark.parametrize(

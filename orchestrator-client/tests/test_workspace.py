@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_client.tree_removal import remove_tree
-from orchestrator_client.workspace import Workspaces
-from orchestrator_common.errors import StartupError
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.client.workspace.removal import remove_tree
+from job_orchestrator.common.errors import StartupError
 from payload_folders import new_workspace
 
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator_common import api
-from orchestrator_common.api.errors import error_of
-from orchestrator_common.command import exit_codes
+from job_orchestrator import sdk as api
+from job_orchestrator.cli import exit_codes
+from job_orchestrator.sdk.errors import error_of
 
 URL = "http://localhost:5000"
 

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from orchestrator_common.api import AsyncClient, Client
+from job_orchestrator.sdk import AsyncClient, Client
 
 CALLS = sorted(name for name in vars(AsyncClient) if not name.startswith("_"))
 

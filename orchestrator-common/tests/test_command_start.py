@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from orchestrator_common.command.cli import jo
-from orchestrator_common.command.later import Later
+from job_orchestrator.cli.lazy_command import Later
+from job_orchestrator.cli.main import jo
 
 SLOW = {"aiohttp", "asyncio", "msgspec", "rich"}
 RUN = """
 import sys
-from orchestrator_common.command.__main__ import main
+from job_orchestrator.cli.__main__ import main
 sys.argv = ["jo", *sys.argv[1:]]
 try:
     main()
@@ -64,7 +64,7 @@ def test_interrupt_while_it_is_loaded_is_silent_and_ends_with_status_130(
     interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
     (tmp_path / f"{loading}.py").write_text(interrupt)
     run = subprocess.run(
-        [sys.executable, "-m", "orchestrator_common.command", "list"],
+        [sys.executable, "-m", "job_orchestrator.cli", "list"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         check=False,
@@ -75,7 +75,7 @@ def test_interrupt_while_it_is_loaded_is_silent_and_ends_with_status_130(
 def test_interrupt_that_is_ignored_stays_ignored() -> None:
     ask = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from orchestrator_common.command import interrupts\n"
+        "from job_orchestrator.cli import interrupts\n"
         "interrupts.leave_when_interrupted(); interrupts.raise_when_interrupted()\n"
         "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
     )

@@ -6,8 +6,8 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from orchestrator_common.errors import DomainError, TryLater
-from orchestrator_common.web.error_answers import error_middleware
+from job_orchestrator.common.errors import DomainError, TryLater
+from job_orchestrator.common.web.errors import error_middleware
 
 Visitor = TestClient[web.Request, web.Application]
 

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator_common import faults
-from orchestrator_common.errors import StartupError
-from orchestrator_common.faults import Point, reach
+from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.runtime import fault_injection as faults
+from job_orchestrator.common.runtime.fault_injection import Point, reach
 
 
 @pytest.fixture(autouse=True)

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_common import multipart
-from orchestrator_common.durable import WritingBehind
-from orchestrator_common.errors import BadRequest, StorageFull, TooLarge
-from orchestrator_common.form_body import FormBody, FormFile
-from orchestrator_common.multipart import (
+from job_orchestrator.common.errors import BadRequest, StorageFull, TooLarge
+from job_orchestrator.common.protocol import multipart_reader as multipart
+from job_orchestrator.common.protocol.multipart_reader import (
     BodyTimeout,
     FormLimits,
     MultipartError,
     ReceivedForm,
     receive_form,
 )
-from orchestrator_common.paths import UnsafePath, check_path, uploaded_path
-from orchestrator_common.sse import Event, StreamBroken, encode_event, read_events
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.paths import UnsafePath, check_path, uploaded_path
+from job_orchestrator.common.protocol.sse import Event, StreamBroken, encode_event, read_events
+from job_orchestrator.common.storage.durable import WritingBehind
 
 CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
 ESCAPES = st.sampled_from(["%22", "%0a", "%0D", "%"])

@@ -14,17 +14,17 @@ import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_common.bearer import same_token, token_of
-from orchestrator_common.env import SettingError, SettingsReader
-from orchestrator_common.errors import BadRequest
-from orchestrator_common.models import (
+from job_orchestrator.common.config.reader import SettingError, SettingsReader
+from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.messages import (
     MalformedMessage,
     decode_load_event,
     decode_payload,
     decode_payload_event,
 )
-from orchestrator_common.multipart import FormLimits, ReceivedForm, receive_form
-from orchestrator_common.sse import MAX_EVENT_BYTES, StreamBroken, read_events
+from job_orchestrator.common.protocol.bearer import same_token, token_of
+from job_orchestrator.common.protocol.multipart_reader import FormLimits, ReceivedForm, receive_form
+from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_common.durable import (
+from job_orchestrator.common.config.reader import Option, SettingError, SettingsReader
+from job_orchestrator.common.errors import StorageFull
+from job_orchestrator.common.logs.setup import _OneLine, configure_logging
+from job_orchestrator.common.runtime.loops import Loop, TaskOwner
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.storage.durable import (
     fsync_tree,
     full_disk_as_domain_error,
     write_durably,
 )
-from orchestrator_common.env import Option, SettingError, SettingsReader
-from orchestrator_common.errors import StorageFull
-from orchestrator_common.logs import _OneLine, configure_logging
-from orchestrator_common.loop import Loop, TaskOwner
-from orchestrator_common.threads import in_thread
 
 
 async def test_wake_up_during_a_pass_leads_to_another_pass() -> None:

@@ -5,7 +5,7 @@ import sys
 
 BUFFERS = """
 import resource
-from orchestrator_common.memory import keep_buffers
+from job_orchestrator.common.runtime.process_tuning import keep_buffers
 keep_buffers()
 def use():
     for _ in range(100):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from orchestrator_common.api import ApiError, AsyncClient, ConnectionBroken, ServerUnreachable
+from job_orchestrator.sdk import ApiError, AsyncClient, ConnectionBroken, ServerUnreachable
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

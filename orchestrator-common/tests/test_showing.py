@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from orchestrator_common.api import Job, JobStatus
-from orchestrator_common.command.showing import job_table
+from job_orchestrator.cli.tables import job_table
+from job_orchestrator.sdk import Job, JobStatus
 
 
 @pytest.mark.parametrize("columns", [80, 110])

@@ -10,11 +10,16 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from orchestrator_common.multipart import BodyTimeout, FormLimits, ReceivedForm, receive_form
-from orchestrator_common.web.answers import ping
-from orchestrator_common.web.bodies import MAX_BODY_BYTES, bounded_bodies
-from orchestrator_common.web.error_answers import error_middleware
-from orchestrator_common.web.listener import STALLED_S, listen
+from job_orchestrator.common.protocol.multipart_reader import (
+    BodyTimeout,
+    FormLimits,
+    ReceivedForm,
+    receive_form,
+)
+from job_orchestrator.common.web.answers import ping
+from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
+from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.listener import STALLED_S, listen
 
 PART = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
 TYPE = "multipart/form-data; boundary=x"

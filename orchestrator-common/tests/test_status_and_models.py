@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator_common.models import (
+from job_orchestrator.common.messages import (
     ErrorPayload,
     JobAnswer,
     MalformedMessage,
@@ -15,7 +15,7 @@ from orchestrator_common.models import (
     decode_payload_event,
     encode,
 )
-from orchestrator_common.status import (
+from job_orchestrator.common.status import (
     ACTIVE_JOB,
     FINAL_JOB,
     JOB_TRANSITIONS,

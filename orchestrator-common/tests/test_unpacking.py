@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_common.api import LocalStorageFailed
-from orchestrator_common.command.unpacking import UnsafeArchive, unpack
+from job_orchestrator.cli.unpacking import UnsafeArchive, unpack
+from job_orchestrator.sdk import LocalStorageFailed
 
 
 def archive(path: Path, *entries: zipfile.ZipInfo | str) -> Path:

@@ -11,16 +11,16 @@ from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from fake_client import FakeClient
-from orchestrator_server.app import create_app
-from orchestrator_server.settings import read_settings
-from orchestrator_server.store import JobStore, open_store
+from job_orchestrator.server.app import create_app
+from job_orchestrator.server.settings.server import read_settings
+from job_orchestrator.server.store import JobStore, open_store
 from running_server import Server, StartServer
 
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
     """A test fails when our code blocks the event loop."""
-    with blockbuster_ctx("orchestrator_server") as blockbuster:
+    with blockbuster_ctx("job_orchestrator.server") as blockbuster:
         # The measurement of coverage notes a file that is new to it.
         acquire = blockbuster.functions["threading.Lock.acquire"]
         acquire.can_block_in("coverage/collector.py", "lock_data")

@@ -10,9 +10,9 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from orchestrator_common.models import ErrorPayload, LoadEvent, Payload, PayloadEvent
-from orchestrator_common.sse import encode_event
-from orchestrator_common.status import PayloadStatus
+from job_orchestrator.common.messages import ErrorPayload, LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.protocol.sse import encode_event
+from job_orchestrator.common.status import PayloadStatus
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

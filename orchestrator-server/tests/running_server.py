@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from orchestrator_server import keys
+from job_orchestrator.server import keys
 
 
 @dataclass

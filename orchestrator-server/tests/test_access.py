@@ -13,14 +13,15 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient
-from orchestrator_common.errors import StartupError, Unauthorized
-from orchestrator_common.threads import in_thread
-from orchestrator_server import keys, submission
-from orchestrator_server import tokens as tokens_module
-from orchestrator_server.settings import read_settings
-from orchestrator_server.token_file import create_token, read_tokens, revoke_token
-from orchestrator_server.tokens import Tokens
-from orchestrator_server.web import access
+from job_orchestrator.common.errors import StartupError, Unauthorized
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server import keys
+from job_orchestrator.server.auth import tokens as tokens_module
+from job_orchestrator.server.auth.token_file import create_token, read_tokens, revoke_token
+from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.jobs import submit as submission
+from job_orchestrator.server.settings.server import read_settings
+from job_orchestrator.server.web import access
 from running_server import Server, StartServer
 
 UNREACHABLE = "http://127.0.0.1:9"

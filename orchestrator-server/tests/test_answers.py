@@ -13,14 +13,15 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from fake_client import Answer, FakeClient, answering, hang_up, never
-from orchestrator_common.errors import StartupError
-from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_server import keys, submission
-from orchestrator_server.app import BACKGROUND
-from orchestrator_server.background.cleaner import Cleaner
-from orchestrator_server.files import JobFiles
-from orchestrator_server.store import open_store
-from orchestrator_server.web.access import is_open
+from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.server import keys
+from job_orchestrator.server.app import BACKGROUND
+from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.jobs import submit as submission
+from job_orchestrator.server.maintenance.retention import Cleaner
+from job_orchestrator.server.store import open_store
+from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 
 
@@ -201,7 +202,7 @@ async def test_partial_output_of_a_failing_client_is_a_gateway_error(
     status: int,
 ) -> None:
     if answer is never:
-        monkeypatch.setattr("orchestrator_server.client_api.PACKING_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("job_orchestrator.server.clients.http.PACKING_TIMEOUT_S", 0.1)
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")

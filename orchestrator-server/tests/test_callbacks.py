@@ -13,12 +13,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fake_client import FakeClient
-from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_server.background import notifier
-from orchestrator_server.callback_rules import CallbackRules
-from orchestrator_server.store import Job, JobOptions, JobStore, Offer, open_store
-from orchestrator_server.store.outbox import DUE
-from orchestrator_server.webhook import Message, signature
+from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.server.callbacks import notifier
+from job_orchestrator.server.callbacks.delivery import Message, signature
+from job_orchestrator.server.callbacks.rules import CallbackRules
+from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, open_store
+from job_orchestrator.server.store.sqlite.outbox import DUE
 from running_server import Server, StartServer
 
 SECRET = "a-secret-of-a-good-length"

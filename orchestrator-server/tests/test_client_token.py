@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from fake_client import FakeClient
-from orchestrator_server import client_pool, keys
+from job_orchestrator.server import keys
+from job_orchestrator.server.clients import registry as client_pool
 from running_server import StartServer
 
 TOKEN = "a-token-of-32-characters-or-more"

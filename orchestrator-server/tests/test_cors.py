@@ -5,10 +5,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from orchestrator_common.errors import StartupError
-from orchestrator_common.threads import in_thread
-from orchestrator_server.settings import read_settings
-from orchestrator_server.token_file import create_token
+from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.auth.token_file import create_token
+from job_orchestrator.server.settings.server import read_settings
 from running_server import StartServer
 
 UNREACHABLE = "http://127.0.0.1:9"

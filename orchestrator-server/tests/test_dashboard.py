@@ -8,7 +8,8 @@ from yarl import URL
 from running_server import Server
 
 FILES = {
-    file.name: file.read_text() for file in (files("orchestrator_server") / "dashboard").iterdir()
+    file.name: file.read_text()
+    for file in (files("job_orchestrator.server") / "dashboard").iterdir()
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

@@ -11,13 +11,15 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, never
-from orchestrator_common.models import Payload
-from orchestrator_common.status import PayloadStatus
-from orchestrator_server import app, client_api, client_pool, keys
-from orchestrator_server.app import BACKGROUND
-from orchestrator_server.background.discarder import Discarder
-from orchestrator_server.errors import ClientUnreachable
-from orchestrator_server.store import Job, JobStore
+from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.server import app, keys
+from job_orchestrator.server.app import BACKGROUND
+from job_orchestrator.server.clients import http as client_api
+from job_orchestrator.server.clients import registry as client_pool
+from job_orchestrator.server.dispatch.acknowledger import Discarder
+from job_orchestrator.server.errors import ClientUnreachable
+from job_orchestrator.server.store import Job, JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

@@ -8,14 +8,14 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
-from orchestrator_common.models import Payload, PayloadEvent
-from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_server import client_api
-from orchestrator_server.app import BACKGROUND
-from orchestrator_server.background import getter as getter_module
-from orchestrator_server.background.getter import Getter
-from orchestrator_server.client_pool import Client
-from orchestrator_server.store import Job, JobStore
+from job_orchestrator.common.messages import Payload, PayloadEvent
+from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.server.app import BACKGROUND
+from job_orchestrator.server.clients import http as client_api
+from job_orchestrator.server.clients.registry import Client
+from job_orchestrator.server.dispatch import collector as getter_module
+from job_orchestrator.server.dispatch.collector import Getter
+from job_orchestrator.server.store import Job, JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 )
 
 from fake_client import zip_of
-from orchestrator_common.form_body import FormBody
-from orchestrator_common.sse import StreamBroken
-from orchestrator_common.status import (
+from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.common.protocol.sse import StreamBroken
+from job_orchestrator.common.status import (
     ACTIVE_JOB,
     FINAL_JOB,
     JOB_TRANSITIONS,
@@ -36,13 +36,18 @@ from orchestrator_common.status import (
     TransitionRefused,
     origins,
 )
-from orchestrator_server.client_api import ClientApi
-from orchestrator_server.errors import ClientError
-from orchestrator_server.files import BrokenArchive, _check_archive
-from orchestrator_server.settings import ClientUrls
-from orchestrator_server.store import Job, JobOptions, JobStore, Offer, Waiting, open_store
-from orchestrator_server.store.offline import damage, opened, wrong_histories, wrong_usage
-from orchestrator_server.zip_directory import NoZip, read_directory, read_entries
+from job_orchestrator.server.clients.http import ClientApi
+from job_orchestrator.server.errors import ClientError
+from job_orchestrator.server.files.folder import BrokenArchive, _check_archive
+from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
+from job_orchestrator.server.settings.server import ClientUrls
+from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, Waiting, open_store
+from job_orchestrator.server.store.sqlite.maintenance import (
+    damage,
+    opened,
+    wrong_histories,
+    wrong_usage,
+)
 from sample_job import JOB
 
 R = TypeVar("R")

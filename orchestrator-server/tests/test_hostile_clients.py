@@ -8,10 +8,11 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, zip_of
-from orchestrator_common.models import CUT_OFF, MAX_TEXT_BYTES
-from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_api
-from orchestrator_server.background import getter, sender
+from job_orchestrator.common.messages import CUT_OFF, MAX_TEXT_BYTES
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.server.clients import http as client_api
+from job_orchestrator.server.dispatch import collector as getter
+from job_orchestrator.server.dispatch import dispatcher as sender
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
-from orchestrator_common.status import PayloadStatus
-from orchestrator_server import client_connection, job_logs, keys
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.server import keys
+from job_orchestrator.server.clients import http_connection as client_connection
+from job_orchestrator.server.jobs import logs as job_logs
 from running_server import Server
 
 KEPT = {".orchestrator/stdout.txt": "one\ntwo\n", ".orchestrator/stderr.txt": "bad\n"}

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient
-from orchestrator_common.status import JobStatus
-from orchestrator_server.store import JobOptions, JobStore, Offer, Waiting, open_store
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.store import JobOptions, JobStore, Offer, Waiting, open_store
 from running_server import Server
 
 STATES = JobStatus

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from fake_client import FakeClient
-from orchestrator_common.backlog import MAX_BEHIND, Backlog
-from orchestrator_common.sse import Event, read_events
-from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_common.web import streaming
-from orchestrator_server import journal, keys
-from orchestrator_server.store import JobEvents
+from job_orchestrator.common.protocol.sse import Event, read_events
+from job_orchestrator.common.runtime.bounded_queue import MAX_BEHIND, Backlog
+from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.common.web import streaming
+from job_orchestrator.server import keys
+from job_orchestrator.server.jobs import event_streams as journal
+from job_orchestrator.server.store import JobEvents
 from running_server import Server
 
 LIFE = ["Queued", "Processing", "Submitted", "Running", "Completed"]

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator_common.status import JobStatus
-from orchestrator_server.store import NEWEST, JobFilter, JobStore, listing
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.store import NEWEST, JobFilter, JobStore
+from job_orchestrator.server.store.sqlite import listing
 
 STATES = list(JobStatus)
 USERS, SERVICES, TAGS = (-1, 0, 5, 7), ("a", "b", "z"), ("", "t", "u")

@@ -5,10 +5,10 @@ import sqlite3
 from importlib import resources
 from pathlib import Path
 
-from orchestrator_common.status import JobStatus
-from orchestrator_server.store import JobStore, Offer, open_store
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.store import JobStore, Offer, open_store
 
-MIGRATIONS = resources.files("orchestrator_server.store") / "migrations"
+MIGRATIONS = resources.files("job_orchestrator.server.store.sqlite") / "migrations"
 
 
 def old_database(path: Path) -> None:

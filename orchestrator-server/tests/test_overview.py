@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient
-from orchestrator_common.log_context import AddFields
-from orchestrator_common.logs import _Json, _OneLine
-from orchestrator_common.status import JobStatus, PayloadStatus
-from orchestrator_server.recent import Recent
-from orchestrator_server.store import Times
+from job_orchestrator.common.logs.context import AddFields
+from job_orchestrator.common.logs.setup import _Json, _OneLine
+from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.server.jobs.statistics import Recent
+from job_orchestrator.server.store import Times
 from running_server import Server, StartServer
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_server.quota import Limits, WaitingUser, choose
+from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
 
 limits = st.builds(Limits, per_user=st.integers(1, 6), per_service=st.integers(1, 12))
 users = st.lists(

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, never
-from orchestrator_common.status import PayloadStatus
-from orchestrator_server import keys
-from orchestrator_server.background import fetcher
-from orchestrator_server.background import getter as getter_module
-from orchestrator_server.background import sender as sender_module
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.server import keys
+from job_orchestrator.server.dispatch import collector as getter_module
+from job_orchestrator.server.dispatch import dispatcher as sender_module
+from job_orchestrator.server.dispatch import fetcher
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator_common.errors import StartupError
-from orchestrator_server.settings import Service, read_settings
+from job_orchestrator.common.errors import StartupError
+from job_orchestrator.server.settings.server import Service, read_settings
 
 BASE = {
     "SERVICE_X_UPLOAD_URL": "http://c:9000/submit",

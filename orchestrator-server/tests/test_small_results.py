@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_server.files import JobFiles
-from orchestrator_server.small_results import SmallResults
+from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.jobs.small_results import SmallResults
 from sample_job import JOB
 
 

@@ -12,20 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator_common.errors import StartupError, StorageFull
-from orchestrator_common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
-from orchestrator_server.errors import JobNotFound
-from orchestrator_server.store import (
-    JobStore,
-    Offer,
-    Waiting,
-    claims,
-    creation,
-    events,
-    jobs,
-    listing,
-    open_store,
-)
+from job_orchestrator.common.errors import StartupError, StorageFull
+from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
+from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.store import JobStore, Offer, Waiting, open_store
+from job_orchestrator.server.store.sqlite import claims, creation, events, jobs, listing
 
 S = JobStatus
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator_server.cli import main
-from orchestrator_server.token_file import create_token, read_tokens
+from job_orchestrator.server.auth.token_file import create_token, read_tokens
+from job_orchestrator.server.cli.main import main
 
 
 def command(file: Path, *arguments: str) -> Result:

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering
-from orchestrator_common.status import JobStatus
-from orchestrator_server.errors import TooManyQueued, TooMuchStored
-from orchestrator_server.store import Job, JobOptions, JobStore, Offer, UserLimits, open_store
-from orchestrator_server.store.offline import opened, recount_usage, wrong_usage
-from orchestrator_server.store.usage import USAGE
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
+from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, UserLimits, open_store
+from job_orchestrator.server.store.sqlite.maintenance import opened, recount_usage, wrong_usage
+from job_orchestrator.server.store.sqlite.usage import USAGE
 from running_server import Server, StartServer
 
 

@@ -12,18 +12,18 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from orchestrator_server import webhook
-from orchestrator_server.callback_rules import (
-    CallbackRefused,
-    CallbackRules,
-    is_public,
-    secret_bytes,
-)
-from orchestrator_server.webhook import (
+from job_orchestrator.server.callbacks import delivery as webhook
+from job_orchestrator.server.callbacks.delivery import (
     CallbackFailed,
     CallbackUnwanted,
     Message,
     WebhookCaller,
+)
+from job_orchestrator.server.callbacks.rules import (
+    CallbackRefused,
+    CallbackRules,
+    is_public,
+    secret_bytes,
 )
 
 MESSAGE = Message("job_1", b'{"id":1}')

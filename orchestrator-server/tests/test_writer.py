@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator_server.store.schema import connect
-from orchestrator_server.store.writer import Connection, Work, Writer
+from job_orchestrator.server.store.sqlite.schema import connect
+from job_orchestrator.server.store.sqlite.writer import Connection, Work, Writer
 
 
 @pytest.fixture

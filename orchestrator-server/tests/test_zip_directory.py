@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator_server.zip_directory import Content, NoZip, read_directory, read_entries
+from job_orchestrator.server.files.zip_reader import Content, NoZip, read_directory, read_entries
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=20

@@ -8,7 +8,7 @@ from collections import Counter
 from faults.proxy import Proxy
 from faults.soak_jobs import Absence, now
 from faults.soak_world import Ward, World
-from orchestrator_common.threads import in_thread
+from job_orchestrator.common.runtime.threads import in_thread
 
 PAUSE_S = (0.2, 1.6)
 """Between two faults."""

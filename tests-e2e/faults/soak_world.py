@@ -14,7 +14,7 @@ from pathlib import Path
 from faults.proxy import Proxy
 from faults.soak_jobs import Absence, now
 from harness import Service
-from orchestrator_common.faults import Point
+from job_orchestrator.common.runtime.fault_injection import Point
 
 DISK = "300m"
 MOST_ARRIVALS = 6

@@ -11,7 +11,7 @@ import pytest
 
 from faults.work import Workload
 from harness import Portal, Service, StartClient, StartServer, eventually
-from orchestrator_common.faults import Point
+from job_orchestrator.common.runtime.fault_injection import Point
 
 ELSEWHERE = {
     # These are there to fail, not to crash at.

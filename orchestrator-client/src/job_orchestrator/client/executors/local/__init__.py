@@ -1,0 +1,1 @@
+"""The executor that runs payloads as processes of this machine."""

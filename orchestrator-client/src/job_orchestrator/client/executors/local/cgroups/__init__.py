@@ -1,0 +1,1 @@
+"""One cgroup for each payload."""

@@ -1,0 +1,1 @@
+"""The process that starts scripts directly in their cgroup."""

@@ -1,0 +1,1 @@
+"""Payloads: intake, store, execution, retention."""

@@ -1,0 +1,68 @@
+"""Hands what happens on the client to everyone who holds an event stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from job_orchestrator.client.payloads.store import PayloadRow
+from job_orchestrator.common.messages import LoadEvent, PayloadEvent, encode
+from job_orchestrator.common.protocol.sse import encode_event
+from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.status import PayloadStatus
+
+
+class EventHub:
+    """All event streams. A listener of the store."""
+
+    def __init__(self) -> None:
+        self._subscribers: set[Backlog[bytes]] = set()
+        self._closed = False
+        self._load: bytes | None = None
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams there are now."""
+        return len(self._subscribers)
+
+    def publish_payload(self, row: PayloadRow) -> None:
+        """A payload has a new state; that it was taken in, its submitter is told by the answer."""
+        if row.status is PayloadStatus.PREPARED:
+            return
+        self._publish(
+            encode_event(
+                "payload", encode(PayloadEvent(row.id, row.status, row.exit_code, row.message))
+            )
+        )
+
+    def publish_load(self, load: LoadEvent) -> None:
+        """There is a new reading of the load."""
+        self._load = encode_event("load", encode(load))
+        self._publish(self._load)
+
+    @contextmanager
+    def subscribed(self) -> Iterator[Backlog[bytes]]:
+        """Follow the events; the last reading of the load comes first."""
+        subscriber = Backlog[bytes]()
+        if self._load is not None:
+            subscriber.put(self._load)
+        self._subscribers.add(subscriber)
+        if self._closed:
+            subscriber.end()
+        try:
+            yield subscriber
+        finally:
+            self._subscribers.discard(subscriber)
+
+    @property
+    def followed(self) -> bool:
+        """Whether anybody holds a stream."""
+        return bool(self._subscribers)
+
+    def close(self) -> None:
+        """End every stream, present or to come: the client stops."""
+        self._closed = True
+        for subscriber in self._subscribers:
+            subscriber.end()
+
+    def _publish(self, event: bytes) -> None:
+        for subscriber in self._subscribers:
+            subscriber.put(event)

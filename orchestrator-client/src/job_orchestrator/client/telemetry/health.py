@@ -1,0 +1,27 @@
+"""Whether the client can do its work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.errors import Unhealthy
+from job_orchestrator.common.runtime.loops import Loop
+from job_orchestrator.common.runtime.threads import in_thread
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """Checks what the client can't work without."""
+
+    workspaces: Workspaces
+    loops: Sequence[Loop]
+
+    async def __call__(self) -> None:
+        """Raise ``Unhealthy``, naming what doesn't work."""
+        try:
+            await in_thread(self.workspaces.check)
+        except OSError as error:
+            raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        for loop in self.loops:
+            if not loop.alive:
+                raise Unhealthy(f"The {loop.name} has stopped; restart the client")

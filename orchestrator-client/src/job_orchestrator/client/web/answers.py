@@ -1,0 +1,80 @@
+"""JSON answers about payloads, errors included, and the schemas that document them."""
+
+from typing import Any
+
+from aiohttp import web
+
+from job_orchestrator.client import keys
+from job_orchestrator.client.payloads.store import PayloadRow
+from job_orchestrator.common.errors import BadRequest, DomainError
+from job_orchestrator.common.messages import ErrorPayload, Payload, encode
+from job_orchestrator.common.status import PayloadStatus
+
+_MAX_DIGITS = 12
+
+SCHEMAS: dict[str, Any] = {
+    "Discarded": {
+        "type": "object",
+        "required": ["discarded"],
+        "properties": {"discarded": {"type": "array", "items": {"type": "integer"}}},
+        "example": {"discarded": [1790000000]},
+    },
+    "Payload": {
+        "type": "object",
+        "required": ["id", "input", "status", "loc", "pid", "killed", "exit_code", "message"],
+        "properties": {
+            "id": {"type": "integer", "description": "0 in errors"},
+            "input": {"type": "object", "description": "Always empty"},
+            "status": {
+                "type": "string",
+                "enum": [*(status.value for status in PayloadStatus), "Unknown"],
+            },
+            "loc": {"type": "string", "description": "Its folder on the client"},
+            "pid": {"type": "integer", "description": "Process of run.sh, 0 if none"},
+            "killed": {"type": "boolean", "description": "It was asked to end"},
+            "exit_code": {"type": "integer", "nullable": True},
+            "message": {"type": "string", "description": "Why it has this status"},
+        },
+        "example": {
+            "id": 1790000000,
+            "input": {},
+            "status": "Prepared",
+            "loc": "/opt/data/payloads/6f1c6f0e-7b0e-4a53-9b57-0c8d4f0a3f11",
+            "pid": 0,
+            "killed": False,
+            "exit_code": None,
+            "message": "",
+        },
+    },
+}
+
+
+def payload_of(request: web.Request, row: PayloadRow) -> Payload:
+    """The message about a payload."""
+    return Payload(
+        id=row.id,
+        status=row.status,
+        loc=str(request.app[keys.WORKSPACES].of(row.uuid).root),
+        pid=request.app[keys.RUNNER].pid(row.id),
+        killed=row.killed,
+        exit_code=row.exit_code,
+        message=row.message,
+    )
+
+
+def error_body(error: Exception | None, message: str) -> bytes:
+    """The body of an error."""
+    code = error.code if isinstance(error, DomainError) else ""
+    return encode(ErrorPayload(message, code=code))
+
+
+def payload_id(request: web.Request) -> int:
+    """The ``{id}`` of the path. Raises ``BadRequest``."""
+    return payload_id_of(request.match_info["id"])
+
+
+def payload_id_of(text: str) -> int:
+    """The id that ``text`` is. Raises ``BadRequest``."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise BadRequest(f"Invalid payload id {text[:40]!r}, should be a 32-bit number")
+    return int(text)

@@ -1,0 +1,38 @@
+"""GET /events."""
+
+from collections.abc import AsyncGenerator
+
+from aiohttp import web
+
+from job_orchestrator.client import keys
+from job_orchestrator.common.protocol.sse import CONTENT_TYPE, KEEP_ALIVE
+from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.web.streaming import send, stream_response
+
+KEEP_ALIVE_S = 5.0
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Push every change.
+
+    ---
+    summary: Changes of payloads and load, as server-sent events
+    description: >-
+      "payload" with {"id", "status", "exit_code", "message"} at each change of a payload's state;
+      "load" with {"cpu", "memory", "slots", "running", "waiting", "draining", "version"} at the
+      beginning and every 5 s. A payload that the stopping client gives back is "Cleaned".
+    tags: [service]
+    responses:
+      "200":
+        description: The stream; it ends when the client stops or the reader falls behind
+        content:
+          text/event-stream:
+            schema: {type: string}
+    """
+    with request.app[keys.EVENTS].subscribed() as backlog:
+        return await send(request, stream_response(CONTENT_TYPE), _blocks(backlog))
+
+
+async def _blocks(backlog: Backlog[bytes]) -> AsyncGenerator[bytes, None]:
+    while (events := await backlog.next(KEEP_ALIVE_S)) is not None:
+        yield b"".join(events) or KEEP_ALIVE

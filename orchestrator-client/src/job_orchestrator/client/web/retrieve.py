@@ -1,0 +1,176 @@
+"""GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}, DELETE /retrieve."""
+
+import os
+from collections.abc import Mapping
+from typing import IO
+
+import msgspec
+from aiohttp import hdrs, web
+
+from job_orchestrator.client import keys
+from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
+from job_orchestrator.client.payloads.store import has_ended
+from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
+from job_orchestrator.client.web.submit import KEY_HEADER
+from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.common.storage.small_file import read_if_small
+from job_orchestrator.common.web.answers import json_response
+
+ZIP = "application/zip"
+BLOCK_BYTES = 1 << 20
+MAX_DISCARDED = 1000
+
+
+async def retrieve(request: web.Request) -> web.StreamResponse:
+    """Give the results of a payload, or its state.
+
+    ---
+    summary: Results of a payload, or its state
+    description: >-
+      A ZIP once it is Completed, JSON in any other state. The Idempotency-Key of its submit is
+      echoed.
+    tags: [payloads]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}}
+    responses:
+      "200":
+        description: The results or the state
+        content:
+          application/zip:
+            schema: {type: string, format: binary}
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "404":
+        description: There is no such payload, or its results were lost
+    """
+    row = await request.app[keys.STORE].get(payload_id(request))
+    headers = {KEY_HEADER: row.key} if row.key else {}
+    if row.status is not PayloadStatus.COMPLETED:
+        return json_response(payload_of(request, row), headers=headers)
+    reach(Point.CLIENT_BEFORE_RESULTS)
+    packed = await _packed(request.app[keys.WORKSPACES].of(row.uuid), headers)
+    if packed is None:
+        raise ResultsGone(f"The results of payload {row.id} are gone")
+    return packed
+
+
+async def retrieve_partial(request: web.Request) -> web.StreamResponse:
+    """Give what there is of a payload's output, whatever its state.
+
+    ---
+    summary: Output of a payload so far
+    tags: [payloads]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}}
+    responses:
+      "200":
+        description: The work folder as it is now, or as it was at the end
+        content:
+          application/zip:
+            schema: {type: string, format: binary}
+      "404":
+        description: There is no such payload, or its files were removed
+      "503":
+        description: It is being fetched by others already, as often as it may be at once
+        headers:
+          Retry-After: {description: Seconds, schema: {type: integer}}
+      "507":
+        description: The disk is too full to pack it
+    """
+    row = await request.app[keys.STORE].get(payload_id(request))
+    workspace = request.app[keys.WORKSPACES].of(row.uuid)
+    if row.status is PayloadStatus.CLEANED:
+        raise ResultsGone(f"The files of payload {row.id} were removed")
+    packed = await _packed(workspace, {})
+    if packed is not None:
+        return packed
+    async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as file:
+        return await _send(request, file)
+
+
+async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:
+    """The packed results; None if there are none."""
+    headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
+    try:
+        small = await in_thread(read_if_small, workspace.results)
+    except FileNotFoundError:
+        return None
+    if small is not None:
+        return web.Response(body=small.content, headers=headers)
+    return web.FileResponse(workspace.results, chunk_size=BLOCK_BYTES, headers=headers)
+
+
+async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = ZIP
+    response.content_length = os.fstat(file.fileno()).st_size
+    await response.prepare(request)
+    while block := await in_thread(file.read, BLOCK_BYTES):
+        await response.write(block)
+    await response.write_eof()
+    return response
+
+
+async def forget(request: web.Request) -> web.Response:
+    """Remove the files of a payload whose results the server has.
+
+    ---
+    summary: Remove the files of a payload that has ended
+    tags: [payloads]
+    parameters:
+      - {name: id, in: path, required: true, schema: {type: integer}}
+    responses:
+      "200":
+        description: They are removed
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Payload"}
+      "404":
+        description: There is no such payload
+      "409":
+        description: It has not ended
+    """
+    store = request.app[keys.STORE]
+    row = await store.get(payload_id(request))
+    if not has_ended(row):
+        raise PayloadNotEnded(f"Payload {row.id} is {row.status}; end it first")
+    await request.app[keys.CLEANER].clean([row.id])
+    return json_response(payload_of(request, await store.get(row.id)))
+
+
+class Discarded(msgspec.Struct, frozen=True):
+    """Answer of ``DELETE /retrieve``: the payloads whose files were removed."""
+
+    discarded: list[int]
+
+
+async def discard(request: web.Request) -> web.Response:
+    """Remove the files of many payloads whose results the server has.
+
+    ---
+    summary: Remove the files of payloads that have ended
+    description: Payloads that are unknown, have not ended or were removed before are left out.
+    tags: [payloads]
+    parameters:
+      - name: ids
+        in: query
+        required: true
+        description: At most 1000 ids, separated by commas
+        schema: {type: string}
+    responses:
+      "200":
+        description: The payloads whose files were removed now
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/Discarded"}
+      "400":
+        description: There is something else than ids
+    """
+    ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
+    if len(ids) > MAX_DISCARDED:
+        raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
+    return json_response(Discarded(await request.app[keys.CLEANER].clean(ids)))

@@ -1,0 +1,1 @@
+"""The folders of payloads on disk."""

@@ -1,0 +1,153 @@
+"""``jo doctor``: what is wrong with a set-up, and what to do about it."""
+
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.markup import escape
+
+from job_orchestrator.cli import exit_codes
+from job_orchestrator.cli.formatting import size
+from job_orchestrator.cli.session import Session, command
+from job_orchestrator.common import __version__
+from job_orchestrator.sdk import ApiError, NotAuthorized, ServerFailed
+
+MAX_SKEW_S = 5.0
+"""``Date`` has whole seconds, and the answer needed some time."""
+
+MIN_FREE_BYTES = 1 << 30
+
+Verdict = Literal["ok", "warning", "problem"]
+_MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what to do if it isn't as it should be."""
+
+    about: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@command
+async def doctor(session: Session) -> int:
+    """Check the set-up: server, clients, versions, clocks, disk. Exit status 1: a problem."""
+    findings: list[Finding] = []
+    session.patient = False
+    async for finding in examine(session):
+        findings.append(finding)
+        if not session.json:
+            _print(session, finding)
+    if session.json:
+        session.show([vars(finding) for finding in findings])
+    bad = any(finding.verdict == "problem" for finding in findings)
+    return exit_codes.FAILED if bad else 0
+
+
+def _print(session: Session, finding: Finding) -> None:
+    mark = _MARKS[finding.verdict]
+    session.out.print(f"{mark} {finding.about}: {escape(finding.found)}")
+    if finding.advice:
+        session.out.print(f"  → {escape(finding.advice)}")
+
+
+async def examine(session: Session) -> AsyncIterator[Finding]:
+    """Look at one thing after the other; what can't be looked at without another is left out."""
+    try:
+        health = await session.client.health()
+    except ServerFailed as error:
+        yield Finding("server", "problem", str(error), "Its log says more; mend it and restart it")
+        return
+    except NotAuthorized as error:
+        yield Finding("server", "problem", str(error), "Give a valid token: --token or JO_TOKEN")
+        return
+    except ApiError as error:
+        yield Finding("server", "problem", str(error))
+        return
+    yield Finding("server", "ok", f"{session.client.url} answers; database and data folder work")
+    yield _version("server", health.version)
+    yield _clocks(health.ahead_s)
+    async for finding in _rest(session):
+        yield finding
+    yield _disk()
+
+
+def _version(whose: str, version: str | None) -> Finding:
+    if version == __version__:
+        return Finding(f"{whose} version", "ok", f"{version}, as this command")
+    return Finding(
+        f"{whose} version",
+        "warning",
+        f"{version or 'unknown'}; this command has {__version__}",
+        "Install the same version everywhere",
+    )
+
+
+def _clocks(ahead_s: float | None) -> Finding:
+    if ahead_s is None:
+        return Finding("clocks", "warning", "the server doesn't tell its time")
+    if abs(ahead_s) <= MAX_SKEW_S:
+        return Finding("clocks", "ok", "the server's and this machine's agree")
+    return Finding(
+        "clocks",
+        "warning",
+        f"the server's is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}",
+        "Let both machines keep time (chrony, systemd-timesyncd)",
+    )
+
+
+async def _rest(session: Session) -> AsyncIterator[Finding]:
+    try:
+        me = await session.client.whoami()
+        services = await session.client.services()
+        clients = await session.client.clients() if me.admin else []
+    except ApiError as error:
+        yield Finding("access", "problem", str(error))
+        return
+    if not me.auth:
+        advice = "Fine on a private network; else give out tokens"
+        yield Finding("access", "warning", "the server asks nobody for a token", advice)
+    else:
+        who = "an administrator" if me.admin else f"user {me.user_id}"
+        unseen = "" if me.admin else ", who may not see the clients"
+        yield Finding("access", "ok", f"the token is that of {who}{unseen}")
+    for service in services:
+        about = f"service {service.name}"
+        if service.state == "ok":
+            use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
+            yield Finding(about, "ok", use)
+        else:
+            verdict: Verdict = "problem" if service.state == "down" else "warning"
+            yield Finding(about, verdict, service.problem or service.state, "See its clients below")
+    for client in clients:
+        about = f"client {client.url}"
+        if client.state == "unreachable":
+            advice = (
+                "Is jo-client running there, and may the server reach it (firewall, URL, token)?"
+            )
+            yield Finding(about, "problem", client.problem or "unreachable", advice)
+            continue
+        if client.state == "unknown":
+            yield Finding(about, "warning", client.problem or "nothing is known of it yet")
+            continue
+        if client.state == "polled":
+            advice = "It is of an older kind; jo-client of this version answers faster"
+            yield Finding(about, "warning", "it is polled: it has no event stream", advice)
+        else:
+            use = f"connected, {client.running or 0} of {client.slots} slots in use"
+            yield Finding(about, "warning" if client.problem else "ok", client.problem or use)
+        if client.version and client.version != __version__:
+            yield _version(about, client.version)
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    if free >= MIN_FREE_BYTES:
+        return Finding("disk", "ok", f"{size(free)} free here for results")
+    return Finding("disk", "warning", f"only {size(free)} free here", "Make room for results")

@@ -1,0 +1,49 @@
+"""Numbers and times as people say them."""
+
+from datetime import UTC, datetime
+
+from job_orchestrator.sdk import Job
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 d 4 h``."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: int | None) -> str:
+    """Bytes with a unit."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(time: datetime | None) -> str:
+    """A time where the user is."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
+
+
+def waited_s(job: Job) -> float:
+    """How long it waited for its start, so far."""
+    return ((job.started_at or job.ended_at or datetime.now(UTC)) - job.created_at).total_seconds()
+
+
+def ran_s(job: Job) -> float | None:
+    """How long it ran, so far; None if it did not."""
+    if job.started_at is None:
+        return None
+    return ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()

@@ -1,0 +1,151 @@
+"""Jobs, services and clients as tables and lines for people."""
+
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from job_orchestrator.cli.formatting import duration, moment, ran_s, size, waited_s
+from job_orchestrator.sdk import ComputeClient, Job, JobDetail, JobStatus, Service
+
+_COLOURS = {
+    JobStatus.COMPLETED: "green",
+    JobStatus.RUNNING: "cyan",
+    JobStatus.FAILED: "red",
+    JobStatus.INVALID: "red",
+    JobStatus.KILLED: "yellow",
+    JobStatus.UNKNOWN: "yellow",
+    JobStatus.CLEANED: "dim",
+}
+_STATE_COLOURS = {"ok": "green", "connected": "green", "down": "red", "unreachable": "red"}
+
+
+def status_text(status: JobStatus) -> Text:
+    """A state in its colour."""
+    return Text(status, style=_COLOURS.get(status, ""))
+
+
+def _state_text(state: str) -> Text:
+    return Text(state, style=_STATE_COLOURS.get(state, "yellow"))
+
+
+def job_table(jobs: Iterable[Job]) -> Table:
+    """Jobs, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("ID", "USER"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
+        table.add_column(heading, no_wrap=True)
+    # These give way in a narrow terminal; their cells stay on one line (``_line``).
+    table.add_column("NAME", max_width=30)
+    table.add_column("MESSAGE", max_width=60)
+    for job in jobs:
+        table.add_row(
+            str(job.id),
+            str(job.user_id),
+            job.service,
+            status_text(job.status),
+            moment(job.created_at),
+            duration(waited_s(job)),
+            duration(ran_s(job)),
+            _line(job.name or ""),
+            _line(job.message),
+        )
+    return table
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def job_card(job: JobDetail) -> Table:
+    """All about one job."""
+    card = Table.grid(padding=(0, 2))
+    queue = job.queue
+    rows: dict[str, str | Text] = {
+        "job": str(job.id),
+        "status": status_text(job.status),
+        "message": escape(job.message),
+        "name": escape(job.name or ""),
+        "tag": escape(job.tag or ""),
+        "user": str(job.user_id),
+        "service": job.service,
+        "priority": str(job.priority or ""),
+        "exit code": "" if job.exit_code is None else str(job.exit_code),
+        "client": job.client or "",
+        "attempt": str(job.attempt) if job.attempt > 1 else "",
+        "ahead": "" if queue is None else str(queue.ahead),
+        "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
+        "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
+        "submitted": moment(job.created_at),
+        "waited": duration(waited_s(job)),
+        "ran": duration(ran_s(job)),
+        "results": size(job.output_bytes) if job.has_output else "",
+    }
+    for what, value in rows.items():
+        if str(value) not in ("", "-", "about -"):
+            card.add_row(f"[dim]{what}[/dim]", value)
+    return card
+
+
+def history_table(job: JobDetail) -> Table:
+    """The states that a job has been in, and for how long."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("AT", "STATE", "FOR", "WHY"):
+        table.add_column(heading)
+    for step in job.history:
+        for_long = "" if step.to in _FINAL else duration(step.seconds)
+        table.add_row(moment(step.at), status_text(step.to), for_long, escape(step.why))
+    return table
+
+
+_FINAL = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.INVALID, JobStatus.KILLED}
+
+
+def service_table(services: Iterable[Service]) -> Table:
+    """Services, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("SERVICE", "STATE", "RUNNING", "QUEUED", "PER USER", "TIME LIMIT", "CLIENTS"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("PROBLEM", overflow="fold")
+    for service in services:
+        table.add_row(
+            service.name,
+            _state_text(service.state),
+            f"{service.active} of {service.max_runs}",
+            str(service.queued),
+            str(service.runs_per_user),
+            duration(service.time_limit_s),
+            str(len(service.clients)),
+            escape(service.problem or ""),
+        )
+    return table
+
+
+def client_table(clients: Iterable[ComputeClient]) -> Table:
+    """Clients, a line for each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("CLIENT", overflow="fold")
+    for heading in ("STATE", "SLOTS", "WAITING", "CPU", "MEMORY", "VERSION"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("SERVICES", "PROBLEM"):
+        table.add_column(heading, overflow="fold")
+    for client in clients:
+        table.add_row(
+            # What is the same for all of them leaves room for the rest in a narrow terminal.
+            client.url.removeprefix("http://").removesuffix("/submit"),
+            _state_text(client.state),
+            "-" if client.slots is None else f"{client.running or 0} of {client.slots}",
+            "-" if client.waiting is None else str(client.waiting),
+            _per_cent(client.cpu),
+            _per_cent(client.memory),
+            client.version or "-",
+            ", ".join(client.services),
+            escape(client.problem or ""),
+        )
+    return table
+
+
+def _per_cent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} %"

@@ -1,0 +1,41 @@
+"""What the server pushes, without a gap between what is listed and what then changes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from job_orchestrator.cli.session import Session
+from job_orchestrator.sdk import Change
+
+
+@asynccontextmanager
+async def changes_from_now(
+    session: Session, *, user_id: int | None = None
+) -> AsyncIterator[AsyncGenerator[Change]]:
+    """Yield the stream of changes, which is open by then: what is listed now misses none.
+
+    A stream that can't be opened tells so when it is read: raises ``ApiError`` there.
+    """
+    opened = asyncio.Event()
+    stream = session.client.events(user_id=user_id, on_open=opened.set)
+
+    async def begin() -> Change:
+        return await anext(stream)
+
+    first = asyncio.create_task(begin())
+    opening = asyncio.create_task(opened.wait())
+
+    async def all_changes() -> AsyncGenerator[Change]:
+        yield await first
+        async for change in stream:
+            yield change
+
+    async with aclosing(stream):
+        try:
+            await asyncio.wait({first, opening}, return_when=asyncio.FIRST_COMPLETED)
+            async with aclosing(all_changes()) as changes:
+                yield changes
+        finally:
+            for task in (first, opening):
+                task.cancel()
+            await asyncio.gather(first, opening, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Reading settings from the environment and from flags."""

@@ -1,0 +1,1 @@
+"""The wire format that server, client and SDK share: headers, paths, forms, event streams."""

@@ -1,0 +1,98 @@
+"""Names of uploaded files: what they may be, and where their path comes from.
+
+Both services apply the same rules, so that a client is as safe as the server before it.
+"""
+
+import re
+from collections.abc import Container
+
+from job_orchestrator.common.errors import BadRequest
+
+RESERVED = ".orchestrator"
+"""The folder of a result ZIP that holds what the system itself has to say about a job."""
+
+MAX_PATH_BYTES = 1024
+MAX_COMPONENT_BYTES = 255
+"""NAME_MAX of every file system in use on Linux."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class UnsafePath(BadRequest):
+    """A name that is no plain relative path."""
+
+
+def uploaded_path(part_name: str, filename: str) -> str:
+    """Path of an uploaded file, relative to the job's folder and checked, from names as they are.
+
+    The file name is the path, as in ``-F "file=@x;filename=a/x"``; but many HTTP libraries cut a
+    file name down to its last component, so a part name whose last component equals the file name
+    is taken as the path instead (``a/x`` with the file name ``x``).
+
+    Raises ``UnsafePath``.
+    """
+    if "/" not in filename and part_name.rpartition("/")[2] == filename:
+        return check_path(part_name)
+    return check_path(filename)
+
+
+def check_path(path: str) -> str:
+    """Return ``path`` if it is a plain relative path; raise ``UnsafePath`` with the reason if not.
+
+    Refused: empty and absolute names, ``.`` and ``..`` and empty components, NUL and other control
+    characters, backslashes (a path separator to those who unpack the results on Windows), names
+    longer than file systems take, and everything below ``.orchestrator/``.
+    """
+    reason = _reason_against(path)
+    if reason is not None:
+        raise UnsafePath(
+            f"Invalid file name {path[:100]!r}: {reason}. "
+            "Use a plain relative path such as data/input.pdb"
+        )
+    return path
+
+
+def _reason_against(path: str) -> str | None:
+    if not path:
+        return "it is empty"
+    if _CONTROL.search(path):
+        return "it holds a control character"
+    if "\\" in path:
+        return "it holds a backslash"
+    if path.startswith("/"):
+        return "it is absolute"
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    components = path.split("/")
+    if not {"", ".", ".."}.isdisjoint(components):
+        return "it has an empty, '.' or '..' component"
+    if len(encoded) > MAX_PATH_BYTES:
+        return f"it is longer than {MAX_PATH_BYTES} bytes"
+    if any(len(component) > MAX_COMPONENT_BYTES for component in encoded.split(b"/")):
+        return f"a component is longer than {MAX_COMPONENT_BYTES} bytes"
+    if components[0] == RESERVED:
+        return f"{RESERVED}/ is reserved"
+    return None
+
+
+def collision(path: str, taken: Container[str], folders: Container[str]) -> str | None:
+    """Why ``path`` can't lie beside the files ``taken`` and their ``folders``; None if it can."""
+    if path in taken:
+        return f"Two files have the name {path!r}"
+    if path in folders:
+        return f"{path!r} is a file and a folder at once"
+    for parent in parents(path):
+        if parent in taken:
+            return f"{parent!r} is a file and a folder at once"
+    return None
+
+
+def parents(path: str) -> list[str]:
+    """The folders that ``path``, a checked one, needs, outermost last: ``a/b/c`` gives ``a/b`` and
+    ``a``."""
+    found: list[str] = []
+    while path := path.rpartition("/")[0]:
+        found.append(path)
+    return found

@@ -1,0 +1,1 @@
+"""Running things: loops, threads, limits, queues, fault injection."""

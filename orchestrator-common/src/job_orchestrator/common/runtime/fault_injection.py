@@ -1,0 +1,171 @@
+"""Faults on demand, for the tests of crashes.
+
+Code that has a crash to fear calls ``reach`` with a point. That costs a look at an empty table,
+unless the process was started with the variable ``JO_FAULT``: a comma-separated list of
+
+    POINT[:N[*][:KIND]]      server.claimed    server.kept:3    database:50*    disk.flush:1*:slow
+
+The fault happens at the N-th arrival at the point (default 1), with ``*`` at every N-th. Kinds:
+``kill`` ends the process as ``kill -9`` would, ``fail`` raises an I/O error, ``slow`` takes half a
+second. ``database`` and ``disk.flush`` fail if no kind is given; all others kill.
+"""
+
+import errno
+import logging
+import os
+import re
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from job_orchestrator.common.errors import StartupError
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "JO_FAULT"
+SLOW_S = 0.5
+
+
+class Point(StrEnum):
+    """Where a crash is to be feared. The value says what has just happened, if nothing else."""
+
+    SERVER_FORM_WHOLE = "server.form-whole"
+    SERVER_FOLDER_RENAMED = "server.folder-renamed"
+    SERVER_FILES_ACCEPTED = "server.files-accepted"
+    SERVER_BEFORE_COMMIT = "server.before-commit"
+    SERVER_COMMITTED = "server.committed"
+    SERVER_JOB_CREATED = "server.job-created"
+    SERVER_CLAIMED = "server.claimed"
+    SERVER_BEFORE_SEND = "server.before-send"
+    SERVER_SENT = "server.sent"
+    SERVER_SUBMITTED = "server.submitted"
+    SERVER_BEFORE_FETCH = "server.before-fetch"
+    SERVER_RESULTS_ARRIVED = "server.results-arrived"
+    SERVER_RESULTS_KEPT = "server.results-kept"
+    SERVER_JOB_ENDED = "server.job-ended"
+    SERVER_KILL_NOTED = "server.kill-noted"
+    SERVER_PAYLOAD_KILLED = "server.payload-killed"
+    SERVER_JOB_KILLED = "server.job-killed"
+    SERVER_JOB_LOST = "server.job-lost"
+    SERVER_STRAY_ENDED = "server.stray-ended"
+    SERVER_JOB_CLEANED = "server.job-cleaned"
+    SERVER_DISCARDED = "server.discarded"
+    CLIENT_CLEARING = "client.clearing"
+    CLIENT_FORM_WHOLE = "client.form-whole"
+    CLIENT_PAYLOAD_ADDED = "client.payload-added"
+    CLIENT_BEFORE_START = "client.before-start"
+    CLIENT_STARTED = "client.started"
+    CLIENT_SCRIPT_ENDED = "client.script-ended"
+    CLIENT_PACKING = "client.packing"
+    CLIENT_PACKED = "client.packed"
+    CLIENT_PAYLOAD_ENDED = "client.payload-ended"
+    CLIENT_KILL_NOTED = "client.kill-noted"
+    CLIENT_KILLED = "client.killed"
+    CLIENT_BEFORE_RESULTS = "client.before-results"
+    CLIENT_DISCARDED = "client.discarded"
+    DATABASE = "database"
+    DISK_FLUSH = "disk.flush"
+
+
+_FAILING = frozenset({Point.DATABASE, Point.DISK_FLUSH})
+_SPELLED = re.compile(
+    r"(?P<point>[a-z.-]+)(?::(?P<nth>[1-9]\d{0,8})(?P<again>\*?))?(?::(?P<kind>kill|fail|slow))?"
+)
+
+
+@dataclass
+class _Fault:
+    """What happens at a point. ``again``: at every ``nth`` arrival, else at that one only."""
+
+    nth: int
+    again: bool
+    kind: str
+    arrivals: int = 0
+
+
+_armed: dict[Point, _Fault] = {}
+_counting = threading.Lock()
+
+
+def arm(environment: Mapping[str, str]) -> None:
+    """Do from now on what ``JO_FAULT`` says, if it is set. Raises ``StartupError``."""
+    _armed.clear()
+    for spelled in environment.get(VARIABLE, "").split(","):
+        if spelled.strip():
+            point, fault = _read(spelled.strip())
+            _armed[point] = fault
+            logger.warning("%s: %s at %s, number %d", VARIABLE, fault.kind, point, fault.nth)
+
+
+def reach(point: Point) -> None:
+    """Let happen what is to happen at ``point``, now and then or never. From any thread.
+
+    Raises ``OSError`` where that is a failure.
+    """
+    if _armed:
+        _arrive(point)
+
+
+def database_class() -> type[sqlite3.Connection]:
+    """The class for connections to databases: SQLite's own, unless statements are to fail."""
+    return _FailingConnection if Point.DATABASE in _armed else sqlite3.Connection
+
+
+class _FailingConnection(sqlite3.Connection):
+    """A database of which statements fail before they have any effect.
+
+    All but ROLLBACK, which writes nothing, and which SQLite does by itself after an I/O error.
+    """
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        if args[0] != "ROLLBACK":
+            self._arrive()
+        return super().execute(*args)
+
+    def executescript(self, *args: Any) -> sqlite3.Cursor:
+        self._arrive()
+        return super().executescript(*args)
+
+    def _arrive(self) -> None:
+        try:
+            reach(Point.DATABASE)
+        except OSError as error:
+            failure = sqlite3.OperationalError("disk I/O error")
+            failure.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            failure.sqlite_errorname = "SQLITE_IOERR"
+            raise failure from error
+
+
+def _read(spelled: str) -> tuple[Point, _Fault]:
+    match = _SPELLED.fullmatch(spelled)
+    if match is None or match["point"] not in set(Point):
+        raise StartupError(
+            f"{VARIABLE} holds {spelled!r}; it must be POINT[:N[*][:KIND]], the point one of"
+            f" {', '.join(Point)}, the kind kill, fail or slow. It is for tests: leave it unset"
+        )
+    point = Point(match["point"])
+    kind = match["kind"] or ("fail" if point in _FAILING else "kill")
+    return point, _Fault(int(match["nth"] or 1), bool(match["again"]), kind)
+
+
+def _arrive(point: Point) -> None:
+    fault = _armed.get(point)
+    if fault is None:
+        return
+    with _counting:
+        fault.arrivals += 1
+        due = fault.arrivals == fault.nth or (fault.again and fault.arrivals % fault.nth == 0)
+    if not due:
+        return
+    logger.warning("%s: %s at %s", VARIABLE, fault.kind, point)
+    if fault.kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault.kind == "fail":
+        raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} ({VARIABLE})")
+    else:
+        time.sleep(SLOW_S)

@@ -1,0 +1,111 @@
+"""States of jobs (server) and payloads (client), and the one table of what may become what."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from job_orchestrator.common.errors import DomainError
+
+
+class JobStatus(StrEnum):
+    """State of a job on the server, as it stands in every answer."""
+
+    QUEUED = "Queued"
+    PROCESSING = "Processing"
+    SUBMITTED = "Submitted"
+    RUNNING = "Running"
+    UNKNOWN = "Unknown"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    INVALID = "Invalid"
+    KILLED = "Killed"
+    CLEANED = "Cleaned"
+
+
+class PayloadStatus(StrEnum):
+    """State of a payload, the client's copy of a job."""
+
+    PREPARED = "Prepared"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    INVALID = "Invalid"
+    KILLED = "Killed"
+    CLEANED = "Cleaned"
+
+
+_J = JobStatus
+_P = PayloadStatus
+
+ACTIVE_JOB = frozenset({_J.PROCESSING, _J.SUBMITTED, _J.RUNNING, _J.UNKNOWN})
+"""Counted by quotas: these hold, or may hold, a slot of a client."""
+
+DISPATCHED_JOB = frozenset({_J.SUBMITTED, _J.RUNNING, _J.UNKNOWN})
+"""A client has a payload of these."""
+
+FINAL_JOB = frozenset({_J.COMPLETED, _J.FAILED, _J.INVALID, _J.KILLED})
+"""Ended: nothing changes any more, but for Cleaned after the retention time."""
+
+FINAL_PAYLOAD = frozenset({_P.COMPLETED, _P.FAILED, _P.INVALID, _P.KILLED})
+
+JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
+    _J.QUEUED: frozenset({_J.PROCESSING, _J.KILLED}),
+    _J.PROCESSING: frozenset({_J.SUBMITTED, _J.QUEUED, _J.FAILED, _J.KILLED}),
+    _J.SUBMITTED: frozenset({_J.RUNNING, _J.UNKNOWN, _J.QUEUED}) | FINAL_JOB,
+    # A client reports Invalid for a payload that it had reported Running a moment before: the
+    # script check is the first thing that happens in a slot.
+    _J.RUNNING: frozenset({_J.UNKNOWN, _J.QUEUED}) | FINAL_JOB,
+    # Back to Submitted: the client answers again and the payload still waits there for a slot.
+    _J.UNKNOWN: frozenset({_J.SUBMITTED, _J.RUNNING, _J.QUEUED}) | FINAL_JOB,
+    _J.COMPLETED: frozenset({_J.CLEANED}),
+    _J.FAILED: frozenset({_J.CLEANED}),
+    _J.INVALID: frozenset({_J.CLEANED}),
+    _J.KILLED: frozenset({_J.CLEANED}),
+    _J.CLEANED: frozenset(),
+}
+
+PAYLOAD_TRANSITIONS: Mapping[PayloadStatus, frozenset[PayloadStatus]] = {
+    _P.PREPARED: frozenset({_P.RUNNING, _P.KILLED}),
+    _P.RUNNING: FINAL_PAYLOAD,
+    _P.COMPLETED: frozenset({_P.CLEANED}),
+    _P.FAILED: frozenset({_P.CLEANED}),
+    _P.INVALID: frozenset({_P.CLEANED}),
+    _P.KILLED: frozenset({_P.CLEANED}),
+    _P.CLEANED: frozenset(),
+}
+
+
+class TransitionRefused(DomainError):
+    """The state that was asked for can't follow the state that is.
+
+    ``current`` is the state at the time of the refusal, so that a caller that lost a race can
+    answer with what won it.
+    """
+
+    def __init__(self, what: str, current: JobStatus | PayloadStatus, wanted: StrEnum) -> None:
+        super().__init__(f"{what} is {current} and can't become {wanted}")
+        self.current = current
+        self.wanted = wanted
+
+
+Status = TypeVar("Status", JobStatus, PayloadStatus)
+
+
+def may_become(current: Status, wanted: Status) -> bool:
+    """Whether ``wanted`` may follow ``current``."""
+    if isinstance(current, JobStatus) and isinstance(wanted, JobStatus):
+        return wanted in JOB_TRANSITIONS[current]
+    if isinstance(current, PayloadStatus) and isinstance(wanted, PayloadStatus):
+        return wanted in PAYLOAD_TRANSITIONS[current]
+    return False
+
+
+def check_transition(what: str, current: Status, wanted: Status) -> None:
+    """Raise ``TransitionRefused`` (naming ``what``) unless ``wanted`` may follow ``current``."""
+    if not may_become(current, wanted):
+        raise TransitionRefused(what, current, wanted)
+
+
+def origins(wanted: Status) -> frozenset[Status]:
+    """Every state that ``wanted`` may follow: the set that a compare-and-set compares with."""
+    return frozenset(state for state in type(wanted) if may_become(state, wanted))

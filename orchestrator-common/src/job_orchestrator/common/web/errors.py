@@ -1,0 +1,114 @@
+"""What a handler raises, as a JSON answer."""
+
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from job_orchestrator.common.errors import (
+    BadRequest,
+    DomainError,
+    Forbidden,
+    NoSuchPath,
+    StorageFull,
+    TryLater,
+    Unauthorized,
+    Unhealthy,
+)
+from job_orchestrator.common.protocol.multipart_reader import BodyTimeout
+from job_orchestrator.common.web.bodies import BodyTooLarge, CompressedBody
+
+logger = logging.getLogger(__name__)
+
+ErrorBody = Callable[[Exception | None, str], bytes]
+"""Makes the JSON body of an error: the domain error if there is one, and the message."""
+
+COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    TryLater: HTTPStatus.SERVICE_UNAVAILABLE,
+    Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+def error_middleware(
+    statuses: Mapping[type[DomainError], HTTPStatus], error_body: ErrorBody
+) -> Middleware:
+    """Turn whatever a handler raises into a JSON answer; the only place that does.
+
+    ``statuses`` (beside ``COMMON_STATUSES``) gives the status code of an error class and its
+    subclasses; a domain error without one is a 500, like any other exception. An answer that has
+    begun when its handler raises is broken off, for the reader to see.
+    """
+    table = {**COMMON_STATUSES, **statuses}
+
+    def answer(status: int, error: Exception | None, message: str) -> web.Response:
+        return web.Response(
+            body=error_body(error, message), status=status, content_type="application/json"
+        )
+
+    async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < HTTPStatus.BAD_REQUEST:
+                raise
+            known = NoSuchPath() if error.status == HTTPStatus.NOT_FOUND else None
+            response = answer(error.status, known, _router_message(request, error))
+            if isinstance(error, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
+        except DomainError as error:
+            status = _status_of(error, table)
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TryLater):
+                logger.error("%s %s: %s", request.method, request.path, error)
+            response = answer(status, error, str(error))
+            if status == HTTPStatus.UNAUTHORIZED:
+                response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            if isinstance(error, CompressedBody):
+                response.headers[hdrs.ACCEPT_ENCODING] = "identity"
+            if isinstance(error, TryLater):
+                response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
+            return response
+        except (web.RequestPayloadError, ConnectionError) as error:
+            logger.info("%s %s: the peer broke off: %s", request.method, request.path, error)
+            return answer(HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off")
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            return answer(
+                HTTPStatus.INTERNAL_SERVER_ERROR, None, "Internal error; the log has the details"
+            )
+
+    @web.middleware
+    async def translate_or_break_off(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await translate(request, handler)
+        another_has_begun = request.writer.output_size > 0 and not response.prepared
+        if another_has_begun and request.transport is not None:
+            # This one would stand in the middle of that one, as if it were part of it.
+            request.transport.abort()
+        return response
+
+    return translate_or_break_off
+
+
+def _status_of(error: DomainError, table: Mapping[type[DomainError], HTTPStatus]) -> HTTPStatus:
+    for cls in type(error).__mro__:
+        if cls in table:
+            return table[cls]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _router_message(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == HTTPStatus.NOT_FOUND:
+        return f"Nothing is at {request.path}; /swagger-ui/ lists what is"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return f"{request.method} is not possible at {request.path}; it takes {allowed}"
+    return error.text or error.reason

@@ -1,0 +1,249 @@
+"""The same calls for programs without asyncio: Flask, Django, scripts.
+
+One background thread does them and keeps the connections, for all threads of the program.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream
+from job_orchestrator.sdk.connection import Trouble
+from job_orchestrator.sdk.loop_thread import LoopThread
+from job_orchestrator.sdk.models import (
+    Change,
+    ComputeClient,
+    Health,
+    Identity,
+    Job,
+    JobDetail,
+    Minute,
+    ResultFiles,
+    Service,
+    Submitted,
+)
+from job_orchestrator.sdk.uploads import Files, Progress
+
+R = TypeVar("R")
+
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+_abandoned: list[LoopThread] = []
+
+
+class Client:
+    """A jo-server at ``url``, such as ``http://localhost:5000``, for threads.
+
+    The calls and their errors are those of ``AsyncClient``, which has the details. Make one for the
+    program (a module's global will do) and use it from any thread. It may be made before the
+    process forks, as web servers with workers do. Callbacks (``progress``, ``on_trouble``,
+    ``on_rerun``, ``on_open``) are called in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+        on_trouble: Trouble | None = None,
+    ) -> None:
+        def make() -> AsyncClient:
+            return AsyncClient(url, token, patience_s=patience_s, on_trouble=on_trouble)
+
+        self._make = make
+        self._url = make().url  # says at once what is wrong with the URL
+        self._lock = threading.Lock()
+        self._running: LoopThread | None = None
+        _clients.add(self)
+
+    def __enter__(self) -> Self:
+        """Open nothing yet: the first call does."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all connections."""
+        self.close()
+
+    def close(self) -> None:
+        """End all connections, and the calls of other threads. A later call opens new ones."""
+        with self._lock:
+            running, self._running = self._running, None
+            if running is not None:
+                self._at_exit.detach()
+        if running is not None:
+            running.close()
+
+    @property
+    def url(self) -> str:
+        """The URL of the server, without a slash at its end."""
+        return self._url
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has answered since the connections were opened."""
+        with self._lock:
+            return self._running is not None and self._running.client.answered
+
+    def submit(
+        self,
+        service: str,
+        files: Files,
+        *,
+        user_id: int,
+        name: str | None = None,
+        tag: str | None = None,
+        priority: int | None = None,
+        time_limit: float | str | None = None,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Progress | None = None,
+    ) -> Submitted:
+        """Submit a job; see ``AsyncClient.submit``."""
+        return self._result(
+            self._client.submit(
+                service,
+                files,
+                user_id=user_id,
+                name=name,
+                tag=tag,
+                priority=priority,
+                time_limit=time_limit,
+                callback_url=callback_url,
+                idempotency_key=idempotency_key,
+                progress=progress,
+            )
+        )
+
+    def job(self, job_id: int) -> JobDetail:
+        """A job as it is now; see ``AsyncClient.job``."""
+        return self._result(self._client.job(job_id))
+
+    def jobs(
+        self,
+        *,
+        user_id: int | None = None,
+        service: str | None = None,
+        status: JobStatus | Iterable[JobStatus] | None = None,
+        tag: str | None = None,
+    ) -> Iterator[Job]:
+        """Yield the jobs that match, newest first; see ``AsyncClient.jobs``."""
+        return self._each(
+            self._client.jobs(user_id=user_id, service=service, status=status, tag=tag)
+        )
+
+    def wait(self, job_id: int, *, timeout_s: float | None = None) -> JobDetail:
+        """Wait for the end of a job; see ``AsyncClient.wait``."""
+        return self._result(self._client.wait(job_id, timeout_s=timeout_s))
+
+    def watch(self, job_id: int) -> Iterator[Job]:
+        """Yield a job at each change, until it has ended; see ``AsyncClient.watch``."""
+        return self._each(self._client.watch(job_id))
+
+    def events(
+        self, *, user_id: int | None = None, on_open: Callable[[], None] | None = None
+    ) -> Iterator[Change]:
+        """Yield every change of every job, for ever; see ``AsyncClient.events``."""
+        return self._each(self._client.events(user_id=user_id, on_open=on_open))
+
+    def logs(
+        self,
+        job_id: int,
+        *,
+        stream: LogStream = "stdout",
+        offset: int = 0,
+        follow: bool = False,
+        on_rerun: Callable[[int], None] | None = None,
+    ) -> Iterator[bytes]:
+        """Yield what the job has printed; see ``AsyncClient.logs``."""
+        return self._each(
+            self._client.logs(
+                job_id, stream=stream, offset=offset, follow=follow, on_rerun=on_rerun
+            )
+        )
+
+    def download(
+        self,
+        job_id: int,
+        target: str | os.PathLike[str],
+        *,
+        partial: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch the results into a file; see ``AsyncClient.download``."""
+        return self._result(
+            self._client.download(job_id, target, partial=partial, progress=progress)
+        )
+
+    def files(self, job_id: int) -> ResultFiles:
+        """List the files in the results; see ``AsyncClient.files``."""
+        return self._result(self._client.files(job_id))
+
+    def cancel(self, job_id: int) -> Submitted:
+        """End a job; see ``AsyncClient.cancel``."""
+        return self._result(self._client.cancel(job_id))
+
+    def services(self) -> list[Service]:
+        """The services of the server; see ``AsyncClient.services``."""
+        return self._result(self._client.services())
+
+    def clients(self) -> list[ComputeClient]:
+        """The jo-clients of the server; see ``AsyncClient.clients``."""
+        return self._result(self._client.clients())
+
+    def stats(self) -> list[Minute]:
+        """The last hour, minute by minute; see ``AsyncClient.stats``."""
+        return self._result(self._client.stats())
+
+    def whoami(self) -> Identity:
+        """Who the server takes the caller for; see ``AsyncClient.whoami``."""
+        return self._result(self._client.whoami())
+
+    def health(self) -> Health:
+        """The server's own check; see ``AsyncClient.health``."""
+        return self._result(self._client.health())
+
+    @property
+    def _client(self) -> AsyncClient:
+        return self._background().client
+
+    def _background(self) -> LoopThread:
+        with self._lock:
+            if self._running is None:
+                self._running = LoopThread(self._make())
+                self._at_exit = weakref.finalize(self, self._running.close)
+            return self._running
+
+    def _result(self, work: Coroutine[Any, Any, R]) -> R:
+        return self._background().result(work)
+
+    def _each(self, items: AsyncGenerator[R]) -> Iterator[R]:
+        return self._background().each(items)
+
+    def _forget(self) -> None:
+        """In a forked process: the thread is not there, and the connections are the parent's.
+
+        They are kept from being closed, which would also end what the parent waits for.
+        """
+        self._lock = threading.Lock()
+        if self._running is not None:
+            self._at_exit.detach()
+            _abandoned.append(self._running)
+            self._running = None
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

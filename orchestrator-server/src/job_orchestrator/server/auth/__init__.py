@@ -1,0 +1,1 @@
+"""API tokens and the principals that they stand for."""

@@ -1,0 +1,155 @@
+"""API tokens: a file of hashes, made by ``jo-server token``, read again whenever it has changed.
+
+A token is 256 random bits, shown once. Kept is its SHA-256: nobody can guess their way back from
+that, as they could from a person's password, so a slow salted hash would protect nothing and cost a
+tenth of a second for each request. Looking a hash up tells nothing of a token either: nobody can
+choose the beginning of a hash.
+
+The functions block: call them in a thread.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.storage.durable import write_durably
+
+PREFIX = "jo_"
+"""By which scanners of repositories find tokens that got into one."""
+
+_RANDOM_BYTES = 32
+_MODE = 0o600
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class TokenFileUnusable(DomainError):
+    """The file can't be read, or somebody else might have written it."""
+
+
+class TokenNotFound(DomainError):
+    """No token has this id."""
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A token as it is kept. ``user_id`` None: an administrator's. ``id`` is no secret."""
+
+    id: str
+    sha256: str
+    user_id: int | None
+    label: str
+    created_at: datetime
+    expires_at: datetime | None = None
+
+    def has_expired(self, now: float) -> bool:
+        """Whether it is over at ``now``, in seconds since the epoch."""
+        return self.expires_at is not None and now >= self.expires_at.timestamp()
+
+
+class _Content(msgspec.Struct, frozen=True):
+    tokens: list[Token] = []
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """All tokens in the file. Raises ``TokenFileUnusable``."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_mode & _WRITABLE_BY_OTHERS:
+                raise TokenFileUnusable(f"{path} can be written by others; chmod it to 600")
+            content = file.read()
+    except OSError as error:
+        raise TokenFileUnusable(f"{path} can't be read: {error.strerror}") from error
+    if not content:
+        return []
+    try:
+        return msgspec.json.decode(content, type=_Content).tokens
+    except msgspec.MsgspecError as error:
+        raise TokenFileUnusable(f"{path} is no file of jo-server token: {error}") from error
+
+
+def create_token(
+    path: Path, *, user_id: int | None, label: str, valid_s: float | None
+) -> tuple[str, Token]:
+    """Add a token for a user, or with None for administrators; the token itself, and what is kept.
+
+    Makes the file if there is none. Raises ``TokenFileUnusable``.
+    """
+    token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    now = time.time()
+    with _held(path):
+        tokens = read_tokens(path)
+        kept = Token(
+            id=_new_id({known.id for known in tokens}),
+            sha256=digest(token),
+            user_id=user_id,
+            label=label,
+            created_at=datetime.fromtimestamp(int(now), UTC),
+            expires_at=None if valid_s is None else datetime.fromtimestamp(now + valid_s, UTC),
+        )
+        _write(path, [*tokens, kept])
+    return token, kept
+
+
+def revoke_token(path: Path, token_id: str) -> Token:
+    """Remove a token. Raises ``TokenNotFound``, ``TokenFileUnusable``."""
+    with _held(path):
+        tokens = read_tokens(path)
+        revoked = next((token for token in tokens if token.id == token_id), None)
+        if revoked is None:
+            raise TokenNotFound(f"No token has the id {token_id}; jo-server token list shows all")
+        _write(path, [token for token in tokens if token.id != token_id])
+    return revoked
+
+
+def _new_id(taken: set[str]) -> str:
+    while (token_id := secrets.token_hex(3)) in taken:
+        pass
+    return token_id
+
+
+def _write(path: Path, tokens: list[Token]) -> None:
+    content = msgspec.json.format(msgspec.json.encode(_Content(tokens)), indent=2)
+    try:
+        write_durably(path, content + b"\n", mode=_MODE)
+    except OSError as error:
+        raise TokenFileUnusable(f"{path} can't be written: {error.strerror}") from error
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Let no other command change the file meanwhile; it is made if there is none."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        except OSError as error:
+            raise TokenFileUnusable(f"{path} can't be written: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A change replaces the file: what was just locked may no longer be it.
+            if os.fstat(descriptor).st_ino == _inode(path):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return -1

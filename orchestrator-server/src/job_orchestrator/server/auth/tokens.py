@@ -1,0 +1,124 @@
+"""Whose token it is: the token file in memory, fresh."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from job_orchestrator.common.errors import StartupError, Unauthorized
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.auth.principal import EVERYBODY, Principal
+from job_orchestrator.server.auth.token_file import Token, TokenFileUnusable, digest, read_tokens
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+"""How long the file is taken to be unchanged: a revoked token may be used for so long."""
+
+
+class Tokens:
+    """The tokens that are valid now. ``path`` None: none are wanted.
+
+    ``clock`` gives seconds that only grow, ``now`` those since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._now = now
+        self._known: Mapping[str, Token] = {}
+        self._version: tuple[int, int, int] | None = None
+        self._problem = ""
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+        # What cuts off the requests that are under way, by the hash of their token.
+        self._in_use: dict[str, set[Callable[[], None]]] = {}
+
+    async def start(self) -> None:
+        """Read the file for the first time. Raises ``StartupError`` if it can't be used."""
+        if self.path is None:
+            return
+        await self._refresh(self.path)
+        if self._problem:
+            raise StartupError(
+                f"API_TOKENS_FILE: {self._problem}. It must be a file that jo-server token create "
+                "has made"
+            )
+
+    async def principal(self, token: str | None) -> Principal:
+        """Whose token this is. Raises ``Unauthorized``."""
+        if self.path is None:
+            return EVERYBODY
+        if token is None:
+            raise Unauthorized("A token is needed: Authorization: Bearer TOKEN")
+        hashed = digest(token)
+        if self._clock() - self._looked_at >= FRESH_S or hashed not in self._known:
+            await self._refresh(self.path)
+        known = self._valid(hashed)
+        if known is None:
+            raise Unauthorized("This token is not known, was revoked or has expired")
+        return Principal(known.user_id)
+
+    @contextmanager
+    def in_use(self, token: str | None, cut_off: Callable[[], None]) -> Iterator[None]:
+        """Have ``cut_off`` called if the token becomes invalid meanwhile."""
+        if self.path is None or token is None:
+            yield
+            return
+        hashed = digest(token)
+        users = self._in_use.setdefault(hashed, set())
+        users.add(cut_off)
+        try:
+            yield
+        finally:
+            users.discard(cut_off)
+            if not users and self._in_use.get(hashed) is users:
+                del self._in_use[hashed]
+
+    async def run_pass(self) -> None:
+        """Cut off requests, event streams mostly, whose token is not valid any more."""
+        if self.path is None or not self._in_use:
+            return
+        await self._refresh(self.path)
+        for hashed, users in list(self._in_use.items()):
+            if self._valid(hashed) is None:
+                for cut_off in tuple(users):
+                    cut_off()
+
+    def _valid(self, hashed: str) -> Token | None:
+        known = self._known.get(hashed)
+        return None if known is None or known.has_expired(self._now()) else known
+
+    async def _refresh(self, path: Path) -> None:
+        """Read the file if it has changed. One that can't be used lets nobody in."""
+        async with self._looking:
+            version = await in_thread(_version_on_disk, path)
+            self._looked_at = self._clock()
+            if version is not None and version == self._version and not self._problem:
+                return
+            try:
+                tokens = await in_thread(read_tokens, path)
+            except TokenFileUnusable as error:
+                if str(error) != self._problem:
+                    logger.error("No token is valid: %s", error)
+                self._known, self._problem = {}, str(error)
+            else:
+                self._known = {token.sha256: token for token in tokens}
+                self._version, self._problem = version, ""
+                logger.info("%d API tokens are known", len(tokens))
+
+
+def _version_on_disk(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,1 @@
+"""Notifications of ended jobs to callback URLs."""

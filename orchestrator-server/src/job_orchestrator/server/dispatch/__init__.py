@@ -1,0 +1,1 @@
+"""Sending jobs to clients and collecting their results."""

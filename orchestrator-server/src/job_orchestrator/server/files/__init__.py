@@ -1,0 +1,1 @@
+"""Storage of input files and results."""

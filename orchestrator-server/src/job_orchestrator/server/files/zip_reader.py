@@ -1,0 +1,187 @@
+"""The directory of a ZIP file, which is at its end, and a file in it, read as streams.
+
+``zipfile`` makes an object for each entry before it tells anything: results with a million files
+would cost the server half a gigabyte whenever somebody looks at them. All functions block.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from job_orchestrator.common.errors import DomainError
+
+# APPNOTE.TXT of PKWARE, sections 4.3.12 to 4.3.16.
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END_64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_HEAD = struct.Struct("<4s5H3L2H")
+_MAX_COMMENT = 0xFFFF
+_IN_EXTRA = 0xFFFFFFFF
+_ZIP64_FIELD = 1
+_UTF8 = 0x800
+_ENCRYPTED = 1
+_STORED, _DEFLATED = 0, 8
+
+BUFFER_BYTES = 1 << 16
+
+
+class NoZip(DomainError):
+    """This is no ZIP file, or not the whole of one."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Where the entries begin, how many bytes they have together, and how many there are."""
+
+    offset: int
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder in a ZIP: bytes unpacked and packed, where its head is, how it is kept."""
+
+    path: str
+    size: int
+    packed: int
+    offset: int
+    method: int
+    encrypted: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.path.endswith("/")
+
+
+def read_directory(file: IO[bytes]) -> Directory:
+    """Find the directory: a file that was cut off has none. Raises ``NoZip``."""
+    length = file.seek(0, os.SEEK_END)
+    start = max(0, length - _END.size - _MAX_COMMENT)
+    tail = _read(file, start, length - start)
+    at = tail.rfind(b"PK\5\6")
+    while at >= 0:
+        if at + _END.size <= len(tail):
+            _, _, _, _, entries, size, offset, comment = _END.unpack_from(tail, at)
+            if at + _END.size + comment == len(tail):
+                return _checked(file, Directory(offset, size, entries), start + at)
+        at = tail.rfind(b"PK\5\6", 0, at)
+    raise NoZip("it does not end with a directory")
+
+
+def _checked(file: IO[bytes], found: Directory, end: int) -> Directory:
+    """The directory that the record at ``end`` tells of, which may be in another record."""
+    if end >= _LOCATOR.size:
+        signature, _, at, _ = _LOCATOR.unpack(_read(file, end - _LOCATOR.size, _LOCATOR.size))
+        if signature == b"PK\6\7":
+            if at + _END_64.size > end:
+                raise NoZip("its end refers to what is not there")
+            record = _END_64.unpack(_read(file, at, _END_64.size))
+            if record[0] != b"PK\6\6":
+                raise NoZip("its end refers to something else")
+            found, end = Directory(record[-1], record[-2], record[-3]), at
+    if found.offset + found.size > end or found.entries * _ENTRY.size > found.size:
+        raise NoZip("its directory is cut off")
+    if found.entries and _read(file, found.offset, 4) != b"PK\1\2":
+        raise NoZip("its directory is not where it should be")
+    return found
+
+
+def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
+    """The entries, one after the other. Raises ``NoZip`` at one that is broken."""
+    file.seek(directory.offset)
+    for _ in range(directory.entries):
+        head = file.read(_ENTRY.size)
+        if len(head) < _ENTRY.size or not head.startswith(b"PK\1\2"):
+            raise NoZip("its directory is broken")
+        fields = _ENTRY.unpack(head)
+        flags, method = fields[3:5]
+        name_length, extra_length, comment_length = fields[10:13]
+        name = file.read(name_length)
+        extra = file.read(extra_length)
+        file.seek(comment_length, os.SEEK_CUR)
+        size, packed, offset = _large((fields[9], fields[8], fields[16]), extra)
+        path = name.decode("utf-8" if flags & _UTF8 else "cp437", "replace")
+        yield Entry(path, size, packed, offset, method, bool(flags & _ENCRYPTED))
+
+
+def _large(numbers: tuple[int, int, int], extra: bytes) -> Iterator[int]:
+    """The numbers, those that are too large for 32 bits from the ZIP64 field of an entry."""
+    found = _zip64_field(extra) if _IN_EXTRA in numbers else b""
+    at = 0
+    for number in numbers:
+        if number == _IN_EXTRA and at + 8 <= len(found):
+            yield int.from_bytes(found[at : at + 8], "little")
+            at += 8
+        else:
+            yield number
+
+
+def _zip64_field(extra: bytes) -> bytes:
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == _ZIP64_FIELD:
+            return extra[at + 4 : at + 4 + length]
+        at += 4 + length
+    return b""
+
+
+class Content:
+    """What a file in a ZIP holds, from its beginning. Raises ``NoZip`` if it can't be unpacked."""
+
+    def __init__(self, file: IO[bytes], entry: Entry) -> None:
+        if entry.encrypted or entry.method not in (_STORED, _DEFLATED):
+            raise NoZip(f"{entry.path} is packed in an unusual way")
+        if entry.offset + entry.packed > file.seek(0, os.SEEK_END):
+            raise NoZip(f"{entry.path} is cut off")
+        head = _HEAD.unpack(_read(file, entry.offset, _HEAD.size))
+        if head[0] != b"PK\3\4":
+            raise NoZip(f"{entry.path} is not where it should be")
+        file.seek(head[-2] + head[-1], os.SEEK_CUR)
+        self._file = file
+        self._left = entry.packed
+        self._inflating = zlib.decompressobj(-15) if entry.method == _DEFLATED else None
+
+    def skip(self, size: int) -> None:
+        """Go on by ``size`` bytes, or to the end."""
+        while size and (block := self.read(min(size, BUFFER_BYTES))):
+            size -= len(block)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most ``size``; none at the end."""
+        if self._inflating is None:
+            return self._packed(size)
+        while not self._inflating.eof:
+            packed = self._inflating.unconsumed_tail or self._packed(BUFFER_BYTES)
+            try:
+                block = self._inflating.decompress(packed, size)
+            except zlib.error as error:
+                raise NoZip(f"it is broken: {error}") from error
+            if block:
+                return block
+            if not (packed or self._inflating.eof):
+                raise NoZip("it is cut off")
+        return b""
+
+    def _packed(self, size: int) -> bytes:
+        block = self._file.read(min(size, self._left))
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the ZIP."""
+        self._file.close()
+
+
+def _read(file: IO[bytes], offset: int, length: int) -> bytes:
+    file.seek(offset)
+    content = file.read(length)
+    if len(content) != length:
+        raise NoZip("it is cut off")
+    return content

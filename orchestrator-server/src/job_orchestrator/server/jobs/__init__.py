@@ -1,0 +1,1 @@
+"""Use cases of a job: submit, query, follow, terminate, fetch results."""

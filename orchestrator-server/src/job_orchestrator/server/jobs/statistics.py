@@ -1,0 +1,109 @@
+"""What happened lately, kept in memory: jobs a minute, waiting times, how long jobs take."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from job_orchestrator.common.status import FINAL_JOB, JobStatus
+from job_orchestrator.server.store import Job, Times
+
+MINUTES = 60
+SEEN_AT_START = 20_000
+"""The newest jobs, from which the past is made up at the start."""
+
+WEIGHT = 0.2
+"""Of the latest job in the mean time that a service's jobs take."""
+
+
+@dataclass
+class Minute:
+    """The counts of one minute; ``number`` is that of its start, in minutes since the epoch."""
+
+    number: int
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    waits: int = 0
+    waited_s: float = 0.0
+    longest_wait_s: float = 0.0
+
+    @property
+    def mean_wait_s(self) -> float | None:
+        """Mean time from submission to start of the jobs that started in it."""
+        return self.waited_s / self.waits if self.waits else None
+
+
+class Recent:
+    """A listener of the store; ``now`` gives seconds since the epoch."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._minutes: dict[int, Minute] = {}
+        self._run_s: dict[str, float] = {}
+
+    def note(self, job: Job) -> None:
+        """A job is new or has changed."""
+        if job.status is JobStatus.QUEUED and job.attempt == 0 and job.changed_at == job.created_at:
+            self._created(job.created_at)
+        elif job.started_at is not None and job.started_at == job.changed_at:
+            self._started(job.started_at, job.started_at - job.created_at)
+        if job.status in FINAL_JOB and job.ended_at == job.changed_at:
+            self._ended(job.service, job.status, job.started_at, job.ended_at)
+
+    def adopt(self, jobs: Iterable[Times]) -> None:
+        """Take in what happened in an earlier life of the server."""
+        for job in jobs:
+            self._created(job.created_at)
+            if job.started_at is not None:
+                self._started(job.started_at, job.started_at - job.created_at)
+            if job.ended_at is not None:
+                self._ended(job.service, job.status, job.started_at, job.ended_at)
+
+    def minutes(self) -> Iterator[Minute]:
+        """The last ``MINUTES``, the present one included, the oldest first."""
+        present = int(self._now() // 60)
+        for number in range(present - MINUTES + 1, present + 1):
+            yield self._minutes.get(number) or Minute(number)
+
+    def run_s(self, service: str) -> float | None:
+        """How long jobs of a service have lately run; None if none has."""
+        return self._run_s.get(service)
+
+    def _created(self, at: float) -> None:
+        if (minute := self._minute(at)) is not None:
+            minute.submitted += 1
+
+    def _started(self, at: float, waited_s: float) -> None:
+        if (minute := self._minute(at)) is not None:
+            minute.waits += 1
+            minute.waited_s += waited_s
+            minute.longest_wait_s = max(minute.longest_wait_s, waited_s)
+
+    def _ended(
+        self, service: str, status: JobStatus, started_at: float | None, at: float | None
+    ) -> None:
+        if at is None:
+            return
+        if (minute := self._minute(at)) is not None:
+            if status is JobStatus.COMPLETED:
+                minute.completed += 1
+            elif status is JobStatus.KILLED:
+                minute.cancelled += 1
+            elif status in FINAL_JOB:
+                minute.failed += 1
+        if started_at is not None:
+            known = self._run_s.get(service, at - started_at)
+            self._run_s[service] = known + WEIGHT * (at - started_at - known)
+
+    def _minute(self, at: float) -> Minute | None:
+        """The minute of a time; None if it is too long ago."""
+        number = int(at // 60)
+        if number not in self._minutes:
+            oldest = int(self._now() // 60) - MINUTES + 1
+            if number < oldest:
+                return None
+            for old in [known for known in self._minutes if known < oldest]:
+                del self._minutes[old]
+            self._minutes[number] = Minute(number)
+        return self._minutes[number]

@@ -1,0 +1,1 @@
+"""Retention, backup and integrity check."""

@@ -1,0 +1,1 @@
+"""Decisions: which job runs next, and on which client."""

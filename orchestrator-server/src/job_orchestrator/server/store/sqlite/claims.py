@@ -1,0 +1,139 @@
+"""Counting and claiming in one transaction."""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, IS_ACTIVE, Job, job_of
+
+# What is queued is looked for in the index of what is queued, and nowhere else: SQLite would rather
+# look for the smallest service in an index of all jobs, past everything that has ever ended. And
+# what is active in the index of that, which is small enough to stay in SQLite's cache.
+_QUEUED = "jobs INDEXED BY jobs_queued"
+_ACTIVE = "jobs INDEXED BY jobs_active"
+
+QUEUED_SERVICES = f"""
+WITH RECURSIVE names (service) AS (
+    SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued'
+    UNION ALL
+    SELECT (SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued' AND service > names.service)
+    FROM names WHERE names.service IS NOT NULL
+)
+SELECT service FROM names WHERE service IS NOT NULL
+"""  # noqa: S608
+
+ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
+
+ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
+
+# A skip scan: one index look-up for each user with queued jobs, however many jobs each has.
+WAITING_USERS = f"""
+WITH RECURSIVE users (user_id) AS (
+    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
+    UNION ALL
+    SELECT (
+        SELECT min(user_id) FROM {_QUEUED}
+        WHERE service = :service AND status = 'Queued' AND user_id > users.user_id
+    ) FROM users WHERE users.user_id IS NOT NULL
+)
+SELECT
+    users.user_id,
+    (SELECT count(*) FROM (
+        SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
+        AND status = 'Queued' AND not_before <= :now LIMIT :free)),
+    (SELECT count(*) FROM {_ACTIVE}
+        WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
+    coalesce(
+        (SELECT turn FROM served WHERE service = :service AND user_id = users.user_id), 0),
+    (SELECT id FROM {_QUEUED}
+        WHERE service = :service AND user_id = users.user_id AND status = 'Queued'
+        ORDER BY priority DESC, id LIMIT 1)
+FROM users WHERE users.user_id IS NOT NULL
+"""  # noqa: S608
+
+CLAIM_ONE = f"""
+UPDATE jobs SET status = 'Processing', attempt = attempt + 1, client_url = :client_url,
+    dest_id = NULL, message = 'Being sent to a client', changed_at = :now
+WHERE id = (
+    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
+RETURNING {COLUMNS}
+"""  # noqa: S608
+
+MARK_SERVED = """
+INSERT INTO served (service, user_id, turn)
+VALUES (:service, :user_id,
+    coalesce((SELECT max(turn) FROM served WHERE service = :service), 0) + 1)
+ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
+"""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
+    slots; ``head`` is the id of the one that is next in their queue."""
+
+    user_id: int
+    queued: int
+    active: int
+    served: int
+    head: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim saw (before) and took. ``waiting`` is empty when no slot was free."""
+
+    jobs: Sequence[Job]
+    active: int
+    waiting: Sequence[Waiting]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a service may be given: at most ``max_active`` active jobs; ``clients`` get one each."""
+
+    max_active: int
+    clients: Sequence[str]
+    decide: "Decide"
+
+
+Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
+"""From the number of active jobs and the waiting users: the user of each job to claim, in order."""
+
+
+def claim(
+    connection: sqlite3.Connection, offers: Mapping[str, Offer], now: float
+) -> dict[str, Claim]:
+    """Claim queued jobs of the services that have any, within the transaction that is open.
+
+    ``decide`` is called in the connection's thread.
+    """
+    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+    return {name: _claim(connection, name, offers[name], now) for name in queued if name in offers}
+
+
+def any_queued(connection: sqlite3.Connection) -> bool:
+    """Whether any job waits, of whatever service."""
+    ((found,),) = connection.execute(ANY_QUEUED)
+    return bool(found)
+
+
+def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: float) -> Claim:
+    """Claim for one service.
+
+    The first query already settles the usual case of a full service, so that a pass over it costs
+    next to nothing.
+    """
+    ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
+    free = min(offer.max_active - active, len(offer.clients))
+    if free <= 0:
+        return Claim((), active, ())
+    rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": free})
+    waiting = [Waiting(*row) for row in rows]
+    jobs = []
+    for user_id, client_url in zip(offer.decide(active, waiting), offer.clients, strict=False):
+        values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}
+        jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
+        connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
+    return Claim(jobs, active, waiting)

@@ -1,0 +1,37 @@
+"""Whether the server can do its work."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.common.errors import Unhealthy
+from job_orchestrator.common.runtime.loops import Loop
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.store import DatabaseError, JobStore
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """Checks what the server can't work without."""
+
+    store: JobStore
+    files: JobFiles
+    loops: Sequence[Loop]
+
+    async def __call__(self) -> None:
+        """Raise ``Unhealthy``, naming what doesn't work."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self.store.check()
+        except (DatabaseError, TimeoutError) as error:
+            raise Unhealthy(f"The database can't be written: {error or 'no answer'}") from error
+        try:
+            await in_thread(self.files.check)
+        except OSError as error:
+            raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        for loop in self.loops:
+            if not loop.alive:
+                raise Unhealthy(f"The {loop.name} has stopped; restart the server")

@@ -1,0 +1,146 @@
+"""What Prometheus reads of the server.
+
+Counters and histograms are kept by a listener of the store: nothing of them costs a look at the
+database. Gauges are set when they are asked for.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from job_orchestrator.common.status import ACTIVE_JOB, FINAL_JOB, JobStatus
+from job_orchestrator.common.web.metrics import LONG_S, QUICK_S, new_registry
+from job_orchestrator.server.clients.registry import Client
+from job_orchestrator.server.settings.server import Service
+from job_orchestrator.server.store import Job
+
+PREFIX = "jo_server"
+UNENDED = (JobStatus.QUEUED, *sorted(ACTIVE_JOB))
+
+
+class Metrics:
+    """All of them. ``note`` is a listener of the store."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self.registry: CollectorRegistry = new_registry()
+        # When each active job was claimed, to know how long its dispatch took.
+        self._claimed_at: dict[int, float] = {}
+        self._make_job_metrics()
+        self._make_gauges()
+        self.fetch_seconds = self._histogram(
+            "fetch_seconds", "Time to fetch the results of a job, and to keep them", QUICK_S
+        )
+        self.write_seconds = self._histogram(
+            "sqlite_write_seconds", "Time of a transaction of the database", QUICK_S
+        )
+        for service in services:  # so that a rate begins with a 0
+            self._submitted.labels(service.name)
+            for status in FINAL_JOB:
+                self._ended.labels(service.name, status)
+
+    def note(self, job: Job) -> None:
+        """A job is new or has changed."""
+        service = job.service
+        if job.status is JobStatus.QUEUED:
+            self._note_queued(job)
+        elif job.status is JobStatus.PROCESSING and job.id not in self._claimed_at:
+            self._claimed_at[job.id] = job.changed_at
+            self._attempts.labels(service).inc()
+            if job.attempt == 1:
+                self._queue_seconds.labels(service).observe(job.changed_at - job.created_at)
+        elif job.status is JobStatus.SUBMITTED:
+            claimed_at = self._claimed_at.pop(job.id, None)
+            if claimed_at is not None:
+                self._dispatch_seconds.observe(max(job.changed_at - claimed_at, 0.0))
+        elif job.status in FINAL_JOB and job.ended_at == job.changed_at:
+            self._note_end(job)
+
+    def _note_queued(self, job: Job) -> None:
+        self._claimed_at.pop(job.id, None)
+        if job.attempt > 0:
+            self._failures.labels(job.service, "attempt").inc()
+        elif job.changed_at == job.created_at:
+            self._submitted.labels(job.service).inc()
+            self._input_bytes.labels(job.service).inc(job.input_bytes or 0)
+
+    def _note_end(self, job: Job) -> None:
+        self._claimed_at.pop(job.id, None)
+        self._ended.labels(job.service, job.status).inc()
+        self._output_bytes.labels(job.service).inc(job.output_bytes or 0)
+        if job.started_at is not None and job.ended_at is not None:
+            self._run_seconds.labels(job.service).observe(job.ended_at - job.started_at)
+        if job.status is not JobStatus.COMPLETED:
+            self._failures.labels(job.service, reason_of(job)).inc()
+
+    def show(
+        self,
+        counts: Mapping[tuple[str, JobStatus], int],
+        services: Iterable[Service],
+        clients: Iterable[Client],
+        event_streams: int,
+    ) -> None:
+        """Set the gauges to what is now."""
+        self._jobs.clear()
+        for service in services:
+            for status in UNENDED:
+                self._jobs.labels(service.name, status).set(counts.get((service.name, status), 0))
+        for client in clients:
+            url = client.url
+            self._client_connected.labels(url).set(client.pushes)
+            self._client_usable.labels(url).set(not client.problem and client.state != "unknown")
+            self._client_slots.labels(url).set(client.slots or 0)
+            self._client_jobs.labels(url).set(len(client.jobs))
+        self._event_streams.set(event_streams)
+
+    def _make_job_metrics(self) -> None:
+        self._submitted = self._counter("jobs_submitted", "Jobs that were taken in", "service")
+        self._ended = self._counter("jobs_ended", "Jobs that have ended", "service", "status")
+        self._attempts = self._counter("attempts", "Attempts to bring a job to a client", "service")
+        self._failures = self._counter(
+            "failures", "Jobs and attempts that ended badly", "service", "reason"
+        )
+        self._input_bytes = self._counter("input_bytes", "Size of uploaded files", "service")
+        self._output_bytes = self._counter("output_bytes", "Size of kept results", "service")
+        self._queue_seconds = self._histogram(
+            "queue_seconds", "Time from submission to the first claim", LONG_S, "service"
+        )
+        self._run_seconds = self._histogram(
+            "run_seconds", "Time from the first start of run.sh to the end", LONG_S, "service"
+        )
+        self._dispatch_seconds = self._histogram(
+            "dispatch_seconds", "Time to bring a job to a client", QUICK_S
+        )
+
+    def _make_gauges(self) -> None:
+        self._jobs = self._gauge("jobs", "Jobs that have not ended", "service", "status")
+        self._client_connected = self._gauge(
+            "client_connected", "1 if the event stream of the client is open", "client"
+        )
+        self._client_usable = self._gauge(
+            "client_usable", "1 if the client gets jobs, 0 if it has failed", "client"
+        )
+        self._client_slots = self._gauge("client_slots", "Slots that the client has", "client")
+        self._client_jobs = self._gauge("client_jobs", "Active jobs of the client", "client")
+        self._event_streams = self._gauge("event_streams", "Event streams that are open")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}_total", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def reason_of(job: Job) -> str:
+    """Why a job ended badly: killed, refused (by the check), script, time_limit or client."""
+    if job.status is JobStatus.KILLED:
+        return "killed"
+    if job.status is JobStatus.INVALID:
+        return "refused"
+    if job.message.startswith("Time limit"):
+        return "time_limit"
+    return "client" if job.exit_code is None else "script"

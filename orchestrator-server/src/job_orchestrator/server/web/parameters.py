@@ -1,0 +1,89 @@
+"""What a request's path and query say, checked."""
+
+import re
+
+from aiohttp import web
+
+from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server import keys
+from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.store import NEWEST, JobFilter
+
+MAX_WAIT_S = 60.0
+MAX_PAGE = 500
+_MAX_ID = 2**63 - 1
+_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
+
+
+def job_id(request: web.Request) -> int:
+    """The ``{id}`` of the path. Raises ``BadRequest``; ``JobNotFound`` for what can't be an id."""
+    text = request.match_info["id"]
+    if not (text.isascii() and text.isdigit()):
+        raise BadRequest(f"Invalid job id {text[:40]!r}, should be a number")
+    number = int(text[:20])
+    if number > _MAX_ID:
+        raise JobNotFound(number)
+    return number
+
+
+def wait_s(request: web.Request) -> float:
+    """The ``wait`` of the query, in seconds; 0 without one. Raises ``BadRequest``."""
+    text = request.query.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT_S:
+        raise BadRequest(f"Invalid wait {text[:40]!r}, should be seconds from 0 to {MAX_WAIT_S:g}")
+    return seconds
+
+
+def user_id(request: web.Request) -> int | None:
+    """Whose jobs the query asks for, narrowed to what the asker may see; None: everybody's.
+
+    Raises ``BadRequest``, ``Forbidden``.
+    """
+    text = request.query.get("user_id")
+    if text is not None and not _NUMBER.fullmatch(text):
+        raise BadRequest(f"Invalid user_id {text[:40]!r}, should be a number")
+    return request[keys.PRINCIPAL].narrow(None if text is None else int(text))
+
+
+def job_filter(request: web.Request) -> JobFilter:
+    """Which jobs the query asks for. Raises ``BadRequest``, ``Forbidden``."""
+    service, tag = request.query.get("service"), request.query.get("tag")
+    return JobFilter(
+        user_id=user_id(request),
+        service=service.strip().lower() if service else None,
+        statuses=_statuses(request.query.get("status", "")),
+        tag=tag.strip() if tag else None,
+    )
+
+
+def _statuses(text: str) -> tuple[JobStatus, ...]:
+    by_name = {status.value.lower(): status for status in JobStatus}
+    names = dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in by_name:
+            allowed = ", ".join(JobStatus)
+            raise BadRequest(f"Invalid status {name[:40]!r}, should be among {allowed}")
+    return tuple(by_name[name] for name in names)
+
+
+def page_size(request: web.Request) -> int:
+    """The ``limit`` of the query. Raises ``BadRequest``."""
+    text = request.query.get("limit", "50")
+    if not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MAX_PAGE):
+        raise BadRequest(f"Invalid limit {text[:40]!r}, should be a number from 1 to {MAX_PAGE}")
+    return int(text)
+
+
+def cursor(request: web.Request) -> int:
+    """The id before which a page begins. Raises ``BadRequest``."""
+    text = request.query.get("after")
+    if text is None:
+        return NEWEST
+    if not (text.isascii() and text.isdigit() and int(text[:20]) <= NEWEST):
+        raise BadRequest(f"Invalid after {text[:40]!r}, should be the next of an earlier page")
+    return int(text[:20])

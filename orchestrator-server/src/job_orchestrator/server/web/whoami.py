@@ -1,0 +1,33 @@
+"""GET /whoami."""
+
+import msgspec
+from aiohttp import web
+
+from job_orchestrator.common.web.answers import json_response
+from job_orchestrator.server import keys
+
+
+class WhoAmI(msgspec.Struct, frozen=True):
+    """Answer of ``GET /whoami``. ``auth``: whether this server wants tokens at all."""
+
+    user_id: int | None
+    admin: bool
+    auth: bool
+
+
+async def whoami(request: web.Request) -> web.Response:
+    """Tell whose the token is.
+
+    ---
+    summary: Whose token this is
+    description: Without tokens on this server everybody is an administrator, and auth is false.
+    tags: [service]
+    responses:
+      "200":
+        description: The user, or an administrator
+        content:
+          application/json:
+            schema: {$ref: "#/components/schemas/WhoAmI"}
+    """
+    who = request[keys.PRINCIPAL]
+    return json_response(WhoAmI(user_id=who.user_id, admin=who.is_admin, auth=who.authenticated))

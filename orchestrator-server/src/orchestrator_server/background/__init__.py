@@ -1,1 +1,0 @@
-"""What the server does by itself: one *pass* each, driven by ``orchestrator_common.loop``."""

@@ -10,8 +10,9 @@ import pytest
 from job_orchestrator.client.executors.local.cgroups.hierarchy import trees
 from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, open_cgroups
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
-from job_orchestrator.client.executors.local.settings import ExecutionSettings, ScriptUser
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.users import open_users
+from job_orchestrator.client.model import ScriptUser
 
 NOBODY = ScriptUser(65534, 65534)
 

@@ -11,7 +11,8 @@ from job_orchestrator.client.executors.local.cgroups import limits as cgroup_lim
 from job_orchestrator.client.executors.local.cgroups.group import Group
 from job_orchestrator.client.executors.local.cgroups.hierarchy import Tree, delegate, trees
 from job_orchestrator.client.executors.local.cgroups.manager import open_cgroups
-from job_orchestrator.client.executors.local.settings import ExecutionSettings, Limits
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
+from job_orchestrator.client.model import Limits
 from job_orchestrator.common.errors import StartupError
 from mechanisms import cgroups_of
 from running_client import StartClient

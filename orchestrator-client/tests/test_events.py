@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from job_orchestrator.client import keys
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.payloads.store import PayloadRow
 from job_orchestrator.client.web import events
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events

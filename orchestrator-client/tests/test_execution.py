@@ -12,8 +12,9 @@ import pytest
 from job_orchestrator.client import app as app_module
 from job_orchestrator.client import keys
 from job_orchestrator.client.executors.local import executor as local
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads import runner as runner_module
-from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore
+from job_orchestrator.client.payloads.store import PayloadStore
 from running_client import Client, StartClient, zombies
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_orchestrator.client.errors import PayloadNotFound
-from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore, open_payloads
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
 from job_orchestrator.common.status import (
     FINAL_PAYLOAD,
     PAYLOAD_TRANSITIONS,

@@ -13,8 +13,9 @@ import pytest
 from job_orchestrator.client import keys
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
-from job_orchestrator.client.executors.local.settings import ExecutionSettings, ScriptUser
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.users import ScriptUsers, open_users
+from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.errors import StartupError

@@ -13,7 +13,8 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from fake_client import FakeClient
 from job_orchestrator.server.app import create_app
 from job_orchestrator.server.settings.server import read_settings
-from job_orchestrator.server.store import JobStore, open_store
+from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.opening import open_store
 from running_server import Server, StartServer
 
 

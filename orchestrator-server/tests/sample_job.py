@@ -1,7 +1,7 @@
 """A job for what needs one and no store."""
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 JOB = Job(
     id=1,

@@ -17,7 +17,10 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.callbacks import notifier
 from job_orchestrator.server.callbacks.delivery import Message, signature
 from job_orchestrator.server.callbacks.rules import CallbackRules
-from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, open_store
+from job_orchestrator.server.model import Job, JobOptions
+from job_orchestrator.server.store.base import Offer
+from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.opening import open_store
 from job_orchestrator.server.store.sqlite.outbox import DUE
 from running_server import Server, StartServer
 

@@ -19,7 +19,8 @@ from job_orchestrator.server.clients import http as client_api
 from job_orchestrator.server.clients import registry as client_pool
 from job_orchestrator.server.dispatch.acknowledger import Discarder
 from job_orchestrator.server.errors import ClientUnreachable
-from job_orchestrator.server.store import Job, JobStore
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

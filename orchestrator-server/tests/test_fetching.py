@@ -15,7 +15,8 @@ from job_orchestrator.server.clients import http as client_api
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch import collector as getter_module
 from job_orchestrator.server.dispatch.collector import Getter
-from job_orchestrator.server.store import Job, JobStore
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]

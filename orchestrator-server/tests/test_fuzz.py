@@ -40,14 +40,16 @@ from job_orchestrator.server.clients.http import ClientApi
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.files.folder import BrokenArchive, _check_archive
 from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
-from job_orchestrator.server.settings.server import ClientUrls
-from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, Waiting, open_store
+from job_orchestrator.server.model import ClientUrls, Job, JobOptions
+from job_orchestrator.server.store.base import Offer, Waiting
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.maintenance import (
     damage,
     opened,
     wrong_histories,
     wrong_usage,
 )
+from job_orchestrator.server.store.sqlite.opening import open_store
 from sample_job import JOB
 
 R = TypeVar("R")

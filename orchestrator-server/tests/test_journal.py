@@ -16,7 +16,7 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.common.web import streaming
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs import event_streams as journal
-from job_orchestrator.server.store import JobEvents
+from job_orchestrator.server.store.sqlite.events import JobEvents
 from running_server import Server
 
 LIFE = ["Queued", "Processing", "Submitted", "Running", "Completed"]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store import NEWEST, JobFilter, JobStore
+from job_orchestrator.server.store.base import NEWEST, JobFilter
 from job_orchestrator.server.store.sqlite import listing
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 STATES = list(JobStatus)
 USERS, SERVICES, TAGS = (-1, 0, 5, 7), ("a", "b", "z"), ("", "t", "u")

@@ -6,7 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store import JobStore, Offer, open_store
+from job_orchestrator.server.store.base import Offer
+from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.opening import open_store
 
 MIGRATIONS = resources.files("job_orchestrator.server.store.sqlite") / "migrations"
 

@@ -14,7 +14,7 @@ from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.setup import _Json, _OneLine
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.jobs.statistics import Recent
-from job_orchestrator.server.store import Times
+from job_orchestrator.server.store.base import Times
 from running_server import Server, StartServer
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

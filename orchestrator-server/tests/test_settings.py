@@ -3,7 +3,8 @@
 import pytest
 
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.server.settings.server import Service, read_settings
+from job_orchestrator.server.model import Service
+from job_orchestrator.server.settings.server import read_settings
 
 BASE = {
     "SERVICE_X_UPLOAD_URL": "http://c:9000/submit",

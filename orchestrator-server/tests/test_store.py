@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from job_orchestrator.common.errors import StartupError, StorageFull
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.store import JobStore, Offer, Waiting, open_store
+from job_orchestrator.server.store.base import Offer, Waiting
 from job_orchestrator.server.store.sqlite import claims, creation, events, jobs, listing
+from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.opening import open_store
 
 S = JobStatus
 

@@ -13,8 +13,11 @@ from aiohttp import web
 from fake_client import FakeClient, answering
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
-from job_orchestrator.server.store import Job, JobOptions, JobStore, Offer, UserLimits, open_store
+from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.store.base import Offer
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.maintenance import opened, recount_usage, wrong_usage
+from job_orchestrator.server.store.sqlite.opening import open_store
 from job_orchestrator.server.store.sqlite.usage import USAGE
 from running_server import Server, StartServer
 

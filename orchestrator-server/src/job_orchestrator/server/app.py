@@ -39,8 +39,10 @@ from job_orchestrator.server.jobs.small_results import SmallResults
 from job_orchestrator.server.jobs.statistics import SEEN_AT_START, Recent
 from job_orchestrator.server.jobs.submit import Submission
 from job_orchestrator.server.maintenance.retention import Cleaner
+from job_orchestrator.server.model import Job, UserLimits
 from job_orchestrator.server.settings.server import Settings
-from job_orchestrator.server.store import Job, JobStore, UserLimits, open_store
+from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.opening import open_store
 from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary

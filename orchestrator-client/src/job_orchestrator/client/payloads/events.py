@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from job_orchestrator.client.payloads.store import PayloadRow
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.messages import LoadEvent, PayloadEvent, encode
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.runtime.bounded_queue import Backlog

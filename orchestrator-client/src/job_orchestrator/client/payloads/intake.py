@@ -5,8 +5,9 @@ import uuid
 from dataclasses import dataclass
 
 from job_orchestrator.client.errors import ClientStops, MissingScript, PayloadNotFound
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.ids import PayloadIds
-from job_orchestrator.client.payloads.store import DatabaseError, PayloadRow, PayloadStore
+from job_orchestrator.client.payloads.store import DatabaseError, PayloadStore
 from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
 from job_orchestrator.common.errors import StorageFull

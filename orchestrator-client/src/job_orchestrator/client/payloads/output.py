@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 from job_orchestrator.client.errors import ResultsGone
-from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore, has_ended
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import PayloadStore, has_ended
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from job_orchestrator.client.payloads.store import PayloadRow, PayloadStore
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.client.workspace.deferred_removal import LargeTrees, removed_if_small
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach

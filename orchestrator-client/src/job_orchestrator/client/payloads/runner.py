@@ -12,7 +12,8 @@ from job_orchestrator.client.errors import (
     StillRunning,
 )
 from job_orchestrator.client.executors.base import Execution, Executor, Outcome
-from job_orchestrator.client.payloads.store import DatabaseError, PayloadRow, PayloadStore
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import DatabaseError, PayloadStore
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 from job_orchestrator.common.errors import StorageFull

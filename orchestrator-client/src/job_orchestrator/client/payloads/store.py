@@ -11,11 +11,12 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
 from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.common.status import (
     FINAL_PAYLOAD,
@@ -26,24 +27,6 @@ from job_orchestrator.common.status import (
 
 DatabaseError = sqlite3.Error
 """What every call of the store may raise."""
-
-
-@dataclass(frozen=True)
-class PayloadRow:
-    """A payload as it was when it was read. ``key`` is the server's idempotency key, if it gave
-    one; ``refusal`` says why its script must not be run, if so; ``time_limit_s`` is how long it may
-    run, None: as long as it takes; ``ended_at`` is in seconds since the epoch."""
-
-    id: int
-    uuid: str
-    key: str | None
-    refusal: str
-    time_limit_s: float | None
-    status: PayloadStatus
-    killed: bool
-    exit_code: int | None
-    message: str
-    ended_at: float | None
 
 
 _FIELDS = tuple(field.name for field in fields(PayloadRow))

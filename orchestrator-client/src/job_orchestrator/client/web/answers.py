@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.payloads.store import PayloadRow
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.errors import BadRequest, DomainError
 from job_orchestrator.common.messages import ErrorPayload, Payload, encode
 from job_orchestrator.common.status import PayloadStatus

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from job_orchestrator.client.executors.local.settings import ScriptUser
+from job_orchestrator.client.model import ScriptUser
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

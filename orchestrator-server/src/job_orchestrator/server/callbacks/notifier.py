@@ -13,8 +13,9 @@ from job_orchestrator.server.callbacks.delivery import (
     WebhookCaller,
 )
 from job_orchestrator.server.callbacks.rules import CallbackRefused, host_of
-from job_orchestrator.server.store import Job, Outbox
-from job_orchestrator.server.store.sqlite.outbox import DueCallback
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import DueCallback
+from job_orchestrator.server.store.sqlite.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 

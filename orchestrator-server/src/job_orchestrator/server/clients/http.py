@@ -18,7 +18,7 @@ from job_orchestrator.server.clients.http_connection import (
     EventsNotOffered,
 )
 from job_orchestrator.server.errors import AnswerLost, ClientFailed, ClientTimeout, PayloadLost
-from job_orchestrator.server.settings.server import ClientUrls
+from job_orchestrator.server.model import ClientUrls
 
 PACKING_TIMEOUT_S = 300.0
 """A client packs the output of a running payload before its answer begins."""

@@ -29,7 +29,7 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     TokenRefused,
 )
-from job_orchestrator.server.settings.server import ClientUrls
+from job_orchestrator.server.model import ClientUrls
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0

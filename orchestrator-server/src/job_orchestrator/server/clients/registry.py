@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.status import ACTIVE_JOB
 from job_orchestrator.server.clients.http import ClientApi
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job, Service
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from job_orchestrator.common.logs.context import REQUEST_ID
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 
 def about_attempt(job: Job) -> Mapping[str, object]:

@@ -27,9 +27,10 @@ from job_orchestrator.server.errors import (
     PayloadLost,
 )
 from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import Job, JobStore, Offer, Waiting
+from job_orchestrator.server.store.base import Offer, Waiting
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 logger = logging.getLogger(__name__)
 

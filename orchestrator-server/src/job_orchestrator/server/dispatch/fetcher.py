@@ -23,8 +23,8 @@ from job_orchestrator.server.errors import (
 )
 from job_orchestrator.server.files.folder import BrokenArchive, JobFiles
 from job_orchestrator.server.files.receiving import Arrival
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import Job, JobStore
+from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 logger = logging.getLogger(__name__)
 

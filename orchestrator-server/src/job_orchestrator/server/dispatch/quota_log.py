@@ -3,8 +3,8 @@
 import logging
 from collections import Counter
 
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import Claim
+from job_orchestrator.server.model import Service
+from job_orchestrator.server.store.base import Claim
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from job_orchestrator.common.storage.durable import (
     replace_durably,
 )
 from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 INCOMING = "incoming"
 MAX_LISTED = 10_000

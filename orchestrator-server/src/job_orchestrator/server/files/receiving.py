@@ -9,7 +9,7 @@ from job_orchestrator.common.storage.durable import WritingBehind, full_disk_as_
 from job_orchestrator.server.clients.http_connection import BLOCK_BYTES
 from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 
 class Changes:

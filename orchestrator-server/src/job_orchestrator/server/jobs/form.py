@@ -8,8 +8,8 @@ from job_orchestrator.common.protocol.multipart_reader import ReceivedForm
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import CallbackRules
 from job_orchestrator.server.errors import InvalidSubmission
+from job_orchestrator.server.model import JobOptions
 from job_orchestrator.server.settings.server import MAX_USER_ID, MIN_USER_ID
-from job_orchestrator.server.store import JobOptions
 
 MAX_NAME = 200
 MAX_TAG = 100

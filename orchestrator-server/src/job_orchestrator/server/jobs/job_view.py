@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from job_orchestrator.common.messages import JobView
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 
 def view_of(job: Job) -> JobView:

@@ -22,8 +22,9 @@ from job_orchestrator.server.jobs.views import (
     Stats,
     Step,
 )
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import NEWEST, Change, Job, JobFilter, JobStore
+from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.store.base import NEWEST, Change, JobFilter
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 
 @dataclass(frozen=True)

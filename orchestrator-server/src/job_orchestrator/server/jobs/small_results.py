@@ -8,7 +8,7 @@ from typing import NamedTuple
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.small_file import read_if_small
 from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 
 
 class SmallResult(NamedTuple):

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
-from job_orchestrator.server.store import Job, Times
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import Times
 
 MINUTES = 60
 SEEN_AT_START = 20_000

@@ -47,8 +47,9 @@ from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.form import JobForm, read_job_form
 from job_orchestrator.server.jobs.small_results import SmallResult, SmallResults
 from job_orchestrator.server.jobs.views import ResultFile, ResultFiles
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import MAX_PLACE, Job, JobStore, UserLimits
+from job_orchestrator.server.model import Job, Service, UserLimits
+from job_orchestrator.server.store.base import MAX_PLACE
+from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 logger = logging.getLogger(__name__)
 

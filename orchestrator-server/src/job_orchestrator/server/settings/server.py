@@ -17,6 +17,7 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.server.callbacks.rules import CallbackRules, secret_bytes
+from job_orchestrator.server.model import ClientUrls, Service
 from job_orchestrator.server.settings.services import nearly_service_variables, service_names
 
 OPTIONS = (
@@ -47,51 +48,6 @@ _HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _MAX_COUNT = 1_000_000
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
-
-
-@dataclass(frozen=True)
-class ClientUrls:
-    """Where one client of a service is reached. None ends with a slash."""
-
-    upload: str
-    download: str
-    terminate: str
-
-    @property
-    def partial(self) -> str:
-        """Results whatever the state: beside the download URL."""
-        return f"{self.download}_partial"
-
-    @property
-    def events(self) -> str:
-        """The event stream: beside the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/events"
-
-    @property
-    def logs(self) -> str:
-        """What scripts say: beside the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/logs"
-
-    @property
-    def load(self) -> str:
-        """The CPU reading: beside the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/load"
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service and its limits, counted in jobs.
-
-    ``max_attempts`` is how often a dispatch may fail before the job does, ``time_limit_s`` how long
-    a job may run, None: as long as it takes.
-    """
-
-    name: str
-    clients: tuple[ClientUrls, ...]
-    runs_per_user: int = 5
-    max_runs: int = 10
-    max_attempts: int = 3
-    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from job_orchestrator.common.status import ACTIVE_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.common.web.metrics import LONG_S, QUICK_S, new_registry
 from job_orchestrator.server.clients.registry import Client
-from job_orchestrator.server.settings.server import Service
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job, Service
 
 PREFIX = "jo_server"
 UNENDED = (JobStatus.QUEUED, *sorted(ACTIVE_JOB))

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from job_orchestrator.common.config.reader import on_and_off
-from job_orchestrator.server.settings.server import Service, Settings
+from job_orchestrator.server.model import Service
+from job_orchestrator.server.settings.server import Settings
 
 
 def summary(settings: Settings) -> Iterator[str]:

@@ -8,7 +8,7 @@ from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.store import NEWEST, JobFilter
+from job_orchestrator.server.store.base import NEWEST, JobFilter
 
 MAX_WAIT_S = 60.0
 MAX_PAGE = 500

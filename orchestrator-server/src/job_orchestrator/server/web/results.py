@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.small_results import etag
-from job_orchestrator.server.store import Job
+from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
 from job_orchestrator.server.web.ranges import usable_range
 

@@ -4,8 +4,9 @@ import grp
 import pwd
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
+from job_orchestrator.client.model import NO_LIMITS, Limits, ScriptUser
 from job_orchestrator.common.config.reader import Option, SettingError, SettingsReader
 
 CgroupsMode = Literal["auto", "off", "required"]
@@ -26,22 +27,6 @@ MIN_MEMORY_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one payload may use, all its processes together. 0: no limit."""
-
-    memory_bytes: int = 0
-    pids: int = 0
-    cpus: float = 0.0
-
-
-class ScriptUser(NamedTuple):
-    """As whom scripts run."""
-
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True)
 class ExecutionSettings:
     """All of them, checked. Sizes in bytes.
 
@@ -50,7 +35,7 @@ class ExecutionSettings:
     """
 
     cgroups: CgroupsMode = "auto"
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     run_as: tuple[ScriptUser, ...] = ()
     sandbox: bool = False
     sandbox_network: bool = False

@@ -17,9 +17,9 @@ from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, Pay
 from job_orchestrator.client.executors.local.fork_server.client import ForkServer
 from job_orchestrator.client.executors.local.leftovers import remove_later, remove_leftovers
 from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
-from job_orchestrator.client.executors.local.settings import ScriptUser
 from job_orchestrator.client.executors.local.start_gate import Gate
 from job_orchestrator.client.executors.local.users import ScriptUsers
+from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.workspace.deferred_removal import LargeTrees
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspace
 from job_orchestrator.client.workspace.ownership import hand_over

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from job_orchestrator.client.executors.local.settings import ScriptUser
+from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.common.errors import StartupError
 
 

@@ -1,10 +1,10 @@
 """Counting and claiming in one transaction."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, IS_ACTIVE, Job, job_of
+from job_orchestrator.server.store.base import Claim, Offer, Waiting
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, IS_ACTIVE, job_of
 
 # What is queued is looked for in the index of what is queued, and nowhere else: SQLite would rather
 # look for the smallest service in an index of all jobs, past everything that has ever ended. And
@@ -66,40 +66,6 @@ VALUES (:service, :user_id,
     coalesce((SELECT max(turn) FROM served WHERE service = :service), 0) + 1)
 ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
 """
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
-    slots; ``head`` is the id of the one that is next in their queue."""
-
-    user_id: int
-    queued: int
-    active: int
-    served: int
-    head: int
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a claim saw (before) and took. ``waiting`` is empty when no slot was free."""
-
-    jobs: Sequence[Job]
-    active: int
-    waiting: Sequence[Waiting]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a service may be given: at most ``max_active`` active jobs; ``clients`` get one each."""
-
-    max_active: int
-    clients: Sequence[str]
-    decide: "Decide"
-
-
-Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
-"""From the number of active jobs and the waiting users: the user of each job to claim, in order."""
 
 
 def claim(

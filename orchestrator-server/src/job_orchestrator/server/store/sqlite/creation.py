@@ -4,8 +4,9 @@ import sqlite3
 from dataclasses import asdict, dataclass
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, HAS_KEY, Job, JobOptions, job_of
-from job_orchestrator.server.store.sqlite.usage import UserLimits
+from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, HAS_KEY, job_of
+from job_orchestrator.server.store.sqlite.usage import limit_problem
 
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
@@ -52,5 +53,5 @@ def add(
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)
-    problem = limits.problem(connection, new.user_id, new.input_bytes)
+    problem = limit_problem(connection, limits, new.user_id, new.input_bytes)
     return problem or job_of(connection.execute(CREATE, values).fetchall()[0])

@@ -1,12 +1,13 @@
 """The numbered changes of all jobs, as streams read them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, Job, job_of
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import JobEvent
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, job_of
 from job_orchestrator.server.store.sqlite.writer import Connection
 
 LAST_ID = "SELECT coalesce(max(id), 0) FROM job_events"
@@ -24,17 +25,6 @@ WHERE event.job_id = :job_id AND event.id > :after AND event.id <= :until ORDER 
 PRESENT = f"""
 SELECT (SELECT max(id) FROM job_events WHERE job_id = jobs.id), {COLUMNS} FROM jobs WHERE id = ?
 """  # noqa: S608
-
-
-@dataclass(frozen=True)
-class JobEvent:
-    """A job got ``status`` because of ``why``; ``job`` is as it was when this was read."""
-
-    id: int
-    at: float
-    status: JobStatus
-    why: str
-    job: Job
 
 
 class JobEvents:

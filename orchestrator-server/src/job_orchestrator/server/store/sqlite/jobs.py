@@ -13,8 +13,10 @@ from typing import Any
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefused, origins
 from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.store.base import MAX_PLACE, Claim, Offer
 from job_orchestrator.server.store.sqlite.abandoned import ADD_STRAY, StrayKeys
-from job_orchestrator.server.store.sqlite.claims import Claim, Offer, any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.creation import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -30,13 +32,11 @@ from job_orchestrator.server.store.sqlite.schema import (
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
-    Job,
-    JobOptions,
     full_database_as_domain_error,
     job_of,
     status_in,
 )
-from job_orchestrator.server.store.sqlite.usage import USAGE, UserLimits
+from job_orchestrator.server.store.sqlite.usage import USAGE
 from job_orchestrator.server.store.sqlite.writer import Connection, Writer
 
 Listener = Callable[[Job], None]
@@ -47,8 +47,6 @@ PATIENCE_S = 0.05
 MAX_RECENT = 1000
 """Jobs that changed last: what most portals ask for is answered without the database."""
 
-# A job's place is only counted so far; beyond it the answer is "more than".
-MAX_PLACE = 1000
 
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition looks redundant: it makes SQLite use the index of active jobs.
@@ -149,7 +147,7 @@ class JobStore:
             return
         rows = await self._reader.execute_fetchall(USAGE, (user_id,))
         queued, stored = next(iter(rows), (0, 0))
-        problem = limits.problem_with(queued, stored, user_id, input_bytes)
+        problem = limits.problem(queued, stored, user_id, input_bytes)
         # The key last: what it counts among is there when it is.
         values = {"user_id": user_id, "idempotency_key": key}
         if problem and not await self._reader.execute_fetchall(REPEATED, values):

@@ -7,15 +7,13 @@ one look-up for each service (of each user, of each user with a tag).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, Job, job_of
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import Change, JobFilter, Times
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, job_of
 from job_orchestrator.server.store.sqlite.writer import Connection
-
-NEWEST = 2**63 - 1
-"""A cursor before which every job is."""
 
 HISTORY = """
 SELECT at, from_status, to_status, why FROM job_events WHERE job_id = ? ORDER BY id LIMIT 1000
@@ -33,21 +31,6 @@ WHERE status IN ('Processing', 'Running', 'Submitted', 'Unknown') GROUP BY servi
 LATEST = """
 SELECT service, status, created_at, started_at, ended_at FROM jobs ORDER BY id DESC LIMIT ?
 """
-
-
-@dataclass(frozen=True)
-class JobFilter:
-    """Which jobs a list holds; None and () let all through."""
-
-    user_id: int | None = None
-    service: str | None = None
-    statuses: Sequence[JobStatus] = ()
-    tag: str | None = None
-
-    @property
-    def values(self) -> Mapping[str, object]:
-        """The values of ``statement``."""
-        return {"user_id": self.user_id, "service": self.service, "tag": self.tag}
 
 
 def listing(wanted: JobFilter) -> str:
@@ -99,27 +82,6 @@ def _level(column: str, given: bool, scope: Sequence[str], outer: Sequence[str])
     following = ", ".join([*(f"{name}.{each}" for each in outer), least(name, f"{name}.{column}")])
     rest = f"SELECT {following} FROM {name} WHERE {name}.{column} IS NOT NULL"  # noqa: S608
     return f"{head} AS (SELECT {first}{source} UNION ALL {rest})"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of a job's state. ``before`` is None where the job was created."""
-
-    at: float
-    before: JobStatus | None
-    to: JobStatus
-    why: str
-
-
-@dataclass(frozen=True)
-class Times:
-    """When a job was created, started and ended, seconds since the epoch."""
-
-    service: str
-    status: JobStatus
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
 
 
 class JobLists:

@@ -6,9 +6,9 @@ did not happen. It stays until it was told, or given up.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, Job, job_of
+from job_orchestrator.server.store.base import DueCallback
+from job_orchestrator.server.store.sqlite.schema import COLUMNS, job_of
 from job_orchestrator.server.store.sqlite.writer import Connection, Writer
 
 DUE = f"""
@@ -16,14 +16,6 @@ SELECT {", ".join(f"jobs.{name.strip()}" for name in COLUMNS.split(","))}, callb
 FROM callbacks CROSS JOIN jobs ON jobs.id = callbacks.job_id
 WHERE callbacks.due_at <= ? ORDER BY callbacks.due_at LIMIT ?
 """  # noqa: S608
-
-
-@dataclass(frozen=True)
-class DueCallback:
-    """An end to tell, which was tried ``attempts`` times."""
-
-    job: Job
-    attempts: int
 
 
 class Outbox:

@@ -5,7 +5,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,67 +19,13 @@ from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.common.storage.durable import touch_private
 from job_orchestrator.server.errors import DatabaseTooNew
+from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.sqlite.writer import Connection
 
 BUSY_TIMEOUT_MS = 30_000
 
 DatabaseError = sqlite3.Error
 """What every call of the store may raise: the disk, or the file, is not as it should be."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A row of ``jobs``, as it was when it was read. Times are seconds since the epoch.
-
-    ``started_at`` is when it was first Running; ``input_bytes`` (the files as uploaded) and
-    ``output_bytes`` (the ZIP) are None where an earlier version did not note them.
-    """
-
-    id: int
-    uuid: str
-    user_id: int
-    service: str
-    status: JobStatus
-    message: str
-    attempt: int
-    failures: int
-    not_before: float
-    client_url: str | None
-    dest_id: int | None
-    exit_code: int | None
-    has_output: bool
-    kill_requested: bool
-    created_at: float
-    changed_at: float
-    ended_at: float | None
-    name: str
-    tag: str
-    priority: int
-    time_limit_s: float | None
-    callback_url: str | None
-    started_at: float | None
-    input_bytes: int | None
-    output_bytes: int | None
-
-    @property
-    def key(self) -> str:
-        """The idempotency key of the present attempt: the same payload however often it is sent."""
-        return f"{self.uuid}.{self.attempt}"
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """What a submission may say of its job beside its owner; all of it is optional.
-
-    ``idempotency_key`` is the web app's: the same key of the same user is the same job.
-    """
-
-    name: str = ""
-    tag: str = ""
-    priority: int = 0
-    time_limit_s: float | None = None
-    callback_url: str | None = None
-    idempotency_key: str | None = None
 
 
 _FIELDS = tuple(field.name for field in fields(Job))

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from job_orchestrator.client.executors.local.settings import Limits
+from job_orchestrator.client.model import Limits
 from job_orchestrator.common.config.reader import size_text
 
 PERIOD_US = 100_000

@@ -13,8 +13,9 @@ from job_orchestrator.client.executors.local.cgroups import limits as cgroup_lim
 from job_orchestrator.client.executors.local.cgroups.group import Group
 from job_orchestrator.client.executors.local.cgroups.hierarchy import Tree, delegate, trees
 from job_orchestrator.client.executors.local.fork_server.client import ForkServer
-from job_orchestrator.client.executors.local.settings import ExecutionSettings, Limits
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.start_gate import Gate
+from job_orchestrator.client.model import Limits
 from job_orchestrator.common.errors import StartupError
 
 logger = logging.getLogger(__name__)

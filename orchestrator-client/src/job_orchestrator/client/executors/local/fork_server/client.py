@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job_orchestrator.client.executors.local.fork_server import program as forking
-from job_orchestrator.client.executors.local.settings import ScriptUser
+from job_orchestrator.client.model import ScriptUser
 
 PROGRAM = Path(forking.__file__)
 ANSWER_TIMEOUT_S = 10.0

@@ -94,7 +94,7 @@ def test_token_can_not_be_passed_to_scripts() -> None:
 def test_script_that_runs_as_the_same_user_can_not_read_the_token(hidden: bool) -> None:
     program = (
         "import os, subprocess, sys\n"
-        "from job_orchestrator.client.executors import processes\n"
+        "from job_orchestrator.client.executors.local import processes\n"
         # Root may read everything, whoever owns it. A change of the user hides too: undo that.
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "processes._prctl(processes._PR_SET_DUMPABLE, 1)\n"

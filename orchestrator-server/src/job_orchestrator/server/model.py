@@ -68,7 +68,7 @@ class Job:
     attempt: int
     failures: int
     not_before: float
-    client_url: str | None
+    client: str | None
     dest_id: int | None
     exit_code: int | None
     has_output: bool

@@ -94,7 +94,7 @@ class ClientPool:
         if (before := self._has.pop(job.id, None)) is not None:
             known = before.jobs.pop(job.id)
             before.payloads.pop(known.dest_id or 0, None)
-        client = self.get(job.client_url)
+        client = self.get(job.client)
         if client is not None and job.status in ACTIVE_JOB:
             self._has[job.id] = client
             client.jobs[job.id] = job

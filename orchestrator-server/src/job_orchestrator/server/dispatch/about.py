@@ -12,6 +12,6 @@ def about_attempt(job: Job) -> Mapping[str, object]:
         "job": job.id,
         "user": job.user_id,
         "service": job.service,
-        "client": job.client_url,
+        "client": job.client,
         REQUEST_ID: f"job-{job.id}.{job.attempt}",
     }

@@ -115,7 +115,7 @@ class Getter:
         the server was down, it was the server that did not listen."""
         for job in await self._store.unknown_for(self._lost_after_s):
             why = f"{job.message} (for more than {self._lost_after_s:g} s)"
-            if (silent := self._pool.get(job.client_url)) is not None:
+            if (silent := self._pool.get(job.client)) is not None:
                 self._pool.failed(silent, why)
             await self._fetcher.lose(job, why, stray=True)
 
@@ -136,7 +136,7 @@ class Getter:
         Its first events may have come before this; and a submit that was repeated after a crash is
         answered with a payload that may have ended long ago, of which no event comes any more.
         """
-        client = self._pool.get(job.client_url)
+        client = self._pool.get(job.client)
         if client is None:
             return
         self._reconcile_at[job.id] = self._clock() + RECONCILE_S
@@ -158,7 +158,7 @@ class Getter:
 
     def follow_up(self, job: Job) -> None:
         """Look at a job now; if that is being done already, once more afterwards."""
-        client = self._pool.get(job.client_url)
+        client = self._pool.get(job.client)
         if client is None:
             return
         if job.id in self._looking:
@@ -209,7 +209,7 @@ class Getter:
                     while again:
                         self._looking[job.id] = False
                         now = await self._store.get(job.id)
-                        if now.client_url != client.url:
+                        if now.client != client.url:
                             break
                         await self._fetcher.look(now, client)
                         again = self._looking[job.id]
@@ -218,7 +218,7 @@ class Getter:
             self._retry(job, error)
         finally:
             del self._looking[job.id]
-        if now.client_url != client.url and now.status in DISPATCHED_JOB:
+        if now.client != client.url and now.status in DISPATCHED_JOB:
             self.follow_up(now)
 
     def _retry(self, job: Job, error: Exception) -> None:

@@ -141,12 +141,12 @@ class Sender:
 
         ``again``: an earlier dispatch broke off, and may have brought it there.
         """
-        client = self._pool.get(job.client_url)
+        client = self._pool.get(job.client)
         if job.kill_requested and not again:
             await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
             return
         if client is None:
-            why = f"{job.client_url} is no longer configured"
+            why = f"{job.client} is no longer configured"
             await self._give_up(job, why, 0.0, counts=False, stray=again)
             return
         self._pool.sending(client)
@@ -249,7 +249,7 @@ class Sender:
             # but one that the job knows is not stray.
             now = await self._store.get(job.id)
             logger.error("%s; its payload %d is at %s", error, payload.id, client.api)
-            if (now.client_url, now.dest_id) != (client.url, payload.id):
+            if (now.client, now.dest_id) != (client.url, payload.id):
                 await client.api.kill(payload.id)
             return
         reach(Point.SERVER_SUBMITTED)
@@ -259,7 +259,7 @@ class Sender:
         self, job: Job, why: str, delay_s: float, *, counts: bool, stray: bool
     ) -> None:
         """Back to the queue. ``stray``: the client may have it all the same, and is to end it."""
-        given_up, client = job.key, self._pool.get(job.client_url)
+        given_up, client = job.key, self._pool.get(job.client)
         service = self._services.get(job.service)
         try:
             job = await self._store.requeue(

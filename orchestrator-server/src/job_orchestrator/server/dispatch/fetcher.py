@@ -225,7 +225,7 @@ class Fetcher:
         ``stray``: it may not be gone, only out of reach; then it is ended as soon as it can be.
         """
         given_up = job.key
-        client, service = self._pool.get(job.client_url), self._services.get(job.service)
+        client, service = self._pool.get(job.client), self._services.get(job.service)
         try:
             job = await self._store.requeue(
                 job,

@@ -20,7 +20,7 @@ def view_of(job: Job) -> JobView:
         priority=job.priority,
         attempt=job.attempt,
         exit_code=job.exit_code,
-        client=job.client_url,
+        client=job.client,
         time_limit_s=job.time_limit_s,
         created_at=iso(job.created_at),
         started_at=None if job.started_at is None else iso(job.started_at),

@@ -123,9 +123,9 @@ class JobLogs:
     async def _live(
         self, job: Job, stream: str, offset: int, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
-        client = self.pool.get(job.client_url)
+        client = self.pool.get(job.client)
         if client is None or job.dest_id is None:
-            raise ClientUnreachable(f"{job.client_url} is no longer one of the configured clients")
+            raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
         async with client.api.open_logs(job.dest_id, stream, offset, follow=follow) as response:
             yield b""
             async for block in response.content.iter_any():

@@ -234,7 +234,7 @@ class Submission:
         """The client that has a job, and the payload's id. Raises ``OutputNotFound``."""
         if job.status is JobStatus.CLEANED:
             raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
-        client = self.pool.get(job.client_url)
+        client = self.pool.get(job.client)
         if client is None or job.dest_id is None:
             raise OutputNotFound(f"Job {job.id} is {job.status} and has no output yet")
         return client, job.dest_id
@@ -288,9 +288,9 @@ class Submission:
 
     async def _had_ended(self, job: Job) -> bool:
         """End the payload of a job; whether it had already ended by itself."""
-        client = self.pool.get(job.client_url)
+        client = self.pool.get(job.client)
         if client is None or job.dest_id is None:
-            raise ClientUnreachable(f"{job.client_url} is no longer one of the configured clients")
+            raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
         try:
             payload = await client.api.kill(job.dest_id)
             reach(Point.SERVER_PAYLOAD_KILLED)

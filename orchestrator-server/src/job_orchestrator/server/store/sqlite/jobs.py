@@ -249,7 +249,7 @@ class JobStore:
             "delay": delay_s,
             "now": self._now(),
         }
-        stray_of = (job.client_url, job.key, values["now"]) if stray else None
+        stray_of = (job.client, job.key, values["now"]) if stray else None
         changed = await self._write(statement, values, stray_of=stray_of)
         if not changed:
             raise TransitionRefused(

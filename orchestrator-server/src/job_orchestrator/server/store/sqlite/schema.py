@@ -29,7 +29,8 @@ DatabaseError = sqlite3.Error
 
 
 _FIELDS = tuple(field.name for field in fields(Job))
-COLUMNS = ", ".join(_FIELDS)
+# The name of a client is in a column that was called after its URL.
+COLUMNS = ", ".join("client_url" if name == "client" else name for name in _FIELDS)
 
 
 def job_of(row: Any) -> Job:

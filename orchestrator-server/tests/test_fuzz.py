@@ -282,15 +282,20 @@ class StoreMachine(RuleBasedStateMachine):
             assert changed.status is wanted
             self._status[job_id] = wanted
 
-    @rule(job_id=jobs, counts=st.booleans(), stray=st.booleans())
-    def requeue(self, job_id: int, counts: bool, stray: bool) -> None:
+    @rule(job_id=jobs, counts=st.booleans(), may_still_run=st.booleans())
+    def requeue(self, job_id: int, counts: bool, may_still_run: bool) -> None:
         """Its client lost it."""
         job = self._run(self._store.get(job_id))
         before = self._status[job_id]
         try:
             changed = self._run(
                 self._store.requeue(
-                    job, "lost", delay_s=0, max_attempts=2, counts=counts, stray=stray
+                    job,
+                    "lost",
+                    delay_s=0,
+                    max_attempts=2,
+                    counts=counts,
+                    may_still_run=may_still_run,
                 )
             )
         except TransitionRefused:

@@ -78,7 +78,7 @@ async def test_late_answer_about_an_earlier_attempt_is_refused(store: JobStore) 
     await store.create("u", 1, "x")
     await claim(store)
     first = await store.get(1)
-    await store.requeue(first, "lost", delay_s=0, max_attempts=3, counts=True, stray=False)
+    await store.requeue(first, "lost", delay_s=0, max_attempts=3, counts=True, may_still_run=False)
     await claim(store)
     with pytest.raises(TransitionRefused):
         await store.transition(first, S.FAILED, "late")
@@ -96,7 +96,7 @@ async def test_requeue_fails_the_job_after_its_attempts(
         assert await claim(store) == [1]
         job = await store.get(1)
         job = await store.requeue(
-            job, "no answer", delay_s=0, max_attempts=3, counts=counts, stray=False
+            job, "no answer", delay_s=0, max_attempts=3, counts=counts, may_still_run=False
         )
     assert (job.status, job.message) == (status, "no answer")
     assert (job.ended_at is not None) == (status is S.FAILED)
@@ -106,7 +106,7 @@ async def test_requeued_job_waits_for_its_delay(store: JobStore) -> None:
     await store.create("u", 1, "x")
     await claim(store)
     job = await store.requeue(
-        await store.get(1), "busy", delay_s=3600, max_attempts=3, counts=False, stray=False
+        await store.get(1), "busy", delay_s=3600, max_attempts=3, counts=False, may_still_run=False
     )
     assert job.status is S.QUEUED
     assert await claim(store) == []
@@ -117,7 +117,7 @@ async def test_requeue_of_a_job_that_is_to_be_killed_kills_it(store: JobStore) -
     await claim(store)
     await store.request_kill(1)
     job = await store.requeue(
-        await store.get(1), "lost", delay_s=0, max_attempts=3, counts=True, stray=False
+        await store.get(1), "lost", delay_s=0, max_attempts=3, counts=True, may_still_run=False
     )
     assert (job.status, job.message) == (S.KILLED, "Terminated on request")
 
@@ -304,7 +304,7 @@ async def test_claim_while_nothing_waits_asks_the_database_nothing(store: JobSto
     assert await claim(store) == []
     assert statements == []
     job = await store.get(1)
-    await store.requeue(job, "", delay_s=0, max_attempts=9, counts=False, stray=False)
+    await store.requeue(job, "", delay_s=0, max_attempts=9, counts=False, may_still_run=False)
     assert await claim(store) == [1]
 
 

@@ -136,7 +136,7 @@ async def test_counters_follow_a_job_through_its_life(store: JobStore) -> None:
     job = await claim(store)
     assert job is not None
     assert await usage(store) == (0, 100)
-    job = await store.requeue(job, "", delay_s=0, max_attempts=3, counts=True, stray=False)
+    job = await store.requeue(job, "", delay_s=0, max_attempts=3, counts=True, may_still_run=False)
     assert await usage(store) == (1, 100)
     job = await claim(store)
     assert job is not None

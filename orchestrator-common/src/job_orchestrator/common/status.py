@@ -21,6 +21,11 @@ class JobStatus(StrEnum):
     KILLED = "Killed"
     CLEANED = "Cleaned"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has ended; its files may have been removed since."""
+        return self in FINAL_JOB or self is JobStatus.CLEANED
+
 
 class PayloadStatus(StrEnum):
     """State of a payload, the client's copy of a job."""
@@ -32,6 +37,11 @@ class PayloadStatus(StrEnum):
     INVALID = "Invalid"
     KILLED = "Killed"
     CLEANED = "Cleaned"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the payload has ended; its files may have been removed since."""
+        return self in FINAL_PAYLOAD or self is PayloadStatus.CLEANED
 
 
 _J = JobStatus

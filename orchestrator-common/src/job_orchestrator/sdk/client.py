@@ -14,6 +14,7 @@ from typing import Literal, Self
 import aiohttp
 import msgspec
 
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.sdk.connection import Connection, Trouble, read_all
@@ -139,7 +140,7 @@ class AsyncClient:
             "POST",
             "/upload",
             self._read_submitted,
-            headers={"Idempotency-Key": idempotency_key or secrets.token_urlsafe(24)},
+            headers={IDEMPOTENCY_KEY: idempotency_key or secrets.token_urlsafe(24)},
             body=upload,
             silence_s=STORING_TIMEOUT_S,
         )

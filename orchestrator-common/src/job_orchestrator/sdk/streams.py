@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 
+from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
 from job_orchestrator.sdk.connection import SILENCE_S, Connection, read_all
 from job_orchestrator.sdk.errors import (
@@ -46,7 +47,7 @@ async def changes(
     while True:
         headers = {"Accept": "text/event-stream"}
         if last_id:
-            headers["Last-Event-ID"] = last_id
+            headers[LAST_EVENT_ID] = last_id
         try:
             async with connection.open(
                 "GET", path, params=params, headers=headers, silence_s=EVENT_SILENCE_S

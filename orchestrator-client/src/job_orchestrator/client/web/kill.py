@@ -5,8 +5,8 @@ from aiohttp import web
 
 from job_orchestrator.client import keys
 from job_orchestrator.client.web.answers import payload_id, payload_of
-from job_orchestrator.client.web.submit import KEY_HEADER
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
 
 
@@ -57,9 +57,11 @@ async def kill_key(request: web.Request) -> web.Response:
       "500":
         description: Some of its processes resist being ended
     """
-    key = request.headers.get(KEY_HEADER)
+    key = request.headers.get(IDEMPOTENCY_KEY)
     if not key:
-        raise BadRequest(f"Give the payload's id, or the {KEY_HEADER} that it was submitted with")
+        raise BadRequest(
+            f"Give the payload's id, or the {IDEMPOTENCY_KEY} that it was submitted with"
+        )
     return await _killed(request, (await request.app[keys.INTAKE].payload_of(key)).id)
 
 

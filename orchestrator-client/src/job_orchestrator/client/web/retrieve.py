@@ -11,9 +11,9 @@ from job_orchestrator.client import keys
 from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
 from job_orchestrator.client.payloads.store import has_ended
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
-from job_orchestrator.client.web.submit import KEY_HEADER
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
@@ -48,7 +48,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
         description: There is no such payload, or its results were lost
     """
     row = await request.app[keys.STORE].get(payload_id(request))
-    headers = {KEY_HEADER: row.key} if row.key else {}
+    headers = {IDEMPOTENCY_KEY: row.key} if row.key else {}
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
     reach(Point.CLIENT_BEFORE_RESULTS)

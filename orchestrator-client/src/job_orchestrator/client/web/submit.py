@@ -7,10 +7,8 @@ from aiohttp import hdrs, web
 from job_orchestrator.client import keys
 from job_orchestrator.client.web.answers import payload_of
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
 from job_orchestrator.common.web.answers import json_response
-
-KEY_HEADER = "Idempotency-Key"
-TIME_LIMIT_HEADER = "Time-Limit"
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -53,7 +51,7 @@ async def submit(request: web.Request) -> web.Response:
     row = await request.app[keys.INTAKE].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
-        request.headers.get(KEY_HEADER),
+        request.headers.get(IDEMPOTENCY_KEY),
         _time_limit_s(request),
     )
     return json_response(payload_of(request, row))
@@ -61,7 +59,7 @@ async def submit(request: web.Request) -> web.Response:
 
 def _time_limit_s(request: web.Request) -> float | None:
     """How long the script may run; None: as long as it takes. Raises ``BadRequest``."""
-    text = request.headers.get(TIME_LIMIT_HEADER)
+    text = request.headers.get(TIME_LIMIT)
     if text is None:
         return None
     try:

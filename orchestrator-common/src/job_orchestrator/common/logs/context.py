@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_ID = "request_id"
-REQUEST_ID_HEADER = "X-Request-Id"
 """By which a request's id goes from service to service."""
 
 _fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default={})  # noqa: B039

@@ -6,7 +6,8 @@ from uuid import uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from job_orchestrator.common.logs.context import REQUEST_ID, REQUEST_ID_HEADER, logging_about
+from job_orchestrator.common.logs.context import REQUEST_ID, logging_about
+from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """What stands in a line of the log as it is, and can't be taken for another of its fields."""
@@ -30,7 +31,7 @@ def request_id_of(request: web.BaseRequest) -> str | None:
 
 @web.middleware
 async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    given = request.headers.get(REQUEST_ID_HEADER, "")
+    given = request.headers.get(X_REQUEST_ID, "")
     request[_ID] = given if _SAFE.fullmatch(given) else uuid4().hex
     with logging_about(**{REQUEST_ID: request[_ID]}):
         return await handler(request)
@@ -39,4 +40,4 @@ async def _identify(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _echo(request: web.Request, response: web.StreamResponse) -> None:
     known = request.get(_ID)
     if known is not None:
-        response.headers[REQUEST_ID_HEADER] = known
+        response.headers[X_REQUEST_ID] = known

@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 
 from job_orchestrator.common.messages import MalformedMessage, Payload, decode_payload
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.http_connection import (
@@ -38,9 +39,6 @@ MIN_RATE = 1000
 
 SILENCE_S = 20.0
 """An event stream that says nothing for so long is dead: a load event is due every 5 s."""
-
-KEY_HEADER = "Idempotency-Key"
-TIME_LIMIT_HEADER = "Time-Limit"
 
 
 class Sink(Protocol):
@@ -74,9 +72,9 @@ class ClientApi:
         can't be understood, or that only a proxy before the client gives, is ``AnswerLost``: the
         client may have the job.
         """
-        headers = {**body.headers, KEY_HEADER: key}
+        headers = {**body.headers, IDEMPOTENCY_KEY: key}
         if time_limit_s is not None:
-            headers[TIME_LIMIT_HEADER] = f"{time_limit_s:.3f}"
+            headers[TIME_LIMIT] = f"{time_limit_s:.3f}"
         async with self._request("POST", self.urls.upload, headers=headers, body=body) as response:
             try:
                 return await self._payload(response)
@@ -91,7 +89,7 @@ class ClientApi:
         payload of this id was submitted with another key.
         """
         async with self._request("GET", f"{self.urls.download}/{dest_id}") as response:
-            echoed = response.headers.get(KEY_HEADER)
+            echoed = response.headers.get(IDEMPOTENCY_KEY)
             if echoed is not None and echoed != key:
                 raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
             if response.content_type != "application/zip":
@@ -152,7 +150,9 @@ class ClientApi:
 
         Raises ``PayloadLost`` if the client knows no such request (older ones).
         """
-        async with self._request("POST", self.urls.terminate, headers={KEY_HEADER: key}) as answer:
+        async with self._request(
+            "POST", self.urls.terminate, headers={IDEMPOTENCY_KEY: key}
+        ) as answer:
             return await self._payload(answer)
 
     async def discard(self, dest_ids: Sequence[int]) -> None:

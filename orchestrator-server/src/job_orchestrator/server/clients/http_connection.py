@@ -15,8 +15,9 @@ import msgspec
 from aiohttp import hdrs
 
 from job_orchestrator.common.errors import in_plain_words
-from job_orchestrator.common.logs.context import REQUEST_ID_HEADER, request_id
+from job_orchestrator.common.logs.context import request_id
 from job_orchestrator.common.protocol.bearer import authorization
+from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.errors import (
     AnswerLost,
@@ -85,7 +86,7 @@ class ClientConnection:
         """Send a request and yield a good answer; the only place that knows aiohttp's errors."""
         sent = False
         if (known := request_id()) is not None:
-            headers = {**(headers or {}), REQUEST_ID_HEADER: known}
+            headers = {**(headers or {}), X_REQUEST_ID: known}
         try:
             async with asyncio.timeout(None) as stalled:
                 now, data = asyncio.get_running_loop().time(), None

@@ -28,7 +28,7 @@ class Strays:
 
     async def load(self) -> None:
         """Take up what an earlier life of the server has noted."""
-        self._client.strays |= await self._store.strays.of(self._client.url, KEPT_S)
+        self._client.strays |= await self._store.abandoned.of(self._client.url, KEPT_S)
 
     async def run_pass(self) -> None:
         """End them, unless the client is known to be away."""
@@ -53,5 +53,5 @@ class Strays:
                 logger.info("Attempt %s was ended at %s", key, self._client.api)
                 self._client.discards.add(payload.id)
             reach(Point.SERVER_STRAY_ENDED)
-            await self._store.strays.forget(self._client.url, key)
+            await self._store.abandoned.forget(self._client.url, key)
             self._client.strays.discard(key)

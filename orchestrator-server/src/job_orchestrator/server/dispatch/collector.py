@@ -117,7 +117,7 @@ class Getter:
             why = f"{job.message} (for more than {self._lost_after_s:g} s)"
             if (silent := self._pool.get(job.client)) is not None:
                 self._pool.failed(silent, why)
-            await self._fetcher.lose(job, why, stray=True)
+            await self._fetcher.lose(job, why, may_still_run=True)
 
     def reconcile(self, client: Client) -> None:
         """Look at every job of a client: it has just become reachable, events may be missed."""

@@ -147,7 +147,7 @@ class Sender:
             return
         if client is None:
             why = f"{job.client} is no longer configured"
-            await self._give_up(job, why, 0.0, counts=False, stray=again)
+            await self._give_up(job, why, 0.0, counts=False, may_still_run=again)
             return
         self._pool.sending(client)
         try:
@@ -161,13 +161,13 @@ class Sender:
             await self._store.transition(job, JobStatus.FAILED, str(error))
         except ClientBusy as error:
             pause_s = self._pool.failed(client, str(error))
-            await self._give_up(job, str(error), pause_s, counts=False, stray=False)
+            await self._give_up(job, str(error), pause_s, counts=False, may_still_run=False)
         except ClientUnreachable as error:
             self._pool.failed(client, str(error))
-            await self._give_up(job, str(error), 0.0, counts=True, stray=False)
+            await self._give_up(job, str(error), 0.0, counts=True, may_still_run=False)
         except ClientError as error:
             self._pool.failed(client, str(error))
-            await self._give_up(job, str(error), 0.0, counts=True, stray=True)
+            await self._give_up(job, str(error), 0.0, counts=True, may_still_run=True)
         except OSError as error:
             self._pool.works(client)
             await self._store.transition(job, JobStatus.FAILED, f"Its files can't be read: {error}")
@@ -176,7 +176,7 @@ class Sender:
             logger.exception("Job %d could not be sent", job.id)
             self._pool.failed(client, f"{client.api}: {error}")
             why = f"It could not be sent: {error}"
-            await self._give_up(job, why, 0.0, counts=True, stray=True)
+            await self._give_up(job, why, 0.0, counts=True, may_still_run=True)
         else:
             self._pool.works(client)
             await self._hand_over(job, client, payload)
@@ -256,9 +256,9 @@ class Sender:
         self._submitted(submitted, payload)
 
     async def _give_up(
-        self, job: Job, why: str, delay_s: float, *, counts: bool, stray: bool
+        self, job: Job, why: str, delay_s: float, *, counts: bool, may_still_run: bool
     ) -> None:
-        """Back to the queue. ``stray``: the client may have it all the same, and is to end it."""
+        """Back to the queue. ``may_still_run``: the client may have it all the same, and is to end it."""
         given_up, client = job.key, self._pool.get(job.client)
         service = self._services.get(job.service)
         try:
@@ -268,12 +268,12 @@ class Sender:
                 delay_s=delay_s,
                 max_attempts=service.max_attempts if service else 1,
                 counts=counts,
-                stray=stray,
+                may_still_run=may_still_run,
             )
         except DomainError as error:
             logger.warning("Job %d: %s", job.id, error)
         else:
-            if stray and client is not None:
+            if may_still_run and client is not None:
                 client.strays.add(given_up)
             logger.warning(
                 "Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, why

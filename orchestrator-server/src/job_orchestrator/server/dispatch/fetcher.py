@@ -87,7 +87,7 @@ class Fetcher:
                     await client.api.kill(job.dest_id)
                 await self._ask(job, client, job.dest_id)
         except PayloadLost as error:
-            await self.lose(job, str(error), stray=False)
+            await self.lose(job, str(error), may_still_run=False)
         except ClientUnreachable as error:
             self._retry(job, error)
             await self.client_lost(client.url, str(error))
@@ -209,7 +209,7 @@ class Fetcher:
         """Nobody waits for this: a quick job's end may be written in the same transaction."""
         try:
             await self._store.transition(
-                job, JobStatus.RUNNING, "run.sh is executing", in_passing=True
+                job, JobStatus.RUNNING, "run.sh is executing", deferred=True
             )
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
@@ -219,10 +219,10 @@ class Fetcher:
         for job in await self._store.client_lost(url, problem):
             logger.warning("Job %d is Unknown: %s", job.id, problem)
 
-    async def lose(self, job: Job, why: str, *, stray: bool) -> None:
+    async def lose(self, job: Job, why: str, *, may_still_run: bool) -> None:
         """The payload of a job is gone: run it again, unless that has been tried often enough.
 
-        ``stray``: it may not be gone, only out of reach; then it is ended as soon as it can be.
+        ``may_still_run``: it may not be gone, only out of reach; then it is ended as soon as it can be.
         """
         given_up = job.key
         client, service = self._pool.get(job.client), self._services.get(job.service)
@@ -234,12 +234,12 @@ class Fetcher:
                 max_attempts=service.max_attempts if service else 1,
                 # That an administrator stops a client is no failure of the job.
                 counts=client is None or not client.draining,
-                stray=stray,
+                may_still_run=may_still_run,
             )
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
             return
-        if stray and client is not None:
+        if may_still_run and client is not None:
             client.strays.add(given_up)
         reach(Point.SERVER_JOB_LOST)
         logger.warning("Job %d is %s: %s", job.id, job.status, why)

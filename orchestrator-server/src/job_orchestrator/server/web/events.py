@@ -3,13 +3,13 @@
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE
 from job_orchestrator.common.web.streaming import begun, send, stream_response
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.event_streams import Topic
 from job_orchestrator.server.web.parameters import job_id, user_id
 
-LAST_EVENT_ID = "Last-Event-ID"
 _MAX_DIGITS = 18
 
 

@@ -4,10 +4,9 @@ from aiohttp import hdrs, web
 
 from job_orchestrator.common.errors import TooLarge
 from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
-
-KEY_HEADER = "Idempotency-Key"
 
 # What multipart may add to the files: part headers, mostly.
 OVERHEAD_BYTES = 16 << 20
@@ -108,7 +107,7 @@ async def upload(request: web.Request) -> web.Response:
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
         request[keys.PRINCIPAL],
-        request.headers.get(KEY_HEADER),
+        request.headers.get(IDEMPOTENCY_KEY),
         least_bytes=least_bytes,
     )
     message = "Job successfully uploaded" if is_new else "Job already uploaded"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from job_orchestrator.server.store.sqlite.writer import Connection, Writer
 
-ADD_STRAY = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
+ADD_ABANDONED = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
 
 
-class StrayKeys:
+class AbandonedKeys:
     """Those of all clients. ``now`` gives seconds since the epoch."""
 
     def __init__(self, writer: Writer, reader: Connection, now: Callable[[], float]) -> None:

@@ -15,7 +15,7 @@ from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefus
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
 from job_orchestrator.server.store.base import MAX_PLACE, Claim, Offer
-from job_orchestrator.server.store.sqlite.abandoned import ADD_STRAY, StrayKeys
+from job_orchestrator.server.store.sqlite.abandoned import ADD_ABANDONED, AbandonedKeys
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.creation import (
     NO_LIMITS,
@@ -92,7 +92,7 @@ class JobStore:
         self.outbox = Outbox(writer, reader, now)
         self.lists = JobLists(reader)
         self.events = JobEvents(reader)
-        self.strays = StrayKeys(writer, reader, now)
+        self.abandoned = AbandonedKeys(writer, reader, now)
         # Jobs as they are now: nobody else writes, and each commit is told in order.
         self._recent: OrderedDict[int, Job] = OrderedDict()
         self._listeners: list[Listener] = []
@@ -172,13 +172,13 @@ class JobStore:
         dest_id: int | None = None,
         exit_code: int | None = None,
         output_bytes: int | None = None,
-        in_passing: bool = False,
+        deferred: bool = False,
     ) -> Job:
         """Make ``job`` ``wanted`` if its state allows it and its attempt is still the same.
 
         The attempt keeps a late answer about an earlier run from ending a later one. Fields that
         are None stay as they are; ``output_bytes`` is the size of the output that the job now has.
-        ``in_passing`` lets it wait a moment for the transaction of somebody else; what is written
+        ``deferred`` lets it wait a moment for the transaction of somebody else; what is written
         of the job after it comes after it all the same. Raises ``TransitionRefused`` with the state
         that stands.
         """
@@ -206,7 +206,7 @@ class JobStore:
             "ended": wanted in FINAL_JOB,
             "now": self._now(),
         }
-        changed = await self._write(statement, values, patience_s=PATIENCE_S if in_passing else 0.0)
+        changed = await self._write(statement, values, patience_s=PATIENCE_S if deferred else 0.0)
         if not changed:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
@@ -219,12 +219,12 @@ class JobStore:
         delay_s: float,
         max_attempts: int,
         counts: bool,
-        stray: bool,
+        may_still_run: bool,
     ) -> Job:
         """Give up the present attempt: back to the queue, unless it was the last one.
 
         ``counts`` says whether it counts towards ``max_attempts``; the last one that does makes the
-        job Failed. A job that was to be terminated is Killed instead. ``stray`` notes, in the same
+        job Failed. A job that was to be terminated is Killed instead. ``may_still_run`` notes, in the same
         transaction, that the client may still have the attempt. Raises ``TransitionRefused``.
         """
         statement = f"""
@@ -249,8 +249,8 @@ class JobStore:
             "delay": delay_s,
             "now": self._now(),
         }
-        stray_of = (job.client, job.key, values["now"]) if stray else None
-        changed = await self._write(statement, values, stray_of=stray_of)
+        abandoned = (job.client, job.key, values["now"]) if may_still_run else None
+        changed = await self._write(statement, values, abandoned=abandoned)
         if not changed:
             raise TransitionRefused(
                 f"Job {job.id}", (await self.get(job.id)).status, JobStatus.QUEUED
@@ -362,18 +362,18 @@ class JobStore:
         *,
         durable: bool = False,
         patience_s: float = 0.0,
-        stray_of: tuple[object, ...] | None = None,
+        abandoned: tuple[object, ...] | None = None,
         same_state: bool = False,
     ) -> Sequence[Job]:
-        """Run one statement that returns jobs; if it does, ``stray_of`` is noted as well.
+        """Run one statement that returns jobs; if it does, ``abandoned`` is noted as well.
 
         ``same_state`` says that it leaves the states of jobs alone.
         """
 
         def work(connection: sqlite3.Connection) -> Sequence[Job]:
             changed = [job_of(row) for row in connection.execute(statement, values).fetchall()]
-            if changed and stray_of is not None:
-                connection.execute(ADD_STRAY, stray_of)
+            if changed and abandoned is not None:
+                connection.execute(ADD_ABANDONED, abandoned)
             return changed
 
         with full_database_as_domain_error():

@@ -1,0 +1,18 @@
+"""Names of the HTTP headers that server, client and SDK exchange."""
+
+from typing import Final
+
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+"""Names a submission. A repeat with the same value has no further effect.
+
+draft-ietf-httpapi-idempotency-key-header.
+"""
+
+TIME_LIMIT: Final = "Time-Limit"
+"""Seconds that a payload may run, as a decimal number. Sent by jo-server to jo-client."""
+
+X_REQUEST_ID: Final = "X-Request-Id"
+"""Identifies a request in the logs of both services."""
+
+LAST_EVENT_ID: Final = "Last-Event-ID"
+"""Number of the last event that a reader of an event stream has seen (WHATWG HTML, 9.2)."""

@@ -15,9 +15,8 @@ from bench.outcome import Outcome, Row
 from bench.services import service
 from bench.sizes import Size
 from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
-from job_orchestrator.server.store.base import Offer, Waiting
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore, Offer, Waiting
+from job_orchestrator.server.store.sqlite.store import open_store
 
 OF_SMALLEST = 1.5
 CLIENT = "http://127.0.0.1:9/submit"

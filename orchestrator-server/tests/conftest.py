@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
@@ -13,9 +16,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from fake_client import FakeClient
 from job_orchestrator.server.app import create_app
 from job_orchestrator.server.settings.server import read_settings
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, StartServer
+from stores import IMPLEMENTATIONS, Database, Implementation, OpenStore
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +93,49 @@ async def idle_server(start_server: StartServer) -> Server:
     return await start_server("http://127.0.0.1:9", SERVICE_EXAMPLE_MAX_ATTEMPTS="100")
 
 
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> Implementation:
+    """Implementation of the job store."""
+    return IMPLEMENTATIONS[request.param]
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    """A job store on a new file."""
-    async with open_store(tmp_path / "db.sqlite") as store:
+def open_job_store(implementation: Implementation, tmp_path: Path) -> OpenStore:
+    """Open the job store of the test, with a clock if one is given."""
+
+    def opened(now: Callable[[], float] = time.time) -> AbstractAsyncContextManager[JobStore]:
+        return implementation.open(tmp_path, now)
+
+    return opened
+
+
+@pytest.fixture
+async def store(open_job_store: OpenStore) -> AsyncIterator[JobStore]:
+    """Job store without jobs."""
+    async with open_job_store() as store:
         yield store
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    """Path of the database of a SQLite store."""
+    return tmp_path / "db.sqlite"
+
+
+@pytest.fixture
+async def sqlite_store(sqlite_path: Path) -> AsyncIterator[JobStore]:
+    """SQLite store without jobs."""
+    async with open_store(sqlite_path) as store:
+        yield store
+
+
+@pytest.fixture
+def sqlite_database(sqlite_path: Path) -> Database:
+    """Open the file of a SQLite store in a second connection, and commit at the end."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(sqlite_path)) as connection, connection:
+            yield connection
+
+    return opened

@@ -20,7 +20,7 @@ from job_orchestrator.server.app import BACKGROUND
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.jobs import submit as submission
 from job_orchestrator.server.maintenance.retention import Cleaner
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.sqlite.store import open_store
 from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 

@@ -18,10 +18,8 @@ from job_orchestrator.server.callbacks import notifier
 from job_orchestrator.server.callbacks.delivery import Message, signature
 from job_orchestrator.server.callbacks.rules import CallbackRules
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import Offer
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
-from job_orchestrator.server.store.sqlite.outbox import DUE
+from job_orchestrator.server.store.base import JobStore, Offer
+from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, StartServer
 
 SECRET = "a-secret-of-a-good-length"
@@ -220,15 +218,6 @@ async def test_end_that_was_not_told_is_told_by_the_next_life(tmp_path: Path) ->
         await store.outbox.done(job.id)
     async with open_store(path, lambda: 1e12) as store:
         assert await store.outbox.due(10) == [], "Cleaned is no end"
-
-
-async def test_look_for_what_is_due_costs_what_is_due(store: JobStore) -> None:
-    rows = await store._reader.execute_fetchall(f"EXPLAIN QUERY PLAN {DUE}", (0, 1))
-    plan = [str(tuple(row)[-1]) for row in rows]
-    assert plan == [
-        "SEARCH callbacks USING INDEX callbacks_due (due_at<?)",
-        "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
-    ]
 
 
 def test_pauses_grow_and_end() -> None:

@@ -20,7 +20,7 @@ from job_orchestrator.server.clients import registry as client_pool
 from job_orchestrator.server.dispatch.acknowledger import Discarder
 from job_orchestrator.server.errors import ClientUnreachable
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]
@@ -266,17 +266,17 @@ async def test_trap_23_quotas_hold_at_every_instant_and_are_logged(
 async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repeated(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = JobStore.processing
+    original = SqliteJobStore.processing
     stale = asyncio.Event()
 
-    async def answers_late(self: JobStore) -> Sequence[Job]:
+    async def answers_late(self: SqliteJobStore) -> Sequence[Job]:
         jobs = await original(self)
         if jobs and not stale.is_set():
             await server.until(jobs[0].id, "Submitted")
             stale.set()
         return jobs
 
-    monkeypatch.setattr(JobStore, "processing", answers_late)
+    monkeypatch.setattr(SqliteJobStore, "processing", answers_late)
     gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")

@@ -16,7 +16,7 @@ from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch import collector as getter_module
 from job_orchestrator.server.dispatch.collector import Getter
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from running_server import Server, StartServer
 
 StartClient = Callable[[FakeClient], Awaitable[str]]
@@ -39,20 +39,22 @@ async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
 async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, heard = JobStore.transition, asyncio.Event()
+    original, heard = SqliteJobStore.transition, asyncio.Event()
     on_event = Getter.on_event
 
     def listen(self: Getter, client: Client, event: PayloadEvent) -> None:
         on_event(self, client, event)
         heard.set()
 
-    async def end_first(self: JobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any) -> Job:
+    async def end_first(
+        self: SqliteJobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any
+    ) -> Job:
         if wanted is JobStatus.SUBMITTED:
             client.complete(await client.next_payload())
             await heard.wait()
         return await original(self, job, wanted, *rest, **kw)
 
-    monkeypatch.setattr(JobStore, "transition", end_first)
+    monkeypatch.setattr(SqliteJobStore, "transition", end_first)
     monkeypatch.setattr(Getter, "on_event", listen)
     assert await server.ended(await server.submit()) == ("Completed", "")
     assert client.requests["events"] == 1, "only a new connection brought it"

@@ -12,9 +12,8 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import Offer, Waiting
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore, Offer, Waiting
+from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server
 
 STATES = JobStatus

@@ -16,7 +16,7 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.common.web import streaming
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs import event_streams as journal
-from job_orchestrator.server.store.sqlite.events import JobEvents
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
 from running_server import Server
 
 LIFE = ["Queued", "Processing", "Submitted", "Running", "Completed"]
@@ -176,9 +176,9 @@ async def test_streams_that_begin_long_ago_read_a_few_at_a_time(
 ) -> None:
     for _ in range(3):
         await run(server, client)
-    between, reading, most = JobEvents.between, 0, 0
+    between, reading, most = SqliteJobEvents.between, 0, 0
 
-    async def counted(self: JobEvents, *args: Any) -> Any:
+    async def counted(self: SqliteJobEvents, *args: Any) -> Any:
         nonlocal reading, most
         reading += 1
         most = max(most, reading)
@@ -187,7 +187,7 @@ async def test_streams_that_begin_long_ago_read_a_few_at_a_time(
         finally:
             reading -= 1
 
-    monkeypatch.setattr(JobEvents, "between", counted)
+    monkeypatch.setattr(SqliteJobEvents, "between", counted)
     monkeypatch.setattr(journal, "WINDOW", 2)
 
     async def read_all() -> list[str]:

@@ -41,8 +41,8 @@ from job_orchestrator.server.jobs.submit import Submission
 from job_orchestrator.server.maintenance.retention import Cleaner
 from job_orchestrator.server.model import Job, UserLimits
 from job_orchestrator.server.settings.server import Settings
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.sqlite.store import open_store
 from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
@@ -247,7 +247,7 @@ async def _compose(
     for listener in (pool.track, getter.track, feed.publish, journal.note, background.note):
         store.subscribe(listener)
     for listener in (recent.note, metrics.note):
-        store.subscribe_to_states(listener)
+        store.subscribe(listener, status_changes_only=True)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
     app[keys.OVERVIEW] = overview

@@ -14,8 +14,7 @@ from job_orchestrator.server.callbacks.delivery import (
 )
 from job_orchestrator.server.callbacks.rules import CallbackRefused, host_of
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import DueCallback
-from job_orchestrator.server.store.sqlite.outbox import Outbox
+from job_orchestrator.server.store.base import DueCallback, Outbox
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.errors import ClientError, PayloadLost
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,7 @@ from job_orchestrator.server.dispatch.early_events import EarlyEvents
 from job_orchestrator.server.dispatch.fetcher import Fetcher
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.schema import DatabaseError
+from job_orchestrator.server.store.base import JobStore, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +212,7 @@ class Getter:
                             break
                         await self._fetcher.look(now, client)
                         again = self._looking[job.id]
-        except (OSError, DatabaseError) as error:
+        except (OSError, StoreError) as error:
             # Our own disk or database: the job is what it is, and looked at again.
             self._retry(job, error)
         finally:

@@ -29,8 +29,7 @@ from job_orchestrator.server.errors import (
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
-from job_orchestrator.server.store.base import Offer, Waiting
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore, Offer, Waiting
 
 logger = logging.getLogger(__name__)
 

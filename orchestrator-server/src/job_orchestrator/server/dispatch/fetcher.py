@@ -24,7 +24,7 @@ from job_orchestrator.server.errors import (
 from job_orchestrator.server.files.folder import BrokenArchive, JobFiles
 from job_orchestrator.server.files.receiving import Arrival
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.queries import Overview
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import JobEvent
-from job_orchestrator.server.store.sqlite.events import JobEvents
+from job_orchestrator.server.store.base import JobEvent, JobEvents
 
 KEEP_ALIVE_S = 15.0
 WINDOW = 1000

@@ -24,7 +24,7 @@ from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.files.zip_reader import Content, read_directory, read_entries
 from job_orchestrator.server.jobs.changes import ChangeFeed, Changes
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 

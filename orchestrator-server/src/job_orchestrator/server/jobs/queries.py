@@ -23,8 +23,7 @@ from job_orchestrator.server.jobs.views import (
     Step,
 )
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.base import NEWEST, Change, JobFilter
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import NEWEST, Change, JobFilter, JobStore
 
 
 @dataclass(frozen=True)

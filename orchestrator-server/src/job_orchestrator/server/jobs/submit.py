@@ -48,8 +48,7 @@ from job_orchestrator.server.jobs.form import JobForm, read_job_form
 from job_orchestrator.server.jobs.small_results import SmallResult, SmallResults
 from job_orchestrator.server.jobs.views import ResultFile, ResultFiles
 from job_orchestrator.server.model import Job, Service, UserLimits
-from job_orchestrator.server.store.base import MAX_PLACE
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +195,7 @@ class Submission:
         if job.status is not JobStatus.QUEUED:
             return job.message
         ahead = await self.store.ahead(job)
-        count = f"{MAX_PLACE} or more" if ahead == MAX_PLACE else str(ahead)
+        count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
         why = [
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
         ]

@@ -6,7 +6,7 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.storage.durable import touch_private
-from job_orchestrator.server.store.sqlite.schema import BUSY_TIMEOUT_MS, IS_ENDED
+from job_orchestrator.server.store.sqlite.connection import BUSY_TIMEOUT_MS
+from job_orchestrator.server.store.sqlite.rows import IS_ENDED
 
 Database = sqlite3.Connection
 """A database that is open for one of the commands."""

@@ -1,4 +1,4 @@
-"""A database of an earlier version is brought up to date with all that is in it."""
+"""Migrations: a database of an earlier schema keeps everything that is in it."""
 
 import contextlib
 import sqlite3
@@ -6,15 +6,14 @@ from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store.base import Offer
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.sqlite.store import open_store
+from stores import claim
 
 MIGRATIONS = resources.files("job_orchestrator.server.store.sqlite") / "migrations"
 
 
-def old_database(path: Path) -> None:
-    """A database of version 1 with a Completed and two Queued jobs."""
+def create_first_schema(path: Path) -> None:
+    """Create a database of schema version 1 with one Completed and two Queued jobs."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.executescript((MIGRATIONS / "0001_jobs.sql").read_text("utf-8"))
         database.execute("PRAGMA user_version = 1")
@@ -32,25 +31,19 @@ def old_database(path: Path) -> None:
         database.execute("UPDATE jobs SET ended_at = 13, has_output = 1 WHERE id = 1")
 
 
-async def test_database_of_version_1_keeps_its_jobs_and_their_history(tmp_path: Path) -> None:
-    path = tmp_path / "db.sqlite"
-    old_database(path)
-    with contextlib.closing(sqlite3.connect(path)) as database:
+async def test_database_of_schema_1_keeps_its_jobs_and_their_history(sqlite_path: Path) -> None:
+    create_first_schema(sqlite_path)
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
         before = database.execute("SELECT * FROM job_events ORDER BY rowid").fetchall()
-    async with open_store(path) as store:
+    async with open_store(sqlite_path) as store:
         job = await store.get(1)
         assert (job.status, job.ended_at, job.started_at) == (JobStatus.COMPLETED, 13, 12)
         assert (job.name, job.tag, job.priority, job.output_bytes) == ("", "", 0, None)
         assert (await store.get(2)).started_at is None
-        assert await _claimed(store) == [2, 3]
+        assert [claimed.id for claimed in await claim(store, 2)] == [2, 3]
         assert (await store.create("u4", 7, "x")).id == 4
-    with contextlib.closing(sqlite3.connect(path)) as database:
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
         rows = database.execute("SELECT * FROM job_events ORDER BY id").fetchall()
     assert [row[1:] for row in rows][: len(before)] == before
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
     assert [row[4] for row in rows[len(before) :]] == ["Processing", "Processing", "Queued"]
-
-
-async def _claimed(store: JobStore) -> list[int]:
-    offer = Offer(10, ["http://c/submit"] * 2, lambda _, waiting: [waiting[0].user_id] * 2)
-    return [job.id for job in (await store.claim({"x": offer}))["x"].jobs]

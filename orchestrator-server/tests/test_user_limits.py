@@ -1,4 +1,4 @@
-"""MAX_QUEUED_PER_USER and MAX_STORED_PER_USER."""
+"""Limits of a user: MAX_QUEUED_PER_USER and MAX_STORED_PER_USER."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ async def full_server(
     client: FakeClient,
     start_client: Callable[[FakeClient], Awaitable[str]],
 ) -> AsyncIterator[Server]:
-    """A server whose one slot is taken, so that jobs stay queued; a user may have five."""
+    """Start a server without a free slot, so that jobs stay queued. A user may have five."""
     over = asyncio.Event()
 
     async def hang(request: web.Request) -> web.StreamResponse:
@@ -35,7 +35,7 @@ async def full_server(
     over.set()
 
 
-async def test_queue_of_a_user_is_bounded_however_many_come_at_once(
+async def test_queued_jobs_of_a_user_are_limited_however_many_arrive_concurrently(
     full_server: Server,
 ) -> None:
     server = full_server
@@ -43,11 +43,13 @@ async def test_queue_of_a_user_is_bounded_however_many_come_at_once(
     assert Counter(status for status, _ in answers) == {201: 5, 429: 15}
     (message,) = {answer["message"] for status, answer in answers if status == 429}
     assert message == ("User 7 has 5 queued jobs, and may have 5; wait until some have run")
-    assert len([name for name in server.folders() if "/" not in name]) == 6, "nothing else is kept"
-    assert (await server.upload(user=8))[0] == 201, "of each user"
+    assert len([name for name in server.folders() if "/" not in name]) == 6, (
+        "refused uploads leave no files"
+    )
+    assert (await server.upload(user=8))[0] == 201, "the limit holds for each user"
 
 
-async def test_refusal_says_when_to_come_again(full_server: Server) -> None:
+async def test_refusal_of_a_queued_job_says_when_to_retry(full_server: Server) -> None:
     server = full_server
     for _ in range(5):
         await server.submit()
@@ -60,7 +62,7 @@ async def test_refusal_says_when_to_come_again(full_server: Server) -> None:
         assert int(response.headers["Retry-After"]) > 0
 
 
-async def test_bytes_of_a_user_are_bounded_inputs_and_outputs_together(
+async def test_stored_bytes_of_a_user_are_limited_for_inputs_and_outputs_together(
     start_server: StartServer,
     client: FakeClient,
     start_client: Callable[[FakeClient], Awaitable[str]],
@@ -78,6 +80,6 @@ async def test_bytes_of_a_user_are_bounded_inputs_and_outputs_together(
     assert (await server.upload(x=b"x" * 100))[0] == 201
 
 
-async def test_without_limits_nobody_is_bounded(idle_server: Server) -> None:
+async def test_without_limits_a_user_may_queue_any_number_of_jobs(idle_server: Server) -> None:
     for _ in range(8):
         await idle_server.submit()

@@ -1,4 +1,4 @@
-"""Failures of the database: what its callers are told, and what stays in the file."""
+"""Failures of SQLite: errors that reach the caller, and the state of the file afterwards."""
 
 import asyncio
 import sqlite3

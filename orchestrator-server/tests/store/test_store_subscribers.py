@@ -88,7 +88,7 @@ async def test_subscriber_to_status_changes_is_not_notified_of_others(store: Job
     assert [job.status for job in jobs] == [S.QUEUED, S.KILLED]
 
 
-async def test_call_that_changes_nothing_notifies_nobody(
+async def test_call_without_a_change_notifies_no_subscriber(
     store: JobStore, notified: list[Job]
 ) -> None:
     options = JobOptions(idempotency_key="k")

@@ -1,4 +1,4 @@
-"""Keys of abandoned attempts, in the table ``strays``."""
+"""Keys of abandoned attempts. The table is nearly always empty."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -157,7 +157,8 @@ async def test_nothing_is_read_while_nobody_follows(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = server.app[keys.JOURNAL]._events
-    monkeypatch.setattr(type(events), "_rows", lambda *_: pytest.fail("read"))
+    for read in ("last_id", "between", "present"):
+        monkeypatch.setattr(type(events), read, lambda *_: pytest.fail("read"))
     monkeypatch.setattr(journal.Journal, "_overview_now", lambda *_: pytest.fail("read"))
     await run(server, client)
     for loop in server.app[keys.JOURNAL].loops:

@@ -1,7 +1,6 @@
 """Contract of ``JobStore.claim``: atomic, within the limits, by the decision of the caller."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 from job_orchestrator.common.status import JobStatus
@@ -104,9 +103,3 @@ async def test_delayed_job_is_not_counted_as_claimable(open_job_store: OpenStore
         )
         taken = (await store.claim({"x": Offer(9, [CLIENT], all_of_them)}))["x"]
         assert [(user.queued, user.head) for user in taken.waiting] == [(0, 1)]
-
-
-async def test_claims_of_many_callers_name_each_job_in_one_result(store: JobStore) -> None:
-    await asyncio.gather(*(store.create(f"u{n}", n % 5, "x") for n in range(25)))
-    claimed = await asyncio.gather(*(claim(store, 5) for _ in range(6)))
-    assert Counter(job.id for each in claimed for job in each).most_common(1)[0][1] == 1

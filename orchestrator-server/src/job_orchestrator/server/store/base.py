@@ -3,8 +3,8 @@
 Each implementation is a package next to this module. The tests in ``tests/store`` run against all
 of them. Rules that hold for every implementation:
 
-- Each change of a job is one compare-and-set on its status and its attempt, so that a late message
-  about an earlier attempt never changes a later one.
+- Each change of a job is one compare-and-set on its status. A change that follows from a message of
+  a client also compares the attempt, so that a late message never changes a later attempt.
 - A *durable* change survives a power cut. Every other change survives a crash of the server; if a
   power cut undoes it, the server derives it again from the clients.
 - A change that was begun is completed even if its caller is cancelled.
@@ -230,7 +230,8 @@ class JobStore(Protocol):
         """Notify ``subscriber`` of every job that is created or changed.
 
         Notifications follow the commits, in commit order, and precede the return of the call that
-        made the change. For each job, subscribers are called in the order of subscription.
+        made the change. For each job, subscribers are called in the order of subscription. If the
+        implementation allows several servers, the changes of other servers are notified as well.
 
         With ``status_changes_only``, changes within a status (a request to terminate, output that
         was fetched after the end) are left out.

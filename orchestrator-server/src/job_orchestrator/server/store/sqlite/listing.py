@@ -100,7 +100,7 @@ def _level(column: str, given: bool, scope: Sequence[str], outer: Sequence[str])
     ``given`` is true if the filter has one value. Otherwise the table is a skip scan, which ends
     with a row of NULL.
     """
-    name = column.replace("_id", "").replace("service", "of_service").replace("user", "of_user")
+    name = f"of_{column.removesuffix('_id')}"
     shown = [f"of_user.{each}" for each in outer]
     head = f"{name} ({', '.join([*outer, column])})"
     source = " FROM of_user WHERE of_user.user_id IS NOT NULL" if outer else ""

@@ -117,7 +117,8 @@ class SqliteJobStore:
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
         self._recent = RecentChanges()
-        # A claim while no job is queued, as after each end of a job on a quiet server, is free.
+        # False while no job is queued, as after most ends of a job on a quiet server. A claim then
+        # returns without a query.
         self._may_be_queued = True
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:

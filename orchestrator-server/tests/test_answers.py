@@ -16,11 +16,11 @@ from fake_client import Answer, FakeClient, answering, hang_up, never
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
-from job_orchestrator.server.app import BACKGROUND
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.jobs import submit as submission
 from job_orchestrator.server.maintenance.retention import Cleaner
 from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 
@@ -192,17 +192,16 @@ async def test_partial_output_of_a_running_job_comes_from_its_client(
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(hang_up, 502), (answering(500), 502), (never, 504)]
+    ("answer", "status", "tuning"),
+    [
+        (hang_up, 502, Tuning()),
+        (answering(500), 502, Tuning()),
+        (never, 504, Tuning(packing_timeout_s=0.1)),
+    ],
 )
 async def test_partial_output_of_a_failing_client_is_a_gateway_error(
-    server: Server,
-    client: FakeClient,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: Answer,
-    status: int,
+    server: Server, client: FakeClient, answer: Answer, status: int
 ) -> None:
-    if answer is never:
-        monkeypatch.setattr("job_orchestrator.server.clients.http.PACKING_TIMEOUT_S", 0.1)
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")
@@ -309,14 +308,15 @@ async def test_health_is_told_and_its_loss_too(server: Server) -> None:
     async with server.http.get("/health") as response:
         assert response.status == 200
         assert (await response.json())["status"] == "healthy"
-    await server.app[BACKGROUND].loops[0].stop()
+    (dispatcher,) = [each for each in server.app[keys.HEALTH].loops if each.name == "dispatcher"]
+    await dispatcher.stop()
     async with server.http.get("/health") as response:
         assert response.status == 500
         answer = await response.json()
         assert answer == {
             "id": 0,
             "status": "Unknown",
-            "message": "The sender has stopped; restart the server",
+            "message": "The dispatcher has stopped; restart the server",
         }
     async with server.http.get("/") as response:
         assert await response.json() == {"message": "pong"}
@@ -430,11 +430,12 @@ async def test_cleaned_job_says_so(start_server: StartServer) -> None:
     server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
     job = await server.submit()
     await terminate(server, job)
-    cleaner = server.app[BACKGROUND]._cleaner
-    await cleaner.run_pass()
+    (cleaner,) = [each for each in server.app[keys.HEALTH].loops if each.name == "cleaner"]
+    cleaner.wake()
+    await server.until(job, "Cleaned")
     status, message = await server.state(job)
     assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
-    assert server.folders() == []
+    await server.eventually(lambda: server.folders() == [])
 
 
 async def test_stop_answers_those_who_wait(server: Server) -> None:

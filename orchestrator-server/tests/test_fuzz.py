@@ -36,12 +36,12 @@ from job_orchestrator.common.status import (
     TransitionRefused,
     origins,
 )
-from job_orchestrator.server.clients.http import ClientApi
+from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.files.folder import BrokenArchive, _check_archive
 from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
 from job_orchestrator.server.model import ClientUrls, Job, JobOptions
-from job_orchestrator.server.store.base import Offer, Waiting
+from job_orchestrator.server.store.base import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.maintenance import (
     damage,
@@ -106,18 +106,17 @@ ANSWERS = st.builds(lambda head, body: head + b"\r\n" + body, HEADS, CONTENTS) |
 class Sink:
     """Takes everything."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> None:
-        async for _ in blocks:
-            pass
+    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+        return sum([len(block) async for block in blocks])
 
 
-async def follow(api: ClientApi) -> None:
+async def follow(api: HttpTransport) -> None:
     async with api.events() as events:
         async for _ in events:
             pass
 
 
-def calls(api: ClientApi) -> list[Coroutine[Any, Any, Any]]:
+def calls(api: HttpTransport) -> list[Coroutine[Any, Any, Any]]:
     """Each call to a client once."""
     body = FormBody([])
     body.load_if_small()
@@ -126,7 +125,7 @@ def calls(api: ClientApi) -> list[Coroutine[Any, Any, Any]]:
         api.retrieve(1, "k", Sink()),
         api.retrieve_partial(1, Sink()),
         api.kill(1),
-        api.discard([1, 2]),
+        api.acknowledge([1, 2]),
         api.load(),
         follow(api),
     ]
@@ -145,7 +144,7 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
     async def ask_all() -> None:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        api = ClientApi(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
+        api = HttpTransport(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
         try:
             async with asyncio.timeout(30):
                 for call in calls(api):
@@ -254,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def decide(active: int, waiting: Any) -> list[int]:
             assert active == sum(status in ACTIVE_JOB for status in self._status.values())
-            users: list[Waiting] = list(waiting)
+            users: list[WaitingUser] = list(waiting)
             return [user.user_id for user in users for _ in range(user.queued)]
 
         offers = {"s": Offer(1000, ["http://c/submit"] * slots, decide)}

@@ -12,7 +12,7 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import Offer, Waiting
+from job_orchestrator.server.store.base import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.opening import open_store
 from running_server import Server
@@ -66,7 +66,7 @@ async def test_option_that_can_not_be_used_is_a_400_and_leaves_nothing(
 
 async def test_time_limit_reaches_the_client(server: Server, client: FakeClient) -> None:
     seen: list[str | None] = []
-    original = client._submit
+    original = client.submit
 
     async def submit(request: web.Request) -> web.Response:
         seen.append(request.headers.get("Time-Limit"))
@@ -139,7 +139,7 @@ async def test_higher_priority_goes_first_within_a_user_only(store: JobStore) ->
     assert ahead == [2, 3, 0, 1, 0]
     heads: list[int] = []
 
-    def decide(_: int, waiting: Sequence[Waiting]) -> list[int]:
+    def decide(_: int, waiting: Sequence[WaitingUser]) -> list[int]:
         heads.extend(user.head for user in waiting)
         return [1, 1, 2, 1, 1]
 
@@ -186,7 +186,7 @@ async def test_time_limit_is_the_lesser_of_the_jobs_and_its_services(
 ) -> None:
     client = FakeClient()
     seen: list[str | None] = []
-    original = client._submit
+    original = client.submit
 
     async def note(request: web.Request) -> web.StreamResponse:
         seen.append(request.headers.get("Time-Limit"))

@@ -195,7 +195,7 @@ async def test_request_id_is_echoed_and_passed_on_to_the_client(
 
         return answer
 
-    client.instead = {"submit": spy("submit", client._submit), "kill": spy("kill", client._kill)}
+    client.instead = {"submit": spy("submit", client.submit), "kill": spy("kill", client.kill)}
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from job_orchestrator.common.errors import StartupError, StorageFull
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.store.base import Offer, Waiting
+from job_orchestrator.server.store.base import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite import claims, creation, events, jobs, listing
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.opening import open_store
@@ -140,7 +140,7 @@ async def test_job_is_claimed_once_however_many_claim_at_once(store: JobStore) -
 async def test_claims_are_fifo_within_a_user_and_fair_between_users(store: JobStore) -> None:
     for number in range(6):
         await store.create(f"u{number}", 1 if number < 4 else 2, "x")
-    seen: list[Waiting] = []
+    seen: list[WaitingUser] = []
 
     def decide(active: int, waiting: object) -> list[int]:
         assert isinstance(waiting, list)

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.event_streams import Journal
 from job_orchestrator.server.jobs.logs import JobLogs
@@ -14,6 +15,7 @@ from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import Metrics
 
 SETTINGS = web.AppKey("settings", Settings)
+CLIENTS = web.AppKey("clients", ClientRegistry)
 FEED = web.AppKey("feed", ChangeFeed)
 SUBMISSION = web.AppKey("submission", Submission)
 HEALTH = web.AppKey("health", HealthCheck)

@@ -1,7 +1,9 @@
 """The values that the server works with: jobs, services, limits. No I/O, no SQL, no HTTP."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
@@ -13,6 +15,11 @@ class ClientUrls:
     upload: str
     download: str
     terminate: str
+
+    @property
+    def name(self) -> str:
+        """Name that identifies a client which is configured by URL: its upload URL."""
+        return self.upload
 
     @property
     def partial(self) -> str:
@@ -49,6 +56,11 @@ class Service:
     max_runs: int = 10
     max_attempts: int = 3
     time_limit_s: float | None = None
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the clients that run this service."""
+        return tuple(client.name for client in self.clients)
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,19 @@ class Job:
     def key(self) -> str:
         """The idempotency key of the present attempt: the same payload however often it is sent."""
         return f"{self.uuid}.{self.attempt}"
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return the log fields of the present attempt.
+
+        All requests of an attempt have one request id, which the client logs as well.
+        """
+        return {
+            "job": self.id,
+            "user": self.user_id,
+            "service": self.service,
+            "client": self.client,
+            REQUEST_ID: f"job-{self.id}.{self.attempt}",
+        }
 
 
 @dataclass(frozen=True)

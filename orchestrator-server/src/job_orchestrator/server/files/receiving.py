@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import WritingBehind, full_disk_as_domain_error
-from job_orchestrator.server.clients.http_connection import BLOCK_BYTES
+from job_orchestrator.server.clients.base import BLOCK_BYTES
 from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.model import Job

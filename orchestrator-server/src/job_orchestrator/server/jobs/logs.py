@@ -13,7 +13,7 @@ from job_orchestrator.common.runtime.limiter import AtOnce
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.common.web.log_query import LogQuery
-from job_orchestrator.server.clients.registry import ClientPool
+from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.errors import (
     ClientError,
     ClientUnreachable,
@@ -42,7 +42,7 @@ class JobLogs:
     store: JobStore
     files: JobFiles
     feed: ChangeFeed
-    pool: ClientPool
+    pool: ClientRegistry
     _bounds: set[asyncio.Timeout] = field(default_factory=set)
     _readers: AtOnce[int] = field(default_factory=AtOnce)
 
@@ -126,9 +126,9 @@ class JobLogs:
         client = self.pool.get(job.client)
         if client is None or job.dest_id is None:
             raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
-        async with client.api.open_logs(job.dest_id, stream, offset, follow=follow) as response:
+        async with client.transport.open_logs(job.dest_id, stream, offset, follow=follow) as output:
             yield b""
-            async for block in response.content.iter_any():
+            async for block in output.blocks:
                 yield block
 
     async def _kept(self, job: Job, stream: str, offset: int) -> AsyncGenerator[bytes, None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
-from job_orchestrator.server.clients.registry import Client, ClientPool
+from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.job_view import iso, view_of
 from job_orchestrator.server.jobs.statistics import Recent
 from job_orchestrator.server.jobs.views import (
@@ -32,7 +32,7 @@ class Overview:
     """The views, on what they need; ``now`` gives seconds since the epoch."""
 
     store: JobStore
-    pool: ClientPool
+    pool: ClientRegistry
     services: Mapping[str, Service]
     recent: Recent
     now: Callable[[], float] = time.time
@@ -108,7 +108,7 @@ class Overview:
             queued=counts.get((service.name, JobStatus.QUEUED), 0),
             state=state,
             problem=next((problem for problem in problems if problem), ""),
-            clients=[urls.upload for urls in service.clients],
+            clients=list(service.client_names),
         )
 
     def _client(self, client: Client) -> ClientView:
@@ -116,11 +116,11 @@ class Overview:
         told = client.state != "unreachable"
         load = client.load if told else None
         return ClientView(
-            url=client.url,
+            url=client.name,
             services=[
                 service.name
                 for service in self.services.values()
-                if any(urls.upload == client.url for urls in service.clients)
+                if client.name in service.client_names
             ],
             state=client.state,
             problem=client.problem,

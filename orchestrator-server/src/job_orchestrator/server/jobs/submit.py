@@ -32,7 +32,7 @@ from job_orchestrator.common.status import (
 )
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import CallbackRules
-from job_orchestrator.server.clients.registry import Client, ClientPool
+from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.errors import (
     ClientUnreachable,
     InvalidSubmission,
@@ -71,7 +71,7 @@ class Submission:
     files: JobFiles
     small_results: SmallResults
     feed: ChangeFeed
-    pool: ClientPool
+    pool: ClientRegistry
     services: Mapping[str, Service]
     limits: FormLimits
     user_limits: UserLimits
@@ -292,7 +292,7 @@ class Submission:
         if client is None or job.dest_id is None:
             raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
         try:
-            payload = await client.api.kill(job.dest_id)
+            payload = await client.transport.kill(job.dest_id)
             reach(Point.SERVER_PAYLOAD_KILLED)
         except PayloadLost:
             # The client restarted since: it has ended what an earlier life of it left running.

@@ -8,9 +8,13 @@ from job_orchestrator.server.model import Job
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
-    slots; ``head`` is the id of the one that is next in their queue."""
+class WaitingUser:
+    """A user with queued jobs of one service.
+
+    ``queued`` counts the jobs that may be claimed now (it may be capped at the free slots),
+    ``active`` those that hold a slot. ``served`` is the number of the last claim for this user (0:
+    never), so smaller means longer ago. ``head`` is the id of the next job in the user's queue.
+    """
 
     user_id: int
     queued: int
@@ -25,7 +29,7 @@ class Claim:
 
     jobs: Sequence[Job]
     active: int
-    waiting: Sequence[Waiting]
+    waiting: Sequence[WaitingUser]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Offer:
     decide: "Decide"
 
 
-Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
+Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
 """From the number of active jobs and the waiting users: the user of each job to claim, in order."""
 
 

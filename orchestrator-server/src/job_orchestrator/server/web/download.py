@@ -94,10 +94,10 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     response.content_type = ZIP
 
     async def blocks() -> AsyncGenerator[bytes, None]:
-        async with client.api.open_partial(dest_id) as source:
-            response.content_length = source.content_length
+        async with client.transport.open_partial(dest_id) as output:
+            response.content_length = output.size
             yield b""  # it is there
-            async for block in source.content.iter_any():
+            async for block in output.blocks:
                 yield block
 
     return await send(request, response, await begun(blocks()))

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
-from job_orchestrator.server.store.base import Claim, Offer, Waiting
+from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.schema import COLUMNS, IS_ACTIVE, job_of
 
 # What is queued is looked for in the index of what is queued, and nowhere else: SQLite would rather
@@ -96,7 +96,7 @@ def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: floa
     if free <= 0:
         return Claim((), active, ())
     rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": free})
-    waiting = [Waiting(*row) for row in rows]
+    waiting = [WaitingUser(*row) for row in rows]
     jobs = []
     for user_id, client_url in zip(offer.decide(active, waiting), offer.clients, strict=False):
         values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}

@@ -430,7 +430,7 @@ async def test_cleaned_job_says_so(start_server: StartServer) -> None:
     server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
     job = await server.submit()
     await terminate(server, job)
-    (cleaner,) = [each for each in server.app[keys.HEALTH].loops if each.name == "cleaner"]
+    (cleaner,) = [each for each in server.app[keys.HEALTH].loops if each.name == "retention"]
     cleaner.wake()
     await server.until(job, "Cleaned")
     status, message = await server.state(job)

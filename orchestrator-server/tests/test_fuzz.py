@@ -106,7 +106,7 @@ ANSWERS = st.builds(lambda head, body: head + b"\r\n" + body, HEADS, CONTENTS) |
 class Sink:
     """Takes everything."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
         return sum([len(block) async for block in blocks])
 
 

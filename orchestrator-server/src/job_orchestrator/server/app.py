@@ -189,7 +189,7 @@ async def _compose(
 
 def _maintenance(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
     cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
-    loop = Loop("cleaner", cleaner.run_pass, interval_s=tuning.cleaner_interval_s)
+    loop = Loop("retention", cleaner.run_pass, interval_s=tuning.retention_interval_s)
     return Component([loop], prepare=cleaner.remove_orphans)
 
 

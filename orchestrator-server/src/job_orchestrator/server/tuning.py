@@ -22,7 +22,7 @@ class Tuning:
     acknowledge_interval_s: float = 1.0
     abandoned_interval_s: float = 5.0
     reconnect_interval_s: float = 1.0
-    cleaner_interval_s: float = 60.0
+    retention_interval_s: float = 60.0
     tokens_interval_s: float = 1.0
     loop_lag_interval_s: float = 2.0
 

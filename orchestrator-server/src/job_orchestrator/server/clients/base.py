@@ -20,7 +20,7 @@ class EventsNotOffered(ClientError):
 class Receiver(Protocol):
     """Destination of a ZIP that a client sends."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
         """Keep all of ``blocks`` and return their size in bytes. Fails if ``blocks`` raises."""
 
 
@@ -39,6 +39,9 @@ class ClientTransport(Protocol):
     ``ClientUnreachable`` (not sent), ``AnswerLost`` (may have been carried out), ``ClientBusy``,
     ``ClientRefused``, ``ClientFailed``, and ``PayloadLost`` if the client has no such payload.
     Messages of errors name the client. All operations may run concurrently.
+
+    Streams are context managers: a failure while reading is a ``ClientError`` when it leaves the
+    ``async with`` block, not necessarily inside it.
     """
 
     @property
@@ -100,8 +103,8 @@ class ClientTransport(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[PayloadEvent | LoadEvent]]:
         """Open the event stream.
 
-        Opening or reading it raises ``ClientError`` when it breaks or stays silent for too long,
-        and ``EventsNotOffered`` if the client has none.
+        It fails when it breaks or stays silent for too long. Raises ``EventsNotOffered`` if the
+        client has none.
         """
 
     async def close(self) -> None:

@@ -97,12 +97,12 @@ class HttpTransport:
                 )
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await receiver.take(self._large_blocks(response))
+            return await receiver.receive(self._large_blocks(response))
 
     async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> int:
         """See ``ClientTransport.retrieve_partial``."""
         async with self._partial(payload_id) as response:
-            return await receiver.take(self._large_blocks(response))
+            return await receiver.receive(self._large_blocks(response))
 
     @asynccontextmanager
     async def open_partial(self, payload_id: int) -> AsyncIterator[OutputStream]:

@@ -23,7 +23,7 @@ class Arrival:
     job: Job
     max_bytes: int = 0
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
         """Make ``blocks`` the job's results, whole and durable, or leave nothing behind.
 
         Returns how many bytes they are. Results that fit into one block cost one thread hop. Raises

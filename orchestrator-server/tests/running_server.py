@@ -55,9 +55,9 @@ class Server:
             answer = await response.json()
             return answer["status"], answer["message"]
 
-    async def results(self, job_id: int, what: str = "download") -> zipfile.ZipFile:
+    async def results(self, job_id: int, route: str = "download") -> zipfile.ZipFile:
         """Return the results of a job, or with ``download_partial`` its output so far."""
-        async with self.http.get(f"/{what}/{job_id}") as response:
+        async with self.http.get(f"/{route}/{job_id}") as response:
             assert response.status == 200
             assert response.content_type == "application/zip"
             return zipfile.ZipFile(io.BytesIO(await response.read()))
@@ -83,10 +83,10 @@ class Server:
         """Wait until every client has reported its slots, so that placement is determined."""
         await self.eventually(lambda: all(client.load is not None for client in self.clients))
 
-    async def eventually(self, what: Callable[[], bool]) -> None:
+    async def eventually(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition that no event announces, such as a file on the disk."""
         async with asyncio.timeout(20):
-            while not what():  # noqa: ASYNC110 (there is no event)
+            while not condition():  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 
     def rows(self, statement: str = "SELECT * FROM jobs") -> list[tuple[Any, ...]]:

@@ -145,16 +145,16 @@ async def test_trap_32_results_that_are_cut_off_are_never_served_and_fetched_aga
 async def test_unknown_job_is_run_again_only_after_lost_after(
     start_client: StartClient, start_server: StartServer
 ) -> None:
-    gone, other = FakeClient(), FakeClient()
-    gone.slots, other.slots = 100, 1
+    silent, other = FakeClient(), FakeClient()
+    silent.slots, other.slots = 100, 1
     server = await start_server(
-        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
+        await start_client(silent), await start_client(other), LOST_AFTER="0.3s"
     )
     await server.hears_clients()
     job = await server.submit()
-    payload = await gone.next_payload()
-    gone.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}
-    gone.push(b"")
+    payload = await silent.next_payload()
+    silent.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}
+    silent.push(b"")
     other.complete(await other.next_payload())
     assert await server.ended(job) == ("Completed", "")
     why = server.rows("SELECT to_status FROM job_events ORDER BY rowid")
@@ -168,16 +168,16 @@ async def test_unknown_job_is_run_again_only_after_lost_after(
         "Submitted",
         "Completed",
     ]
-    assert payload in gone.payloads
+    assert payload in silent.payloads
 
 
 async def test_trap_16_answer_of_a_lost_client_is_not_applied_to_the_next_attempt(
     start_client: StartClient, start_server: StartServer
 ) -> None:
-    gone, other = FakeClient(), FakeClient()
-    gone.slots, other.slots = 100, 1
+    silent, other = FakeClient(), FakeClient()
+    silent.slots, other.slots = 100, 1
     server = await start_server(
-        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
+        await start_client(silent), await start_client(other), LOST_AFTER="0.3s"
     )
     await server.hears_clients()
     asked, gate = asyncio.Event(), asyncio.Event()
@@ -187,12 +187,12 @@ async def test_trap_16_answer_of_a_lost_client_is_not_applied_to_the_next_attemp
         await gate.wait()
         return await answering(404)(request)
 
-    gone.instead["retrieve"] = payload_unknown
+    silent.instead["retrieve"] = payload_unknown
     job = await server.submit()
-    gone.complete(await gone.next_payload())
+    silent.complete(await silent.next_payload())
     await asked.wait()
-    gone.instead |= {"events": hang_up, "submit": hang_up}
-    gone.push(b"")
+    silent.instead |= {"events": hang_up, "submit": hang_up}
+    silent.push(b"")
     other.complete(await other.next_payload())
     # The end at the other client must arrive while the first one is still being asked, which only
     # the collector's list of running fetches shows.

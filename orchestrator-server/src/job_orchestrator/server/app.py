@@ -205,8 +205,8 @@ def _token_reloading(tokens: Tokens, tuning: Tuning) -> Component:
 async def _start(app: web.Application) -> None:
     if app[keys.TOKENS].path is None:
         logger.warning(
-            "API_TOKENS_FILE is not set: whoever reaches this port can submit jobs, and see, fetch "
-            "and end those of everybody"
+            "API_TOKENS_FILE is not set: everybody who reaches this port can submit jobs, and see, "
+            "fetch and terminate the jobs of all users"
         )
     for line in app[keys.SETTINGS].warnings:
         logger.warning("%s", line)

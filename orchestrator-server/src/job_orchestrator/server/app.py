@@ -142,9 +142,9 @@ async def _compose(
     if settings.callback_rules.patterns:
         notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
 
-    # The order of subscribers is part of the design. The registry comes first: whatever the others
-    # start reads there which client has the job. Waiting requests and streams come before the
-    # dispatcher: a job's end is reported before its slot is used again.
+    # Subscribers are notified in this order, which matters: the registry comes first, because the
+    # others start work that asks it which client has a job. The dispatcher comes after the waiting
+    # requests and streams, so that the end of a job is reported before its slot is used again.
     store.subscribe(registry.on_job_changed)
     store.subscribe(dispatch.collector.on_job_changed)
     store.subscribe(feed.publish)
@@ -155,16 +155,18 @@ async def _compose(
     store.subscribe_to_states(recent.note)
     store.subscribe_to_states(metrics.note)
 
-    lifecycle = Lifecycle(
-        [
-            _maintenance(store, files, settings, tuning),
-            *dispatch.components(),
-            Component(journal.loops),
-            Component([_loop_lag(metrics, tuning)]),
-        ]
-        + ([Component([notifier.loop], close=notifier.close)] if notifier is not None else [])
-        + ([_token_reloading(app[keys.TOKENS], tuning)] if settings.api_tokens_file else [])
-    )
+    components = [
+        _retention(store, files, settings, tuning),
+        *dispatch.components(),
+        Component(journal.loops),
+        _loop_lag(metrics, tuning),
+    ]
+    if notifier is not None:
+        components.append(Component([notifier.loop], close=notifier.close))
+    if settings.api_tokens_file is not None:
+        components.append(_token_reloading(app[keys.TOKENS], tuning))
+    lifecycle = Lifecycle(components)
+
     app[keys.CLIENTS] = registry
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
@@ -187,15 +189,15 @@ async def _compose(
     app[LIFECYCLE] = lifecycle
 
 
-def _maintenance(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
+def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
     cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
     loop = Loop("retention", cleaner.run_pass, interval_s=tuning.retention_interval_s)
     return Component([loop], prepare=cleaner.remove_orphans)
 
 
-def _loop_lag(metrics: Metrics, tuning: Tuning) -> Loop:
+def _loop_lag(metrics: Metrics, tuning: Tuning) -> Component:
     lag = LoopLag(PREFIX, metrics.registry)
-    return Loop("loop lag", lag.run_pass, interval_s=tuning.loop_lag_interval_s)
+    return Component([Loop("loop lag", lag.run_pass, interval_s=tuning.loop_lag_interval_s)])
 
 
 def _token_reloading(tokens: Tokens, tuning: Tuning) -> Component:

@@ -130,7 +130,7 @@ class FakeClient:
         del self.instead["events"]
 
     def push(self, event: bytes) -> None:
-        """Send bytes to all event streams; none end them."""
+        """Send bytes to all event streams; empty bytes close the streams."""
         for stream in self._streams:
             stream.put_nowait(event)
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.multipart_reader import FormLimits
+from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
@@ -33,7 +34,6 @@ from job_orchestrator.server.jobs.queries import Overview
 from job_orchestrator.server.jobs.small_results import SmallResults
 from job_orchestrator.server.jobs.statistics import SEEN_AT_START, Recent
 from job_orchestrator.server.jobs.submit import Submission
-from job_orchestrator.server.lifecycle import Component, Lifecycle
 from job_orchestrator.server.maintenance.retention import Cleaner
 from job_orchestrator.server.model import UserLimits
 from job_orchestrator.server.scheduling.fair_share import FairShare

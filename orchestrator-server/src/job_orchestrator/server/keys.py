@@ -26,4 +26,4 @@ OVERVIEW = web.AppKey("overview", Overview)
 TOKENS = web.AppKey("tokens", Tokens)
 
 PRINCIPAL = web.RequestKey("principal", Principal)
-"""Who asks; on every route that is not open to everybody."""
+"""The principal that sent the request; set on every route that is not public."""

@@ -10,7 +10,7 @@ from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
 @dataclass(frozen=True)
 class ClientUrls:
-    """Where one client of a service is reached. None ends with a slash."""
+    """URLs of one client of a service, without a slash at their end."""
 
     upload: str
     download: str
@@ -23,22 +23,22 @@ class ClientUrls:
 
     @property
     def partial(self) -> str:
-        """Results whatever the state: beside the download URL."""
+        """URL of partial results, next to the download URL."""
         return f"{self.download}_partial"
 
     @property
     def events(self) -> str:
-        """The event stream: beside the upload URL."""
+        """URL of the event stream, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/events"
 
     @property
     def logs(self) -> str:
-        """What scripts say: beside the upload URL."""
+        """URL of the output of scripts, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/logs"
 
     @property
     def load(self) -> str:
-        """The CPU reading: beside the upload URL."""
+        """URL of the CPU load, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/load"
 
 

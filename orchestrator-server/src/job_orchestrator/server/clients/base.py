@@ -1,4 +1,4 @@
-"""The contract between the server and one client, whatever carries it."""
+"""The contract between the server and one client, independent of the protocol below it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager

@@ -62,7 +62,7 @@ class Client:
 
 
 class ClientRegistry:
-    """All clients, by name. ``clock`` returns monotonic seconds."""
+    """The configured clients, by name. ``clock`` returns monotonic seconds."""
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ The components call each other in one direction only::
 
 from collections.abc import Mapping, Sequence
 
+from job_orchestrator.common.runtime.lifecycle import Component
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.abandoned import AbandonedAttempts
@@ -24,7 +25,6 @@ from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.lifecycle import Component
 from job_orchestrator.server.model import Service
 from job_orchestrator.server.scheduling.base import SchedulingPolicy
 from job_orchestrator.server.store.sqlite.jobs import JobStore
@@ -32,7 +32,7 @@ from job_orchestrator.server.tuning import Tuning
 
 
 class Dispatch:
-    """All that brings jobs to clients and their results back."""
+    """The components that bring jobs to clients and fetch their results."""
 
     def __init__(
         self,

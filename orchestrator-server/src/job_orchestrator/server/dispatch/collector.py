@@ -1,8 +1,8 @@
 """Collector: decides when the jobs of clients are fetched.
 
 A job is fetched when its client pushes a change (immediately), in every pass if the client can only
-be polled, and from time to time if nothing was heard of it (reconciliation). Every fetch is the
-same, whatever its reason.
+be polled, and from time to time if nothing was heard of it (reconciliation). The reason makes no
+difference to the fetch.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a failed attempt means for its job and its client: one table, and the one way to give up.
+"""Consequences of a failed attempt for its job and its client: one table, and one way to give up.
 
 The reasons are in ADR 6 (docs/adr/0006-how-a-failed-dispatch-is-judged.md).
 """

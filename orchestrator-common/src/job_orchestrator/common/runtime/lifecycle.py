@@ -13,7 +13,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Component:
-    """A part of the server that works in the background.
+    """A part of a service that works in the background.
 
     ``prepare`` runs before the loops start. ``close`` runs when the loops of all components have
     stopped, and ends the remaining tasks. At the stop a running pass may go on for ``grace_s``.
@@ -38,7 +38,7 @@ class Lifecycle:
 
     @property
     def loops(self) -> list[Loop]:
-        """All loops, for the health report."""
+        """The loops of all components, for the health report."""
         return [loop for component in self._components for loop in component.loops]
 
     async def start(self) -> None:

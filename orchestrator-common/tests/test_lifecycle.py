@@ -2,8 +2,8 @@
 
 import asyncio
 
+from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
-from job_orchestrator.server.lifecycle import Component, Lifecycle
 
 
 class Recorded:

@@ -73,7 +73,7 @@ class Server:
 
     async def hears_clients(self) -> None:
         """Wait until every client has told its slots: then it is decided who gets the next job."""
-        pool = self.app[keys.SUBMISSION].pool
+        pool = self.app[keys.TERMINATION].clients
         await self.eventually(lambda: all(client.load is not None for client in pool))
 
     async def eventually(self, what: Callable[[], bool]) -> None:

@@ -17,9 +17,9 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.app import BACKGROUND
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.jobs import submit as submission
-from job_orchestrator.server.maintenance.retention import Cleaner
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.jobs import terminate as termination
+from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.store.sqlite.opening import open_store
 from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
@@ -116,7 +116,7 @@ async def test_results_that_somebody_removed_are_told_as_json(
     async with server.http.get(f"/download/{job}") as response:
         assert response.status == 404
         answer = await response.json()
-        assert answer["message"] == "The results of job 1 are gone from the server's disk"
+        assert answer["message"] == "The results of job 1 are missing from the server's storage"
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,13 @@ async def test_trap_14_termination_while_the_job_is_being_sent_ends_it_and_runs_
 async def test_termination_that_a_hung_client_delays_is_carried_out_later(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "TERMINATE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(termination, "TERMINATE_TIMEOUT_S", 0.05)
     gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
     status, _, message = await terminate(server, job)
     assert status == 504
-    assert "it is ended as soon as that does" in message
+    assert "it will be terminated as soon as the client answers" in message
     gate.set()
     assert (await server.ended(job))[0] == "Killed"
 
@@ -391,21 +391,21 @@ async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
 
 async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:
     clock = [1000.0]
-    files = JobFiles(tmp_path / "data")
+    files = FolderFiles(tmp_path / "data")
     await asyncio.to_thread(files.prepare)
     async with open_store(tmp_path / "db.sqlite", now=lambda: clock[0]) as store:
         for name in ("ends", "runs"):
-            await asyncio.to_thread(files.incoming(name).mkdir, parents=True)
+            await asyncio.to_thread(files.staging_folder(name).mkdir, parents=True)
             await asyncio.to_thread(files.accept, name)
             await store.create(name, 1, "x")
-        cleaner = Cleaner(store, files, max_age_s=100)
+        retention = Retention(store, files, max_age_s=100)
         clock[0] += 500
         await store.transition(await store.get(1), JobStatus.KILLED, "")
         clock[0] += 99
-        await cleaner.run_pass()
+        await retention.run_pass()
         assert (tmp_path / "data" / "ends").exists()
         clock[0] += 2
-        await cleaner.run_pass()
+        await retention.run_pass()
         assert (await store.get(1)).status == "Cleaned"
         assert not (tmp_path / "data" / "ends").exists()
         assert (tmp_path / "data" / "runs").exists()
@@ -430,8 +430,8 @@ async def test_cleaned_job_says_so(start_server: StartServer) -> None:
     server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
     job = await server.submit()
     await terminate(server, job)
-    cleaner = server.app[BACKGROUND]._cleaner
-    await cleaner.run_pass()
+    retention = server.app[BACKGROUND]._retention
+    await retention.run_pass()
     status, message = await server.state(job)
     assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
     assert server.folders() == []
@@ -440,7 +440,7 @@ async def test_cleaned_job_says_so(start_server: StartServer) -> None:
 async def test_stop_answers_those_who_wait(server: Server) -> None:
     job = await server.submit()
     waiting = asyncio.create_task(server.state(job, wait=60))
-    await server.eventually(lambda: bool(server.app[keys.FEED]._waiting))
+    await server.eventually(lambda: server.app[keys.FEED].waiters == 1)
     await server.app.shutdown()
     assert (await waiting)[0] in ("Queued", "Processing", "Submitted")
 

@@ -55,7 +55,7 @@ async def test_payloads_that_may_be_removed_are_told_together(
         client.complete(payload)
     for job in jobs:
         await server.ended(job)
-    (known,) = server.app[keys.SUBMISSION].pool
+    (known,) = server.app[keys.TERMINATION].clients
     await server.eventually(lambda: known.discards == set(payloads))
     await Discarder(known).run_pass()
     assert client.discarded == set(payloads)
@@ -73,13 +73,13 @@ async def test_trap_26_requests_to_a_client_share_their_connections(
         return await original(request)
 
     client.instead["submit"] = note
-    sessions = {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
+    sessions = {each.api._connection._own for each in server.app[keys.TERMINATION].clients}
     for _ in range(6):
         job = await server.submit()
         client.complete(await client.next_payload())
         await server.ended(job)
     assert len(connections) <= 3, "one for each kind of request that may be under way at once"
-    assert sessions == {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
+    assert sessions == {each.api._connection._own for each in server.app[keys.TERMINATION].clients}
 
 
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
@@ -230,7 +230,7 @@ async def test_failure_that_several_jobs_meet_at_once_is_one_failure(
     gate.set()
     count = "SELECT count(*) FROM jobs WHERE status = 'Queued'"
     await server.eventually(lambda: server.rows(count) == [(5,)])
-    (known,) = server.app[keys.SUBMISSION].pool
+    (known,) = server.app[keys.TERMINATION].clients
     assert known.failures == 1
 
 

@@ -78,7 +78,7 @@ async def test_output_is_live_while_it_runs_and_kept_afterwards(
 async def test_following_goes_on_where_the_client_broke_off(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_logs, "RETRY_S", 0.01)
+    monkeypatch.setattr(job_logs, "RECONNECT_S", 0.01)
     client.instead["logs"] = saying(client)
     job, payload = await running(server, client)
     async with asyncio.timeout(20), server.http.get(f"/jobs/{job}/logs?follow=1") as response:

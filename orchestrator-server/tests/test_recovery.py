@@ -26,7 +26,7 @@ async def stop(server: Server) -> None:
 
 
 def clients_of(server: Server) -> list[str]:
-    pool = server.app[keys.SUBMISSION].pool
+    pool = server.app[keys.TERMINATION].clients
     return [client.url.removesuffix("/submit") for client in pool]
 
 
@@ -220,7 +220,7 @@ async def test_trap_25_event_stream_that_turns_into_garbage_is_opened_again_at_o
         response.enable_chunked_encoding()
         await response.prepare(request)
         await response.write(client._load())
-        (seen_by_the_server,) = server.app[keys.SUBMISSION].pool
+        (seen_by_the_server,) = server.app[keys.TERMINATION].clients
         await server.eventually(lambda: seen_by_the_server.pushes)
         assert request.transport is not None
         request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nPK")

@@ -20,7 +20,7 @@ from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_ids import add_request_ids
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
-from job_orchestrator.server.callbacks.delivery import WebhookCaller
+from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.registry import ClientPool
 from job_orchestrator.server.dispatch.abandoned import Strays
@@ -29,16 +29,17 @@ from job_orchestrator.server.dispatch.collector import Getter
 from job_orchestrator.server.dispatch.dispatcher import Sender
 from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.errors import STATUSES
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.event_streams import Journal
+from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.logs import JobLogs
-from job_orchestrator.server.jobs.queries import Overview
-from job_orchestrator.server.jobs.small_results import SmallResults
-from job_orchestrator.server.jobs.statistics import SEEN_AT_START, Recent
-from job_orchestrator.server.jobs.submit import Submission
-from job_orchestrator.server.maintenance.retention import Cleaner
+from job_orchestrator.server.jobs.queries import JobQueries
+from job_orchestrator.server.jobs.results import JobResults
+from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
+from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.terminate import JobTermination
+from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import Job, UserLimits
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.store.sqlite.jobs import JobStore
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 SENDER_INTERVAL_S = 0.5
 GETTER_INTERVAL_S = 0.5
-CLEANER_INTERVAL_S = 60.0
+RETENTION_INTERVAL_S = 60.0
 DISCARDER_INTERVAL_S = 1.0
 STRAYS_INTERVAL_S = 5.0
 TOKENS_INTERVAL_S = 1.0
@@ -71,7 +72,7 @@ class Background:
         self,
         sender: Sender,
         getter: Getter,
-        cleaner: Cleaner,
+        retention: Retention,
         discarders: Iterable[Discarder],
         strays: Iterable[Strays],
         watchers: Iterable[Watcher],
@@ -81,13 +82,13 @@ class Background:
     ) -> None:
         self._sender = sender
         self._getter = getter
-        self._cleaner = cleaner
+        self._retention = retention
         self._notifier = notifier
         self._sender_loop = Loop("sender", sender.run_pass, interval_s=SENDER_INTERVAL_S)
         self._loops = [
             self._sender_loop,
             Loop("getter", getter.run_pass, interval_s=GETTER_INTERVAL_S),
-            Loop("cleaner", cleaner.run_pass, interval_s=CLEANER_INTERVAL_S),
+            Loop("retention", retention.run_pass, interval_s=RETENTION_INTERVAL_S),
             *more,
             *(
                 Loop(f"discarder {number}", discarder.run_pass, interval_s=DISCARDER_INTERVAL_S)
@@ -119,7 +120,7 @@ class Background:
 
     async def start(self) -> None:
         """Start all loops."""
-        await self._cleaner.remove_orphans()
+        await self._retention.remove_orphans()
         await self._getter.recover()
         for loop in self.loops:
             loop.start()
@@ -173,29 +174,29 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the database, the data folder and the connections to the clients."""
     settings = app[keys.SETTINGS]
     await app[keys.TOKENS].start()
-    files = JobFiles(settings.data_path)
+    files = FolderFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
-        await in_thread(files.drop_incoming)
+        await in_thread(files.remove_unfinished_uploads)
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
             pool = ClientPool(settings.services, time.monotonic, settings.client_token)
-            caller = WebhookCaller(settings.callback_rules, settings.callback_key, time.time)
+            webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
-                await _compose(app, files, store, pool, caller)
+                await _compose(app, files, store, pool, webhooks)
                 yield
             finally:
-                await caller.close()
+                await webhooks.close()
                 await pool.close()
 
 
 async def _compose(
     app: web.Application,
-    files: JobFiles,
+    files: FolderFiles,
     store: JobStore,
     pool: ClientPool,
-    caller: WebhookCaller,
+    webhooks: WebhookSender,
 ) -> None:
     """Wire the parts together. Whoever has to know of a changed job is a listener of the store."""
     settings = app[keys.SETTINGS]
@@ -218,53 +219,57 @@ async def _compose(
         lost_after_s=settings.lost_after_s,
         submitted=getter.submitted,
     )
-    cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
+    retention = Retention(store, files, max_age_s=settings.max_age_s)
     notifier = None
     if settings.callback_rules.patterns:
-        notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
-        store.subscribe(notifier.note)
-    recent = Recent()
-    recent.adopt(await store.lists.latest(SEEN_AT_START))
-    overview = Overview(store, pool, settings.services, recent)
-    journal = Journal(store.events, overview)
+        notifier = Notifier(store.outbox, webhooks, lambda job: encode(view_of(job)))
+        store.subscribe(notifier.on_job_changed)
+    statistics = JobStatistics()
+    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
+    queries = JobQueries(store, feed, pool, settings.services, statistics)
+    event_streams = EventStreams(store.events, queries)
     lag = LoopLag(PREFIX, metrics.registry)
     lag_loop = Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)
     strays = {client.url: Strays(client, store) for client in pool}
     background = Background(
         sender,
         getter,
-        cleaner,
+        retention,
         [Discarder(client) for client in pool],
         strays.values(),
         [Watcher(client, pool, getter, strays[client.url]) for client in pool],
         notifier,
         app[keys.TOKENS],
-        [*journal.loops, lag_loop],
+        [*event_streams.loops, lag_loop],
     )
     for client in pool:
         pool.adopt(await store.active(client.url))
         await strays[client.url].load()
-    for listener in (pool.track, getter.track, feed.publish, journal.note, background.note):
+    for listener in (
+        pool.track,
+        getter.track,
+        feed.publish,
+        event_streams.on_job_changed,
+        background.note,
+    ):
         store.subscribe(listener)
-    for listener in (recent.note, metrics.note):
+    for listener in (statistics.on_job_changed, metrics.note):
         store.subscribe_to_states(listener)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)
-    app[keys.OVERVIEW] = overview
-    app[keys.JOURNAL] = journal
+    app[keys.QUERIES] = queries
+    app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, files, feed, pool)
-    app[keys.SUBMISSION] = Submission(
+    app[keys.RESULTS] = JobResults(files, pool)
+    app[keys.SUBMISSION] = JobSubmission(
         store=store,
         files=files,
-        small_results=SmallResults(files),
-        feed=feed,
-        pool=pool,
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
-        limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
-        follow_up=getter.follow_up,
+        form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
     )
+    app[keys.TERMINATION] = JobTermination(store, feed, pool, follow_up=getter.follow_up)
     app[BACKGROUND] = background
 
 
@@ -284,6 +289,6 @@ async def _start(app: web.Application) -> None:
 async def _stop(app: web.Application) -> None:
     # First those who wait for jobs or follow them: their requests end, so that the server can.
     app[keys.FEED].close()
-    app[keys.JOURNAL].close()
+    app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
     await app[BACKGROUND].stop()

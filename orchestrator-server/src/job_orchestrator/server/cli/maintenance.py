@@ -7,9 +7,14 @@ from pathlib import Path
 import click
 
 from job_orchestrator.common.errors import DomainError, StartupError
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.maintenance.backup import Note, Places, make_backup, restore_backup
-from job_orchestrator.server.maintenance.integrity import Finding, find, mend
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.maintenance.backup import (
+    Locations,
+    Manifest,
+    make_backup,
+    restore_backup,
+)
+from job_orchestrator.server.maintenance.integrity import Finding, apply_remedies, find_problems
 from job_orchestrator.server.settings.server import places_of_process
 
 Flags = Mapping[str, str | None]
@@ -57,19 +62,19 @@ def check(flags: Flags, repair: bool) -> None:
     """
     with _at(flags) as places, contextlib.ExitStack() as stack:
         _require_data_folder(places)
-        alone = True
+        exclusive = True
         try:
             stack.enter_context(places.files.locked())
         except StartupError:
             if repair:
                 raise
-            alone = False
-        findings = find(places.database, places.files, alone=alone)
+            exclusive = False
+        findings = find_problems(places.database, places.files, exclusive=exclusive)
         for finding in findings:
-            click.echo(f"{finding.what}: {finding.remedy.told(at_work=repair)}")
+            click.echo(f"{finding.problem}: {finding.remedy.description(repairing=repair)}")
         left: list[Finding] = findings
         if repair:
-            left = mend(places.database, places.files, findings)
+            left = apply_remedies(places.database, findings)
             click.echo(f"{len(findings) - len(left)} mended, {len(left)} left")
     if left:
         raise SystemExit(1)
@@ -77,22 +82,22 @@ def check(flags: Flags, repair: bool) -> None:
         click.echo("Database and files agree")
 
 
-def _require_data_folder(places: Places) -> None:
+def _require_data_folder(places: Locations) -> None:
     """Raise ``StartupError`` where DATA_PATH was forgotten, rather than miss every file there."""
     if not places.files.root.is_dir():
         raise StartupError(f"DATA_PATH is {str(places.files.root)!r}, where there is no folder")
 
 
-def _told(note: Note) -> str:
+def _told(note: Manifest) -> str:
     return f"the files of {note.jobs} jobs, as of {note.made_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @contextlib.contextmanager
-def _at(flags: Flags) -> Iterator[Places]:
+def _at(flags: Flags) -> Iterator[Locations]:
     """Where the server keeps its things. What goes wrong is told in a line, with exit status 2."""
     try:
         database, data = places_of_process(flags)
-        yield Places(database, JobFiles(data))
+        yield Locations(database, FolderFiles(data))
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error

@@ -44,7 +44,7 @@ SILENCE_S = 20.0
 class Sink(Protocol):
     """Where a ZIP goes."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
         """Take the whole of it, and say how many bytes; it is an error if ``blocks`` raises."""
 
 
@@ -94,12 +94,12 @@ class ClientApi:
                 raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await sink.take(self._large_blocks(response))
+            return await sink.receive(self._large_blocks(response))
 
     async def retrieve_partial(self, dest_id: int, sink: Sink) -> int:
         """Give ``sink`` what there is of a payload's output, whatever its state; how many bytes."""
         async with self._partial(dest_id) as response:
-            return await sink.take(self._large_blocks(response))
+            return await sink.receive(self._large_blocks(response))
 
     def open_partial(self, dest_id: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Stream what there is of a payload's output to a user as a ZIP, whatever its state."""

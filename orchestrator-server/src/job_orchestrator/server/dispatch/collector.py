@@ -22,7 +22,7 @@ from job_orchestrator.server.clients.registry import Client, ClientPool
 from job_orchestrator.server.dispatch.about import about_attempt
 from job_orchestrator.server.dispatch.early_events import EarlyEvents
 from job_orchestrator.server.dispatch.fetcher import Fetcher
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 from job_orchestrator.server.store.sqlite.schema import DatabaseError

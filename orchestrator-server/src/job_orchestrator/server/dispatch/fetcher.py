@@ -21,8 +21,7 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.folder import BrokenArchive, JobFiles
-from job_orchestrator.server.files.receiving import Arrival
+from job_orchestrator.server.files.base import BrokenArchive, JobFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 
@@ -106,9 +105,9 @@ class Fetcher:
             return
         reach(Point.SERVER_BEFORE_FETCH)
         began = time.perf_counter()
-        arrival = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            answer = await client.api.retrieve(dest_id, job.key, arrival)
+            answer = await client.api.retrieve(dest_id, job.key, receiver)
         except (FileNotFoundError, ResultsTooLarge) as error:
             why = await self._why_not_kept(job, error)
             await self._end(job, client, JobStatus.FAILED, why, 0, output_bytes=None)
@@ -166,9 +165,9 @@ class Fetcher:
 
         An older client can't give it, which nobody need know.
         """
-        arrival = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            return await client.api.retrieve_partial(dest_id, arrival), ""
+            return await client.api.retrieve_partial(dest_id, receiver), ""
         except PayloadLost:
             return None, ""
         except (FileNotFoundError, ResultsTooLarge) as error:
@@ -178,7 +177,7 @@ class Fetcher:
         """Why results will never be kept. Raises ``error`` if that may pass."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.lost, job):
+        if await in_thread(self._files.are_lost, job):
             return NO_FOLDER
         raise error
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_orchestrator.server.files.zip_reader import Content, NoZip, read_directory, read_entries
+from job_orchestrator.server.files.zip_reader import EntryReader, NotAZip, read_directory, read_entries
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=20
@@ -78,16 +78,16 @@ def test_zip_that_is_cut_off_is_none(end: int) -> None:
         archive.writestr("a", "x" * 100)
     whole = body.getvalue()
     assert entries(whole) == [("a", 100)]
-    with pytest.raises(NoZip):
+    with pytest.raises(NotAZip):
         entries(whole[:-end])
-    with pytest.raises(NoZip):
+    with pytest.raises(NotAZip):
         entries(whole[end:])
 
 
 def content_of(archive: bytes, path: str, *, skip: int = 0) -> bytes:
     file = io.BytesIO(archive)
     found = next(each for each in read_entries(file, read_directory(file)) if each.path == path)
-    content = Content(file, found)
+    content = EntryReader(file, found)
     content.skip(skip)
     return b"".join(iter(lambda: content.read(1000), b""))
 
@@ -130,5 +130,5 @@ def test_content_that_can_not_be_unpacked_is_told() -> None:
         spoilt(directory + 20, b"\1\0"),
         spoilt(directory + 42, b"\xff\xff\xff\xf0"),
     ):
-        with pytest.raises(NoZip):
+        with pytest.raises(NotAZip):
             content_of(bad, "a")

@@ -13,7 +13,7 @@ from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.setup import _Json, _OneLine
 from job_orchestrator.common.status import JobStatus, PayloadStatus
-from job_orchestrator.server.jobs.statistics import Recent
+from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.store.base import Times
 from running_server import Server, StartServer
 
@@ -166,9 +166,9 @@ async def test_last_hour_counts_what_happened(server: Server, client: FakeClient
 
 def test_last_hour_forgets_what_is_older_and_takes_in_an_earlier_life() -> None:
     clock = [60.0 * 1000]
-    recent = Recent(lambda: clock[0])
+    recent = JobStatistics(lambda: clock[0])
     done, failed = JobStatus.COMPLETED, JobStatus.FAILED
-    recent.adopt(
+    recent.restore(
         [
             Times("x", done, 60.0 * 900, 60.0 * 999, 60.0 * 999 + 10),
             Times("x", failed, 60.0 * 998, 60.0 * 998 + 4, 60.0 * 999 + 10),

@@ -156,11 +156,11 @@ async def test_stream_of_everything_shows_services_and_clients_first_and_when_th
 async def test_nothing_is_read_while_nobody_follows(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events = server.app[keys.JOURNAL]._events
+    events = server.app[keys.EVENT_STREAMS]._events
     monkeypatch.setattr(type(events), "_rows", lambda *_: pytest.fail("read"))
-    monkeypatch.setattr(journal.Journal, "_overview_now", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(journal.EventStreams, "_overview", lambda *_: pytest.fail("read"))
     await run(server, client)
-    for loop in server.app[keys.JOURNAL].loops:
+    for loop in server.app[keys.EVENT_STREAMS].loops:
         assert loop.failures == 0
 
 
@@ -202,7 +202,7 @@ async def test_streams_that_begin_long_ago_read_a_few_at_a_time(
 async def test_number_that_was_never_given_is_taken_for_the_last(idle_server: Server) -> None:
     async with stream(idle_server, "/events?user_id=1", last="999999") as events:
         waiting = asyncio.ensure_future(anext(events))
-        await idle_server.eventually(lambda: idle_server.app[keys.JOURNAL].open_streams == 1)
+        await idle_server.eventually(lambda: idle_server.app[keys.EVENT_STREAMS].open_streams == 1)
         await idle_server.submit(user=1)
         assert states([await waiting]) == ["Queued"]
 
@@ -219,7 +219,7 @@ async def test_reader_that_takes_nothing_is_cut_off(
     idle_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
-    followed = idle_server.app[keys.JOURNAL]
+    followed = idle_server.app[keys.EVENT_STREAMS]
     url = idle_server.http._base_url
     assert url is not None
     with socket.socket() as reader:
@@ -231,7 +231,7 @@ async def test_reader_that_takes_nothing_is_cut_off(
         await idle_server.eventually(lambda: followed.open_streams == 1)
         (slow,) = followed._streams
         for _ in range(100):
-            slow.backlog.put(journal.Entry(0, b":" + b"x" * 100_000 + b"\n\n"))
+            slow.entries.put(journal.Entry(0, b":" + b"x" * 100_000 + b"\n\n"))
         await idle_server.eventually(lambda: followed.open_streams == 0)
 
 

@@ -398,7 +398,7 @@ async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_
     status, answer = await mine.upload()
     assert (status, answer["message"]) == (
         503,
-        "User 7 already has 2 uploads in progress; try again when one of them has finished",
+        "User 7 is sending 2 jobs already; try again when one has arrived",
     )
     for asked in (other, Asked(server, admin)):
         assert (await asked.upload(user_id="8"))[0] == 201

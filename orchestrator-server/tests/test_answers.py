@@ -300,7 +300,7 @@ async def test_termination_that_a_hung_client_delays_is_carried_out_later(
     await server.until(job, "Processing")
     status, _, message = await terminate(server, job)
     assert status == 504
-    assert "it will be terminated as soon as the client answers" in message
+    assert "it is ended as soon as that does" in message
     gate.set()
     assert (await server.ended(job))[0] == "Killed"
 

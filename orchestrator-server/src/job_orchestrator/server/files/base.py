@@ -49,9 +49,10 @@ class ResultReceiver(Protocol):
     """Destination of the results of one attempt while they are transferred from a client."""
 
     async def receive(self, blocks: AsyncIterator[bytes]) -> int:
-        """Store ``blocks`` as the results of the attempt, or leave nothing behind.
+        """Store ``blocks`` as the results of the attempt; after an error, no part of them is left.
 
-        Returns the size in bytes. Raises ``BrokenArchive``, ``StorageFull``, ``ResultsTooLarge``
+        Returns the size in bytes. Results that the attempt already has are replaced as a whole, so
+        a transfer may be repeated. Raises ``BrokenArchive``, ``StorageFull``, ``ResultsTooLarge``
         as soon as the limit is exceeded, ``FileNotFoundError`` if the job's files were removed,
         and whatever ``blocks`` raises.
         """

@@ -109,8 +109,8 @@ class JobSubmission:
             MAX_UPLOADS,
             principal.user_id,
             lambda: TooManyUploads(
-                f"User {principal.user_id} already has {MAX_UPLOADS} uploads in progress;"
-                " try again when one of them has finished"
+                f"User {principal.user_id} is sending {MAX_UPLOADS} jobs already;"
+                " try again when one has arrived"
             ),
         )
 

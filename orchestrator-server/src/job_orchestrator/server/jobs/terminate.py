@@ -56,7 +56,7 @@ class JobTermination:
                 if changed is None:
                     raise TerminationPending(
                         f"Job {job.id} is being sent to a client that does not answer;"
-                        " it will be terminated as soon as the client answers"
+                        " it is ended as soon as that does"
                     )
                 job = changed
 

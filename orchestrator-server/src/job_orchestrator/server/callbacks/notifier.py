@@ -80,10 +80,6 @@ class Notifier:
         """Cancel the deliveries in progress. They are repeated at the next start."""
         await self._deliveries.close()
 
-    async def idle(self) -> None:
-        """Wait until no delivery is in progress."""
-        await self._deliveries.drain(60.0)
-
     async def _deliver(self, due: DueCallback) -> None:
         try:
             await self._try_to_deliver(due)

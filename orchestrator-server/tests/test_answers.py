@@ -17,10 +17,7 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.app import BACKGROUND
-from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs import terminate as termination
-from job_orchestrator.server.maintenance.retention import Retention
-from job_orchestrator.server.store.sqlite.opening import open_store
 from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 
@@ -387,54 +384,6 @@ async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
         assert "http://" not in text
         assert "https://" not in text
     assert '"validatorUrl": null' in start
-
-
-async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:
-    clock = [1000.0]
-    files = FolderFiles(tmp_path / "data")
-    await asyncio.to_thread(files.prepare)
-    async with open_store(tmp_path / "db.sqlite", now=lambda: clock[0]) as store:
-        for name in ("ends", "runs"):
-            await asyncio.to_thread(files.staging_folder(name).mkdir, parents=True)
-            await asyncio.to_thread(files.accept, name)
-            await store.create(name, 1, "x")
-        retention = Retention(store, files, max_age_s=100)
-        clock[0] += 500
-        await store.transition(await store.get(1), JobStatus.KILLED, "")
-        clock[0] += 99
-        await retention.run_pass()
-        assert (tmp_path / "data" / "ends").exists()
-        clock[0] += 2
-        await retention.run_pass()
-        assert (await store.get(1)).status == "Cleaned"
-        assert not (tmp_path / "data" / "ends").exists()
-        assert (tmp_path / "data" / "runs").exists()
-
-
-async def test_folders_that_a_crash_left_are_removed_at_the_start(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    orphan = tmp_path / "data" / "00000000-0000-4000-8000-000000000000"
-    foreign = tmp_path / "data" / "notes"
-    for folder in (orphan / "input", foreign, tmp_path / "data" / "incoming" / "x"):
-        folder.mkdir(parents=True)
-    server = await start_server("http://127.0.0.1:9")
-    job = await server.submit()
-    assert not orphan.exists()
-    assert foreign.exists()
-    assert list((tmp_path / "data" / "incoming").iterdir()) == []
-    await server.until(job, "Queued")
-
-
-async def test_cleaned_job_says_so(start_server: StartServer) -> None:
-    server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
-    job = await server.submit()
-    await terminate(server, job)
-    retention = server.app[BACKGROUND]._retention
-    await retention.run_pass()
-    status, message = await server.state(job)
-    assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
-    assert server.folders() == []
 
 
 async def test_stop_answers_those_who_wait(server: Server) -> None:

@@ -179,7 +179,7 @@ async def test_check_inconsistencies_are_found_and_repaired(
     assert history.startswith("Job 5 is Completed, and its history ends with ")
     assert usage == "The usage of user 1 is counted wrongly"
     status, output = await command(server.folder, "check", "--repair")
-    assert (status, output.splitlines()[-1]) == (0, "8 mended, 0 left")
+    assert (status, output.splitlines()[-1]) == (0, "8 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.state(1))["status"] == "Cleaned"
@@ -211,7 +211,7 @@ async def test_repair_ended_job_without_inputs_keeps_its_output(
     assert output.endswith(": with --repair the job would be marked as without output\n")
     assert output.count("\n") == 1, "of the other one nothing is wrong"
     status, output = await command(server.folder, "check", "--repair")
-    assert (status, output.splitlines()[-1]) == (0, "1 mended, 0 left")
+    assert (status, output.splitlines()[-1]) == (0, "1 repaired, 0 left")
     assert "the job is marked as without output" in output
     assert await command(server.folder, "check") == AGREE
     await server.start()
@@ -259,7 +259,7 @@ async def test_repair_more_histories_than_are_listed_are_completed(
     _, output = await command(server.folder, "check")
     assert "The histories of 2 more jobs are wrong" in output
     status, output = await command(server.folder, "check", "--repair")
-    assert (status, output.splitlines()[-1]) == (0, "21 mended, 0 left")
+    assert (status, output.splitlines()[-1]) == (0, "21 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
 
 
@@ -290,7 +290,7 @@ async def test_backup_wrong_or_incomplete_data_folder_fails(
     elsewhere = ("--data-path", str(tmp_path / "none"))
     status, output = await command(server.folder, *elsewhere, "backup", str(tmp_path / "b1"))
     assert (status, output.count("\n")) == (2, 1)
-    assert "none', where there is no folder" in output
+    assert "none', which does not exist" in output
     assert not (tmp_path / "b1").exists()
     await asyncio.to_thread(shutil.rmtree, next((server.folder / "data").glob("*-*")))
     status, output = await command(server.folder, "backup", str(tmp_path / "b2"))
@@ -315,7 +315,7 @@ async def test_check_while_the_server_works_finds_nothing(portal: Portal, server
         (("restore", "nowhere"), "jo-server backup has made: there is no such folder\n"),
         (("restore", "there"), "jo-server backup has made: it has no backup.json\n"),
         (("--db-path", "nowhere", "check"), "can't be used"),
-        (("--data-path", "nowhere", "check"), "there is no folder"),
+        (("--data-path", "nowhere", "check"), "which does not exist"),
         (("--db-path", "there/db", "backup", "new"), "can't be used"),
     ],
 )

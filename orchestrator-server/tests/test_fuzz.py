@@ -107,7 +107,7 @@ ANSWERS = st.builds(lambda head, body: head + b"\r\n" + body, HEADS, CONTENTS) |
 class Sink:
     """Takes everything."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> None:
+    async def receive(self, blocks: AsyncIterator[bytes]) -> None:
         async for _ in blocks:
             pass
 

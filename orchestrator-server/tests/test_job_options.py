@@ -20,7 +20,7 @@ from running_server import Server
 STATES = JobStatus
 
 
-def form(content: bytes = b"exit 0\n", **fields: str) -> aiohttp.FormData:
+def form(content: bytes = b"exit 0\n", /, **fields: str) -> aiohttp.FormData:
     form = aiohttp.FormData({"user_id": "1", "service": "example", **fields})
     form.add_field("file", content, filename="run.sh")
     return form

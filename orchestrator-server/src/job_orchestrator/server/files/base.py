@@ -1,7 +1,7 @@
 """The contract of the storage of files: inputs and results of jobs.
 
-Files are durable, and complete or absent: whatever a method has stored survives a power cut, and
-nobody ever sees part of it. Files are never changed once they are stored. The row in the store
+Files are durable, and complete or absent: what a method has stored survives a power cut, and part
+of a file is never visible. Files are never changed once they are stored. The row in the store
 decides whether stored files belong to a job: they are stored before the row is written, and
 removed after the row says so. Files without a row are orphans, and are removed at the next start.
 
@@ -54,7 +54,7 @@ class ResultReceiver(Protocol):
         Returns the size in bytes. Results that the attempt already has are replaced as a whole, so
         a transfer may be repeated. Raises ``BrokenArchive``, ``StorageFull``, ``ResultsTooLarge``
         as soon as the limit is exceeded, ``FileNotFoundError`` if the job's files were removed,
-        and whatever ``blocks`` raises.
+        and any error that ``blocks`` raises.
         """
 
 
@@ -83,7 +83,7 @@ class JobFiles(Protocol):
         """
 
     def are_lost(self, job: Job) -> bool:
-        """Whether the job's files are gone although the storage itself can be reached."""
+        """Return whether the job's files are gone although the storage itself is available."""
 
     def result_receiver(self, job: Job, max_bytes: int = 0) -> ResultReceiver:
         """Return the receiver of the results of the job's current attempt.

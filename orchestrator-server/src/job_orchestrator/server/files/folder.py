@@ -112,7 +112,7 @@ class FolderFiles:
         return body
 
     def are_lost(self, job: Job) -> bool:
-        """Whether the job's folder is gone. False if the data folder itself is not mounted."""
+        """Return whether the job's folder is gone; false if the data folder is not mounted."""
         return (self.root / INCOMING).is_dir() and not self.job_folder(job.uuid).exists()
 
     def result_receiver(self, job: Job, max_bytes: int = 0) -> "FolderResultReceiver":

@@ -35,7 +35,7 @@ class NotAZip(DomainError):
 
 @dataclass(frozen=True)
 class Directory:
-    """Location of the directory: offset and size in bytes, and the number of entries."""
+    """Location of the directory: its offset and size in bytes, and the number of its entries."""
 
     offset: int
     size: int
@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Whether the entry is a folder."""
+        """True for a folder, false for a file."""
         return self.path.endswith("/")
 
 

@@ -43,12 +43,12 @@ class Topic:
     user_id: int | None = None
 
     def covers(self, job: Job) -> bool:
-        """Whether changes of a job belong to the topic."""
+        """Return whether changes of a job belong to the topic."""
         return self.job_id in (None, job.id) and self.user_id in (None, job.user_id)
 
     @property
     def is_everything(self) -> bool:
-        """Whether changes of services and clients belong to the topic too."""
+        """True if changes of services and clients belong to the topic too."""
         return self.job_id is None and self.user_id is None
 
 
@@ -72,7 +72,7 @@ class _Stream:
 
 
 class EventStreams:
-    """All open event streams, and the ``loops`` that feed them.
+    """Registry of the open event streams, with the ``loops`` that feed them.
 
     ``on_job_changed`` subscribes to the store.
     """
@@ -163,7 +163,7 @@ class EventStreams:
                     return
 
     async def is_over(self, job_id: int, after: int) -> bool:
-        """Whether a job has ended, and has no events after number ``after``.
+        """Return whether a job has ended and has no events after number ``after``.
 
         Raises ``JobNotFound``.
         """

@@ -38,8 +38,9 @@ from job_orchestrator.common.status import (
 )
 from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.files.folder import BrokenArchive, _check_archive
-from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
+from job_orchestrator.server.files.base import BrokenArchive
+from job_orchestrator.server.files.folder import check_archive
+from job_orchestrator.server.files.zip_reader import NotAZip, read_directory, read_entries
 from job_orchestrator.server.model import ClientUrls, Job, JobOptions
 from job_orchestrator.server.store.base import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.jobs import JobStore
@@ -174,11 +175,11 @@ WHOLE = zip_of(a="1", b="2" * 50)
 @example(WHOLE)
 def test_archive_is_whole_or_broken(content: bytes) -> None:
     try:
-        _check_archive(JOB, io.BytesIO(content))
+        check_archive(JOB, io.BytesIO(content))
     except BrokenArchive:
         return
     file = io.BytesIO(content)
-    with contextlib.suppress(NoZip):
+    with contextlib.suppress(NotAZip):
         for entry in read_entries(file, read_directory(file)):
             assert entry.size >= 0
 

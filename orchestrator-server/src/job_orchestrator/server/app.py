@@ -19,22 +19,24 @@ from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_ids import add_request_ids
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
-from job_orchestrator.server.callbacks.delivery import WebhookCaller
+from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.http import http_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.event_streams import Journal
+from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.logs import JobLogs
-from job_orchestrator.server.jobs.queries import Overview
-from job_orchestrator.server.jobs.small_results import SmallResults
-from job_orchestrator.server.jobs.statistics import SEEN_AT_START, Recent
-from job_orchestrator.server.jobs.submit import Submission
-from job_orchestrator.server.maintenance.retention import Cleaner
+from job_orchestrator.server.jobs.queries import JobQueries
+from job_orchestrator.server.jobs.results import JobResults
+from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
+from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.terminate import JobTermination
+from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
 from job_orchestrator.server.scheduling.fair_share import FairShare
 from job_orchestrator.server.settings.server import Settings
@@ -94,21 +96,21 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the data folder, the database and the connections to the clients, then compose."""
     settings, tuning = app[keys.SETTINGS], app[TUNING]
     await app[keys.TOKENS].start()
-    files = JobFiles(settings.data_path)
+    files = FolderFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
-        await in_thread(files.drop_incoming)
+        await in_thread(files.remove_unfinished_uploads)
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
             transports = http_transports(settings.services.values(), settings.client_token, tuning)
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
-            caller = WebhookCaller(settings.callback_rules, settings.callback_key, time.time)
+            webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
-                await _compose(app, files, store, registry, caller)
+                await _compose(app, files, store, registry, webhooks)
                 yield
             finally:
-                await caller.close()
+                await webhooks.close()
                 await registry.close()
 
 
@@ -117,7 +119,7 @@ async def _compose(
     files: JobFiles,
     store: JobStore,
     registry: ClientRegistry,
-    caller: WebhookCaller,
+    webhooks: WebhookSender,
 ) -> None:
     """Create the components and connect them."""
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
@@ -133,14 +135,14 @@ async def _compose(
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
-    recent = Recent()
-    recent.adopt(await store.lists.latest(SEEN_AT_START))
+    statistics = JobStatistics()
+    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     feed = ChangeFeed()
-    overview = Overview(store, registry, settings.services, recent)
-    journal = Journal(store.events, overview)
+    queries = JobQueries(store, feed, registry, settings.services, statistics)
+    event_streams = EventStreams(store.events, queries)
     notifier = None
     if settings.callback_rules.patterns:
-        notifier = Notifier(store.outbox, caller, lambda job: encode(view_of(job)))
+        notifier = Notifier(store.outbox, webhooks, lambda job: encode(view_of(job)))
 
     # Subscribers are notified in this order, which matters: the registry comes first, because the
     # others start work that asks it which client has a job. The dispatcher comes after the waiting
@@ -148,17 +150,17 @@ async def _compose(
     store.subscribe(registry.on_job_changed)
     store.subscribe(dispatch.collector.on_job_changed)
     store.subscribe(feed.publish)
-    store.subscribe(journal.note)
+    store.subscribe(event_streams.on_job_changed)
     store.subscribe(dispatch.dispatcher.on_job_changed)
     if notifier is not None:
-        store.subscribe(notifier.note)
-    store.subscribe_to_states(recent.note)
+        store.subscribe(notifier.on_job_changed)
+    store.subscribe_to_states(statistics.on_job_changed)
     store.subscribe_to_states(metrics.note)
 
     components = [
         _retention(store, files, settings, tuning),
         *dispatch.components(),
-        Component(journal.loops),
+        Component(event_streams.loops),
         _loop_lag(metrics, tuning),
     ]
     if notifier is not None:
@@ -170,29 +172,29 @@ async def _compose(
     app[keys.CLIENTS] = registry
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
-    app[keys.OVERVIEW] = overview
-    app[keys.JOURNAL] = journal
+    app[keys.QUERIES] = queries
+    app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
-    app[keys.SUBMISSION] = Submission(
+    app[keys.RESULTS] = JobResults(files, registry)
+    app[keys.SUBMISSION] = JobSubmission(
         store=store,
         files=files,
-        small_results=SmallResults(files),
-        feed=feed,
-        pool=registry,
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
-        limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
-        follow_up=dispatch.collector.fetch,
+        form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+    )
+    app[keys.TERMINATION] = JobTermination(
+        store, feed, registry, follow_up=dispatch.collector.fetch
     )
     app[DISPATCH] = dispatch
     app[LIFECYCLE] = lifecycle
 
 
 def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
-    cleaner = Cleaner(store, files, max_age_s=settings.max_age_s)
-    loop = Loop("retention", cleaner.run_pass, interval_s=tuning.retention_interval_s)
-    return Component([loop], prepare=cleaner.remove_orphans)
+    retention = Retention(store, files, max_age_s=settings.max_age_s)
+    loop = Loop("retention", retention.run_pass, interval_s=tuning.retention_interval_s)
+    return Component([loop], prepare=retention.remove_orphans)
 
 
 def _loop_lag(metrics: Metrics, tuning: Tuning) -> Component:
@@ -220,6 +222,6 @@ async def _start(app: web.Application) -> None:
 async def _stop(app: web.Application) -> None:
     # Requests that wait for jobs or follow them are ended first, so that the server can stop.
     app[keys.FEED].close()
-    app[keys.JOURNAL].close()
+    app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
     await app[LIFECYCLE].stop()

@@ -132,6 +132,18 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class CallbackRules:
+    """Where callbacks may go. Without ``patterns`` there are no callbacks.
+
+    ``patterns`` match host names in lower case; ``*`` stands for any characters.
+    ``allow_private`` also allows addresses that are not on the public internet.
+    """
+
+    patterns: tuple[str, ...] = ()
+    allow_private: bool = False
+
+
+@dataclass(frozen=True)
 class UserLimits:
     """Of one user, all services together; 0: none. ``max_stored`` in bytes, inputs and outputs."""
 

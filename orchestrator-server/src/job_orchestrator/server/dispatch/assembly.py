@@ -24,7 +24,7 @@ from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.model import Service
 from job_orchestrator.server.scheduling.base import SchedulingPolicy
 from job_orchestrator.server.store.sqlite.jobs import JobStore

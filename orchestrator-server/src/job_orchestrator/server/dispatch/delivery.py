@@ -26,7 +26,7 @@ from job_orchestrator.server.errors import (
     ClientUnreachable,
     PayloadLost,
 )
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 

@@ -23,8 +23,7 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.folder import BrokenArchive, JobFiles
-from job_orchestrator.server.files.receiving import Arrival
+from job_orchestrator.server.files.base import BrokenArchive, JobFiles
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 
@@ -136,7 +135,7 @@ class Fetcher:
             return
         reach(Point.SERVER_BEFORE_FETCH)
         began = time.perf_counter()
-        receiver = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
             answer = await client.transport.retrieve(payload_id, job.key, receiver)
         except (FileNotFoundError, ResultsTooLarge) as error:
@@ -196,7 +195,7 @@ class Fetcher:
 
         The reason is empty for an older client, which can't hand over partial output.
         """
-        receiver = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
             return await client.transport.retrieve_partial(payload_id, receiver), ""
         except PayloadLost:
@@ -208,7 +207,7 @@ class Fetcher:
         """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.lost, job):
+        if await in_thread(self._files.are_lost, job):
             return NO_FOLDER
         raise error
 

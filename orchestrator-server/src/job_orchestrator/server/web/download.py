@@ -50,11 +50,11 @@ async def download(request: web.Request) -> web.StreamResponse:
           application/json:
             example: {id: 7, status: Unknown, message: Job 7 not found}
     """
-    submission = request.app[keys.SUBMISSION]
-    job = await submission.settled(job_id(request), wait_s(request))
+    queries = request.app[keys.QUERIES]
+    job = await queries.wait_for_end(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
         return await results(request, job)
-    return json_response(JobAnswer(job.id, job.status, await submission.explain(job)))
+    return json_response(JobAnswer(job.id, job.status, await queries.explain(job)))
 
 
 async def download_partial(request: web.Request) -> web.StreamResponse:
@@ -85,11 +85,10 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
       "504":
         description: The job's client doesn't answer in time
     """
-    submission = request.app[keys.SUBMISSION]
-    job = await submission.settled(job_id(request), 0)
+    job = await request.app[keys.QUERIES].store.get(job_id(request))
     if job.has_output:
         return await results(request, job)
-    client, dest_id = submission.payload_of(job)
+    client, dest_id = request.app[keys.RESULTS].payload_of(job)
     response = web.StreamResponse(headers=attachment(job, "partial"))
     response.content_type = ZIP
 

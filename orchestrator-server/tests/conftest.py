@@ -1,10 +1,10 @@
-"""A jo-server on real files and real HTTP, before clients that do as they are told."""
+"""A jo-server on real files and real HTTP, with clients that misbehave as a test wants."""
 
 import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -13,18 +13,19 @@ import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient
 from job_orchestrator.server.app import create_app
 from job_orchestrator.server.settings.server import read_settings
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import open_store
+from job_orchestrator.server.tuning import Tuning
 from running_server import Server, StartServer
 from stores import IMPLEMENTATIONS, Database, Implementation, OpenStore
 
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
-    """A test fails when our code blocks the event loop."""
+    """Fail a test when the server's code blocks the event loop."""
     with blockbuster_ctx("job_orchestrator.server") as blockbuster:
         # The measurement of coverage notes a file that is new to it.
         acquire = blockbuster.functions["threading.Lock.acquire"]
@@ -33,8 +34,14 @@ def no_blocked_loop() -> Iterator[BlockBuster]:
 
 
 @pytest.fixture
-async def start_client() -> AsyncIterator[Callable[[FakeClient], Awaitable[str]]]:
-    """Serve a fake client; gives its URL."""
+def tuning() -> Tuning:
+    """Return the tuning of all servers of a test; a test overrides it by ``parametrize``."""
+    return Tuning()
+
+
+@pytest.fixture
+async def start_client() -> AsyncIterator[StartClient]:
+    """Provide a function that serves a fake client and returns its URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(client: FakeClient) -> str:
@@ -46,8 +53,8 @@ async def start_client() -> AsyncIterator[Callable[[FakeClient], Awaitable[str]]
 
 
 @pytest.fixture
-async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
-    """Start a server for the service ``example`` on some clients' URLs, with settings."""
+async def start_server(tmp_path: Path, tuning: Tuning) -> AsyncIterator[StartServer]:
+    """Provide a function that starts a server with clients at some URLs for ``example``."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*urls: str, **settings: str) -> Server:
@@ -59,7 +66,7 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
                 **settings,
             }
             # In a thread: it reads schema files, which a real start does before there is a loop.
-            app = await asyncio.to_thread(create_app, read_settings(environment, {}))
+            app = await asyncio.to_thread(create_app, read_settings(environment, {}), tuning)
             server = TestServer(app)
             await stack.enter_async_context(server)
             http = aiohttp.ClientSession(str(server.make_url("")))
@@ -71,17 +78,15 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
 
 @pytest.fixture
 def client() -> FakeClient:
-    """A fake client."""
+    """Create a fake client."""
     return FakeClient()
 
 
 @pytest.fixture
 async def server(
-    client: FakeClient,
-    start_client: Callable[[FakeClient], Awaitable[str]],
-    start_server: StartServer,
+    client: FakeClient, start_client: StartClient, start_server: StartServer
 ) -> Server:
-    """A server with that client, whose event stream is open."""
+    """Start a server with that client, and wait until its event stream is open."""
     server = await start_server(await start_client(client))
     await client.connected.wait()
     return server
@@ -89,7 +94,7 @@ async def server(
 
 @pytest.fixture
 async def idle_server(start_server: StartServer) -> Server:
-    """A server whose only client can't be reached: jobs stay queued."""
+    """Start a server whose only client can't be reached, so that jobs stay queued."""
     return await start_server("http://127.0.0.1:9", SERVICE_EXAMPLE_MAX_ATTEMPTS="100")
 
 

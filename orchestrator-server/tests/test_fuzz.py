@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from fake_client import zip_of
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import StreamBroken
-from job_orchestrator.server.clients.http import ClientApi
+from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.files.folder import BrokenArchive, _check_archive
-from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
+from job_orchestrator.server.files.base import BrokenArchive
+from job_orchestrator.server.files.folder import check_archive
+from job_orchestrator.server.files.zip_reader import NotAZip, read_directory, read_entries
 from job_orchestrator.server.model import ClientUrls
 from sample_job import JOB
 
@@ -77,18 +78,17 @@ ANSWERS = st.builds(lambda head, body: head + b"\r\n" + body, HEADS, CONTENTS) |
 class Sink:
     """Takes everything."""
 
-    async def take(self, blocks: AsyncIterator[bytes]) -> None:
-        async for _ in blocks:
-            pass
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+        return sum([len(block) async for block in blocks])
 
 
-async def follow(api: ClientApi) -> None:
+async def follow(api: HttpTransport) -> None:
     async with api.events() as events:
         async for _ in events:
             pass
 
 
-def calls(api: ClientApi) -> list[Coroutine[Any, Any, Any]]:
+def calls(api: HttpTransport) -> list[Coroutine[Any, Any, Any]]:
     """Each call to a client once."""
     body = FormBody([])
     body.load_if_small()
@@ -97,7 +97,7 @@ def calls(api: ClientApi) -> list[Coroutine[Any, Any, Any]]:
         api.retrieve(1, "k", Sink()),
         api.retrieve_partial(1, Sink()),
         api.kill(1),
-        api.discard([1, 2]),
+        api.acknowledge([1, 2]),
         api.load(),
         follow(api),
     ]
@@ -116,7 +116,7 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
     async def ask_all() -> None:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        api = ClientApi(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
+        api = HttpTransport(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
         try:
             async with asyncio.timeout(30):
                 for call in calls(api):
@@ -146,10 +146,10 @@ WHOLE = zip_of(a="1", b="2" * 50)
 @example(WHOLE)
 def test_archive_is_whole_or_broken(content: bytes) -> None:
     try:
-        _check_archive(JOB, io.BytesIO(content))
+        check_archive(JOB, io.BytesIO(content))
     except BrokenArchive:
         return
     file = io.BytesIO(content)
-    with contextlib.suppress(NoZip):
+    with contextlib.suppress(NotAZip):
         for entry in read_entries(file, read_directory(file)):
             assert entry.size >= 0

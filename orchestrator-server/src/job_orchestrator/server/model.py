@@ -1,7 +1,9 @@
 """Values of the server: jobs, services, limits. Without I/O, SQL and HTTP."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
@@ -13,6 +15,11 @@ class ClientUrls:
     upload: str
     download: str
     terminate: str
+
+    @property
+    def name(self) -> str:
+        """Name that identifies a client which is configured by URL: its upload URL."""
+        return self.upload
 
     @property
     def partial(self) -> str:
@@ -50,6 +57,11 @@ class Service:
     max_runs: int = 10
     max_attempts: int = 3
     time_limit_s: float | None = None
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the clients that run this service."""
+        return tuple(client.name for client in self.clients)
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,19 @@ class Job:
         """Idempotency key of the present attempt: sending the job again never starts it twice."""
         return f"{self.uuid}.{self.attempt}"
 
+    def log_fields(self) -> Mapping[str, object]:
+        """Return the log fields of the present attempt.
+
+        All requests of an attempt have one request id, which the client logs as well.
+        """
+        return {
+            "job": self.id,
+            "user": self.user_id,
+            "service": self.service,
+            "client": self.client,
+            REQUEST_ID: f"job-{self.id}.{self.attempt}",
+        }
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -111,6 +136,18 @@ class JobOptions:
     time_limit_s: float | None = None
     callback_url: str | None = None
     idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class CallbackRules:
+    """Where callbacks may go. Without ``patterns`` there are no callbacks.
+
+    ``patterns`` match host names in lower case; ``*`` stands for any characters.
+    ``allow_private`` also allows addresses that are not on the public internet.
+    """
+
+    patterns: tuple[str, ...] = ()
+    allow_private: bool = False
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,6 @@ class WaitingUser:
     head: int
 
 
-Waiting = WaitingUser
-
 Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
 """Scheduling decision: maps the number of active jobs of a service and its waiting users to the
 user of each job to claim, in order. It keeps to the limit of the service. It must be pure and must

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from job_orchestrator.common.errors import Unhealthy
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.store.base import JobStore, StoreError
 
 TIMEOUT_S = 5.0

@@ -1,4 +1,4 @@
-"""Event streams: exact, resumed without gap or repeat, bounded, and closed before the server."""
+"""Event streams: complete, resumable without gap or repeat, bounded, and closed at a stop."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,10 @@ from job_orchestrator.common.runtime.bounded_queue import MAX_BEHIND, Backlog
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.common.web import streaming
 from job_orchestrator.server import keys
-from job_orchestrator.server.jobs import event_streams as journal
-from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.jobs.event_streams import MAX_REPLAYS, EventStreams, Topic
 from running_server import Server
 
-LIFE = ["Queued", "Processing", "Submitted", "Running", "Completed"]
+ALL_STATES = ["Queued", "Processing", "Submitted", "Running", "Completed"]
 
 
 @contextlib.asynccontextmanager
@@ -36,6 +35,12 @@ async def stream(
 
 async def take(events: AsyncIterator[Event], number: int) -> list[Event]:
     return [await anext(events) for _ in range(number)]
+
+
+def streams_of(server: Server, **options: Any) -> EventStreams:
+    """Create event streams on the store of a server, with other bounds."""
+    queries = server.app[keys.QUERIES]
+    return EventStreams(queries.store.events, queries, **options)
 
 
 def states(events: list[Event]) -> list[str]:
@@ -57,7 +62,7 @@ async def finish(server: Server, client: FakeClient, job: int) -> None:
     await server.ended(job)
 
 
-async def test_stream_of_a_job_begins_with_it_as_it_is_and_ends_with_it(
+async def test_job_stream_begins_with_the_current_state_and_ends_with_the_job(
     server: Server, client: FakeClient
 ) -> None:
     job = await server.submit()
@@ -76,14 +81,14 @@ async def test_stream_of_a_job_begins_with_it_as_it_is_and_ends_with_it(
         assert states([event async for event in events]) == ["Completed"]
 
 
-async def test_stream_resumes_after_any_event_without_gap_or_repeat(
+async def test_stream_resumed_after_any_event_has_no_gap_and_no_repeat(
     server: Server, client: FakeClient
 ) -> None:
     job = await run(server, client, user=5)
     other = await run(server, client, user=6)
     async with stream(server, f"/jobs/{job}/events?last_event_id=0") as events:
         whole = [event async for event in events]
-    assert states(whole) == LIFE
+    assert states(whole) == ALL_STATES
     for number, event in enumerate(whole[:-1]):
         async with stream(server, f"/jobs/{job}/events", last=event.id) as events:
             assert [event async for event in events] == whole[number + 1 :]
@@ -92,27 +97,27 @@ async def test_stream_resumes_after_any_event_without_gap_or_repeat(
     ) as response:
         assert response.status == 204, "a browser must not connect again and again"
     async with stream(server, "/events?user_id=6", last="0") as events:
-        found = await take(events, len(LIFE))
-    assert states(found) == LIFE
+        found = await take(events, len(ALL_STATES))
+    assert states(found) == ALL_STATES
     assert {json.loads(event.data)["id"] for event in found} == {other}
 
 
-async def test_stream_of_a_user_begins_with_nothing_of_the_past_and_has_no_other_users_jobs(
+async def test_user_stream_has_only_future_events_of_the_users_jobs(
     server: Server, client: FakeClient
 ) -> None:
     await run(server, client, user=5)
     async with stream(server, "/events?user_id=5") as events:
         await run(server, client, user=6)
         job = await run(server, client, user=5)
-        found = await take(events, len(LIFE))
-    assert states(found) == LIFE
+        found = await take(events, len(ALL_STATES))
+    assert states(found) == ALL_STATES
     assert {json.loads(event.data)["id"] for event in found} == {job}
 
 
-async def test_nothing_is_missed_or_repeated_while_streams_come_and_go(
+async def test_streams_opened_and_closed_under_load_miss_and_repeat_nothing(
     idle_server: Server,
 ) -> None:
-    store = idle_server.app[keys.SUBMISSION].store
+    store = idle_server.app[keys.QUERIES].store
 
     async def churn() -> None:
         for number in range(60):
@@ -140,8 +145,8 @@ async def test_nothing_is_missed_or_repeated_while_streams_come_and_go(
     assert await asyncio.gather(*followers) == [expected] * 3
 
 
-async def test_stream_of_everything_shows_services_and_clients_first_and_when_they_change(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+async def test_stream_of_everything_has_services_and_clients_at_first_and_after_a_change(
+    server: Server, client: FakeClient
 ) -> None:
     async with stream(server, "/events") as events:
         first = await take(events, 2)
@@ -153,75 +158,100 @@ async def test_stream_of_everything_shows_services_and_clients_first_and_when_th
                 break
 
 
-async def test_nothing_is_read_while_nobody_follows(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = server.app[keys.JOURNAL]._events
-    for read in ("last_id", "between", "present"):
-        monkeypatch.setattr(type(events), read, lambda *_: pytest.fail("read"))
-    monkeypatch.setattr(journal.Journal, "_overview_now", lambda *_: pytest.fail("read"))
+class Unreadable:
+    """A source of which nothing may be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was read")
+
+
+async def test_streams_without_subscribers_read_nothing(server: Server, client: FakeClient) -> None:
+    nothing: Any = Unreadable()
+    streams = EventStreams(nothing, nothing)
+    server.app[keys.QUERIES].store.subscribe(streams.on_job_changed)
+    for loop in streams.loops:
+        loop.start()
     await run(server, client)
-    for loop in server.app[keys.JOURNAL].loops:
+    for loop in streams.loops:
+        assert loop.alive
+        await loop.stop()
         assert loop.failures == 0
 
 
-async def test_unknown_jobs_and_wrong_numbers_are_told(idle_server: Server) -> None:
+async def test_stream_unknown_job_or_invalid_number_is_refused(idle_server: Server) -> None:
     for path, status in (("/jobs/7/events", 404), ("/events?last_event_id=x", 400)):
         async with idle_server.http.get(path) as response:
             assert response.status == status
             assert response.content_type == "application/json"
 
 
-async def test_streams_that_begin_long_ago_read_a_few_at_a_time(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+class CountedEvents:
+    """The events of a store; ``most`` is the highest number of concurrent queries."""
+
+    def __init__(self, events: Any) -> None:
+        self._events = events
+        self._queries = 0
+        self.most = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._events, name)
+
+    async def between(self, *args: Any) -> Any:
+        self._queries += 1
+        self.most = max(self.most, self._queries)
+        try:
+            return await self._events.between(*args)
+        finally:
+            self._queries -= 1
+
+
+async def test_streams_resumed_from_long_ago_run_few_concurrent_queries(
+    server: Server, client: FakeClient
 ) -> None:
     for _ in range(3):
         await run(server, client)
-    between, reading, most = SqliteJobEvents.between, 0, 0
-
-    async def counted(self: SqliteJobEvents, *args: Any) -> Any:
-        nonlocal reading, most
-        reading += 1
-        most = max(most, reading)
-        try:
-            return await between(self, *args)
-        finally:
-            reading -= 1
-
-    monkeypatch.setattr(SqliteJobEvents, "between", counted)
-    monkeypatch.setattr(journal, "WINDOW", 2)
+    queries = server.app[keys.QUERIES]
+    counted: Any = CountedEvents(queries.store.events)
+    streams = EventStreams(counted, queries, window=2)
 
     async def read_all() -> list[str]:
-        async with stream(server, "/events?user_id=1&last_event_id=0") as events:
-            return states(await take(events, 15))
+        async with contextlib.aclosing(streams.follow(Topic(user_id=1), after=0)) as blocks:
+            return states(await take(read_events(blocks), 3 * len(ALL_STATES)))
 
-    whole = await asyncio.gather(*(read_all() for _ in range(20)))
-    assert whole == [["Queued", "Processing", "Submitted", "Running", "Completed"] * 3] * 20
-    assert most <= journal.MAX_REPLAYS
+    async with asyncio.timeout(20):
+        everything = await asyncio.gather(*(read_all() for _ in range(20)))
+    assert everything == [ALL_STATES * 3] * 20
+    assert counted.most <= MAX_REPLAYS
 
 
-async def test_number_that_was_never_given_is_taken_for_the_last(idle_server: Server) -> None:
+async def test_stream_resumed_after_an_unknown_number_begins_with_the_next_event(
+    idle_server: Server,
+) -> None:
     async with stream(idle_server, "/events?user_id=1", last="999999") as events:
         waiting = asyncio.ensure_future(anext(events))
-        await idle_server.eventually(lambda: idle_server.app[keys.JOURNAL].open_streams == 1)
+        await idle_server.eventually(lambda: idle_server.app[keys.EVENT_STREAMS].open_streams == 1)
         await idle_server.submit(user=1)
         assert states([await waiting]) == ["Queued"]
 
 
-async def test_idle_stream_shows_that_it_lives(
-    idle_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal, "KEEP_ALIVE_S", 0.01)
-    async with asyncio.timeout(20), idle_server.http.get("/events?user_id=1") as response:
-        assert await response.content.readany() == b": keep-alive\n\n"
+async def test_stream_without_events_sends_keep_alives(idle_server: Server) -> None:
+    streams = streams_of(idle_server, keep_alive_s=0.01)
+    async with (
+        asyncio.timeout(20),
+        contextlib.aclosing(streams.follow(Topic(user_id=1), after=None)) as blocks,
+    ):
+        assert await anext(blocks) == b"", "the stream is open"
+        assert await anext(blocks) == b": keep-alive\n\n"
 
 
-async def test_reader_that_takes_nothing_is_cut_off(
+async def test_stream_subscriber_reads_nothing_is_disconnected(
     idle_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The real time-out is longer than a test may take, and is no setting.
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
-    followed = idle_server.app[keys.JOURNAL]
-    url = idle_server.http._base_url
+    open_streams = idle_server.app[keys.EVENT_STREAMS]
+    store = idle_server.app[keys.QUERIES].store
+    url = idle_server.http._base_url  # aiohttp offers no public access to it.
     assert url is not None
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -229,14 +259,14 @@ async def test_reader_that_takes_nothing_is_cut_off(
         loop = asyncio.get_running_loop()
         await loop.sock_connect(reader, (url.host, url.port))
         await loop.sock_sendall(reader, b"GET /events?user_id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        await idle_server.eventually(lambda: followed.open_streams == 1)
-        (slow,) = followed._streams
-        for _ in range(100):
-            slow.backlog.put(journal.Entry(0, b":" + b"x" * 100_000 + b"\n\n"))
-        await idle_server.eventually(lambda: followed.open_streams == 0)
+        await idle_server.eventually(lambda: open_streams.open_streams == 1)
+        for number in range(100):  # more than the socket buffers of both sides can hold
+            job = await store.create(f"u{number}", 1, "other")
+            await store.transition(job, JobStatus.KILLED, "x" * 100_000)
+        await idle_server.eventually(lambda: open_streams.open_streams == 0)
 
 
-async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
+async def test_backlog_overflows_the_rest_is_delivered_before_the_end() -> None:
     backlog = Backlog[int]()
     for number in range(MAX_BEHIND + 10):
         backlog.put(number)
@@ -244,7 +274,7 @@ async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> No
     assert await backlog.next(1) is None
 
 
-async def test_streams_end_before_the_server_stops(server: Server) -> None:
+async def test_streams_end_when_the_server_stops(server: Server) -> None:
     async with stream(server, "/events") as events:
         await anext(events)
         async with asyncio.timeout(10):

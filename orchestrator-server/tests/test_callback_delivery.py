@@ -1,4 +1,4 @@
-"""Calling users' URLs: which, how it is signed, and what a receiver can't make the server do."""
+"""Delivery of callbacks to untrusted URLs: rules, signatures and hostile receivers."""
 
 import base64
 import contextlib
@@ -12,36 +12,34 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.server.callbacks import delivery as webhook
 from job_orchestrator.server.callbacks.delivery import (
+    TIMEOUT_S,
     CallbackFailed,
-    CallbackUnwanted,
+    CallbackRejected,
     Message,
-    WebhookCaller,
+    WebhookSender,
+    signature,
 )
-from job_orchestrator.server.callbacks.rules import (
-    CallbackRefused,
-    CallbackRules,
-    is_public,
-    secret_bytes,
-)
+from job_orchestrator.server.callbacks.rules import CallbackRefused, check_url, is_public
+from job_orchestrator.server.model import CallbackRules
+from job_orchestrator.server.settings.server import signing_key
 
 MESSAGE = Message("job_1", b'{"id":1}')
 KEY = b"0123456789abcdef"
-Call = Callable[..., Any]
+Send = Callable[..., Any]
 
 
 class Receiver:
-    """Answers with a status, and keeps what it was told."""
+    """A receiver that answers with ``status`` and keeps the callbacks."""
 
     def __init__(self) -> None:
         self.status = 200
         self.headers: dict[str, str] = {}
-        self.told: list[tuple[dict[str, str], bytes]] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []
         self.url = ""
 
-    async def take(self, request: web.Request) -> web.Response:
-        self.told.append((dict(request.headers), await request.read()))
+    async def handle(self, request: web.Request) -> web.Response:
+        self.received.append((dict(request.headers), await request.read()))
         return web.Response(status=self.status, headers=self.headers)
 
 
@@ -49,29 +47,31 @@ class Receiver:
 async def receiver() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/{tail:.*}", receiver.take)
+    app.router.add_post("/{tail:.*}", receiver.handle)
     async with TestServer(app) as server:
         receiver.url = str(server.make_url("/hook?of=7"))
         yield receiver
 
 
 @pytest.fixture
-async def call() -> AsyncIterator[Call]:
-    """Call a URL by rules."""
+async def send() -> AsyncIterator[Send]:
+    """Return a function that delivers a message to a URL."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def call(url: str, patterns: str = "*", allow_private: bool = True) -> None:
-            rules = CallbackRules((patterns,), allow_private)
-            caller = WebhookCaller(rules, KEY, lambda: 1_800_000_000.5)
-            stack.push_async_callback(caller.close)
-            await caller.call(url, MESSAGE)
+        async def send(
+            url: str, pattern: str = "*", allow_private: bool = True, timeout_s: float = TIMEOUT_S
+        ) -> None:
+            rules = CallbackRules((pattern,), allow_private)
+            sender = WebhookSender(rules, KEY, lambda: 1_800_000_000.5, timeout_s=timeout_s)
+            stack.push_async_callback(sender.close)
+            await sender.send(url, MESSAGE)
 
-        yield call
+        yield send
 
 
-async def test_call_is_signed_as_standard_webhooks_are(receiver: Receiver, call: Call) -> None:
-    await call(receiver.url)
-    ((headers, body),) = receiver.told
+async def test_send_message_is_signed_as_standard_webhooks(receiver: Receiver, send: Send) -> None:
+    await send(receiver.url)
+    ((headers, body),) = receiver.received
     assert body == MESSAGE.body
     assert headers["Content-Type"] == "application/json"
     assert headers["webhook-id"] == MESSAGE.id
@@ -81,64 +81,59 @@ async def test_call_is_signed_as_standard_webhooks_are(receiver: Receiver, call:
     assert "Authorization" not in headers
 
 
-def test_signature_is_that_of_the_reference() -> None:
+def test_signature_equals_that_of_the_specification() -> None:
     # The example of https://github.com/standard-webhooks/standard-webhooks/tree/main/libraries
-    key = secret_bytes("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    key = signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     message = Message("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}')
-    assert webhook.signature(key, message, 1614265330) == (
+    assert signature(key, message, 1614265330) == (
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     )
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500, 503])
-async def test_answer_that_is_no_success_is_a_failure(
-    receiver: Receiver, call: Call, status: int
+async def test_send_receiver_answers_an_error_fails(
+    receiver: Receiver, send: Send, status: int
 ) -> None:
     receiver.status = status
     receiver.headers = {"Location": receiver.url}
     with pytest.raises(CallbackFailed, match=str(status)):
-        await call(receiver.url)
-    assert len(receiver.told) == 1, "a redirect is not followed"
+        await send(receiver.url)
+    assert len(receiver.received) == 1, "a redirect is not followed"
 
 
-async def test_receiver_that_is_gone_for_good_is_not_called_again(
-    receiver: Receiver, call: Call
-) -> None:
+async def test_send_receiver_answers_410_is_rejected(receiver: Receiver, send: Send) -> None:
     receiver.status = 410
-    with pytest.raises(CallbackUnwanted):
-        await call(receiver.url)
+    with pytest.raises(CallbackRejected):
+        await send(receiver.url)
 
 
-async def test_receiver_that_does_not_answer_is_given_up(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhook, "TIMEOUT_S", 0.2)
+async def test_send_receiver_does_not_answer_fails(send: Send) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        pytest.raises(CallbackFailed, match="no answer within"),
+        pytest.raises(CallbackFailed, match=r"no answer within 0\.2 s"),
     ):
-        await call(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        await send(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout_s=0.2)
 
 
-async def test_receiver_that_is_not_there_is_a_failure(call: Call) -> None:
+async def test_send_receiver_is_unreachable_fails(send: Send) -> None:
     with pytest.raises(CallbackFailed):
-        await call("http://127.0.0.1:9/")
+        await send("http://127.0.0.1:9/")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1"])
-async def test_private_address_is_refused_after_resolution(
-    receiver: Receiver, call: Call, host: str
+async def test_send_name_resolves_to_a_private_address_fails(
+    receiver: Receiver, send: Send, host: str
 ) -> None:
     url = receiver.url.replace("127.0.0.1", host)
     with pytest.raises(
         CallbackFailed, match=r"^callbacks may not go to this address, it is not public$"
     ):
-        await call(url, allow_private=False)
-    assert receiver.told == []
+        await send(url, allow_private=False)
+    assert receiver.received == []
 
 
-async def test_name_that_resolves_to_another_address_the_second_time_gains_nothing(
-    receiver: Receiver, call: Call, monkeypatch: pytest.MonkeyPatch
+async def test_send_name_resolves_to_another_address_the_second_time_is_checked_again(
+    receiver: Receiver, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolved: list[str] = []
 
@@ -146,21 +141,22 @@ async def test_name_that_resolves_to_another_address_the_second_time_gains_nothi
         resolved.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
+    # A name server under control of the receiver cannot be had otherwise.
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     url = receiver.url.replace("127.0.0.1", "hooks.example.org")
     with pytest.raises(
         CallbackFailed, match=r"^callbacks may not go to this address, it is not public$"
     ):
-        await call(url, "*.example.org", allow_private=False)
-    await call(url, "*.example.org", allow_private=True)
+        await send(url, "*.example.org", allow_private=False)
+    await send(url, "*.example.org", allow_private=True)
     assert resolved == ["hooks.example.org"] * 2
-    assert len(receiver.told) == 1
+    assert len(receiver.received) == 1
 
 
-async def test_rules_are_asked_again_before_each_call(receiver: Receiver, call: Call) -> None:
-    with pytest.raises(CallbackUnwanted):
-        await call(receiver.url, "example.org")
-    assert receiver.told == []
+async def test_send_host_is_no_longer_allowed_is_rejected(receiver: Receiver, send: Send) -> None:
+    with pytest.raises(CallbackRejected):
+        await send(receiver.url, "example.org")
+    assert receiver.received == []
 
 
 @pytest.mark.parametrize(
@@ -188,18 +184,18 @@ async def test_rules_are_asked_again_before_each_call(receiver: Receiver, call: 
         ("*", "https://example.org/" + "x" * 2000, False),
     ],
 )
-def test_only_listed_hosts_may_be_called(pattern: str, url: str, allowed: bool) -> None:
+def test_check_url_allows_listed_hosts_only(pattern: str, url: str, allowed: bool) -> None:
     rules = CallbackRules((pattern,))
     if allowed:
-        rules.check(url)
+        check_url(url, rules)
     else:
         with pytest.raises(CallbackRefused):
-            rules.check(url)
+            check_url(url, rules)
 
 
-def test_without_rules_none_may_be_called() -> None:
+def test_check_url_without_patterns_refuses_all() -> None:
     with pytest.raises(CallbackRefused, match="callback_url is not allowed"):
-        CallbackRules().check("https://example.org/")
+        check_url("https://example.org/", CallbackRules())
 
 
 @pytest.mark.parametrize(
@@ -229,5 +225,5 @@ def test_without_rules_none_may_be_called() -> None:
         ("2002:a00:1::", False),
     ],
 )
-def test_public_addresses(address: str, public: bool) -> None:
+def test_is_public_accepts_global_unicast_addresses_only(address: str, public: bool) -> None:
     assert is_public(address) is public

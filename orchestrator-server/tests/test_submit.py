@@ -1,16 +1,25 @@
-"""POST /upload: the contract's answers, and nothing left of what was refused."""
+"""Submission of jobs: the answers of the contract, and no trace of a refused upload."""
 
 import asyncio
 import io
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from job_orchestrator.common.protocol.multipart_reader import FormLimits
+from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.auth.principal import EVERYBODY
+from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.model import CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.store.base import JobStore
 from running_server import Server, StartServer
 
 
-async def test_upload_is_answered_as_documented(idle_server: Server) -> None:
+async def test_upload_accepted_answer_is_as_documented(idle_server: Server) -> None:
     form = aiohttp.FormData({"user_id": "-7", "service": "EXAMPLE"})
     form.add_field("file", b"exit 0", filename="run.sh")
     async with idle_server.http.post("/upload", data=form) as response:
@@ -33,7 +42,7 @@ def _form(fields: dict[str, str], *names: str) -> aiohttp.FormData:
 
 PART = b"Content-Disposition: form-data"
 OWNER = {"user_id": "1", "service": "example"}
-NOT_A_USER = "Invalid user_id, should be a number"
+INVALID_USER = "Invalid user_id, should be a number"
 BAD_NAMES = [
     "../x",
     "/x",
@@ -51,10 +60,10 @@ BAD_NAMES = [
     ("form", "message"),
     [
         (_form({"service": "example"}, "run.sh"), "Missing user_id field"),
-        (_form({**OWNER, "user_id": "me"}, "run.sh"), NOT_A_USER),
+        (_form({**OWNER, "user_id": "me"}, "run.sh"), INVALID_USER),
         (
             _form({**OWNER, "user_id": "2147483648"}, "run.sh"),
-            NOT_A_USER,
+            INVALID_USER,
         ),
         (_form({"user_id": "1"}, "run.sh"), "Missing service field"),
         (_form({**OWNER, "service": "none"}, "run.sh"), "Invalid service"),
@@ -69,7 +78,7 @@ BAD_NAMES = [
         ],
     ],
 )
-async def test_refused_upload_is_a_400_with_the_reason_and_leaves_nothing(
+async def test_upload_invalid_form_is_a_400_with_the_reason_and_leaves_nothing(
     idle_server: Server, form: aiohttp.FormData, message: str
 ) -> None:
     status, answer = await idle_server.post(form)
@@ -98,7 +107,7 @@ async def test_refused_upload_is_a_400_with_the_reason_and_leaves_nothing(
         ),
     ],
 )
-async def test_body_that_is_no_form_is_a_multipart_error(
+async def test_upload_malformed_body_is_a_multipart_error(
     idle_server: Server, content_type: str, body: bytes
 ) -> None:
     status, answer = await idle_server.post(body, **{"Content-Type": content_type})
@@ -108,7 +117,7 @@ async def test_body_that_is_no_form_is_a_multipart_error(
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_upload_over_the_limit_is_refused_and_leaves_nothing(
+async def test_upload_over_the_limit_is_a_400_and_leaves_nothing(
     start_server: StartServer, declared: bool
 ) -> None:
     server = await start_server("http://127.0.0.1:9", MAX_UPLOAD_SIZE="10kB")
@@ -143,7 +152,7 @@ async def test_trap_35_files_of_one_name_in_two_folders_are_both_kept(idle_serve
     assert kept == {f"{uuid}/input/{n}" for n in ("run.sh", "a/x", "b/x", "ä/ö 'q'.txt")}
 
 
-async def test_folder_may_be_in_the_part_name_when_the_file_name_has_none(
+async def test_upload_folder_in_the_part_name_is_kept(
     idle_server: Server,
 ) -> None:
     form = _form(OWNER, "run.sh")
@@ -153,11 +162,82 @@ async def test_folder_may_be_in_the_part_name_when_the_file_name_has_none(
     assert f"{uuid}/input/data/in.pdb" in idle_server.folders()
 
 
+class SlowStore:
+    """A store whose ``create`` takes until ``go_on`` is set."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self.creating = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def create(self, *args: Any, **kwargs: Any) -> Job:
+        self.creating.set()
+        await self.go_on.wait()
+        return await self._store.create(*args, **kwargs)
+
+
+class Body:
+    """A multipart body with boundary ``b`` that has been received completely."""
+
+    def __init__(self, *parts: tuple[str, str]) -> None:
+        self._blocks = [
+            f"--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n".encode()
+            for disposition, content in parts
+        ]
+        self._blocks.append(b"--b--\r\n")
+
+    async def readany(self) -> bytes:
+        return self._blocks.pop(0) if self._blocks else b""
+
+
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
+    store: JobStore, tmp_path: Path, cancellations: int
+) -> None:
+    files = FolderFiles(tmp_path / "data")
+    await in_thread(files.prepare)
+    slow_store: Any = SlowStore(store)
+    submission = JobSubmission(
+        store=slow_store,
+        files=files,
+        services={"example": Service("example", ())},
+        form_limits=FormLimits(1 << 20),
+        user_limits=UserLimits(),
+        callback_rules=CallbackRules(),
+    )
+    body = Body(
+        ('name="user_id"', "1"),
+        ('name="service"', "example"),
+        ('name="file"; filename="run.sh"', "exit 0"),
+    )
+    task = asyncio.create_task(
+        submission.submit(body, "multipart/form-data; boundary=b", EVERYBODY)
+    )
+    await slow_store.creating.wait()
+    for _ in range(cancellations):
+        task.cancel()
+        await asyncio.sleep(0.05)
+    slow_store.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(20):
+        while (job := await _found(store)) is None:  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(0.01)
+    assert (await in_thread(files.inputs, job)).content is not None
+
+
+async def _found(store: JobStore) -> Job | None:
+    try:
+        return await store.get(1)
+    except JobNotFound:
+        return None
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/upload", 405), ("POST", "/", 405), ("GET", "/nothing", 404), ("HEAD", "/", 405)],
 )
-async def test_router_errors_are_json_too(
+async def test_request_unknown_route_is_answered_in_json(
     idle_server: Server, method: str, path: str, status: int
 ) -> None:
     async with idle_server.http.request(method, path) as response:
@@ -171,7 +251,9 @@ async def test_router_errors_are_json_too(
 @pytest.mark.parametrize(
     "head", [b"G@T / HTTP/1.1\r\nHost: x", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 9000]
 )
-async def test_what_is_no_http_is_answered_in_plain_text(idle_server: Server, head: bytes) -> None:
+async def test_request_malformed_http_is_answered_in_plain_text(
+    idle_server: Server, head: bytes
+) -> None:
     reader, writer = await _connect(idle_server)
     writer.write(head + b"\r\n\r\n")
     async with asyncio.timeout(20):
@@ -183,6 +265,7 @@ async def test_what_is_no_http_is_answered_in_plain_text(idle_server: Server, he
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    # aiohttp offers no public access to the address of a session.
     url = server.http._base_url
     assert url is not None
     return await asyncio.open_connection(url.host, url.port)

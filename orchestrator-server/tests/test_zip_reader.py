@@ -1,4 +1,4 @@
-"""The directory of a ZIP: what zipfile says of it, in constant memory."""
+"""Reader of ZIP files: it agrees with ``zipfile``, and needs constant memory."""
 
 import io
 import struct
@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_orchestrator.server.files.zip_reader import Content, NoZip, read_directory, read_entries
+from job_orchestrator.server.files.zip_reader import (
+    EntryReader,
+    NotAZip,
+    read_directory,
+    read_entries,
+)
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0\\"), min_size=1, max_size=20
@@ -23,12 +28,12 @@ def entries(content: bytes) -> list[tuple[str, int]]:
 
 @given(
     files=st.dictionaries(NAMES, st.binary(max_size=50), max_size=5),
-    # zipfile itself takes a signature in the comment for the end.
+    # zipfile itself mistakes a signature in the comment for the end record.
     comment=st.binary(max_size=30).filter(lambda comment: b"PK" not in comment),
     large=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_entries_are_those_that_zipfile_sees(
+def test_read_entries_any_archive_agrees_with_zipfile(
     files: dict[str, bytes], comment: bytes, large: bool
 ) -> None:
     body = io.BytesIO()
@@ -42,7 +47,7 @@ def test_entries_are_those_that_zipfile_sees(
     assert entries(body.getvalue()) == expected
 
 
-def test_size_beyond_32_bits_is_read_from_its_field() -> None:
+def test_read_entries_size_beyond_32_bits_is_read_from_the_zip64_field() -> None:
     extra = struct.pack("<2HQ", 9, 8, 1) + struct.pack("<2HQ", 1, 8, 5 * 2**32)
     entry = struct.pack(
         "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 0, 0xFFFFFFFF, 1, len(extra), 0, 0, 0, 0, 0
@@ -72,22 +77,22 @@ def test_trap_29_million_entries_cost_no_memory() -> None:
 
 
 @pytest.mark.parametrize("end", [1, 10, 22, 60])
-def test_zip_that_is_cut_off_is_none(end: int) -> None:
+def test_read_directory_file_is_cut_off_raises(end: int) -> None:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         archive.writestr("a", "x" * 100)
     whole = body.getvalue()
     assert entries(whole) == [("a", 100)]
-    with pytest.raises(NoZip):
+    with pytest.raises(NotAZip):
         entries(whole[:-end])
-    with pytest.raises(NoZip):
+    with pytest.raises(NotAZip):
         entries(whole[end:])
 
 
 def content_of(archive: bytes, path: str, *, skip: int = 0) -> bytes:
     file = io.BytesIO(archive)
     found = next(each for each in read_entries(file, read_directory(file)) if each.path == path)
-    content = Content(file, found)
+    content = EntryReader(file, found)
     content.skip(skip)
     return b"".join(iter(lambda: content.read(1000), b""))
 
@@ -100,7 +105,7 @@ def content_of(archive: bytes, path: str, *, skip: int = 0) -> bytes:
     large=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_content_is_what_went_in(
+def test_entry_reader_any_archive_returns_the_content(
     before: bytes, content: bytes, skip: int, method: int, large: bool
 ) -> None:
     body = io.BytesIO()
@@ -112,23 +117,23 @@ def test_content_is_what_went_in(
     assert content_of(body.getvalue(), "other") == before
 
 
-def test_content_that_can_not_be_unpacked_is_told() -> None:
+def test_entry_reader_corrupt_entry_raises() -> None:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", b"content" * 100)
     good = body.getvalue()
     directory = good.index(b"PK\1\2")
 
-    def spoilt(at: int, instead: bytes) -> bytes:
+    def corrupted(at: int, instead: bytes) -> bytes:
         return good[:at] + instead + good[at + len(instead) :]
 
     for bad in (
-        spoilt(0, b"XX"),
-        spoilt(31, b"\xff" * 10),
-        spoilt(directory + 8, b"\1"),
-        spoilt(directory + 10, b"\x63"),
-        spoilt(directory + 20, b"\1\0"),
-        spoilt(directory + 42, b"\xff\xff\xff\xf0"),
+        corrupted(0, b"XX"),
+        corrupted(31, b"\xff" * 10),
+        corrupted(directory + 8, b"\1"),
+        corrupted(directory + 10, b"\x63"),
+        corrupted(directory + 20, b"\1\0"),
+        corrupted(directory + 42, b"\xff\xff\xff\xf0"),
     ):
-        with pytest.raises(NoZip):
+        with pytest.raises(NotAZip):
             content_of(bad, "a")

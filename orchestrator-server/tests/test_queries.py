@@ -1,4 +1,4 @@
-"""What portals and administrators look at: lists, details, services, clients, the last hour."""
+"""Queries: lists, details, services, clients, statistics, and the fields of log records."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.setup import _Json, _OneLine
 from job_orchestrator.common.status import JobStatus, PayloadStatus
-from job_orchestrator.server.jobs.statistics import Recent
+from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.store.base import Times
 from running_server import Server, StartServer
 
@@ -37,7 +37,9 @@ async def completed(server: Server, client: FakeClient, **kwargs: Any) -> int:
     return job
 
 
-async def test_job_tells_its_fields_and_its_history(server: Server, client: FakeClient) -> None:
+async def test_job_completed_has_all_fields_and_its_history(
+    server: Server, client: FakeClient
+) -> None:
     job = await get(server, f"/jobs/{await completed(server, client, user=7)}")
     history = job.pop("history")
     for name in ("created_at", "started_at", "ended_at"):
@@ -66,7 +68,9 @@ async def test_job_tells_its_fields_and_its_history(server: Server, client: Fake
     assert history[3]["why"] == "run.sh is executing"
 
 
-async def test_files_of_the_output_are_listed(server: Server, client: FakeClient) -> None:
+async def test_files_completed_job_lists_paths_and_sizes(
+    server: Server, client: FakeClient
+) -> None:
     job = await completed(server, client)
     assert await get(server, f"/jobs/{job}/files") == {
         "files": [{"path": "out.txt", "size": 10}, {"path": "d/y", "size": 1}],
@@ -74,14 +78,14 @@ async def test_files_of_the_output_are_listed(server: Server, client: FakeClient
     }
 
 
-async def test_jobs_without_output_or_existence_are_404(idle_server: Server) -> None:
+async def test_files_unknown_job_or_no_output_is_a_404(idle_server: Server) -> None:
     job = await idle_server.submit()
     assert "no output" in (await get(idle_server, f"/jobs/{job}/files", 404))["message"]
     for path in ("/jobs/9", "/jobs/9/files"):
         assert (await get(idle_server, path, 404))["message"] == "Job 9 not found"
 
 
-async def test_queued_job_tells_its_place_and_an_estimate(
+async def test_job_queued_has_its_position_and_an_estimate(
     server: Server, client: FakeClient
 ) -> None:
     await completed(server, client)
@@ -89,12 +93,12 @@ async def test_queued_job_tells_its_place_and_an_estimate(
     for _ in range(6):
         await server.submit(user=1)
     await server.until(6, "Submitted")
-    place = (await get(server, "/jobs/7"))["queue"]
-    assert place["ahead"] == 0
-    assert place["estimated_wait_s"] >= 0
+    position = (await get(server, "/jobs/7"))["queue"]
+    assert position["ahead"] == 0
+    assert position["estimated_wait_s"] >= 0
 
 
-async def test_list_has_pages_and_filters(idle_server: Server) -> None:
+async def test_jobs_filtered_are_listed_in_pages(idle_server: Server) -> None:
     for user in (1, 2, 1, 1):
         await idle_server.submit(user=user)
     page = await get(idle_server, "/jobs?user_id=1&limit=2&service=EXAMPLE")
@@ -115,11 +119,11 @@ async def test_list_has_pages_and_filters(idle_server: Server) -> None:
         ("after=99999999999999999999", "Invalid after"),
     ],
 )
-async def test_wrong_query_is_told(idle_server: Server, query: str, message: str) -> None:
+async def test_jobs_invalid_query_is_a_400(idle_server: Server, query: str, message: str) -> None:
     assert (await get(idle_server, f"/jobs?{query}", 400))["message"].startswith(message)
 
 
-async def test_services_tell_limits_use_and_state(server: Server, client: FakeClient) -> None:
+async def test_services_have_limits_usage_and_state(server: Server, client: FakeClient) -> None:
     await server.submit()
     await client.next_payload()
     await server.until(1, "Submitted")
@@ -142,7 +146,7 @@ async def test_services_tell_limits_use_and_state(server: Server, client: FakeCl
     assert (shown["slots"], shown["jobs"], shown["cpu"]) == (4, 1, 1.0)
 
 
-async def test_service_is_down_when_all_of_its_clients_are_and_says_why(
+async def test_services_all_clients_down_is_down_with_the_reason(
     start_server: StartServer,
 ) -> None:
     server = await start_server("http://127.0.0.1:9")
@@ -155,7 +159,7 @@ async def test_service_is_down_when_all_of_its_clients_are_and_says_why(
     assert "can't be reached" in service["problem"]
 
 
-async def test_last_hour_counts_what_happened(server: Server, client: FakeClient) -> None:
+async def test_stats_count_jobs_of_the_last_hour(server: Server, client: FakeClient) -> None:
     await completed(server, client)
     minutes = (await get(server, "/stats"))["minutes"]
     assert len(minutes) == 60
@@ -164,25 +168,25 @@ async def test_last_hour_counts_what_happened(server: Server, client: FakeClient
     assert next(m["wait_s_max"] for m in minutes if m["wait_s_max"] is not None) >= 0
 
 
-def test_last_hour_forgets_what_is_older_and_takes_in_an_earlier_life() -> None:
+def test_statistics_restored_at_a_start_forget_older_jobs() -> None:
     clock = [60.0 * 1000]
-    recent = Recent(lambda: clock[0])
+    statistics = JobStatistics(lambda: clock[0])
     done, failed = JobStatus.COMPLETED, JobStatus.FAILED
-    recent.adopt(
+    statistics.restore(
         [
             Times("x", done, 60.0 * 900, 60.0 * 999, 60.0 * 999 + 10),
             Times("x", failed, 60.0 * 998, 60.0 * 998 + 4, 60.0 * 999 + 10),
         ]
     )
-    minutes = {minute.number: minute for minute in recent.minutes()}
+    minutes = {minute.number: minute for minute in statistics.minutes()}
     assert list(minutes) == list(range(941, 1001))
     assert (minutes[999].completed, minutes[999].failed) == (1, 1)
     assert minutes[998].mean_wait_s == 4
     clock[0] += 3600
-    assert not any(m.submitted or m.completed or m.waits for m in recent.minutes())
+    assert not any(m.submitted or m.completed or m.waits for m in statistics.minutes())
 
 
-async def test_request_id_is_echoed_and_passed_on_to_the_client(
+async def test_request_id_is_echoed_and_sent_to_the_client(
     server: Server, client: FakeClient
 ) -> None:
     seen: set[tuple[str, str]] = set()
@@ -195,7 +199,7 @@ async def test_request_id_is_echoed_and_passed_on_to_the_client(
 
         return answer
 
-    client.instead = {"submit": spy("submit", client._submit), "kill": spy("kill", client._kill)}
+    client.instead = {"submit": spy("submit", client.submit), "kill": spy("kill", client.kill)}
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")
@@ -208,20 +212,20 @@ async def test_request_id_is_echoed_and_passed_on_to_the_client(
 @pytest.mark.parametrize(
     "given", ["", "x" * 129, "ä", "a user=7", "a=b", "a]", 'a"', "a/b", "a\tb"]
 )
-async def test_request_id_that_can_not_be_used_is_replaced(idle_server: Server, given: str) -> None:
+async def test_request_id_invalid_is_replaced(idle_server: Server, given: str) -> None:
     async with idle_server.http.get("/nothing", headers={"X-Request-Id": given}) as response:
         assert response.status == 404
         assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-Id"])
 
 
-def test_field_of_a_line_of_the_log_can_not_be_taken_for_another() -> None:
+def test_log_line_field_cannot_forge_another_field() -> None:
     record = logging.LogRecord("jo", logging.INFO, "", 0, "Here", (), None)
     record.about = {"payload": 3, "key": 'k user=7] [job="1', "service": "ä-b"}
-    told = _OneLine("%(message)s").format(record)
-    assert told == r'Here [payload=3 key="k user=7] [job=\"1" service=ä-b]'
+    line = _OneLine("%(message)s").format(record)
+    assert line == r'Here [payload=3 key="k user=7] [job=\"1" service=ä-b]'
 
 
-async def test_lines_of_the_log_say_what_they_are_about(
+async def test_log_lines_have_the_fields_of_job_and_request(
     server: Server, client: FakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -252,7 +256,7 @@ async def test_lines_of_the_log_say_what_they_are_about(
     assert "about" not in line
 
 
-async def test_job_that_is_terminated_is_counted_once(server: Server, client: FakeClient) -> None:
+async def test_stats_terminated_jobs_are_counted_once(server: Server, client: FakeClient) -> None:
     client.slots = 0
     for _ in range(6):
         await server.submit()

@@ -10,7 +10,7 @@ from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
 @dataclass(frozen=True)
 class ClientUrls:
-    """URLs of one client of a service, without a slash at their end."""
+    """URLs of one client of a service. They do not end with a slash."""
 
     upload: str
     download: str
@@ -23,7 +23,7 @@ class ClientUrls:
 
     @property
     def partial(self) -> str:
-        """URL of partial results, next to the download URL."""
+        """URL of the results in any state, next to the download URL."""
         return f"{self.download}_partial"
 
     @property

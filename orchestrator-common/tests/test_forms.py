@@ -25,7 +25,7 @@ from job_orchestrator.common.protocol.multipart_reader import (
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
 from job_orchestrator.common.protocol.paths import UnsafePath, check_path, uploaded_path
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, encode_event, read_events
-from job_orchestrator.common.storage.durable import WritingBehind
+from job_orchestrator.common.storage.durable import WriteBehind
 
 CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
 ESCAPES = st.sampled_from(["%22", "%0a", "%0D", "%"])
@@ -299,7 +299,7 @@ def in_memory(path: Path) -> int:
 
 def test_what_the_disk_has_begun_with_stays_in_memory(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb", buffering=0) as file:
-        behind = WritingBehind(file.fileno())
+        behind = WriteBehind(file.fileno())
         for _ in range(4):
             file.write(bytes(8 << 20))
             behind.wrote(8 << 20)

@@ -22,7 +22,7 @@ from job_orchestrator.common.messages import (
     decode_payload,
     decode_payload_event,
 )
-from job_orchestrator.common.protocol.bearer import same_token, token_of
+from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 from job_orchestrator.common.protocol.multipart_reader import FormLimits, ReceivedForm, receive_form
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
 
@@ -193,7 +193,7 @@ def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
 @FUZZ
 @given(st.text(max_size=40) | st.text(max_size=20).map(lambda text: f"Bearer {text}"))
 def test_header_shows_a_token_or_none(header: str) -> None:
-    token = token_of(header)
+    token = bearer_token(header)
     assert token is None or (token and header.strip().lower().startswith("bearer "))
 
 
@@ -201,4 +201,4 @@ def test_header_shows_a_token_or_none(header: str) -> None:
 @given(st.text(st.characters(codec="utf-8"), max_size=20), st.binary(max_size=20))
 def test_tokens_are_the_same_only_if_they_are(expected: str, raw: bytes) -> None:
     shown = raw.decode("utf-8", "surrogateescape")
-    assert same_token(shown, expected) is (raw == expected.encode())
+    assert tokens_equal(shown, expected) is (raw == expected.encode())

@@ -5,8 +5,8 @@ import sys
 
 BUFFERS = """
 import resource
-from job_orchestrator.common.runtime.process_tuning import keep_buffers
-keep_buffers()
+from job_orchestrator.common.runtime.process_tuning import retain_freed_buffers
+retain_freed_buffers()
 def use():
     for _ in range(100):
         [b"x" * (1 << 20) for _ in range(6)]

@@ -60,7 +60,7 @@ class StorageFull(DomainError):
     """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""
 
 
-def in_plain_words(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """A failed connection as the system says it: asyncio's text names a call and an address.
 
     Errors of TLS have numbers of their own, which mean something else to the system.

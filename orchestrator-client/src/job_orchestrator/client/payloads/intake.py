@@ -19,7 +19,7 @@ from job_orchestrator.common.protocol.multipart_reader import (
     receive_form,
 )
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import in_thread, to_end
+from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Intake:
 
         try:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
-            await to_end(add(*payload))
+            await run_to_completion(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
             # A repeat needs no room: what it repeats is here.

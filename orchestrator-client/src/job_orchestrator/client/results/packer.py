@@ -32,7 +32,7 @@ from job_orchestrator.client.results.manifest import LeftOut, result_record
 from job_orchestrator.client.results.queue import LEAST_LIMIT_S, Turn, Turns
 from job_orchestrator.client.results.walk import NotRegular, open_regular, walk
 from job_orchestrator.client.workspace.layout import Workspace
-from job_orchestrator.client.workspace.ownership import rights_of_owner, take_back
+from job_orchestrator.client.workspace.ownership import close_to_other_users, impersonate_owner
 from job_orchestrator.common.config.reader import size_text
 from job_orchestrator.common.protocol.paths import RESERVED
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -121,7 +121,7 @@ class Packer:
                     incomplete = self._write(file, workspace, outcome, turn)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
-                take_back(workspace.root)
+                close_to_other_users(workspace.root)
             if incomplete is not None:
                 raise incomplete
         except BaseException:
@@ -200,7 +200,7 @@ class _Packing:
         with self._archive:
             if instead is None:
                 work = _real(workspace.work)
-                with rights_of_owner(work):
+                with impersonate_owner(work):
                     for entry in walk(work, self._skip, self._turn.find):
                         self._add(entry.path, entry.name, inside=work)
             else:

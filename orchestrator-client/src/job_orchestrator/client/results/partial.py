@@ -7,7 +7,7 @@ from typing import IO
 from job_orchestrator.client.errors import TooManyPartials
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
-from job_orchestrator.common.runtime.limiter import AtOnce
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread
 
 MAX_PER_PAYLOAD = 2
@@ -21,7 +21,7 @@ class PartialResults:
 
     def __init__(self, packer: Packer) -> None:
         self._packer = packer
-        self._copies = AtOnce[int]()
+        self._copies = KeyedLimiter[int]()
 
     @asynccontextmanager
     async def packed(self, payload_id: int, workspace: Workspace) -> AsyncIterator[IO[bytes]]:
@@ -36,7 +36,7 @@ class PartialResults:
                 f" {MAX_PER_PAYLOAD} times already; try again when that is done"
             )
 
-        with self._copies.one_of(MAX_PER_PAYLOAD, payload_id, refusal):
+        with self._copies.slot(MAX_PER_PAYLOAD, payload_id, refusal):
             file = await self._packer.pack_partial(workspace)
             try:
                 yield file

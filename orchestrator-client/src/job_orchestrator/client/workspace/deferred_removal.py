@@ -21,7 +21,7 @@ class _Interrupted(Exception):
     """A removal is left unfinished."""
 
 
-def removed_if_small(folder: Path) -> bool:
+def remove_if_small(folder: Path) -> bool:
     """Remove a folder; False if it is large, and some of it is left. Raises ``OSError``."""
     found = 0
 
@@ -38,7 +38,7 @@ def removed_if_small(folder: Path) -> bool:
     return True
 
 
-class LargeTrees:
+class DeferredRemoval:
     """Removes them one by one, in a loop of its own."""
 
     def __init__(self, name: str) -> None:

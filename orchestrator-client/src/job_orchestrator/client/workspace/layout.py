@@ -91,7 +91,7 @@ class Workspaces:
         """Make the folder. Raises ``StartupError`` if it can't be written."""
         make_data_folder(self.data_path, self.root)
 
-    def let_through(self) -> None:
+    def allow_traversal(self) -> None:
         """Let other users through to what is theirs, without showing what there is."""
         self.root.chmod(0o711)
 
@@ -119,11 +119,11 @@ class Workspaces:
     def remove(self, *uuids: str) -> None:
         """Remove everything of payloads, arrived whole or not. Gone already is no error."""
         for uuid in uuids:
-            doomed = self.doom(uuid)
+            doomed = self.detach(uuid)
             if doomed is not None:
                 remove_tree(doomed)
 
-    def doom(self, uuid: str) -> Path | None:
+    def detach(self, uuid: str) -> Path | None:
         """Give the folder of a payload to whoever removes it; None if somebody has it already.
 
         Under a name of its own, so that two who remove it don't get into each other's way.

@@ -14,7 +14,7 @@ from job_orchestrator.client.model import ScriptUser
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def hand_over(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
+def give_to_user(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
     """Give ``folders`` of a payload with all in them to a user, and let it through to them.
 
     Nothing runs there yet, so that nothing can be swapped meanwhile.
@@ -28,13 +28,13 @@ def hand_over(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
     root.chmod(0o711)
 
 
-def take_back(root: Path) -> None:
+def close_to_other_users(root: Path) -> None:
     """Close a payload's folder: who runs as its user later finds nothing there."""
     root.chmod(0o700)
 
 
 @contextlib.contextmanager
-def rights_of_owner(folder: Path) -> Iterator[None]:
+def impersonate_owner(folder: Path) -> Iterator[None]:
     """Open files as the owner of ``folder`` could, if that is not the client itself.
 
     A script may put a link in the place of a file at any moment. Where the client follows it as

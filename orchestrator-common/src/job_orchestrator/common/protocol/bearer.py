@@ -3,18 +3,18 @@
 import hmac
 
 
-def authorization(token: str) -> str:
+def authorization_header(token: str) -> str:
     """The Authorization header that shows ``token``."""
     return f"Bearer {token}"
 
 
-def token_of(header: str | None) -> str | None:
+def bearer_token(header: str | None) -> str | None:
     """The token that an Authorization header shows; None if it shows none."""
     scheme, _, token = (header or "").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def same_token(shown: str, expected: str) -> bool:
+def tokens_equal(shown: str, expected: str) -> bool:
     """Compare in a time that tells nothing of where they differ."""
     return hmac.compare_digest(_bytes(shown), _bytes(expected))
 

@@ -27,7 +27,7 @@ class PartNames(NamedTuple):
     filename: str
 
 
-def names_of_part(disposition: str) -> PartNames:
+def parse_part_names(disposition: str) -> PartNames:
     """Read a Content-Disposition, decoded as Latin-1. ``filename*`` wins over ``filename``.
 
     Raises ``ValueError`` with the reason.

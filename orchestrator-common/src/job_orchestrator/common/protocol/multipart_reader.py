@@ -17,10 +17,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from job_orchestrator.common.errors import BadRequest, DomainError, TooLarge
-from job_orchestrator.common.protocol.multipart_names import names_of_part
+from job_orchestrator.common.protocol.multipart_names import parse_part_names
 from job_orchestrator.common.protocol.paths import collision, parents, uploaded_path
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.durable import WritingBehind, full_disk_as_domain_error
+from job_orchestrator.common.storage.durable import WriteBehind, full_disk_as_domain_error
 
 BLOCK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 1 << 16
@@ -188,7 +188,7 @@ class _FormWriter:
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._disposition = ""
         self._file: int | None = None
-        self._behind: WritingBehind | None = None
+        self._behind: WriteBehind | None = None
         self._path = ""
         self._field: tuple[str, bytearray] | None = None
         self._fields_begun = 0
@@ -253,7 +253,7 @@ class _FormWriter:
 
     def _open_part(self) -> None:
         try:
-            name, filename = names_of_part(self._disposition)
+            name, filename = parse_part_names(self._disposition)
         except ValueError as error:
             raise MultipartError(str(error)) from error
         if filename:
@@ -282,7 +282,7 @@ class _FormWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         # Strings, no paths: there may be thousands of files.
         self._file = os.open(f"{self._folder}/{path}", flags, 0o666)
-        self._behind = WritingBehind(self._file) if self._write_behind else None
+        self._behind = WriteBehind(self._file) if self._write_behind else None
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         size = end - start

@@ -5,18 +5,18 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MAX_BEHIND = 4096
+MAX_QUEUED = 4096
 
 
-class Backlog(Generic[T]):
+class SubscriberQueue(Generic[T]):
     """What one reader has not been given yet, in order, and bounded."""
 
     def __init__(self) -> None:
-        self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_BEHIND + 1)
+        self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_QUEUED + 1)
 
     def put(self, item: T) -> None:
         """Add one. A reader who falls too far behind is cut off: it connects again and asks."""
-        if self._items.qsize() < MAX_BEHIND:
+        if self._items.qsize() < MAX_QUEUED:
             self._items.put_nowait(item)
         else:
             self.end()

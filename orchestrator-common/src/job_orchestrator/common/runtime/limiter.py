@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class AtOnce(Generic[K]):
+class KeyedLimiter(Generic[K]):
     """Counts what is under way, by whom or what it is for. ``len`` of it: for how many."""
 
     def __init__(self) -> None:
@@ -18,9 +18,9 @@ class AtOnce(Generic[K]):
         return len(self._under_way)
 
     @contextmanager
-    def one_of(self, most: int, key: K, refusal: Callable[[], Exception]) -> Iterator[None]:
-        """Count the block. Raises what ``refusal`` gives if there are ``most`` for ``key``."""
-        if self._under_way[key] >= most:
+    def slot(self, limit: int, key: K, refusal: Callable[[], Exception]) -> Iterator[None]:
+        """Count the block. Raises what ``refusal`` gives if there are ``limit`` for ``key``."""
+        if self._under_way[key] >= limit:
             raise refusal()
         self._under_way[key] += 1
         try:

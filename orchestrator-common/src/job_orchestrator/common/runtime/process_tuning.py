@@ -12,7 +12,7 @@ LARGEST_BUFFER_BYTES = 4 << 20
 USUAL_THRESHOLD_BYTES = 128 << 10
 
 
-def keep_buffers() -> None:
+def retain_freed_buffers() -> None:
     """Use the memory of buffers again and again.
 
     Else it goes back to the system with each of them and comes again with the next, page by page:
@@ -25,10 +25,10 @@ def keep_buffers() -> None:
 
 
 @contextmanager
-def passing_memory() -> Iterator[None]:
+def release_memory_afterwards() -> Iterator[None]:
     """For work that needs much memory once: all of it goes back to the system. Blocks.
 
-    Afterwards buffers are kept as ``keep_buffers`` has it.
+    Afterwards buffers are kept as ``retain_freed_buffers`` has it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -36,11 +36,11 @@ def passing_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        keep_buffers()
-        give_back()
+        retain_freed_buffers()
+        release_free_memory()
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Return to the system what is free, after something large. Blocks."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

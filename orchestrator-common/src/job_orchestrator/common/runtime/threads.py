@@ -14,7 +14,7 @@ R = TypeVar("R")
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
 
 
-async def to_end(work: Coroutine[Any, Any, R]) -> R:
+async def run_to_completion(work: Coroutine[Any, Any, R]) -> R:
     """Await ``work``; when cancelled meanwhile, let it end first and only then be cancelled."""
     running = asyncio.ensure_future(work)
     try:
@@ -51,12 +51,14 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     pool = _pools.get(loop)
     if pool is None:
         pool = _pools[loop] = ThreadPoolExecutor(thread_name_prefix="worker")
-    pending: Pending[R] = Pending(loop)
+    pending: PendingResult[R] = PendingResult(loop)
     pool.submit(_run, partial(function, *args, **kwargs), pending, loop)
     return await pending.wait()
 
 
-def _run(work: Callable[[], R], pending: "Pending[R]", loop: asyncio.AbstractEventLoop) -> None:
+def _run(
+    work: Callable[[], R], pending: "PendingResult[R]", loop: asyncio.AbstractEventLoop
+) -> None:
     try:
         result = work()
     except BaseException as error:
@@ -65,7 +67,7 @@ def _run(work: Callable[[], R], pending: "Pending[R]", loop: asyncio.AbstractEve
     loop.call_soon_threadsafe(pending.succeed, result)
 
 
-class Pending(Generic[R]):
+class PendingResult(Generic[R]):
     """What something that can't be cancelled will bring about; for one task to wait for.
 
     Does what a shielded future does, in one turn of the loop less.

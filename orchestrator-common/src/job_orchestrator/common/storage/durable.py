@@ -49,14 +49,14 @@ def fsync_tree(top: Path) -> None:
         for file in files:
             descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                begin_to_write(descriptor)
+                start_writeback(descriptor)
             finally:
                 os.close(descriptor)
     for path in (*files, *reversed(folders)):
         fsync_path(path)
 
 
-def begin_to_write(descriptor: int, offset: int = 0, size: int = 0) -> None:
+def start_writeback(descriptor: int, offset: int = 0, size: int = 0) -> None:
     """Let the disk begin with ``size`` bytes of a file, 0: with all behind ``offset``.
 
     It waits for nothing, and what goes wrong the flush tells. ``posix_fadvise`` would begin, too,
@@ -66,7 +66,7 @@ def begin_to_write(descriptor: int, offset: int = 0, size: int = 0) -> None:
         _sync_file_range(descriptor, offset, size, _BEGIN)
 
 
-class WritingBehind:
+class WriteBehind:
     """Lets the disk begin with a large file while more of it arrives.
 
     Else all of it would wait in memory for the flush at the end. For a file that is written from
@@ -82,7 +82,7 @@ class WritingBehind:
         """So many bytes more are written."""
         self._written += size
         if self._written - self._begun >= BEHIND_BYTES:
-            begin_to_write(self._descriptor, self._begun, self._written - self._begun)
+            start_writeback(self._descriptor, self._begun, self._written - self._begun)
             self._begun = self._written
 
 

@@ -18,7 +18,7 @@ from http import HTTPStatus
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from job_orchestrator.common.errors import DomainError, in_plain_words
+from job_orchestrator.common.errors import DomainError, describe_os_error
 from job_orchestrator.server.callbacks.rules import CallbackRefused, CallbackRules
 
 TIMEOUT_S = 15.0
@@ -137,7 +137,7 @@ class WebhookCaller:
         except aiohttp.ClientConnectorError as error:
             # What the rules say of an address is an error of the system to aiohttp.
             ruled_out = error.os_error.errno == errno.EACCES
-            reason = error.os_error.strerror if ruled_out else in_plain_words(error.os_error)
+            reason = error.os_error.strerror if ruled_out else describe_os_error(error.os_error)
             raise CallbackFailed(str(reason)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CallbackFailed(str(error) or type(error).__name__) from error

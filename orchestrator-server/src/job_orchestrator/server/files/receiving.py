@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.durable import WritingBehind, full_disk_as_domain_error
+from job_orchestrator.common.storage.durable import WriteBehind, full_disk_as_domain_error
 from job_orchestrator.server.clients.http_connection import BLOCK_BYTES
 from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.folder import JobFiles
@@ -50,7 +50,7 @@ class Arrival:
         path = self.files.arriving(self.job)
         with full_disk_as_domain_error():
             file = await in_thread(path.open, "wb")
-            behind = WritingBehind(file.fileno())
+            behind = WriteBehind(file.fileno())
 
             def write(block: bytes) -> int:
                 file.write(block)

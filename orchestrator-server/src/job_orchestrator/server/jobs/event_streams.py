@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
-from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.jobs.job_view import view_of
@@ -65,7 +65,7 @@ class Entry:
 class _Stream:
     topic: Topic
     begins_after: int
-    backlog: Backlog[Entry] = field(default_factory=Backlog)
+    backlog: SubscriberQueue[Entry] = field(default_factory=SubscriberQueue)
 
 
 class Journal:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job_orchestrator.common.protocol.paths import RESERVED
-from job_orchestrator.common.runtime.limiter import AtOnce
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.common.web.log_query import LogQuery
@@ -44,7 +44,7 @@ class JobLogs:
     feed: ChangeFeed
     pool: ClientPool
     _bounds: set[asyncio.Timeout] = field(default_factory=set)
-    _readers: AtOnce[int] = field(default_factory=AtOnce)
+    _readers: KeyedLimiter[int] = field(default_factory=KeyedLimiter)
 
     @contextmanager
     def until_stopped(self, bound: asyncio.Timeout) -> Iterator[None]:
@@ -75,7 +75,7 @@ class JobLogs:
             )
 
         with (
-            self._readers.one_of(MAX_READERS, job_id, refusal),
+            self._readers.slot(MAX_READERS, job_id, refusal),
             self.feed.following(job_id) as changes,
         ):
             job = await self.store.get(job_id)

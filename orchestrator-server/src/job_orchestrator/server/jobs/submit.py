@@ -21,8 +21,8 @@ from job_orchestrator.common.protocol.multipart_reader import (
     receive_form,
 )
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.limiter import AtOnce
-from job_orchestrator.common.runtime.threads import in_thread, to_end
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
+from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 from job_orchestrator.common.status import (
     FINAL_JOB,
     FINAL_PAYLOAD,
@@ -77,7 +77,7 @@ class Submission:
     user_limits: UserLimits
     callback_rules: CallbackRules
     follow_up: Callable[[Job], None]
-    uploads: AtOnce[int | None] = field(default_factory=AtOnce)
+    uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
     async def submit(
         self,
@@ -108,7 +108,7 @@ class Submission:
         """Count an upload of a user; administrators send for many."""
         if principal.is_admin:
             return nullcontext()
-        return self.uploads.one_of(
+        return self.uploads.slot(
             MAX_UPLOADS,
             principal.user_id,
             lambda: TooManyUploads(
@@ -151,7 +151,7 @@ class Submission:
                 body, content_type, folder, self.limits, complete, write_behind=True
             )
             reach(Point.SERVER_FILES_ACCEPTED)
-            await to_end(create(*order))
+            await run_to_completion(create(*order))
             reach(Point.SERVER_JOB_CREATED)
         finally:
             # Also when the web app has gone meanwhile: a job whose row is written stays.

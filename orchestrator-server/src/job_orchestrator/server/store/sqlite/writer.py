@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import aiosqlite
 
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import Pending
+from job_orchestrator.common.runtime.threads import PendingResult
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class _Entry(Generic[T]):
     told: Callable[[T], None]
     durable: bool
     patient: bool
-    pending: Pending[T]
+    pending: PendingResult[T]
 
     def settle(self, outcome: T | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -95,7 +95,7 @@ class Writer:
         wait so long for the transaction of somebody else.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(work, told, durable, patience_s > 0, Pending(loop))
+        entry = _Entry(work, told, durable, patience_s > 0, PendingResult(loop))
         self._waiting.append(entry)
         if entry.patient:
             loop.call_later(patience_s, self._hurry, entry)

@@ -88,7 +88,7 @@ class _Reader:
         self._script = Script([], [])
         self._commands_before_line = 0
         self._delimiters: list[str] = []
-        # The last line with each content, so that no document is searched for an end that is not there.
+        # The last line with each content: a document without an end is not searched for it.
         numbered = enumerate(text.split("\n"), start=first_line)
         self._last_lines = {line.strip(): number for number, line in numbered}
 

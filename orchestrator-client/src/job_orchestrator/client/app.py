@@ -33,10 +33,10 @@ from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
-from job_orchestrator.common.protocol.multipart_reader import FormLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
+from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.metrics import LoopLag

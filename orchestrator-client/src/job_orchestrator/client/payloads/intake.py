@@ -12,14 +12,14 @@ from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.protocol.multipart_reader import (
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
+from job_orchestrator.common.storage.form_receiver import (
     BodyStream,
     FormLimits,
     ReceivedForm,
     receive_form,
 )
-from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ class SubscriberQueue(Generic[T]):
         self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_QUEUED + 1)
 
     def put(self, item: T) -> None:
-        """Add an item. If the queue is full, end it: the subscriber reconnects and asks for more."""
+        """Add an item. If the queue is full, end it: the subscriber has to reconnect."""
         if self._items.qsize() < MAX_QUEUED:
             self._items.put_nowait(item)
         else:

@@ -92,7 +92,7 @@ class PendingResult(Generic[R]):
             self._future.set_exception(error)
 
     async def wait(self) -> R:
-        """Return the result or raise the error. When cancelled, wait for the end of the work first."""
+        """Return the result or raise the error. A cancellation takes effect after the work."""
         try:
             return await self._future
         except asyncio.CancelledError:

@@ -14,12 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.protocol.multipart_reader import (
-    BodyStream,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
@@ -29,6 +23,12 @@ from job_orchestrator.common.status import (
     JobStatus,
     PayloadStatus,
     TransitionRefused,
+)
+from job_orchestrator.common.storage.form_receiver import (
+    BodyStream,
+    FormLimits,
+    ReceivedForm,
+    receive_form,
 )
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import CallbackRules

@@ -1,4 +1,4 @@
-"""Buffers are used again, not given back to the system and asked for anew."""
+"""Tuning of the allocator: freed buffers are reused."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_buffers_are_used_again() -> None:
-    # 150,000 pages are written; each would be a fault if it came from the system.
+def test_freed_buffers_are_reused() -> None:
+    # 150,000 pages are written; each would be a page fault if it came from the system.
     ran = subprocess.run(
         [sys.executable, "-c", BUFFERS], capture_output=True, text=True, check=True
     )

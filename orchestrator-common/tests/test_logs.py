@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+# _OneLine: a record with an exception must be formatted outside of the logging of pytest.
 from job_orchestrator.common.logs.setup import _OneLine, configure_logging
 
 

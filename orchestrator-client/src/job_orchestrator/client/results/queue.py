@@ -109,7 +109,7 @@ class PackingQueue:
         stop_waiting: asyncio.Event,
         script_time_s: float = 0.0,
     ) -> R:
-        """Run ``work`` in a thread as soon as it has a permit; repeat it if it turns out large.
+        """Run ``work`` in a thread as soon as it has a permit; repeat it if the results are large.
 
         Once ``stop_waiting`` is set, ``work`` runs without a permit; ``check_wanted`` must make it
         short then. ``script_time_s`` is how long the script ran.

@@ -19,9 +19,9 @@ from job_orchestrator.client.results.deflate import ParallelDeflater, deflate, i
 STORED, DEFLATED = 0, 8
 
 ZIP64_FROM_BYTES = 1 << 31
-"""Sizes and offsets from here on are written as ZIP64, as ``zipfile`` does it.
+"""Sizes and offsets from here on are written as ZIP64, as by ``zipfile``.
 
-The fields hold twice as much, but readers exist that take them for signed numbers.
+The plain fields hold twice as much, but some readers interpret them as signed numbers.
 """
 
 MAX_PLAIN_ENTRIES = 0xFFFF
@@ -35,7 +35,7 @@ _END64_LOCATOR = struct.Struct("<4sLQL")
 _MAX_END_BYTES = _END64.size + _END64_LOCATOR.size + _END.size
 
 _IN_ZIP64_16, _IN_ZIP64_32 = 0xFFFF, 0xFFFFFFFF
-"""Values of a field whose real value stands in a ZIP64 record."""
+"""Values of a field whose real value is in a ZIP64 record."""
 
 _VERSION, _ZIP64_VERSION = 20, 45
 _UNIX = 3 << 8
@@ -48,8 +48,7 @@ _LATEST = (2107, 12, 31, 23, 59, 58)
 class Member(NamedTuple):
     """A file or folder in the archive. The name of a folder ends in ``/``.
 
-    ``mode`` is ``st_mode``; ``modified_at`` is in seconds since the epoch. Raises
-    ``UnicodeEncodeError`` when it is written with a name that is not valid Unicode.
+    ``mode`` is ``st_mode``; ``modified_at`` is in seconds since the epoch.
     """
 
     name: str
@@ -68,7 +67,7 @@ class _Record:
     dos_date: int
     offset: int
     zip64: bool
-    """Whether the local header has room for sizes in ZIP64."""
+    """True if the local header has ZIP64 fields for the sizes."""
     method: int = DEFLATED
     crc: int = 0
     size: int = 0
@@ -163,7 +162,8 @@ class ZipWriter:
     def write(self, member: Member, content: bytes) -> None:
         """Append a member whose content is in memory, with a single write.
 
-        The content is stored if it does not get smaller by compression.
+        The content is stored if it does not get smaller by compression. Raises
+        ``UnicodeEncodeError`` for a name that is not valid Unicode.
         """
         record = self._new_record(member, max_size=len(content))
         data = content if is_incompressible(content) else deflate(content)

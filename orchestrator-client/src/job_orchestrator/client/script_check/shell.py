@@ -1,4 +1,4 @@
-"""A rough reader of shell scripts: finds the commands, and tells code from comments and data.
+"""A rough reader of shell scripts: finds the commands, and separates code from comments and data.
 
 It is not a parser. It knows quotes, comments, substitutions, subshells, continued lines and
 here-documents, takes time linear in the length of the script, and accepts any text. In doubt it

@@ -232,7 +232,7 @@ class _FormWriter:
             self._field = None
 
     def close(self) -> None:
-        """Close a file that an error left open. Its content is given up."""
+        """Close a file that an error left open. Its content is discarded."""
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):

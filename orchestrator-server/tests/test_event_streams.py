@@ -11,7 +11,7 @@ import pytest
 
 from fake_client import FakeClient
 from job_orchestrator.common.protocol.sse import Event, read_events
-from job_orchestrator.common.runtime.bounded_queue import MAX_BEHIND, Backlog
+from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED, SubscriberQueue
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.common.web import streaming
 from job_orchestrator.server import keys
@@ -267,10 +267,10 @@ async def test_stream_subscriber_reads_nothing_is_disconnected(
 
 
 async def test_backlog_overflows_the_rest_is_delivered_before_the_end() -> None:
-    backlog = Backlog[int]()
-    for number in range(MAX_BEHIND + 10):
+    backlog = SubscriberQueue[int]()
+    for number in range(MAX_QUEUED + 10):
         backlog.put(number)
-    assert await backlog.next(1) == list(range(MAX_BEHIND))
+    assert await backlog.next(1) == list(range(MAX_QUEUED))
     assert await backlog.next(1) is None
 
 

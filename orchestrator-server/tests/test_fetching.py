@@ -12,7 +12,6 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.app import DISPATCH
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from running_server import Server, StartServer, tuned
 
@@ -37,7 +36,9 @@ async def test_end_that_is_pushed_while_the_submit_is_recorded_is_not_missed(
     original = SqliteJobStore.transition
     (known,) = server.clients
 
-    async def end_first(self: JobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any) -> Job:
+    async def end_first(
+        self: SqliteJobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any
+    ) -> Job:
         if wanted is JobStatus.SUBMITTED:
             client.complete(await client.next_payload())
             # Events are handled in order: when the load is there, the end has been handled.

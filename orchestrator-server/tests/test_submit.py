@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from job_orchestrator.common.protocol.multipart_reader import FormLimits
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.server.auth.principal import EVERYBODY
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles

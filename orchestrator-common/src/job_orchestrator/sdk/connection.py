@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from job_orchestrator.common import __version__
-from job_orchestrator.common.errors import in_plain_words
+from job_orchestrator.common.errors import describe_os_error
 from job_orchestrator.sdk.errors import (
     ApiError,
     ConnectionBroken,
@@ -151,9 +151,11 @@ class Connection:
 
     def _translated(self, error: Exception) -> ApiError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return NotAJobServer(f"{self.url} can't be reached: {in_plain_words(error.os_error)}")
+            return NotAJobServer(
+                f"{self.url} can't be reached: {describe_os_error(error.os_error)}"
+            )
         if isinstance(error, aiohttp.ClientConnectorError):
-            reason = in_plain_words(error.os_error)
+            reason = describe_os_error(error.os_error)
             return ServerUnreachable(f"{self.url} can't be reached: {reason}")
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return ServerUnreachable(f"{self.url} can't be reached: no connection in time")
@@ -167,7 +169,7 @@ class Connection:
             return ConnectionBroken(f"{self.url} broke off its answer; was it restarted?")
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return ConnectionBroken(f"{self.url} gave no answer; {self._perhaps()}")
-        reason = in_plain_words(error) if isinstance(error, OSError) else str(error)
+        reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
         return ConnectionBroken(f"{self.url} broke the connection: {reason}")
 
     def _perhaps(self) -> str:

@@ -8,10 +8,10 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
-from job_orchestrator.common.protocol.multipart_reader import FormLimits
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.metrics import LoopLag

@@ -18,7 +18,7 @@ from http import HTTPStatus
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from job_orchestrator.common.errors import DomainError, in_plain_words
+from job_orchestrator.common.errors import DomainError, describe_os_error
 from job_orchestrator.server.callbacks.rules import CallbackRefused, check_url, open_socket
 from job_orchestrator.server.model import CallbackRules
 
@@ -149,7 +149,7 @@ class WebhookSender:
         except aiohttp.ClientConnectorError as error:
             # To aiohttp, an address that the rules refuse is an error of the operating system.
             is_refused = error.os_error.errno == errno.EACCES
-            reason = error.os_error.strerror if is_refused else in_plain_words(error.os_error)
+            reason = error.os_error.strerror if is_refused else describe_os_error(error.os_error)
             raise CallbackFailed(str(reason)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CallbackFailed(str(error) or type(error).__name__) from error

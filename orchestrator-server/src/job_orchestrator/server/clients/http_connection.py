@@ -15,9 +15,9 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs
 
-from job_orchestrator.common.errors import in_plain_words
+from job_orchestrator.common.errors import describe_os_error
 from job_orchestrator.common.logs.context import request_id
-from job_orchestrator.common.protocol.bearer import authorization
+from job_orchestrator.common.protocol.bearer import authorization_header
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.clients.base import BLOCK_BYTES, EventsNotOffered
@@ -117,7 +117,7 @@ class ClientConnection:
                         await self._check(response, url)
                         yield response
         except aiohttp.ClientConnectorError as error:
-            reason = in_plain_words(error.os_error)
+            reason = describe_os_error(error.os_error)
             raise ClientUnreachable(f"{self} can't be reached: {reason}") from error
         except TimeoutError as error:
             raise self._timeout(sent, error) from error
@@ -160,7 +160,7 @@ class ClientConnection:
 
 def _session(token: str | None, max_connections: int) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
+        headers={hdrs.AUTHORIZATION: authorization_header(token)} if token else None,
         connector=aiohttp.TCPConnector(limit=max_connections),
         # Clients set no cookies; a real jar would search for them with every request.
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -26,7 +26,7 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.data_folder import check_writable, locked, make_data_folder
 from job_orchestrator.common.storage.durable import (
-    WritingBehind,
+    WriteBehind,
     fsync_path,
     fsync_tree,
     full_disk_as_domain_error,
@@ -196,7 +196,7 @@ class FolderResultReceiver:
     async def _write(self, first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> int:
         with full_disk_as_domain_error():
             file = await in_thread(self._partial.open, "wb")
-            behind = WritingBehind(file.fileno())
+            behind = WriteBehind(file.fileno())
 
             def write(block: bytes) -> int:
                 file.write(block)

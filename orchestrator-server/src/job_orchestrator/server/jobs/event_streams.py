@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
-from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.queries import JobQueries
@@ -67,7 +67,7 @@ class Entry:
 class _Stream:
     topic: Topic
     begins_after: int
-    entries: Backlog[Entry] = field(default_factory=Backlog)
+    entries: SubscriberQueue[Entry] = field(default_factory=SubscriberQueue)
 
 
 class EventStreams:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from job_orchestrator.common.config.reader import duration_of
-from job_orchestrator.common.protocol.multipart_reader import ReceivedForm
+from job_orchestrator.common.storage.form_receiver import ReceivedForm
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission

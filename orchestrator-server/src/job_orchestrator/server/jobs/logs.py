@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from job_orchestrator.common.protocol.paths import RESERVED
-from job_orchestrator.common.runtime.limiter import AtOnce
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import DISPATCHED_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.server.clients.registry import ClientRegistry
@@ -46,7 +46,7 @@ class JobLogs:
     clients: ClientRegistry
     reconnect_s: float = RECONNECT_S
     _timeouts: set[asyncio.Timeout] = field(default_factory=set)
-    _readers: AtOnce[int] = field(default_factory=AtOnce)
+    _readers: KeyedLimiter[int] = field(default_factory=KeyedLimiter)
 
     @contextmanager
     def expiring_at_stop(self, timeout: asyncio.Timeout) -> Iterator[None]:
@@ -80,7 +80,7 @@ class JobLogs:
             )
 
         with (
-            self._readers.one_of(MAX_READERS, job_id, refusal),
+            self._readers.slot(MAX_READERS, job_id, refusal),
             self.feed.following(job_id) as changes,
         ):
             job = await self.store.get(job_id)

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.protocol.multipart_reader import (
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
+from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
+from job_orchestrator.common.storage.form_receiver import (
     BodyStream,
     FormLimits,
     ReceivedForm,
     receive_form,
 )
-from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.limiter import AtOnce
-from job_orchestrator.common.runtime.threads import in_thread, to_end
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
@@ -59,7 +59,7 @@ class JobSubmission:
     form_limits: FormLimits
     user_limits: UserLimits
     callback_rules: CallbackRules
-    uploads: AtOnce[int | None] = field(default_factory=AtOnce)
+    uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
     async def submit(
         self,
@@ -91,7 +91,7 @@ class JobSubmission:
             received = await self._receive(job_uuid, body, content_type, principal, idempotency_key)
             # A row that is being written cannot be taken back: if the web app disconnects now,
             # the job is created nevertheless.
-            job = await to_end(self._create(job_uuid, received))
+            job = await run_to_completion(self._create(job_uuid, received))
         reach(Point.SERVER_JOB_CREATED)
         is_new = job.uuid == job_uuid
         with logging_about(job=job.id, user=job.user_id, service=job.service):
@@ -105,7 +105,7 @@ class JobSubmission:
         """Count an upload of a user. Administrators upload for many users, and have no limit."""
         if principal.is_admin:
             return nullcontext()
-        return self.uploads.one_of(
+        return self.uploads.slot(
             MAX_UPLOADS,
             principal.user_id,
             lambda: TooManyUploads(

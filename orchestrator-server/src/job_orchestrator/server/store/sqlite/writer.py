@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import Pending
+from job_orchestrator.common.runtime.threads import PendingResult
 from job_orchestrator.server.store.sqlite.connection import (
     Connection,
     Values,
@@ -35,7 +35,7 @@ class _Entry(Generic[T]):
     committed: Callable[[T], None]
     durable: bool
     deferred: bool
-    pending: Pending[T]
+    pending: PendingResult[T]
 
     def settle(self, outcome: T | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -81,7 +81,7 @@ class Writer:
         process. With ``max_delay_s``, the work may wait that long to join another transaction.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(work, committed, durable, max_delay_s > 0, Pending(loop))
+        entry = _Entry(work, committed, durable, max_delay_s > 0, PendingResult(loop))
         self._waiting.append(entry)
         if entry.deferred:
             loop.call_later(max_delay_s, self._end_delay, entry)

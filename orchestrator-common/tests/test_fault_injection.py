@@ -1,4 +1,4 @@
-"""Faults on demand happen where and as often as they were asked for, and never otherwise."""
+"""Fault injection: faults are triggered at their point and as often as requested, else never."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ def _failures(point: Point, arrivals: int) -> list[int]:
     return failed
 
 
-def test_nothing_happens_unless_it_was_asked_for() -> None:
+def test_no_fault_is_triggered_by_default() -> None:
     faults.arm({"PATH": "/bin"})
     assert [_failures(point, 3) for point in Point] == [[]] * len(Point)
     assert faults.database_class() is sqlite3.Connection
 
 
-def test_fault_happens_at_its_point_at_the_nth_arrival_only() -> None:
+def test_fault_is_triggered_at_the_nth_arrival_at_its_point_only() -> None:
     faults.arm({"JO_FAULT": "server.claimed:2:fail, disk.flush:3*"})
     assert _failures(Point.SERVER_CLAIMED, 6) == [2]
     assert _failures(Point.DISK_FLUSH, 7) == [3, 6]
@@ -50,6 +50,6 @@ def test_failing_statement_has_no_effect() -> None:
 
 
 @pytest.mark.parametrize("spelled", ["nowhere", "server.sent:0", "server.sent:1:burn", "x y"])
-def test_misspelled_fault_stops_the_start_and_names_the_variable(spelled: str) -> None:
+def test_malformed_fault_is_a_startup_error_that_names_the_variable(spelled: str) -> None:
     with pytest.raises(StartupError, match="JO_FAULT holds"):
         faults.arm({"JO_FAULT": spelled})

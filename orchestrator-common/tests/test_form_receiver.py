@@ -1,11 +1,11 @@
-"""Multipart both ways, names of uploaded files, and event streams."""
+"""Forms: sent with ``FormBody``, received with ``receive_form``, with all limits."""
 
 import asyncio
 import os
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from io import BytesIO
-from itertools import accumulate, cycle, pairwise
+from itertools import cycle, pairwise
 from pathlib import Path, PurePosixPath
 
 import aiohttp
@@ -14,18 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from job_orchestrator.common.errors import BadRequest, StorageFull, TooLarge
-from job_orchestrator.common.protocol import multipart_reader as multipart
-from job_orchestrator.common.protocol.multipart_reader import (
+from job_orchestrator.common.protocol.multipart_reader import MultipartError
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.paths import UnsafePath
+from job_orchestrator.common.storage.form_receiver import (
     BodyTimeout,
     FormLimits,
-    MultipartError,
     ReceivedForm,
     receive_form,
 )
-from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
-from job_orchestrator.common.protocol.paths import UnsafePath, check_path, uploaded_path
-from job_orchestrator.common.protocol.sse import Event, StreamBroken, encode_event, read_events
-from job_orchestrator.common.storage.durable import WritingBehind
 
 CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
 ESCAPES = st.sampled_from(["%22", "%0a", "%0D", "%"])
@@ -87,7 +84,7 @@ def written(path: Path, data: bytes) -> Path:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
+def test_form_with_any_names_arrives_unchanged_however_it_is_cut(
     files: dict[str, bytes],
     fields: dict[str, str],
     cuts: list[int],
@@ -96,7 +93,7 @@ def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
     parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
     files = {path: data for path, data in files.items() if path not in parents}
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
-    parts = []
+    parts: list[FormFile] = []
     sources: list[Callable[[str, bytes], FormFile]] = [
         lambda path, data: FormFile(path, written(source / str(len(parts)), data), len(data)),
         lambda path, data: FormFile(path, data, len(data)),
@@ -109,7 +106,7 @@ def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
         form = FormBody(parts, fields)
         body = await body_of(form)
         assert form.headers["Content-Length"] == str(len(body))
-        assert await body_of(form) == body, "sent again, it is the same"
+        assert await body_of(form) == body, "a retry sends the same body"
         return await receive(body, form.headers["Content-Type"], target, cuts=cuts)
 
     received = asyncio.run(there_and_back())
@@ -119,7 +116,7 @@ def test_what_is_sent_arrives_whatever_the_names_and_the_cuts(
     assert found == files
 
 
-async def test_names_that_aiohttp_curl_and_browsers_quote_arrive_as_they_were(
+async def test_names_quoted_by_aiohttp_curl_and_browsers_arrive_unchanged(
     tmp_path: Path,
 ) -> None:
     form = aiohttp.FormData(quote_fields=False)
@@ -175,7 +172,7 @@ async def test_bad_body_is_refused(tmp_path: Path, body: bytes, error: type[Exce
         ('filename="a*b; filename*=c"', "a*b; filename*=c"),
     ],
 )
-async def test_file_name_is_taken_however_it_is_written(
+async def test_file_name_in_any_notation_is_accepted(
     tmp_path: Path, parameters: str, path: str
 ) -> None:
     head = f'--b\r\nContent-Disposition: form-data; name="f"; {parameters}\r\n\r\n'
@@ -194,7 +191,7 @@ async def test_file_name_is_taken_however_it_is_written(
         ("filename=\"x\"; filename*=UTF-8''a%00", UnsafePath),
     ],
 )
-async def test_file_name_that_can_not_be_taken_is_told_and_not_lost(
+async def test_file_name_that_can_not_be_parsed_is_an_error(
     tmp_path: Path, parameters: str, error: type[Exception]
 ) -> None:
     head = f'--b\r\nContent-Disposition: form-data; name="f"; {parameters}\r\n\r\n'
@@ -202,7 +199,7 @@ async def test_file_name_that_can_not_be_taken_is_told_and_not_lost(
         await receive(head.encode() + b"x\r\n--b--\r\n", TYPE, tmp_path)
 
 
-async def test_longest_path_is_sent_and_taken_whatever_is_in_it(tmp_path: Path) -> None:
+async def test_longest_path_with_escapes_arrives_unchanged(tmp_path: Path) -> None:
     component = "%22" * 80 + '"' * 15
     path = "/".join([component] * 4)
     form = FormBody([FormFile(path, b"x", 1)])
@@ -219,39 +216,41 @@ async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) ->
         await receive(field % (b"x" * 70_000), TYPE, tmp_path)
 
 
-async def test_too_many_folders_are_refused_however_few_files_need_them(tmp_path: Path) -> None:
+async def test_too_many_folders_of_few_files_are_refused(tmp_path: Path) -> None:
     body = HEAD % b"a/b/x" + b"1\r\n" + HEAD % b"a/b/c/d/x" + b"2\r\n--b--\r\n"
     await receive(body, TYPE, tmp_path / "enough", max_folders=4)
     with pytest.raises(TooLarge, match="More than 3 folders"):
         await receive(body, TYPE, tmp_path / "too many", max_folders=3)
 
 
-async def test_a_field_that_is_repeated_counts_each_time(tmp_path: Path) -> None:
+async def test_repeated_field_counts_each_time(tmp_path: Path) -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n1\r\n'
     with pytest.raises(TooLarge, match="More than 100 fields"):
         await receive(field * 101 + b"--b--\r\n", TYPE, tmp_path)
 
 
-async def test_what_comes_after_the_end_of_a_body_does_not_come_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_bytes_after_the_end_of_a_body_are_limited(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(multipart, "MAX_OVERHEAD_BYTES", 1000)
     body = HEAD % b"x" + b"1\r\n--b--\r\n"
-    await receive(body + b"x" * 900, TYPE, tmp_path / "some", max_bytes=10)
+    await receive(body + b"x" * 900, TYPE, tmp_path / "some", max_bytes=10, max_overhead_bytes=1000)
     with pytest.raises(TooLarge, match="File too large"):
-        await receive(body + b"x" * 2000, TYPE, tmp_path / "more", max_bytes=10)
+        await receive(
+            body + b"x" * 2000, TYPE, tmp_path / "more", max_bytes=10, max_overhead_bytes=1000
+        )
 
 
-async def test_sender_that_stalls_is_given_up(tmp_path: Path) -> None:
+async def test_sender_that_stalls_is_timed_out(tmp_path: Path) -> None:
     stream = Stream([HEAD % b"x" + b"data"], stalls=True)
     with pytest.raises(BodyTimeout, match=r"No data arrived for 0\.01 s"):
         await receive_form(stream, TYPE, tmp_path, FormLimits(100, idle_s=0.01), lambda form: form)
 
 
-async def test_full_disk_is_told(tmp_path: Path) -> None:
+async def test_full_disk_is_storage_full(tmp_path: Path) -> None:
     big = HEAD % b"x" + b"1" * 100_000 + b"\r\n--b--\r\n"
     original = os.open
 
+    # No file system here is full; the files of a form are the only ones created with O_EXCL.
     def open_full(path: str, flags: int, mode: int = 0o777) -> int:
         return original("/dev/full", os.O_WRONLY) if flags & os.O_EXCL else original(path, flags)
 
@@ -284,105 +283,8 @@ async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> No
     assert peak < 8 << 20
 
 
-def in_memory(path: Path) -> int:
-    """How many bytes of the beginning of a file, at most 64 KiB, can be had without the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.preadv(descriptor, [bytearray(1 << 16)], 0, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return 0
-    except OSError as error:
-        pytest.skip(f"This file system doesn't tell: {error}")
-    finally:
-        os.close(descriptor)
-
-
-def test_what_the_disk_has_begun_with_stays_in_memory(tmp_path: Path) -> None:
-    with (tmp_path / "x").open("wb", buffering=0) as file:
-        behind = WritingBehind(file.fileno())
-        for _ in range(4):
-            file.write(bytes(8 << 20))
-            behind.wrote(8 << 20)
-        os.fsync(file.fileno())
-    assert in_memory(tmp_path / "x") == 1 << 16
-
-
-async def test_file_that_shrinks_while_it_is_sent_breaks_the_request(tmp_path: Path) -> None:
+async def test_file_that_shrinks_during_sending_breaks_the_request(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12")
     for size in (3, 3 << 20):
         with pytest.raises(OSError, match="changed its size"):
             await body_of(FormBody([FormFile("x", tmp_path / "x", size)]))
-
-
-@given(st.text(max_size=40))
-def test_accepted_path_stays_below_its_folder(path: str) -> None:
-    allowed = True
-    try:
-        assert check_path(path) == path
-    except UnsafePath:
-        allowed = False
-    if not allowed:
-        return
-    assert not path.startswith("/")
-    assert not {"", ".", ".."} & set(path.split("/"))
-    assert not any(ord(character) < 32 for character in path)
-
-
-@pytest.mark.parametrize(
-    ("part", "filename", "path"),
-    [
-        ("file", "a.txt", "a.txt"),
-        ("file", "a/b.txt", "a/b.txt"),
-        ("a/b.txt", "b.txt", "a/b.txt"),
-        ("b.txt", "b.txt", "b.txt"),
-        ("x/y", "b.txt", "b.txt"),
-        ("file", "q%22.txt", "q%22.txt"),
-    ],
-)
-def test_path_is_the_file_name_or_the_part_name_that_ends_with_it(
-    part: str, filename: str, path: str
-) -> None:
-    assert uploaded_path(part, filename) == path
-
-
-events = st.lists(
-    st.tuples(
-        st.text(st.characters(codec="ascii", exclude_characters="\r\n:"), min_size=1, max_size=8),
-        st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30),
-        st.none() | st.integers(0, 2**63),
-    ),
-    max_size=5,
-)
-
-
-@given(events, st.lists(st.integers(0, 500), max_size=8))
-def test_events_arrive_whatever_the_cuts(
-    sent: list[tuple[str, str, int | None]], cuts: list[int]
-) -> None:
-    encoded = (encode_event(kind.strip() or "x", data.encode(), id) for kind, data, id in sent)
-    body = b": hello\n\n".join([b"", *encoded])
-    ids = accumulate(
-        (event_id for _, _, event_id in sent), lambda last, own: last if own is None else own
-    )
-
-    async def read() -> list[Event]:
-        async def chunks() -> AsyncIterator[bytes]:
-            for piece in pieces_of(body, cuts):
-                yield piece
-
-        return [event async for event in read_events(chunks())]
-
-    assert asyncio.run(read()) == [
-        Event(kind.strip() or "x", data, "" if last_id is None else str(last_id))
-        for (kind, data, _), last_id in zip(sent, ids, strict=True)
-    ]
-
-
-async def test_endless_event_breaks_the_stream() -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        while True:
-            yield b"x" * 100_000
-
-    with pytest.raises(StreamBroken):
-        async for _ in read_events(chunks()):
-            pass

@@ -1,4 +1,4 @@
-"""Reading scripts: any text at all, in time that grows with its length alone."""
+"""The reader of shell scripts: any text, in time linear in its length."""
 
 import shlex
 
@@ -43,11 +43,11 @@ PIECES = (
         ("a\r\nb", [["a"], ["b"]]),
     ],
 )  # fmt: skip
-def test_commands_are_found_where_they_stand(script: str, words: list[list[str]]) -> None:
+def test_read_script_finds_the_words_of_each_command(script: str, words: list[list[str]]) -> None:
     assert [list(command.words) for command in read_script(script).commands] == words
 
 
-def test_lines_are_numbered_as_in_an_editor() -> None:
+def test_read_script_numbers_lines_from_one() -> None:
     script = read_script("a\n\n'b\nc' d\ne \\\n f\ncat <<E\nx\nE\ng\n")
     assert [(command.line, command.words[0]) for command in script.commands] == [
         (1, "a"),
@@ -61,7 +61,7 @@ def test_lines_are_numbered_as_in_an_editor() -> None:
 @given(
     st.binary(max_size=300) | st.lists(st.sampled_from(PIECES)).map(lambda p: "".join(p).encode())
 )
-def test_any_bytes_can_be_checked(script: bytes) -> None:
+def test_check_any_bytes_names_a_line_of_the_script(script: bytes) -> None:
     refusal = check_script(script)
     assert refusal is None or 1 <= refusal.line <= script.count(b"\n") + 1
 
@@ -70,8 +70,8 @@ def test_any_bytes_can_be_checked(script: bytes) -> None:
     "piece",
     [*PIECES, "a= ", "sh $(", "eval $(", "bash -c '", "<<A\n", "cat <<E\nE\n", "\\\n", "base64|"],
 )
-def test_no_text_keeps_the_check_busy(piece: str) -> None:
-    # Quadratic time would be hours for a script of this size; the suite's time-out is a minute.
+def test_check_repetitive_text_takes_linear_time(piece: str) -> None:
+    # Quadratic time would be hours for this size; the time-out of a test is a minute.
     check_script((piece * 60_000)[:60_000].encode())
 
 
@@ -101,6 +101,8 @@ def test_no_text_keeps_the_check_busy(piece: str) -> None:
         "function f { curl x; }",
         "case $x in a) curl x;; esac",
         "[[ -f x ]] && curl x",
+        "curl x | ]] &\na) b",
+        "echo \\>&curl x",
         "nohup setsid nice -n 5 curl x",
     ],
 )

@@ -1,4 +1,4 @@
-"""The script check: refuses what is documented, lets honest scripts through."""
+"""The rules of the script check: documented commands are refused, honest scripts accepted."""
 
 import pytest
 from hypothesis import given
@@ -92,17 +92,17 @@ def test_trap_40_dangerous_script_is_refused_with_line_and_reason(script: str) -
         "",
     ],
 )
-def test_trap_40_honest_script_is_let_through(script: str) -> None:
+def test_trap_40_honest_script_is_accepted(script: str) -> None:
     assert check_script(b"#!/bin/bash\nset -e\n" + script.encode()) is None
 
 
 @given(st.binary(max_size=300))
-def test_check_never_raises_whatever_the_bytes(script: bytes) -> None:
+def test_check_any_bytes_does_not_raise(script: bytes) -> None:
     check_script(script)
 
 
 @given(st.text(alphabet="a '\"\\$()`|;&<E\nO#=-{}", max_size=200))
-def test_check_never_raises_on_shell_like_text(script: str) -> None:
+def test_check_any_shell_like_text_does_not_raise(script: str) -> None:
     check_script(script.encode())
 
 
@@ -121,15 +121,15 @@ def test_check_never_raises_on_shell_like_text(script: str) -> None:
         ("echo $MY_TOKEN", "Remove it"),
     ],
 )
-def test_refusal_says_how_an_honest_script_does_it(script: str, instead: str) -> None:
+def test_refusal_advises_how_an_honest_script_does_it(script: str, instead: str) -> None:
     assert str(check_script(script.encode())).endswith(f". {instead} and submit again")
 
 
-def test_what_a_refusal_advises_is_let_through() -> None:
+def test_script_that_follows_the_advice_is_accepted() -> None:
     assert check_script(b'python3 code.py\nperl code.pl\necho "$HOME"\n') is None
 
 
-def test_reason_names_the_line_where_it_stands() -> None:
+def test_refusal_names_the_line_of_the_command() -> None:
     refusal = check_script(b"#!/bin/bash\necho a \\\n  b\n\nwget x\n")
     assert refusal is not None
     assert (refusal.line, refusal.command) == (5, "wget x")

@@ -1,4 +1,4 @@
-"""Results that are large, or only seem so, keep nobody's small ones waiting."""
+"""Scheduling of packing: small results never wait for large ones."""
 
 import asyncio
 import os
@@ -10,23 +10,26 @@ import pytest
 
 from job_orchestrator.client.errors import ArchiveFailed, PackingTookTooLong
 from job_orchestrator.client.executors.base import Outcome
-from job_orchestrator.client.results import packer as archive_module
-from job_orchestrator.client.results import queue as packing_turns
-from job_orchestrator.client.results.packer import LARGE_TURNS, Packer
+from job_orchestrator.client.results.packer import LARGE_PERMITS, Packer
+from job_orchestrator.client.results.queue import PackingLimits
 from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 from payload_folders import make_endless, new_workspace, until
 
 CPUS = os.cpu_count() or 1
-AT_ONCE = Outcome(exit_code=0, signal=None, started_at=1.0, ended_at=1.0)
+SHORT_RUN = Outcome(exit_code=0, signal=None, started_at=1.0, ended_at=1.0)
+LONG_RUN = Outcome(exit_code=0, signal=None, started_at=1.0, ended_at=1000.0)
+SMALL_ENTRIES, SMALL_BYTES = 20, 1 << 20
+LIMITS = PackingLimits(SMALL_BYTES, SMALL_ENTRIES)
+NO_TIME = PackingLimits(SMALL_BYTES, SMALL_ENTRIES, min_time_s=0.0)
 
 
 def bytes_read() -> int:
-    """What this process has read from files so far."""
+    """Return the bytes that this process has read from files."""
     counts = Path("/proc/self/io").read_text().splitlines()
     return int(next(line for line in counts if line.startswith("rchar")).split()[1])
 
 
-def test_holes_are_not_read_and_come_out_as_zeros(workspaces: Workspaces) -> None:
+def test_pack_sparse_files_does_not_read_their_holes(workspaces: Workspaces) -> None:
     workspace = new_workspace(workspaces, "sparse")
     mebibyte = 1 << 20
     with (workspace.work / "mixed").open("wb") as file:
@@ -38,7 +41,7 @@ def test_holes_are_not_read_and_come_out_as_zeros(workspaces: Workspaces) -> Non
     with (workspace.work / "huge").open("wb") as file:
         file.truncate(huge)
     before = bytes_read()
-    asyncio.run(Packer().pack(workspace, AT_ONCE))
+    asyncio.run(Packer().pack(workspace, SHORT_RUN))
     assert bytes_read() - before < 16 * mebibyte
     with zipfile.ZipFile(workspace.results) as archive:
         assert archive.read("mixed") == (workspace.work / "mixed").read_bytes()
@@ -57,15 +60,15 @@ def endless_workspaces(workspaces: Workspaces, count: int) -> list[Workspace]:
     return made
 
 
-async def test_small_results_are_packed_beside_any_number_of_large_ones(
+async def test_pack_small_results_does_not_wait_for_any_number_of_large_ones(
     workspaces: Workspaces,
 ) -> None:
-    made = await asyncio.to_thread(endless_workspaces, workspaces, LARGE_TURNS + CPUS + 1)
+    made = await asyncio.to_thread(endless_workspaces, workspaces, LARGE_PERMITS + CPUS + 1)
     packer = Packer()
-    large = [asyncio.create_task(packer.pack(workspace, AT_ONCE)) for workspace in made]
-    await until(lambda: len(list(workspaces.root.glob("*/.results.zip.tmp"))) >= LARGE_TURNS)
+    large = [asyncio.create_task(packer.pack(workspace, SHORT_RUN)) for workspace in made]
+    await until(lambda: len(list(workspaces.root.glob("*/.results.zip.tmp"))) >= LARGE_PERMITS)
     small = await asyncio.to_thread(new_workspace, workspaces, "small")
-    await packer.pack(small, AT_ONCE)
+    await packer.pack(small, SHORT_RUN)
     assert not any(task.done() for task in large)
     packer.stop()
     for outcome in await asyncio.gather(*large, return_exceptions=True):
@@ -73,43 +76,38 @@ async def test_small_results_are_packed_beside_any_number_of_large_ones(
 
 
 def many_files(workspace: Workspace) -> None:
-    for number in range(packing_turns.SMALL_ENTRIES):
+    for number in range(SMALL_ENTRIES):
         (workspace.work / str(number)).touch()
 
 
 def many_folders(workspace: Workspace) -> None:
-    (workspace.work / "/".join("d" * packing_turns.SMALL_ENTRIES)).mkdir(parents=True)
+    (workspace.work / "/".join("d" * SMALL_ENTRIES)).mkdir(parents=True)
 
 
 def many_bytes(workspace: Workspace) -> None:
     with (workspace.work / "big").open("wb") as file:
-        file.truncate(packing_turns.SMALL_BYTES)
+        file.truncate(SMALL_BYTES)
 
 
 @pytest.mark.parametrize("make", [many_files, many_folders, many_bytes])
-def test_large_results_may_take_some_time_only(
-    workspaces: Workspaces, make: Callable[[Workspace], None], monkeypatch: pytest.MonkeyPatch
+def test_pack_large_results_is_limited_in_time(
+    workspaces: Workspaces, make: Callable[[Workspace], None]
 ) -> None:
-    monkeypatch.setattr(packing_turns, "SMALL_ENTRIES", 20)
     workspace = new_workspace(workspaces, "large")
     workspace.stdout.write_text("said")
     make(workspace)
-    asyncio.run(Packer().pack(workspace, AT_ONCE))
+    asyncio.run(Packer(limits=LIMITS).pack(workspace, SHORT_RUN))
     with zipfile.ZipFile(workspace.results) as archive:
         assert archive.testzip() is None
         assert "run.sh" in archive.namelist()
-    monkeypatch.setattr(archive_module, "LEAST_LIMIT_S", 0.0)
     with pytest.raises(PackingTookTooLong, match="longer than 0 s to pack; only the output"):
-        asyncio.run(Packer().pack(workspace, AT_ONCE))
+        asyncio.run(Packer(limits=NO_TIME).pack(workspace, SHORT_RUN))
     with zipfile.ZipFile(workspace.results) as archive:
         assert archive.read(".orchestrator/stdout.txt") == b"said"
         assert "run.sh" not in archive.namelist()
-    # A script that ran for long has a long time.
-    asyncio.run(Packer().pack(workspace, Outcome(0, None, started_at=1.0, ended_at=1000.0)))
+    # The results of a script that ran for long have as much time.
+    asyncio.run(Packer(limits=NO_TIME).pack(workspace, LONG_RUN))
 
 
-def test_small_results_know_no_limit(
-    workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archive_module, "LEAST_LIMIT_S", 0.0)
-    asyncio.run(Packer().pack(new_workspace(workspaces, "small"), AT_ONCE))
+def test_pack_small_results_has_no_time_limit(workspaces: Workspaces) -> None:
+    asyncio.run(Packer(limits=NO_TIME).pack(new_workspace(workspaces, "small"), SHORT_RUN))

@@ -32,12 +32,12 @@ from job_orchestrator.server.errors import STATUSES
 from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.event_streams import Journal
-from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import Overview
 from job_orchestrator.server.jobs.small_results import SmallResults
 from job_orchestrator.server.jobs.statistics import SEEN_AT_START, Recent
 from job_orchestrator.server.jobs.submit import Submission
+from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.maintenance.retention import Cleaner
 from job_orchestrator.server.model import Job, UserLimits
 from job_orchestrator.server.settings.server import Settings

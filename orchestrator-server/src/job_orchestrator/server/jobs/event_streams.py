@@ -15,8 +15,8 @@ from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
 from job_orchestrator.common.runtime.bounded_queue import Backlog
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
-from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.queries import Overview
+from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobEvent
 from job_orchestrator.server.store.sqlite.events import JobEvents

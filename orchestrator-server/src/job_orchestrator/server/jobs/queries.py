@@ -6,24 +6,22 @@ from dataclasses import dataclass
 
 import msgspec
 
-from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
-from job_orchestrator.server.clients.registry import Client, ClientPool
-from job_orchestrator.server.jobs.job_view import iso, view_of
-from job_orchestrator.server.jobs.statistics import Recent
-from job_orchestrator.server.jobs.views import (
+from job_orchestrator.common.messages import (
     ClientList,
-    ClientView,
+    ComputeClient,
     JobDetail,
     JobPage,
-    MinuteView,
-    Place,
+    QueuePosition,
     ServiceList,
-    ServiceView,
     Stats,
-    Step,
 )
+from job_orchestrator.common.messages import Service as ServiceView
+from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
+from job_orchestrator.server.clients.registry import Client, ClientPool
+from job_orchestrator.server.jobs.statistics import Recent
+from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.base import NEWEST, Change, JobFilter
+from job_orchestrator.server.store.base import NEWEST, JobFilter
 from job_orchestrator.server.store.sqlite.jobs import JobStore
 
 
@@ -53,7 +51,7 @@ class Overview:
         until = [*(change.at for change in changes[1:]), self.now()]
         return JobDetail(
             **msgspec.structs.asdict(view_of(job)),
-            history=[_step(change, end) for change, end in zip(changes, until, strict=True)],
+            history=[step_of(change, end) for change, end in zip(changes, until, strict=True)],
             queue=await self._place(job) if job.status is JobStatus.QUEUED else None,
         )
 
@@ -68,22 +66,9 @@ class Overview:
 
     def stats(self) -> Stats:
         """The last hour, minute by minute."""
-        return Stats(
-            minutes=[
-                MinuteView(
-                    at=iso(minute.number * 60),
-                    submitted=minute.submitted,
-                    completed=minute.completed,
-                    failed=minute.failed,
-                    cancelled=minute.cancelled,
-                    wait_s_mean=minute.mean_wait_s,
-                    wait_s_max=minute.longest_wait_s if minute.waits else None,
-                )
-                for minute in self.recent.minutes()
-            ]
-        )
+        return Stats(minutes=[minute_of(minute) for minute in self.recent.minutes()])
 
-    async def _place(self, job: Job) -> Place:
+    async def _place(self, job: Job) -> QueuePosition:
         """The estimate supposes that the user gets all that the limits allow, and no more."""
         ahead = await self.store.ahead(job)
         service, run_s = self.services.get(job.service), self.recent.run_s(job.service)
@@ -91,7 +76,7 @@ class Overview:
         if service is not None and run_s is not None:
             at_once = min(service.runs_per_user, service.max_runs)
             wait_s = round(run_s * (ahead + 1) / at_once, 1)
-        return Place(ahead=ahead, estimated_wait_s=wait_s)
+        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s)
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int]
@@ -111,11 +96,11 @@ class Overview:
             clients=[urls.upload for urls in service.clients],
         )
 
-    def _client(self, client: Client) -> ClientView:
+    def _client(self, client: Client) -> ComputeClient:
         # What a client said before it went is no news.
         told = client.state != "unreachable"
         load = client.load if told else None
-        return ClientView(
+        return ComputeClient(
             url=client.url,
             services=[
                 service.name
@@ -133,14 +118,3 @@ class Overview:
             version=client.version or None,
             draining=client.draining,
         )
-
-
-def _step(change: Change, until: float) -> Step:
-    ended = change.to is JobStatus.CLEANED
-    return Step(
-        at=iso(change.at),
-        before=change.before,
-        to=change.to,
-        why=change.why,
-        seconds=None if ended else round(max(until - change.at, 0.0), 3),
-    )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.messages import ResultFile, ResultFiles
 from job_orchestrator.common.protocol.multipart_reader import (
     BodyStream,
     FormLimits,
@@ -46,7 +47,6 @@ from job_orchestrator.server.files.folder import JobFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.form import JobForm, read_job_form
 from job_orchestrator.server.jobs.small_results import SmallResult, SmallResults
-from job_orchestrator.server.jobs.views import ResultFile, ResultFiles
 from job_orchestrator.server.model import Job, Service, UserLimits
 from job_orchestrator.server.store.base import MAX_PLACE
 from job_orchestrator.server.store.sqlite.jobs import JobStore

@@ -10,8 +10,6 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from python_multipart.multipart import parse_options_header
-
 _ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 
 _EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
@@ -32,6 +30,9 @@ def names_of_part(disposition: str) -> PartNames:
 
     Raises ``ValueError`` with the reason.
     """
+    # Imported here: the client library only writes names, and is installed without this parser.
+    from python_multipart.multipart import parse_options_header
+
     _, options = parse_options_header(disposition)
     if b"name" not in options:
         raise ValueError("a part has no Content-Disposition with a name")
@@ -76,6 +77,8 @@ def unescape(name: str) -> str:
 
 def _extended_filename(disposition: str) -> str:
     """``filename*``; empty if there is none."""
+    from python_multipart.multipart import parse_options_header
+
     _, options = parse_options_header(_STARRED.sub(_STANDS_FOR_STARRED, disposition))
     found = [key for key in options if key.startswith(_STANDS_FOR_STARRED.encode())]
     if not found:

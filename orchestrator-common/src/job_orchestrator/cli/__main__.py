@@ -16,10 +16,11 @@ def main() -> None:
 
         jo(prog_name="jo")
     except ModuleNotFoundError as error:
-        if error.name not in DEPENDENCIES:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in DEPENDENCIES:
             raise
         sys.exit(
-            f"jo needs {error.name}, which is not installed. Install it with: "
+            f"jo needs {missing}, which is not installed. Install it with: "
             "pip install 'job-orchestrator-common[cli]'"
         )
 

@@ -1,4 +1,4 @@
-"""jo doctor before services that are sound, and others."""
+"""Command doctor with healthy and broken set-ups."""
 
 import asyncio
 import subprocess
@@ -8,7 +8,7 @@ from command_line import Jo
 from harness import BIN, StartClient, StartServer
 
 
-async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
+async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     jo: Jo, start_server: StartServer
 ) -> None:
     sound = await jo("doctor", "--json")
@@ -26,7 +26,7 @@ async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
     assert "can't be reached" in gone.out
 
 
-async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
+async def test_doctor_accepts_the_token_of_a_user(
     jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
 ) -> None:
     file = tmp_path / "tokens.json"
@@ -40,7 +40,7 @@ async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
     assert run.code == 0, run.out
 
 
-async def test_doctor_does_not_wait_for_what_is_no_server(jo: Jo) -> None:
+async def test_doctor_does_not_retry_a_url_without_a_server(jo: Jo) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 

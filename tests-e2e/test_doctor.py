@@ -1,11 +1,11 @@
 """Command doctor with healthy and broken set-ups."""
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 from command_line import Jo
-from harness import BIN, StartClient, StartServer
+from harness import StartClient, StartServer
+from test_tokens import make_token
 
 
 async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
@@ -30,10 +30,9 @@ async def test_doctor_accepts_the_token_of_a_user(
     jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
 ) -> None:
     file = tmp_path / "tokens.json"
-    make = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", "--user", "7"]
-    made = await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    token = await asyncio.to_thread(make_token, file, "--user", "7")
     server = await start_server(await start_client(), API_TOKENS_FILE=str(file))
-    jo.env |= {"JO_URL": server.url, "JO_TOKEN": made.stdout.decode().strip()}
+    jo.env |= {"JO_URL": server.url, "JO_TOKEN": token}
     run = await jo("doctor")
     assert "the token is that of user 7" in run.out
     assert "service example: 0 of 10 running" in run.out

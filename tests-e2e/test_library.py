@@ -15,6 +15,7 @@ from job_orchestrator.sdk import (
     AlreadyEnded,
     AsyncClient,
     ConnectionBroken,
+    Files,
     JobNotFound,
     JobStatus,
     LocalStorageFailed,
@@ -97,7 +98,8 @@ async def test_submit_of_a_folder_or_of_paths_fills_the_folder_of_the_job(
     (folder / "in" / "x.txt").write_bytes(b"x")
     (folder / "run.sh").write_bytes(ECHO)
     (folder / "in" / "link.txt").symlink_to("x.txt")
-    for files in (folder, [folder / "run.sh", str(folder / "in")]):
+    sources: tuple[Files, ...] = (folder, [folder / "run.sh", str(folder / "in")])
+    for files in sources:
         job = await client.submit("example", files, user_id=1)
         await client.wait(job.id)
         results = await client.download(job.id, tmp_path / "results.zip")

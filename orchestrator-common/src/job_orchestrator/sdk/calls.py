@@ -49,7 +49,7 @@ async def submit(connection: Connection, upload: Upload, idempotency_key: str) -
         read,
         headers={IDEMPOTENCY_KEY: idempotency_key},
         body=upload,
-        silence_s=STORING_TIMEOUT_S,
+        read_timeout_s=STORING_TIMEOUT_S,
     )
 
 
@@ -106,7 +106,7 @@ async def _has_ended(connection: Connection, job_id: int) -> bool:
         params={"wait": MAX_WAIT_S},
         # Only the state is needed: of results, one byte is requested.
         headers={"Range": "bytes=0-0"},
-        silence_s=2 * MAX_WAIT_S,
+        read_timeout_s=2 * MAX_WAIT_S,
     )
 
 
@@ -117,7 +117,7 @@ async def cancel(connection: Connection, job_id: int) -> Submitted:
     while True:
         try:
             async with connection.open(
-                "POST", f"/terminate/{job_id}", silence_s=CANCEL_TIMEOUT_S
+                "POST", f"/terminate/{job_id}", read_timeout_s=CANCEL_TIMEOUT_S
             ) as response:
                 return decode(await read_all(response), Submitted, connection.url)
         except ServerUnavailable as error:

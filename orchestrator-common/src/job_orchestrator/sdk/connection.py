@@ -25,7 +25,7 @@ from job_orchestrator.sdk.errors import (
 R = TypeVar("R")
 
 CONNECT_TIMEOUT_S = 10.0
-SILENCE_S = 60.0
+READ_TIMEOUT_S = 60.0
 """Default time-out of a read. Calls whose answer takes longer give their own."""
 
 SUCCESS = (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.PARTIAL_CONTENT)
@@ -82,7 +82,7 @@ class Connection:
         params: Mapping[str, str | int | float] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
-        silence_s: float = SILENCE_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request, without retries, and yield its answer if it is a success.
 
@@ -99,7 +99,7 @@ class Connection:
                     headers=sent,
                     data=None if body is None else _with_stall_timeout(body, stalled),
                     timeout=aiohttp.ClientTimeout(
-                        total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s
+                        total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s
                     ),
                     allow_redirects=False,
                 ) as response:
@@ -123,7 +123,7 @@ class Connection:
         params: Mapping[str, str | int | float] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
-        silence_s: float = SILENCE_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
     ) -> R:
         """Send an idempotent request and return what ``read`` makes of its answer.
 
@@ -134,7 +134,12 @@ class Connection:
         while True:
             try:
                 async with self.open(
-                    method, path, params=params, headers=headers, body=body, silence_s=silence_s
+                    method,
+                    path,
+                    params=params,
+                    headers=headers,
+                    body=body,
+                    read_timeout_s=read_timeout_s,
                 ) as response:
                     return await read(response)
             except ServerUnavailable as error:
@@ -247,10 +252,10 @@ async def read_all(response: aiohttp.ClientResponse) -> bytes:
 async def _with_stall_timeout(body: Body, stalled: asyncio.Timeout) -> AsyncIterator[bytes]:
     """Yield the blocks of ``body`` and push the time-out on at each: a server must keep reading."""
     loop = asyncio.get_running_loop()
-    stalled.reschedule(loop.time() + SILENCE_S)
+    stalled.reschedule(loop.time() + READ_TIMEOUT_S)
     async for block in body:
         yield block
-        stalled.reschedule(loop.time() + SILENCE_S)
+        stalled.reschedule(loop.time() + READ_TIMEOUT_S)
     # The body is sent: from now on the read time-out of the answer applies.
     stalled.reschedule(None)
 

@@ -73,7 +73,7 @@ class Download:
         if self._done and self._etag:
             headers = {"Range": f"bytes={self._done}-", "If-Range": self._etag}
         async with self._connection.open(
-            "GET", self._path, headers=headers, silence_s=PACKING_TIMEOUT_S
+            "GET", self._path, headers=headers, read_timeout_s=PACKING_TIMEOUT_S
         ) as response:
             if response.content_type != ZIP:
                 answer = decode(await read_all(response), JobAnswer, self._connection.url)

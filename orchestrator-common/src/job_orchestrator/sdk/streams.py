@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from job_orchestrator.common.messages import ClientList, Job, JobDetail, ServiceList
 from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
-from job_orchestrator.sdk.connection import SILENCE_S, Connection, read_all
+from job_orchestrator.sdk.connection import READ_TIMEOUT_S, Connection, read_all
 from job_orchestrator.sdk.errors import (
     ConnectionBroken,
     MachineUnavailable,
@@ -14,10 +14,10 @@ from job_orchestrator.sdk.errors import (
 )
 from job_orchestrator.sdk.models import Change, decode
 
-EVENT_SILENCE_S = 45.0
+EVENT_TIMEOUT_S = 45.0
 """Three keep-alive comments, which the server sends every 15 s."""
 
-FOLLOW_SILENCE_S = 60.0
+FOLLOW_TIMEOUT_S = 60.0
 """A script may be silent for hours; after this time the same offset is requested again."""
 
 REOPEN_DELAY_S = 0.5
@@ -43,7 +43,7 @@ async def changes(
             headers[LAST_EVENT_ID] = last_id
         try:
             async with connection.open(
-                "GET", path, params=params, headers=headers, silence_s=EVENT_SILENCE_S
+                "GET", path, params=params, headers=headers, read_timeout_s=EVENT_TIMEOUT_S
             ) as response:
                 if on_open is not None:
                     on_open()
@@ -94,11 +94,11 @@ async def log_blocks(
     received = False
     while True:
         params: dict[str, str | int] = {"stream": stream, "offset": offset, "follow": int(follow)}
-        silence_s = FOLLOW_SILENCE_S if follow else SILENCE_S
+        read_timeout_s = FOLLOW_TIMEOUT_S if follow else READ_TIMEOUT_S
         complete = False
         try:
             async with connection.open(
-                "GET", f"/jobs/{job_id}/logs", params=params, silence_s=silence_s
+                "GET", f"/jobs/{job_id}/logs", params=params, read_timeout_s=read_timeout_s
             ) as response:
                 async for block in response.content.iter_any():
                     retries.reset()

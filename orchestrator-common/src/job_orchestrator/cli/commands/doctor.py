@@ -13,7 +13,14 @@ from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.formatting import size
 from job_orchestrator.cli.session import Session, command
 from job_orchestrator.common import __version__
-from job_orchestrator.sdk import ApiError, NotAuthorized, ServerFailed
+from job_orchestrator.sdk import (
+    ApiError,
+    ComputeClient,
+    Identity,
+    NotAuthorized,
+    ServerFailed,
+    Service,
+)
 
 MAX_SKEW_S = 5.0
 """Tolerance: the header ``Date`` has whole seconds, and the answer takes some time."""
@@ -105,6 +112,7 @@ def _clocks(ahead_s: float | None) -> Finding:
 
 
 async def _check_services(session: Session) -> AsyncIterator[Finding]:
+    """Yield the checks of the access to the server, of its services and of its clients."""
     try:
         me = await session.client.whoami()
         services = await session.client.services()
@@ -112,40 +120,49 @@ async def _check_services(session: Session) -> AsyncIterator[Finding]:
     except ApiError as error:
         yield Finding("access", "problem", str(error))
         return
+    yield _access(me)
+    for service in services:
+        yield _service(service)
+    for client in clients:
+        yield _client(client)
+        answers = client.state not in ("unreachable", "unknown")
+        if answers and client.version and client.version != __version__:
+            yield _version(f"client {client.url}", client.version)
+
+
+def _access(me: Identity) -> Finding:
     if not me.auth:
         advice = "Fine on a private network; otherwise create tokens"
-        yield Finding("access", "warning", "the server requires no tokens", advice)
-    else:
-        who = "an administrator" if me.admin else f"user {me.user_id}"
-        limits = "" if me.admin else ", who may not see the clients"
-        yield Finding("access", "ok", f"the token is that of {who}{limits}")
-    for service in services:
-        about = f"service {service.name}"
-        if service.state == "ok":
-            use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
-            yield Finding(about, "ok", use)
-        else:
-            verdict: Verdict = "problem" if service.state == "down" else "warning"
-            yield Finding(about, verdict, service.problem or service.state, "See its clients below")
-    for client in clients:
-        about = f"client {client.url}"
-        if client.state == "unreachable":
+        return Finding("access", "warning", "the server requires no tokens", advice)
+    who = "an administrator" if me.admin else f"user {me.user_id}"
+    limits = "" if me.admin else ", who may not see the clients"
+    return Finding("access", "ok", f"the token is that of {who}{limits}")
+
+
+def _service(service: Service) -> Finding:
+    about = f"service {service.name}"
+    if service.state == "ok":
+        use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
+        return Finding(about, "ok", use)
+    verdict: Verdict = "problem" if service.state == "down" else "warning"
+    return Finding(about, verdict, service.problem or service.state, "See its clients below")
+
+
+def _client(client: ComputeClient) -> Finding:
+    about = f"client {client.url}"
+    match client.state:
+        case "unreachable":
             advice = (
                 "Is jo-client running there, and can the server reach it (firewall, URL, token)?"
             )
-            yield Finding(about, "problem", client.problem or "unreachable", advice)
-            continue
-        if client.state == "unknown":
-            yield Finding(about, "warning", client.problem or "the server has not reached it yet")
-            continue
-        if client.state == "polled":
+            return Finding(about, "problem", client.problem or "unreachable", advice)
+        case "unknown":
+            return Finding(about, "warning", client.problem or "the server has not reached it yet")
+        case "polled":
             advice = "It is an older version; jo-client of this version reports changes immediately"
-            yield Finding(about, "warning", "polled: it has no event stream", advice)
-        else:
-            use = f"connected, {client.running or 0} of {client.slots} slots in use"
-            yield Finding(about, "warning" if client.problem else "ok", client.problem or use)
-        if client.version and client.version != __version__:
-            yield _version(about, client.version)
+            return Finding(about, "warning", "polled: it has no event stream", advice)
+    use = f"connected, {client.running or 0} of {client.slots} slots in use"
+    return Finding(about, "warning" if client.problem else "ok", client.problem or use)
 
 
 def _disk() -> Finding:

@@ -39,7 +39,7 @@ with Client("http://127.0.0.1:9", patience_s=0) as client:
 
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """Install the distribution with the given extra into an environment of its own."""
+    """Install the distribution with the given extra into a fresh environment."""
 
     def install(extra: str) -> Path:
         python = tmp_path / "venv" / "bin" / "python"

@@ -29,13 +29,13 @@ from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.event_streams import EventStreams
-from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
+from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
 from job_orchestrator.server.scheduling.fair_share import FairShare

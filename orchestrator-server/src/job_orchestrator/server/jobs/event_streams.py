@@ -14,8 +14,8 @@ from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop
-from job_orchestrator.server.jobs.job_view import view_of
 from job_orchestrator.server.jobs.queries import JobQueries
+from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobEvent, JobEvents
 

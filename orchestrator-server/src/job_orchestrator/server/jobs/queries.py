@@ -7,25 +7,23 @@ from dataclasses import dataclass
 
 import msgspec
 
+from job_orchestrator.common.messages import (
+    ClientList,
+    ComputeClient,
+    JobDetail,
+    JobPage,
+    QueuePosition,
+    ServiceList,
+    Stats,
+)
+from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.job_view import iso, view_of
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.jobs.views import (
-    ClientList,
-    ClientView,
-    JobDetail,
-    JobPage,
-    MinuteView,
-    Place,
-    ServiceList,
-    ServiceView,
-    Stats,
-    Step,
-)
+from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, NEWEST, Change, JobFilter, JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, NEWEST, JobFilter, JobStore
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class JobQueries:
         until = [*(change.at for change in changes[1:]), self.now()]
         return JobDetail(
             **msgspec.structs.asdict(view_of(job)),
-            history=[_step(change, end) for change, end in zip(changes, until, strict=True)],
+            history=[step_of(change, end) for change, end in zip(changes, until, strict=True)],
             queue=await self._queue_position(job) if job.status is JobStatus.QUEUED else None,
         )
 
@@ -100,22 +98,9 @@ class JobQueries:
 
     def stats(self) -> Stats:
         """Return the statistics of the last hour, minute by minute."""
-        return Stats(
-            minutes=[
-                MinuteView(
-                    at=iso(minute.number * 60),
-                    submitted=minute.submitted,
-                    completed=minute.completed,
-                    failed=minute.failed,
-                    cancelled=minute.cancelled,
-                    wait_s_mean=minute.mean_wait_s,
-                    wait_s_max=minute.longest_wait_s if minute.waits else None,
-                )
-                for minute in self.statistics.minutes()
-            ]
-        )
+        return Stats(minutes=[minute_of(minute) for minute in self.statistics.minutes()])
 
-    async def _queue_position(self, job: Job) -> Place:
+    async def _queue_position(self, job: Job) -> QueuePosition:
         """Estimate the wait as if the user always has as many jobs running as the limits allow."""
         ahead = await self.store.ahead(job)
         service, run_s = self.services.get(job.service), self.statistics.run_s(job.service)
@@ -123,7 +108,7 @@ class JobQueries:
         if service is not None and run_s is not None:
             concurrent = min(service.runs_per_user, service.max_runs)
             wait_s = round(run_s * (ahead + 1) / concurrent, 1)
-        return Place(ahead=ahead, estimated_wait_s=wait_s)
+        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s)
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int]
@@ -143,11 +128,11 @@ class JobQueries:
             clients=list(service.client_names),
         )
 
-    def _client(self, client: Client) -> ClientView:
+    def _client(self, client: Client) -> ComputeClient:
         # The last report of an unreachable client is out of date.
         is_reachable = client.state != "unreachable"
         load = client.load if is_reachable else None
-        return ClientView(
+        return ComputeClient(
             url=client.name,
             services=[
                 service.name
@@ -165,14 +150,3 @@ class JobQueries:
             version=client.version or None,
             draining=client.draining,
         )
-
-
-def _step(change: Change, until: float) -> Step:
-    is_removal = change.to is JobStatus.CLEANED
-    return Step(
-        at=iso(change.at),
-        before=change.before,
-        to=change.to,
-        why=change.why,
-        seconds=None if is_removal else round(max(until - change.at, 0.0), 3),
-    )

@@ -2,13 +2,13 @@
 
 import asyncio
 
+from job_orchestrator.common.messages import ResultFile, ResultFiles
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.errors import OutputNotFound
 from job_orchestrator.server.files.base import JobFiles, ServedResult
 from job_orchestrator.server.files.zip_reader import read_directory, read_entries
-from job_orchestrator.server.jobs.views import ResultFile, ResultFiles
 from job_orchestrator.server.model import Job
 
 MAX_LISTED = 10_000

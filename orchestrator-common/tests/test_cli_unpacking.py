@@ -1,4 +1,4 @@
-"""Results are unpacked where they belong, and nowhere else."""
+"""Unpacking of results: nothing outside of the folder, nothing overwritten."""
 
 import shutil
 import stat
@@ -28,7 +28,7 @@ def link(name: str) -> zipfile.ZipInfo:
     "entry",
     ["../out", "/abs", "a/../../out", "a\\..\\out", ".orchestrator/../../out", "C:\\x", link("l")],
 )
-def test_archive_that_leads_elsewhere_is_not_unpacked(
+def test_archive_with_an_unsafe_name_is_not_unpacked(
     tmp_path: Path, entry: zipfile.ZipInfo | str
 ) -> None:
     made = archive(tmp_path / "x.zip", "fine", entry)
@@ -37,38 +37,40 @@ def test_archive_that_leads_elsewhere_is_not_unpacked(
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
-def _with_sizes(archive: Path, told: int) -> None:
-    """Let the directory of a ZIP say ``told`` of the size of each entry."""
+def _set_sizes(archive: Path, size: int) -> None:
+    """Write ``size`` as the size of each entry into the directory of a ZIP."""
     content, at = bytearray(archive.read_bytes()), 0
     while (at := content.find(b"PK\1\2", at)) >= 0:
-        content[at + 24 : at + 28] = told.to_bytes(4, "little")
+        content[at + 24 : at + 28] = size.to_bytes(4, "little")
         at += 46
     archive.write_bytes(content)
 
 
-def test_archive_that_has_no_room_when_unpacked_is_not_begun(tmp_path: Path) -> None:
+def test_archive_that_exceeds_the_free_space_is_not_unpacked(tmp_path: Path) -> None:
     made, size = tmp_path / "made.zip", 0xFFFFFFFE
     with zipfile.ZipFile(made, "w") as archive:
         for number in range(shutil.disk_usage(tmp_path).total // size + 1):
             archive.writestr(f"{number}", "x")
-    _with_sizes(made, size)
-    with pytest.raises(LocalStorageFailed, match="GB when it is unpacked, and there is room for"):
+    _set_sizes(made, size)
+    with pytest.raises(LocalStorageFailed, match=r"needs \d+\.\d GB, and \d+\.\d GB are free"):
         unpack(made, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["made.zip"]
 
 
-@pytest.mark.parametrize("told", [10, 100_000_000])
-def test_archive_that_lies_about_its_sizes_is_given_up(tmp_path: Path, told: int) -> None:
+@pytest.mark.parametrize("size", [10, 100_000_000])
+def test_archive_with_wrong_sizes_in_its_directory_is_not_unpacked(
+    tmp_path: Path, size: int
+) -> None:
     made = tmp_path / "made.zip"
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(10_000_000))
-    _with_sizes(made, told)
-    with pytest.raises(LocalStorageFailed, match="is no whole ZIP"):
+    _set_sizes(made, size)
+    with pytest.raises(LocalStorageFailed, match="is not a complete ZIP"):
         unpack(made, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["made.zip"]
 
 
-def test_unpacking_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_unpacking_replaces_only_an_empty_folder(tmp_path: Path) -> None:
     script = zipfile.ZipInfo("bin/script")
     script.external_attr = (stat.S_IFREG | 0o4755) << 16
     made = archive(tmp_path / "x.zip", ".orchestrator/stdout.txt", script)
@@ -81,9 +83,9 @@ def test_unpacking_replaces_an_empty_folder_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     for taken in ("empty", "link", "file"):
-        with pytest.raises(LocalStorageFailed, match="is there already"):
+        with pytest.raises(LocalStorageFailed, match="exists already"):
             unpack(made, tmp_path / taken)
     (tmp_path / "cut.zip").write_bytes(made.read_bytes()[:-30])
-    with pytest.raises(LocalStorageFailed, match="no whole ZIP"):
+    with pytest.raises(LocalStorageFailed, match="not a complete ZIP"):
         unpack(tmp_path / "cut.zip", tmp_path / "new")
     assert not (tmp_path / "new").exists()

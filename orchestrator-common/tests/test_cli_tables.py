@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables of ``jo`` in terminals."""
 
 import io
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from job_orchestrator.sdk import Job, JobStatus
 
 
 @pytest.mark.parametrize("columns", [80, 110])
-def test_list_of_jobs_in_a_narrow_terminal_keeps_what_tells_them_apart(columns: int) -> None:
+def test_list_of_jobs_in_a_narrow_terminal_keeps_its_first_columns(columns: int) -> None:
     job = Job(
         id=123456,
         user_id=4711,

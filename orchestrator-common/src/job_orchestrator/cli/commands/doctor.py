@@ -1,4 +1,4 @@
-"""``jo doctor``: what is wrong with a set-up, and what to do about it."""
+"""Command doctor: checks of a set-up, with advice for each problem."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -13,10 +13,17 @@ from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.formatting import size
 from job_orchestrator.cli.session import Session, command
 from job_orchestrator.common import __version__
-from job_orchestrator.sdk import ApiError, NotAuthorized, ServerFailed
+from job_orchestrator.sdk import (
+    ApiError,
+    ComputeClient,
+    Identity,
+    NotAuthorized,
+    ServerFailed,
+    Service,
+)
 
 MAX_SKEW_S = 5.0
-"""``Date`` has whole seconds, and the answer needed some time."""
+"""Tolerance: the header ``Date`` has whole seconds, and the answer takes some time."""
 
 MIN_FREE_BYTES = 1 << 30
 
@@ -26,7 +33,7 @@ _MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and what to do if it isn't as it should be."""
+    """Result of one check: its subject, its verdict, the observation, and advice for a problem."""
 
     about: str
     verdict: Verdict
@@ -39,7 +46,7 @@ class Finding:
 async def doctor(session: Session) -> int:
     """Check the set-up: server, clients, versions, clocks, disk. Exit status 1: a problem."""
     findings: list[Finding] = []
-    session.patient = False
+    session.retries = False
     async for finding in examine(session):
         findings.append(finding)
         if not session.json:
@@ -58,11 +65,13 @@ def _print(session: Session, finding: Finding) -> None:
 
 
 async def examine(session: Session) -> AsyncIterator[Finding]:
-    """Look at one thing after the other; what can't be looked at without another is left out."""
+    """Yield the results of the checks. Checks that depend on a failed one are skipped."""
     try:
         health = await session.client.health()
     except ServerFailed as error:
-        yield Finding("server", "problem", str(error), "Its log says more; mend it and restart it")
+        yield Finding(
+            "server", "problem", str(error), "See its log for the cause; repair it and restart it"
+        )
         return
     except NotAuthorized as error:
         yield Finding("server", "problem", str(error), "Give a valid token: --token or JO_TOKEN")
@@ -73,7 +82,7 @@ async def examine(session: Session) -> AsyncIterator[Finding]:
     yield Finding("server", "ok", f"{session.client.url} answers; database and data folder work")
     yield _version("server", health.version)
     yield _clocks(health.ahead_s)
-    async for finding in _rest(session):
+    async for finding in _check_services(session):
         yield finding
     yield _disk()
 
@@ -91,18 +100,19 @@ def _version(whose: str, version: str | None) -> Finding:
 
 def _clocks(ahead_s: float | None) -> Finding:
     if ahead_s is None:
-        return Finding("clocks", "warning", "the server doesn't tell its time")
+        return Finding("clocks", "warning", "the server sends no time")
     if abs(ahead_s) <= MAX_SKEW_S:
         return Finding("clocks", "ok", "the server's and this machine's agree")
     return Finding(
         "clocks",
         "warning",
         f"the server's is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}",
-        "Let both machines keep time (chrony, systemd-timesyncd)",
+        "Synchronize the clocks of both machines (chrony, systemd-timesyncd)",
     )
 
 
-async def _rest(session: Session) -> AsyncIterator[Finding]:
+async def _check_services(session: Session) -> AsyncIterator[Finding]:
+    """Yield the checks of the access to the server, of its services and of its clients."""
     try:
         me = await session.client.whoami()
         services = await session.client.services()
@@ -110,44 +120,53 @@ async def _rest(session: Session) -> AsyncIterator[Finding]:
     except ApiError as error:
         yield Finding("access", "problem", str(error))
         return
-    if not me.auth:
-        advice = "Fine on a private network; else give out tokens"
-        yield Finding("access", "warning", "the server asks nobody for a token", advice)
-    else:
-        who = "an administrator" if me.admin else f"user {me.user_id}"
-        unseen = "" if me.admin else ", who may not see the clients"
-        yield Finding("access", "ok", f"the token is that of {who}{unseen}")
+    yield _access(me)
     for service in services:
-        about = f"service {service.name}"
-        if service.state == "ok":
-            use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
-            yield Finding(about, "ok", use)
-        else:
-            verdict: Verdict = "problem" if service.state == "down" else "warning"
-            yield Finding(about, verdict, service.problem or service.state, "See its clients below")
+        yield _service(service)
     for client in clients:
-        about = f"client {client.url}"
-        if client.state == "unreachable":
+        yield _client(client)
+        answers = client.state not in ("unreachable", "unknown")
+        if answers and client.version and client.version != __version__:
+            yield _version(f"client {client.url}", client.version)
+
+
+def _access(me: Identity) -> Finding:
+    if not me.auth:
+        advice = "Fine on a private network; otherwise create tokens"
+        return Finding("access", "warning", "the server requires no tokens", advice)
+    who = "an administrator" if me.admin else f"user {me.user_id}"
+    limits = "" if me.admin else ", who may not see the clients"
+    return Finding("access", "ok", f"the token is that of {who}{limits}")
+
+
+def _service(service: Service) -> Finding:
+    about = f"service {service.name}"
+    if service.state == "ok":
+        use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
+        return Finding(about, "ok", use)
+    verdict: Verdict = "problem" if service.state == "down" else "warning"
+    return Finding(about, verdict, service.problem or service.state, "See its clients below")
+
+
+def _client(client: ComputeClient) -> Finding:
+    about = f"client {client.url}"
+    match client.state:
+        case "unreachable":
             advice = (
-                "Is jo-client running there, and may the server reach it (firewall, URL, token)?"
+                "Is jo-client running there, and can the server reach it (firewall, URL, token)?"
             )
-            yield Finding(about, "problem", client.problem or "unreachable", advice)
-            continue
-        if client.state == "unknown":
-            yield Finding(about, "warning", client.problem or "nothing is known of it yet")
-            continue
-        if client.state == "polled":
-            advice = "It is of an older kind; jo-client of this version answers faster"
-            yield Finding(about, "warning", "it is polled: it has no event stream", advice)
-        else:
-            use = f"connected, {client.running or 0} of {client.slots} slots in use"
-            yield Finding(about, "warning" if client.problem else "ok", client.problem or use)
-        if client.version and client.version != __version__:
-            yield _version(about, client.version)
+            return Finding(about, "problem", client.problem or "unreachable", advice)
+        case "unknown":
+            return Finding(about, "warning", client.problem or "the server has not reached it yet")
+        case "polled":
+            advice = "It is an older version; jo-client of this version reports changes immediately"
+            return Finding(about, "warning", "polled: it has no event stream", advice)
+    use = f"connected, {client.running or 0} of {client.slots} slots in use"
+    return Finding(about, "warning" if client.problem else "ok", client.problem or use)
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     if free >= MIN_FREE_BYTES:
         return Finding("disk", "ok", f"{size(free)} free here for results")
-    return Finding("disk", "warning", f"only {size(free)} free here", "Make room for results")
+    return Finding("disk", "warning", f"only {size(free)} free here", "Free some space for results")

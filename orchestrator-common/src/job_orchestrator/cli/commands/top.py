@@ -1,4 +1,4 @@
-"""The command top: services, clients and jobs on a live screen."""
+"""Command top: services, clients and jobs on a live screen."""
 
 from collections import OrderedDict
 from contextlib import aclosing
@@ -10,8 +10,8 @@ from rich.text import Text
 
 from job_orchestrator.cli.session import Session, command
 from job_orchestrator.cli.tables import client_table, job_table, service_table
-from job_orchestrator.cli.watch import changes_from_now
-from job_orchestrator.sdk import ComputeClient, Job, Refused, Service
+from job_orchestrator.cli.watch import open_changes
+from job_orchestrator.sdk import Change, ComputeClient, Job, Refused, Service
 
 SHOWN_JOBS = 15
 REFRESH_PER_S = 2
@@ -20,14 +20,14 @@ REFRESH_PER_S = 2
 @click.command()
 @command
 async def top(session: Session) -> None:
-    """Show services, clients and jobs, live. Ctrl-C ends it."""
+    """Show services, clients and jobs, live. Ctrl-C ends the display."""
     if not session.out.is_terminal or session.json:
         raise Refused(
-            "top needs a terminal; programs take: jo services --json, jo clients --json, "
+            "top needs a terminal; in programs use: jo services --json, jo clients --json, "
             "jo list --watch --json"
         )
     screen = _Screen(session.client.url)
-    async with changes_from_now(session) as changes:
+    async with open_changes(session) as changes:
         jobs = session.client.jobs()
         async with aclosing(jobs):
             async for job in jobs:
@@ -41,11 +41,11 @@ async def top(session: Session) -> None:
             refresh_per_second=REFRESH_PER_S,
         ):
             async for change in changes:
-                screen.take(change)
+                screen.update(change)
 
 
 class _Screen:
-    """What is known, drawn when it is time to."""
+    """State of the screen: the newest jobs, the services, the clients."""
 
     def __init__(self, url: str) -> None:
         self.jobs: OrderedDict[int, Job] = OrderedDict()
@@ -53,8 +53,8 @@ class _Screen:
         self._services: list[Service] = []
         self._clients: list[ComputeClient] = []
 
-    def take(self, change: Job | list[Service] | list[ComputeClient]) -> None:
-        """Note a change."""
+    def update(self, change: Change) -> None:
+        """Apply a change that the server has pushed."""
         if isinstance(change, Job):
             self.jobs[change.id] = change
             while len(self.jobs) > SHOWN_JOBS:
@@ -65,10 +65,10 @@ class _Screen:
             self._clients = [each for each in change if isinstance(each, ComputeClient)]
 
     def draw(self) -> Group:
-        """Everything, for a terminal."""
+        """Return the screen as rich renders it."""
         newest = sorted(self.jobs.values(), key=lambda job: -job.id)
         return Group(
-            Text(f"{self._url}   Ctrl-C ends this, and nothing else", style="dim"),
+            Text(f"{self._url}   Ctrl-C ends the display; jobs continue", style="dim"),
             Text(),
             service_table(self._services),
             Text(),

@@ -271,6 +271,7 @@ async def test_delivery_that_ends_during_the_search_for_interrupted_ones_is_not_
     async def answer_late() -> Sequence[Job]:
         jobs = await original()
         if jobs and not stale.is_set():
+            gate.set()
             await server.until(jobs[0].id, "Submitted")
             stale.set()
         return jobs
@@ -280,9 +281,7 @@ async def test_delivery_that_ends_during_the_search_for_interrupted_ones_is_not_
     gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
-    searching = asyncio.create_task(dispatcher.resume_interrupted())
-    gate.set()
-    await searching
+    await dispatcher.resume_interrupted()
     await dispatcher.idle()
     assert stale.is_set()
     assert client.requests["submit"] == 1

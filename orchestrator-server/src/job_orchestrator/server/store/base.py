@@ -5,8 +5,11 @@ of them. Rules that hold for every implementation:
 
 - Each change of a job is one compare-and-set on its status. A change that follows from a message of
   a client also compares the attempt, so that a late message never changes a later attempt.
-- A *durable* change survives a power cut. Every other change survives a crash of the server; if a
-  power cut undoes it, the server derives it again from the clients.
+- A *durable* change survives a power cut: it is flushed before subscribers are notified of it and
+  before the call that made it returns. Durable are the creation and the claim of a job, the request
+  to terminate it, the end of an attempt, and every change that ends the job or its output. All
+  other changes survive a crash of the server; if a power cut undoes them, the server derives them
+  again from the clients.
 - A change that was begun is completed even if its caller is cancelled.
 - Every method may raise ``StoreError``. Methods that write raise ``StorageFull`` if the disk of the
   database is full; nothing of that change is kept.
@@ -245,7 +248,7 @@ class JobStore(Protocol):
         input_bytes: int = 0,
         limits: UserLimits = NO_LIMITS,
     ) -> Job:
-        """Add a queued job, whose files are stored under ``uuid``. Durable.
+        """Add a queued job, whose files are stored under ``uuid``.
 
         If the user has a job with the same idempotency key, that job is returned and nothing is
         added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the

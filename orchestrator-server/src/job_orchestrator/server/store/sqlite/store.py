@@ -251,7 +251,7 @@ class SqliteJobStore:
             for each in claims.values():
                 self._publish(each.jobs)
 
-        claims, _ = await self._writer.run(work, committed=committed)
+        claims, _ = await self._writer.run(work, committed=committed, durable=True)
         return claims
 
     async def active(self, client: str) -> Sequence[Job]:
@@ -307,7 +307,9 @@ class SqliteJobStore:
         def committed(jobs: Sequence[Job]) -> None:
             self._publish(jobs, status_changed=update.changes_status)
 
-        return await self._writer.run(update.apply, committed=committed, max_delay_s=max_delay_s)
+        return await self._writer.run(
+            update.apply, committed=committed, durable=update.durable, max_delay_s=max_delay_s
+        )
 
     def _publish(self, jobs: Sequence[Job], *, status_changed: bool = True) -> None:
         if any(job.status is JobStatus.QUEUED for job in jobs):

@@ -22,13 +22,15 @@ class Update:
     """One statement that changes jobs and returns them.
 
     ``abandoned`` holds the values of an abandoned key, which is added if a job is changed.
-    ``changes_status`` is false for a change within a status.
+    ``changes_status`` is false for a change within a status. ``durable`` is true for a change that
+    users or clients act upon, false for one that is derived from the clients.
     """
 
     statement: str
     values: Values
     abandoned: Sequence[object] | None = None
     changes_status: bool = True
+    durable: bool = True
 
     def apply(self, connection: sqlite3.Connection) -> Sequence[Job]:
         """Run the statement, and return the jobs that it changed."""
@@ -73,7 +75,7 @@ def transition(
         "ended": wanted in FINAL_JOB,
         "now": now,
     }
-    return Update(statement, values)
+    return Update(statement, values, durable=wanted in FINAL_JOB)
 
 
 def requeue(
@@ -134,4 +136,4 @@ def client_lost(client: str, why: str, now: float) -> Update:
         UPDATE jobs SET status = 'Unknown', message = :why, changed_at = :now
         WHERE client_url = :client_url AND {IS_DISPATCHED}
             AND {status_in(origins(JobStatus.UNKNOWN))} RETURNING {COLUMNS}"""  # noqa: S608
-    return Update(statement, {"client_url": client, "why": why, "now": now})
+    return Update(statement, {"client_url": client, "why": why, "now": now}, durable=False)

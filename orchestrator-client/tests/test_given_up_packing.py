@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from job_orchestrator.client.payloads import runner as runner_module
+from job_orchestrator.client.payloads import run as run_module
 from running_client import Client
 
 
@@ -32,7 +32,7 @@ async def test_payload_that_is_terminated_while_it_is_packed_is_killed_at_once(
 async def test_results_of_a_terminated_payload_are_packed_for_a_while_only(
     client: Client, endless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "KILLED_PACKING_S", 0.2)
+    monkeypatch.setattr(run_module, "KILLED_PACKING_S", 0.2)
     payload = await client.submit(endless + "touch up; sleep 4731\n")
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     killed = await client.kill(payload)

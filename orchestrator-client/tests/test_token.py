@@ -97,7 +97,7 @@ def test_script_that_runs_as_the_same_user_can_not_read_the_token(hidden: bool) 
         "from job_orchestrator.client.executors.local import processes\n"
         # Root may read everything, whoever owns it. A change of the user hides too: undo that.
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "processes._prctl(processes._PR_SET_DUMPABLE, 1)\n"
+        "processes.set_attribute(processes.PR_SET_DUMPABLE, 1)\n"
         f"{hidden} and processes.become_unreadable()\n"
         "script = ['cat', f'/proc/{os.getpid()}/environ']\n"
         "sys.exit(subprocess.run(script, stdout=subprocess.DEVNULL).returncode)\n"

@@ -9,7 +9,6 @@ from aiohttp import hdrs, web
 
 from job_orchestrator.client import keys
 from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
-from job_orchestrator.client.payloads.store import has_ended
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
@@ -136,9 +135,9 @@ async def forget(request: web.Request) -> web.Response:
     """
     store = request.app[keys.STORE]
     row = await store.get(payload_id(request))
-    if not has_ended(row):
+    if not row.status.has_ended:
         raise PayloadNotEnded(f"Payload {row.id} is {row.status}; end it first")
-    await request.app[keys.CLEANER].clean([row.id])
+    await request.app[keys.RETENTION].clean([row.id])
     return json_response(payload_of(request, await store.get(row.id)))
 
 
@@ -173,4 +172,4 @@ async def discard(request: web.Request) -> web.Response:
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:
         raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
-    return json_response(Discarded(await request.app[keys.CLEANER].clean(ids)))
+    return json_response(Discarded(await request.app[keys.RETENTION].clean(ids)))

@@ -12,7 +12,7 @@ import pytest
 from job_orchestrator.client.executors.local import leftovers
 from job_orchestrator.client.executors.local.leftovers import DOOMED, IPC
 from job_orchestrator.client.workspace import deferred_removal
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from running_client import StartClient
 
 pytestmark = pytest.mark.skipif(
@@ -73,7 +73,7 @@ async def test_large_folder_is_closed_immediately_and_removed_later(
     # Makes any folder a large one, and keeps the test out of the folders of the machine.
     monkeypatch.setattr(deferred_removal, "SMALL_ENTRIES", 1)
     monkeypatch.setattr(leftovers, "FOLDERS", (tmp_path, tmp_path / "missing"))
-    large = LargeTrees("large")
+    large = DeferredRemoval("large")
     deep = tmp_path / "of-a-payload" / "deep" / "er"
 
     def leave_and_remove() -> Path:

@@ -28,12 +28,12 @@ from job_orchestrator.client.telemetry.startup_summary import summary
 from job_orchestrator.client.web.answers import SCHEMAS, error_body
 from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import ROUTES
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
-from job_orchestrator.common.protocol.multipart_reader import FormLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
+from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.metrics import LoopLag
@@ -51,7 +51,7 @@ All are started at the beginning: when scripts have used up the machine's proces
 be started, and the client must still be able to end scripts.
 """
 
-LARGE_TREES = web.AppKey("large_trees", list[LargeTrees])
+LARGE_TREES = web.AppKey("large_trees", list[DeferredRemoval])
 LOOPS = web.AppKey("loops", list[Loop])
 
 
@@ -94,7 +94,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
-    large_leftovers = LargeTrees("large leftovers")
+    large_leftovers = DeferredRemoval("large leftovers")
     with workspaces.locked():
         async with open_local_executor(
             settings.execution,
@@ -118,7 +118,7 @@ def _compose(
     workspaces: Workspaces,
     executor: Executor,
     store: PayloadStore,
-    large_leftovers: LargeTrees,
+    large_leftovers: DeferredRemoval,
 ) -> None:
     """Create the components and connect them."""
     settings = app[keys.SETTINGS]

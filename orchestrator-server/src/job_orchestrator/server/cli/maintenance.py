@@ -1,4 +1,4 @@
-"""``jo-server backup``, ``restore`` and ``check``."""
+"""The commands ``jo-server backup``, ``restore`` and ``check``."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,9 +7,14 @@ from pathlib import Path
 import click
 
 from job_orchestrator.common.errors import DomainError, StartupError
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.maintenance.backup import Note, Places, make_backup, restore_backup
-from job_orchestrator.server.maintenance.integrity import Finding, find, mend
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.maintenance.backup import (
+    Locations,
+    Manifest,
+    make_backup,
+    restore_backup,
+)
+from job_orchestrator.server.maintenance.integrity import Finding, apply_remedies, find_problems
 from job_orchestrator.server.settings.server import places_of_process
 
 Flags = Mapping[str, str | None]
@@ -21,18 +26,18 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 @folder_argument
 @click.pass_obj
 def backup(flags: Flags, folder: Path) -> None:
-    """Back up database and files to DIR, which must be new.
+    """Back up database and files to DIR, which must not exist.
 
-    The server may run, and is not held up. On the file system of DATA_PATH the files cost no room:
-    they are linked. A copy on another machine is for you to make. Exit status 1: files that should
-    be there are not, here or in the backup; jo-server check says more.
+    The server may run, and is not interrupted. On the file system of DATA_PATH the files are hard
+    links and need no space. Copy the backup to another machine yourself. Exit status 1: some files
+    are missing, and therefore not in the backup; jo-server check lists them.
     """
-    with _at(flags) as places:
-        _require_data_folder(places)
-        note, missing = make_backup(places, folder.absolute())
+    with _locations(flags) as locations:
+        _require_data_folder(locations)
+        manifest, missing = make_backup(locations, folder.absolute())
     for line in missing:
         click.echo(f"jo-server: {line}", err=True)
-    click.echo(f"{folder}: {_told(note)}")
+    click.echo(f"{folder}: {_summary(manifest)}")
     if missing:
         raise SystemExit(1)
 
@@ -41,58 +46,58 @@ def backup(flags: Flags, folder: Path) -> None:
 @folder_argument
 @click.pass_obj
 def restore(flags: Flags, folder: Path) -> None:
-    """Bring back a backup to DB_PATH and DATA_PATH, where nothing may be; no server may run."""
-    with _at(flags) as places:
-        note = restore_backup(folder.absolute(), places)
-    click.echo(f"Restored: {_told(note)}")
+    """Restore a backup to DB_PATH and DATA_PATH, which must hold nothing else; stop the server."""
+    with _locations(flags) as locations:
+        manifest = restore_backup(folder.absolute(), locations)
+    click.echo(f"Restored: {_summary(manifest)}")
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what can be mended; no server may run")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; stop the server first")
 @click.pass_obj
 def check(flags: Flags, repair: bool) -> None:
-    """See whether the database and the files agree. Exit status 1: they don't.
+    """Check that the database and the files agree. Exit status 1: they don't.
 
-    Of each finding a line says what --repair would do about it.
+    Each problem is one line, which also says what --repair would do about it.
     """
-    with _at(flags) as places, contextlib.ExitStack() as stack:
-        _require_data_folder(places)
-        alone = True
+    with _locations(flags) as locations, contextlib.ExitStack() as stack:
+        _require_data_folder(locations)
+        exclusive = True
         try:
-            stack.enter_context(places.files.locked())
+            stack.enter_context(locations.files.locked())
         except StartupError:
             if repair:
                 raise
-            alone = False
-        findings = find(places.database, places.files, alone=alone)
+            exclusive = False
+        findings = find_problems(locations.database, locations.files, exclusive=exclusive)
         for finding in findings:
-            click.echo(f"{finding.what}: {finding.remedy.told(at_work=repair)}")
+            click.echo(f"{finding.problem}: {finding.remedy.description(repairing=repair)}")
         left: list[Finding] = findings
         if repair:
-            left = mend(places.database, places.files, findings)
-            click.echo(f"{len(findings) - len(left)} mended, {len(left)} left")
+            left = apply_remedies(locations.database, findings)
+            click.echo(f"{len(findings) - len(left)} repaired, {len(left)} left")
     if left:
         raise SystemExit(1)
     if not findings:
         click.echo("Database and files agree")
 
 
-def _require_data_folder(places: Places) -> None:
-    """Raise ``StartupError`` where DATA_PATH was forgotten, rather than miss every file there."""
-    if not places.files.root.is_dir():
-        raise StartupError(f"DATA_PATH is {str(places.files.root)!r}, where there is no folder")
+def _require_data_folder(locations: Locations) -> None:
+    """Raise ``StartupError`` if DATA_PATH does not exist: every file would seem to be missing."""
+    if not locations.files.root.is_dir():
+        raise StartupError(f"DATA_PATH is {str(locations.files.root)!r}, which does not exist")
 
 
-def _told(note: Note) -> str:
-    return f"the files of {note.jobs} jobs, as of {note.made_at:%Y-%m-%d %H:%M:%S} UTC"
+def _summary(manifest: Manifest) -> str:
+    return f"the files of {manifest.jobs} jobs, as of {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @contextlib.contextmanager
-def _at(flags: Flags) -> Iterator[Places]:
-    """Where the server keeps its things. What goes wrong is told in a line, with exit status 2."""
+def _locations(flags: Flags) -> Iterator[Locations]:
+    """Yield the locations; print any error as one line and exit with status 2."""
     try:
         database, data = places_of_process(flags)
-        yield Places(database, JobFiles(data))
+        yield Locations(database, FolderFiles(data))
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error

@@ -1,5 +1,6 @@
 """The settings of jo-server, read once at its start."""
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -16,8 +17,7 @@ from job_orchestrator.common.config.reader import (
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
-from job_orchestrator.server.callbacks.rules import CallbackRules, secret_bytes
-from job_orchestrator.server.model import ClientUrls, Service
+from job_orchestrator.server.model import CallbackRules, ClientUrls, Service
 from job_orchestrator.server.settings.services import nearly_service_variables, service_names
 
 OPTIONS = (
@@ -46,6 +46,7 @@ OPTIONS = (
 
 _HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _MAX_COUNT = 1_000_000
+_SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
@@ -187,9 +188,19 @@ def _read_callback_key(reader: SettingsReader, rules: CallbackRules) -> bytes:
             )
         return b""
     try:
-        return secret_bytes(secret)
+        return signing_key(secret)
     except ValueError as error:
         raise SettingError("CALLBACK_SECRET", "whsec_…", "base64 after whsec_") from error
+
+
+def signing_key(secret: str) -> bytes:
+    """Return the key of a CALLBACK_SECRET: base64 after ``whsec_``, else the text itself.
+
+    Raises ``ValueError``.
+    """
+    if secret.startswith(_SECRET_PREFIX):
+        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    return secret.encode()
 
 
 def _read_services(reader: SettingsReader) -> dict[str, Service]:

@@ -30,7 +30,7 @@ from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.spawner import Spawner
 from job_orchestrator.client.executors.local.supervisor import Script, Supervisor
 from job_orchestrator.client.executors.local.users import UserPool, open_users
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -76,7 +76,7 @@ class LocalExecutor:
         cgroups: PayloadCgroups | None = None,
         users: UserPool | None = None,
         sandbox: Bubblewrap | None = None,
-        large_leftovers: LargeTrees | None = None,
+        large_leftovers: DeferredRemoval | None = None,
     ) -> None:
         """Create the executor and make this process the subreaper of its descendants.
 
@@ -86,7 +86,7 @@ class LocalExecutor:
         self._workspaces = workspaces
         self._users = users
         self._sandbox = sandbox
-        large = large_leftovers or LargeTrees("large leftovers")
+        large = large_leftovers or DeferredRemoval("large leftovers")
         spawner = Spawner(environment, cgroups, users, sandbox, large)
         self._supervisor = Supervisor(workspaces.root, spawner)
         self._kill_grace_s = kill_grace_s
@@ -112,7 +112,7 @@ class LocalExecutor:
         Raises ``StartupError``.
         """
         if self._users is not None:
-            await in_thread(self._workspaces.let_through)
+            await in_thread(self._workspaces.allow_traversal)
         asked = {"RUN_AS": self._users, "SANDBOX": self._sandbox}
         names = [name for name, value in asked.items() if value is not None]
         if names:
@@ -229,7 +229,7 @@ async def open_local_executor(
     workspaces: Workspaces,
     *,
     kill_grace_s: float,
-    large_leftovers: LargeTrees,
+    large_leftovers: DeferredRemoval,
 ) -> AsyncIterator[LocalExecutor]:
     """Prepare users, cgroups and the sandbox as the settings ask, and close them at the end.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from uuid import uuid4
 
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees, removed_if_small
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval, remove_if_small
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ IPC_KINDS = (("shm", "shmid", "-m"), ("sem", "semid", "-s"), ("msg", "msqid", "-
 IPCRM_TIMEOUT_S = 10.0
 
 
-def remove_leftovers(uids: Set[int], large: LargeTrees) -> None:
+def remove_leftovers(uids: Set[int], large: DeferredRemoval) -> None:
     """Remove the files and the System V IPC objects of users.
 
     Failures are logged; they do not prevent the next payload from starting.
@@ -61,17 +61,17 @@ def _owned(folder: Path, uids: Set[int]) -> Iterator[Path]:
         return  # the folder does not exist on this machine
 
 
-def _remove(path: Path, large: LargeTrees) -> None:
+def _remove(path: Path, large: DeferredRemoval) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
-    elif not removed_if_small(path):
+    elif not remove_if_small(path):
         doomed = path.with_name(f"{DOOMED}{uuid4().hex}")
         path.rename(doomed)
         _close(doomed)
         large.add(doomed)
 
 
-def resume_unfinished_removals(large: LargeTrees) -> None:
+def resume_unfinished_removals(large: DeferredRemoval) -> None:
     """Queue the large folders that a previous process of jo-client did not finish removing."""
     for folder in FOLDERS:
         for path in _owned(folder, {os.geteuid()}):

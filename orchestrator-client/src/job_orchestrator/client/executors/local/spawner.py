@@ -26,9 +26,9 @@ from job_orchestrator.client.executors.local.leftovers import (
 from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
 from job_orchestrator.client.executors.local.users import UserPool
 from job_orchestrator.client.model import ScriptUser
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspace
-from job_orchestrator.client.workspace.ownership import hand_over
+from job_orchestrator.client.workspace.ownership import give_to_user
 
 
 class Process(Protocol):
@@ -64,14 +64,14 @@ class Spawner:
     cgroups: PayloadCgroups | None
     users: UserPool | None
     sandbox: Bubblewrap | None
-    large_leftovers: LargeTrees
+    large_leftovers: DeferredRemoval
 
     def acquire_slot(self, workspace: Workspace) -> ExecutionSlot:
         """Lease a user and create a cgroup for a payload. Raises ``OSError``."""
         user = self.users.acquire() if self.users is not None else None
         try:
             if user is not None:
-                hand_over(workspace.root, (workspace.work, workspace.scratch), user)
+                give_to_user(workspace.root, (workspace.work, workspace.scratch), user)
             cgroup = self.cgroups.create(workspace.root.name) if self.cgroups is not None else None
         except BaseException:
             self.release_slot(ExecutionSlot(None, user))

@@ -11,7 +11,7 @@ SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke soak
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints settings-tables bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,7 @@ format: $(VENV)/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench
+	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench scripts
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -90,6 +90,9 @@ soak: $(VENV)/.dev  ## break everything at random and check the promises; MINUTE
 
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict
+
+settings-tables: $(VENV)/.installed  ## write the tables of settings in README.md and docs/
+	$(BIN)/python scripts/settings_tables.py
 
 up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
 	@$(BIN)/python examples/up.py

@@ -179,7 +179,7 @@ async def test_check_finds_what_is_wrong_and_mends_it(
     assert history.startswith("Job 5 is Completed, and its history ends with ")
     assert usage == "What user 1 has queued and stored is counted wrongly"
     status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "8 mended, 0 left")
+    assert (status, told.splitlines()[-1]) == (0, "8 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.state(1))["status"] == "Cleaned"
@@ -211,7 +211,7 @@ async def test_repair_keeps_the_output_of_an_ended_job_whose_inputs_are_gone(
     assert told.endswith(": with --repair its row would be made to have no output\n")
     assert told.count("\n") == 1, "of the other one nothing is wrong"
     status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "1 mended, 0 left")
+    assert (status, told.splitlines()[-1]) == (0, "1 repaired, 0 left")
     assert "its row is made to have no output" in told
     assert await command(server.folder, "check") == AGREE
     await server.start()
@@ -259,7 +259,7 @@ async def test_repair_mends_more_wrong_histories_than_are_shown(
     _, told = await command(server.folder, "check")
     assert "The histories of 2 more jobs are as wrong" in told
     status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "21 mended, 0 left")
+    assert (status, told.splitlines()[-1]) == (0, "21 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
 
 

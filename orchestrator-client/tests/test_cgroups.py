@@ -22,7 +22,9 @@ from running_client import StartClient
 def controlled(tmp_path: Path) -> None:
     """Skips where limits can't be set."""
     try:
-        cgroups = open_cgroups(ExecutionSettings(limits=Limits(10**9, 1000, 1.0)), tmp_path)
+        cgroups = open_cgroups(
+            ExecutionSettings(memory_limit_bytes=10**9, pids_limit=1000, cpu_limit=1.0), tmp_path
+        )
     except StartupError as error:
         pytest.skip(str(error))
     assert cgroups is not None
@@ -109,11 +111,11 @@ async def test_cpu_limit_holds_a_payload_back(controlled: None, start_client: St
 
 def test_limit_that_can_not_be_kept_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="A limit is set, and payloads can't have"):
-        open_cgroups(ExecutionSettings(limits=Limits(memory_bytes=10**9)), tmp_path, [])
+        open_cgroups(ExecutionSettings(memory_limit_bytes=10**9), tmp_path, [])
     with pytest.raises(StartupError, match=r"CGROUPS is 'required', and .* no freezer"):
         open_cgroups(ExecutionSettings(cgroups="required"), tmp_path, [])
     with pytest.raises(StartupError, match="CGROUPS is off"):
-        open_cgroups(ExecutionSettings(cgroups="off", limits=Limits(pids=5)), tmp_path)
+        open_cgroups(ExecutionSettings(cgroups="off", pids_limit=5), tmp_path)
 
 
 def test_without_a_writable_tree_payloads_run_all_the_same(tmp_path: Path) -> None:

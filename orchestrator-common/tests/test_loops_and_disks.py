@@ -1,18 +1,13 @@
-"""The loop engine, owned tasks, threads, durable writes, settings readers and logs."""
+"""The loop engine, owned tasks, threads and durable writes."""
 
 import asyncio
-import json
-import logging
 import os
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from job_orchestrator.common.config.reader import Option, SettingError, SettingsReader
 from job_orchestrator.common.errors import StorageFull
-from job_orchestrator.common.logs.setup import _OneLine, configure_logging
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import (
@@ -138,62 +133,3 @@ def test_only_a_full_disk_is_a_full_storage() -> None:
         os.close(descriptor)
     with pytest.raises(FileNotFoundError), full_disk_as_domain_error():
         Path("/nowhere/x").read_bytes()
-
-
-def reader(**values: str) -> SettingsReader:
-    return SettingsReader(values, {"FLAGGED": values.get("FLAGGED")})
-
-
-def test_unset_and_blank_settings_take_the_default() -> None:
-    settings = reader(BLANK="  ")
-    assert settings.integer("BLANK", 3, minimum=0, maximum=9) == 3
-    assert settings.duration_s("UNSET", 1.5) == 1.5
-    assert settings.choice("UNSET", "a", ("a", "b")) == "a"
-    assert settings.urls("UNSET") == ()
-    assert settings.path("UNSET", "./x") == Path.cwd() / "x"
-
-
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ("x", "--flagged is 'x'; it must be a whole number from 0 to 9"),
-        ("10", "--flagged is '10'; it must be a whole number from 0 to 9"),
-    ],
-)
-def test_bad_flag_is_named_as_a_flag(value: str, told: str) -> None:
-    with pytest.raises(SettingError) as error:
-        reader(FLAGGED=value).integer("FLAGGED", 3, minimum=0, maximum=9)
-    assert str(error.value) == told
-
-
-def test_option_gives_its_flag() -> None:
-    assert Option("MAX_AGE", "1", "x").flag == "--max-age"
-
-
-def test_log_lines_are_one_line_each_as_text_and_json(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    try:
-        configure_logging("INFO", "text")
-        logging.getLogger("a").info("file %s", "x\nERROR forged")
-        configure_logging("INFO", "json")
-        logging.getLogger("b").warning("hello")
-    finally:
-        root.handlers[:], level = before[0], before[1]
-        root.setLevel(level)
-    text, as_json = capsys.readouterr().err.splitlines()
-    assert text.endswith("INFO a: file x\\nERROR forged")
-    assert json.loads(as_json) | {"level": "WARNING", "message": "hello"} == json.loads(as_json)
-
-
-@pytest.mark.parametrize("sent", ["\x1b[31m", "\x9b31m", "\0", "\x7f", "\x85", "\u2028", "\u202e"])
-def test_what_users_send_does_nothing_to_the_terminal_of_who_reads_the_log(sent: str) -> None:
-    try:
-        raise ValueError(f"bad {sent}")
-    except ValueError:
-        told = logging.LogRecord("a", 20, "", 1, "GET /%s ä\t", (sent,), sys.exc_info())
-    line, *traceback = _OneLine("%(message)s").format(told).split("\n")
-    assert line == f"GET /{ascii(sent)[1:-1]} ä\t"
-    assert traceback[-1] == f"ValueError: bad {ascii(sent)[1:-1]}"

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
-from job_orchestrator.common.logs.setup import _Json, _OneLine
+from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.jobs.statistics import Recent
 from job_orchestrator.server.store.base import Times
@@ -217,7 +217,7 @@ async def test_request_id_that_can_not_be_used_is_replaced(idle_server: Server, 
 def test_field_of_a_line_of_the_log_can_not_be_taken_for_another() -> None:
     record = logging.LogRecord("jo", logging.INFO, "", 0, "Here", (), None)
     record.about = {"payload": 3, "key": 'k user=7] [job="1', "service": "ä-b"}
-    told = _OneLine("%(message)s").format(record)
+    told = TextFormatter("%(message)s").format(record)
     assert told == r'Here [payload=3 key="k user=7] [job=\"1" service=ä-b]'
 
 
@@ -243,11 +243,11 @@ async def test_lines_of_the_log_say_what_they_are_about(
     assert ended["client"].endswith("/submit")
     record = next(r for r in caplog.records if r.getMessage() == "Job 1 is Queued")
     assert (
-        _OneLine("%(message)s")
+        TextFormatter("%(message)s")
         .format(record)
         .endswith("Job 1 is Queued [request_id=portal-1 job=1 user=7 service=example]")
     )
-    line = json.loads(_Json("%(message)s").format(record))
+    line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["job"], line["request_id"]) == ("Job 1 is Queued", 1, "portal-1")
     assert "about" not in line
 

@@ -33,7 +33,7 @@ from job_orchestrator.client.results.queue import LEAST_LIMIT_S, Turn, Turns
 from job_orchestrator.client.results.walk import NotRegular, open_regular, walk
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import rights_of_owner, take_back
-from job_orchestrator.common.config.reader import size_text
+from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.protocol.paths import RESERVED
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error

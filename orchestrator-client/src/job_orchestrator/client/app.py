@@ -160,7 +160,7 @@ def _compose(
     store.subscribe(runner.note)
     output = ScriptOutput(store, workspaces)
     store.subscribe(output.note)
-    store.subscribe(metrics.note)
+    store.subscribe(metrics.on_payload_changed)
     app[keys.SCRIPT_OUTPUT] = output
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces

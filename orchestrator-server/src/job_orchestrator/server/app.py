@@ -246,7 +246,7 @@ async def _compose(
         await strays[client.url].load()
     for listener in (pool.track, getter.track, feed.publish, journal.note, background.note):
         store.subscribe(listener)
-    for listener in (recent.note, metrics.note):
+    for listener in (recent.note, metrics.on_job_changed):
         store.subscribe_to_states(listener)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, background.loops)

@@ -23,7 +23,7 @@ async def metrics(request: web.Request) -> web.Response:
     overview = request.app[keys.OVERVIEW]
     shown = request.app[keys.METRICS]
     counts = await overview.store.lists.unended()
-    shown.show(
+    shown.set_gauges(
         counts, overview.services.values(), overview.pool, request.app[keys.JOURNAL].open_streams
     )
     return await metrics_response(shown.registry)

@@ -12,6 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "job_orchestrator"
+DISTRIBUTIONS = {
+    "orchestrator-common": ("common", "sdk", "cli"),
+    "orchestrator-server": ("server",),
+    "orchestrator-client": ("client",),
+}
+"""Import packages below the namespace, by the folder of their distribution."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class ImportGraph:
 def import_graph(distribution: str, packages: tuple[str, ...]) -> ImportGraph:
     """Read the graph of the import packages ``packages`` of the folder ``distribution``.
 
-    Nodes of several packages are one graph; the ``__init__`` of a package is a node only if it
-    imports something of the distribution.
+    Several packages are one graph: the first gives its children as nodes, the others are nodes
+    themselves. A child is a package or a module, without ``__init__`` and ``__main__``.
     """
     base = ROOT / distribution / "src" / NAMESPACE
     nodes: set[str] = set()
@@ -85,31 +91,21 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def _node(parts: tuple[str, ...], packages: tuple[str, ...]) -> str | None:
-    """Name the node of a module given by its parts below the namespace.
-
-    A package that stands alone in its distribution gives its children as nodes. Of several, the
-    small ones (``sdk``, ``cli``) are nodes themselves.
-    """
+    """Name the node of the module with these parts below the namespace, if it is one."""
     if parts[0] != packages[0]:
         return parts[0]
-    if len(parts) < 2 or parts[1].startswith("__init__") or parts[1] == "__version__":
+    if len(parts) < 2 or parts[1].startswith("__"):
         return None
     return parts[1]
 
 
 def main() -> None:
-    """Print the graphs."""
-    for distribution, packages in (
-        ("orchestrator-common", ("common", "sdk", "cli")),
-        ("orchestrator-server", ("server",)),
-        ("orchestrator-client", ("client",)),
-    ):
+    """Print the graph of each distribution."""
+    for distribution, packages in DISTRIBUTIONS.items():
         graph = import_graph(distribution, packages)
         print(f"{distribution}: {len(graph.nodes)} nodes, {len(graph.edges)} edges")  # noqa: T201
         for (source, target), modules in sorted(graph.edges.items()):
-            print(f"  {source} -> {target}: {len(modules)}: {', '.join(sorted(modules)[:3])}")  # noqa: T201
-        if cycle := graph.cycle():
-            print("  cycle:", " -> ".join(cycle))  # noqa: T201
+            print(f"  {source} -> {target}: {', '.join(sorted(modules))}")  # noqa: T201
 
 
 if __name__ == "__main__":

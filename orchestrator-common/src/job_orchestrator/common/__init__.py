@@ -1,3 +1,3 @@
-"""What jo-server and jo-client share. Nothing in here knows either of them."""
+"""Code that jo-server and jo-client share. It imports neither of them."""
 
 __version__ = "0.1.0"

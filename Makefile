@@ -68,7 +68,8 @@ test-e2e: $(VENV)/.dev  ## run the tests with real processes
 
 fuzz: $(VENV)/.dev  ## look for input that breaks something, for FUZZ_SECONDS (600) on each API
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -n auto \
-	  --timeout=7200 orchestrator-*/tests/test_fuzz.py tests-e2e/test_fuzz_api.py $(PYTEST_ARGS)
+	  --timeout=7200 orchestrator-*/tests/test_fuzz.py \
+	  orchestrator-server/tests/store/test_store_state_machine.py tests-e2e/test_fuzz_api.py $(PYTEST_ARGS)
 
 test-browser: $(VENV)/.dev  ## run the tests of the dashboard in Chromium
 	$(BIN)/python -m pytest -n auto tests-browser $(PYTEST_ARGS)

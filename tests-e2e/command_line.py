@@ -1,4 +1,4 @@
-"""Runs the command jo, as a script does."""
+"""Runs of the command jo, as a script makes them."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ TIMEOUT_S = 40
 
 @dataclass
 class Run:
-    """How a run of jo ended."""
+    """Result of a run of jo."""
 
     code: int
     out: str
@@ -22,12 +22,12 @@ class Run:
 
     @property
     def json(self) -> Any:
-        """What it printed, as JSON."""
+        """Standard output, decoded from JSON."""
         return json.loads(self.out)
 
 
 class Jo:
-    """Runs jo in ``folder`` with a server's URL in its environment."""
+    """Command jo in ``folder``, with the URL of a server in its environment."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Jo:
         )
 
     async def __call__(self, *args: str) -> Run:
-        """Run jo to its end."""
+        """Run jo until it has ended."""
         process = await self.start(*args)
         out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
         assert process.returncode is not None
@@ -65,7 +65,7 @@ class Jo:
 
 
 def write(jo: Jo, script: str, name: str = "run.sh") -> None:
-    """Write a script."""
+    """Write a script into the folder of ``jo``."""
     path = jo.folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(script)

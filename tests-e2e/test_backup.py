@@ -1,4 +1,4 @@
-"""Backup, restore and check, on a server that works meanwhile."""
+"""The commands backup, restore and check, while the server is working."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ async def command(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 def destroy(server: Service) -> None:
-    """Nothing of it is left."""
+    """Remove all files of a server."""
     for path in server.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.asynccontextmanager
 async def load(portal: Portal, acknowledged: dict[int, str]) -> AsyncIterator[None]:
-    """Two users who submit all the time."""
+    """Submit jobs of two users continuously within the block."""
 
     async def submit(user: int) -> None:
         for number in range(10_000):
@@ -60,13 +60,13 @@ async def load(portal: Portal, acknowledged: dict[int, str]) -> AsyncIterator[No
 
 
 async def at_least(count: int, acknowledged: dict[int, str]) -> None:
-    """Wait for so many jobs."""
+    """Wait until ``count`` jobs were accepted."""
     async with asyncio.timeout(30):
         while len(acknowledged) < count:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
 
 
-async def test_backup_under_load_brings_back_every_job_after_the_original_is_destroyed(
+async def test_restore_backup_made_under_load_has_every_job(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -82,20 +82,20 @@ async def test_backup_under_load_brings_back_every_job_after_the_original_is_des
         await at_least(10, acknowledged)
         waiting = [await portal.submit("sleep 0.3; echo done > out\n", user=9) for _ in range(4)]
         before = dict(acknowledged)
-        status, told = await command(server.folder, "backup", backup)
-        assert status == 0, told
+        status, output = await command(server.folder, "backup", backup)
+        assert status == 0, output
         after = max(acknowledged)
     await server.end(signal.SIGKILL)
     (server.folder / "db.sqlite").rename(tmp_path / "moved")
-    assert "db.sqlite-wal is there" in (await command(server.folder, "restore", backup))[1]
+    assert "db.sqlite-wal exists" in (await command(server.folder, "restore", backup))[1]
     await asyncio.to_thread(destroy, server)
 
-    status, told = await command(server.folder, "restore", backup)
-    assert status == 0, told
+    status, output = await command(server.folder, "restore", backup)
+    assert status == 0, output
     assert await command(server.folder, "check") == AGREE
     await server.start()
     for database in (tmp_path / "backup" / "db.sqlite", server.folder / "db.sqlite"):
-        assert database.stat().st_mode & 0o777 == 0o600, "nobody else's business"
+        assert database.stat().st_mode & 0o777 == 0o600
     for job, word in before.items():
         assert (await portal.end_of(job))["status"] == "Completed"
         assert (await portal.results(job)).read("out").decode().strip() == word.upper()
@@ -104,12 +104,12 @@ async def test_backup_under_load_brings_back_every_job_after_the_original_is_des
     for job in waiting:
         assert (await portal.end_of(job))["status"] == "Completed"
     assert await portal.submit("exit 0\n") > after, "no id is given twice"
-    status, told = await command(server.folder, "restore", backup)
+    status, output = await command(server.folder, "restore", backup)
     assert status == 2
-    assert "move it and the data folder away first" in told
+    assert "move it and the data folder away first" in output
 
 
-async def test_backup_is_consistent_while_jobs_are_cleaned(
+async def test_backup_while_jobs_are_cleaned_is_consistent(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -120,7 +120,7 @@ async def test_backup_is_consistent_while_jobs_are_cleaned(
     jobs = [await portal.submit("echo x > out\n") for _ in range(30)]
     for job in jobs:
         await portal.end_of(job)
-    # Started anew, it cleans all of them at once, while they are backed up.
+    # After the restart the server cleans all jobs, while they are backed up.
     await server.end()
     server.settings["MAX_AGE"] = "0"
     _, results = await asyncio.gather(
@@ -130,16 +130,16 @@ async def test_backup_is_consistent_while_jobs_are_cleaned(
         ),
     )
     await server.end()
-    for number, (status, told) in enumerate(results):
-        assert status == 0, told
-        assert "missing" not in told
+    for number, (status, output) in enumerate(results):
+        assert status == 0, output
+        assert "missing" not in output
         await asyncio.to_thread(destroy, server)
-        status, told = await command(server.folder, "restore", str(tmp_path / f"b{number}"))
-        assert status == 0, told
+        status, output = await command(server.folder, "restore", str(tmp_path / f"b{number}"))
+        assert status == 0, output
         assert await command(server.folder, "check") == AGREE
 
 
-async def test_check_finds_what_is_wrong_and_mends_it(
+async def test_check_inconsistencies_are_found_and_repaired(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server(await start_client())
@@ -165,28 +165,28 @@ async def test_check_finds_what_is_wrong_and_mends_it(
         (data / "incoming" / "half").mkdir()
 
     await asyncio.to_thread(break_it)
-    status, told = await command(server.folder, "check")
+    status, output = await command(server.folder, "check")
     assert status == 1
-    *wrong, history, usage = [line.split(":")[0] for line in told.splitlines()]
+    *wrong, history, usage = [line.split(":")[0] for line in output.splitlines()]
     assert wrong == [
         "Job 1 is Completed, and its files are gone",
         "Job 2 is Completed, and its output is gone",
         "Job 3 is Completed, and its output can't be read",
         "The folder 00000000-0000-4000-8000-000000000000 belongs to no job",
-        "The upload half never arrived whole",
-        "Results of job 4 never arrived whole",
+        "The upload half is incomplete",
+        "Received results of job 4 are incomplete",
     ]
     assert history.startswith("Job 5 is Completed, and its history ends with ")
-    assert usage == "What user 1 has queued and stored is counted wrongly"
-    status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "8 repaired, 0 left")
+    assert usage == "The usage of user 1 is counted wrongly"
+    status, output = await command(server.folder, "check", "--repair")
+    assert (status, output.splitlines()[-1]) == (0, "8 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.state(1))["status"] == "Cleaned"
     assert (await portal.results(4)).read("out") == b"x\n"
 
 
-async def test_repair_keeps_the_output_of_an_ended_job_whose_inputs_are_gone(
+async def test_repair_ended_job_without_inputs_keeps_its_output(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server(await start_client())
@@ -205,20 +205,20 @@ async def test_repair_keeps_the_output_of_an_ended_job_whose_inputs_are_gone(
         (second / "output-1.zip").write_bytes(b"PK no more")
 
     await asyncio.to_thread(break_it)
-    status, told = await command(server.folder, "check")
+    status, output = await command(server.folder, "check")
     assert status == 1
-    assert told.startswith(f"Job {broken} is Completed, and its output can't be read: ")
-    assert told.endswith(": with --repair its row would be made to have no output\n")
-    assert told.count("\n") == 1, "of the other one nothing is wrong"
-    status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "1 repaired, 0 left")
-    assert "its row is made to have no output" in told
+    assert output.startswith(f"Job {broken} is Completed, and its output can't be read: ")
+    assert output.endswith(": with --repair the job would be marked as without output\n")
+    assert output.count("\n") == 1, "of the other one nothing is wrong"
+    status, output = await command(server.folder, "check", "--repair")
+    assert (status, output.splitlines()[-1]) == (0, "1 repaired, 0 left")
+    assert "the job is marked as without output" in output
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.results(good)).read("out") == b"x\n"
 
 
-async def test_repair_leaves_an_output_that_can_not_be_read_just_now(
+async def test_repair_unreadable_output_is_left_unchanged(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server(await start_client())
@@ -226,22 +226,22 @@ async def test_repair_leaves_an_output_that_can_not_be_read_just_now(
     job = await portal.submit("echo x > out\n")
     await portal.end_of(job)
     await server.end()
-    (output,) = (server.folder / "data").glob("*/output-1.zip")
+    (results,) = (server.folder / "data").glob("*/output-1.zip")
     # As on a disk that fails, or where another user owns it: opening it is an error.
-    output.rename(output.with_name("kept"))
-    output.symlink_to(output.name)
+    results.rename(results.with_name("kept"))
+    results.symlink_to(results.name)
     for arguments in (("check",), ("check", "--repair"), ("check", "--repair")):
-        status, told = await command(server.folder, *arguments)
+        status, output = await command(server.folder, *arguments)
         assert status == 1
-        assert "its output can't be read" in told
-        assert ": nothing is changed; see that jo-server's user can read it\n" in told
-    output.with_name("kept").replace(output)
+        assert "its output can't be read" in output
+        assert ": nothing is changed; make sure that the user of jo-server can read it\n" in output
+    results.with_name("kept").replace(results)
     assert await command(server.folder, "check") == AGREE
     await server.start()
     assert (await portal.results(job)).read("out") == b"x\n"
 
 
-async def test_repair_mends_more_wrong_histories_than_are_shown(
+async def test_repair_more_histories_than_are_listed_are_completed(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server(await start_client())
@@ -256,14 +256,14 @@ async def test_repair_mends_more_wrong_histories_than_are_shown(
             connection.execute("DELETE FROM job_events WHERE to_status = 'Completed'")
 
     await asyncio.to_thread(break_it)
-    _, told = await command(server.folder, "check")
-    assert "The histories of 2 more jobs are as wrong" in told
-    status, told = await command(server.folder, "check", "--repair")
-    assert (status, told.splitlines()[-1]) == (0, "21 repaired, 0 left")
+    _, output = await command(server.folder, "check")
+    assert "The histories of 2 more jobs are wrong" in output
+    status, output = await command(server.folder, "check", "--repair")
+    assert (status, output.splitlines()[-1]) == (0, "21 repaired, 0 left")
     assert await command(server.folder, "check") == AGREE
 
 
-async def test_job_whose_folder_is_gone_ends_and_can_be_ended(
+async def test_job_folder_removed_job_ends_or_can_be_terminated(
     portal: Portal, server: Service
 ) -> None:
     data = server.folder / "data"
@@ -282,58 +282,56 @@ async def test_job_whose_folder_is_gone_ends_and_can_be_ended(
     assert "Its folder on the server is gone" in ended["message"]
 
 
-async def test_backup_of_the_wrong_or_an_incomplete_data_folder_does_not_look_like_a_good_one(
+async def test_backup_wrong_or_incomplete_data_folder_fails(
     portal: Portal, server: Service, tmp_path: Path
 ) -> None:
     job = await portal.submit("echo x > out\n")
     await portal.end_of(job)
     elsewhere = ("--data-path", str(tmp_path / "none"))
-    status, told = await command(server.folder, *elsewhere, "backup", str(tmp_path / "b1"))
-    assert (status, told.count("\n")) == (2, 1)
-    assert "none', where there is no folder" in told
+    status, output = await command(server.folder, *elsewhere, "backup", str(tmp_path / "b1"))
+    assert (status, output.count("\n")) == (2, 1)
+    assert "none', which does not exist" in output
     assert not (tmp_path / "b1").exists()
     await asyncio.to_thread(shutil.rmtree, next((server.folder / "data").glob("*-*")))
-    status, told = await command(server.folder, "backup", str(tmp_path / "b2"))
+    status, output = await command(server.folder, "backup", str(tmp_path / "b2"))
     assert status == 1
-    assert f"Job {job} is Completed and" in told
+    assert f"Job {job} is Completed and" in output
 
 
-async def test_check_beside_a_working_server_finds_nothing_wrong(
-    portal: Portal, server: Service
-) -> None:
+async def test_check_while_the_server_works_finds_nothing(portal: Portal, server: Service) -> None:
     acknowledged: dict[int, str] = {}
     async with load(portal, acknowledged):
         await at_least(4, acknowledged)
         assert await command(server.folder, "check") == AGREE
-        status, told = await command(server.folder, "check", "--repair")
+        status, output = await command(server.folder, "check", "--repair")
         assert status == 2
-        assert "Another jo-server uses DATA_PATH" in told
+        assert "Another jo-server uses DATA_PATH" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (("backup", "there"), "is there already"),
+        (("backup", "there"), "already exists"),
         (("restore", "nowhere"), "jo-server backup has made: there is no such folder\n"),
-        (("restore", "there"), "jo-server backup has made: there is no backup.json in it\n"),
+        (("restore", "there"), "jo-server backup has made: it has no backup.json\n"),
         (("--db-path", "nowhere", "check"), "can't be used"),
-        (("--data-path", "nowhere", "check"), "there is no folder"),
+        (("--data-path", "nowhere", "check"), "which does not exist"),
         (("--db-path", "there/db", "backup", "new"), "can't be used"),
     ],
 )
-async def test_command_that_can_not_be_done_says_why_in_a_line(
-    tmp_path: Path, arguments: tuple[str, ...], told: str
+async def test_command_fails_with_the_reason_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     for name in ("there", "data"):
         (tmp_path / name).mkdir()
     status, output = await command(tmp_path, *arguments)
     assert status == 2, output
-    assert told in output
+    assert message in output
     assert output.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 
-async def test_backup_whose_database_is_damaged_is_not_restored(
+async def test_restore_damaged_database_fails(
     portal: Portal, server: Service, tmp_path: Path
 ) -> None:
     await portal.end_of(await portal.submit("exit 0\n"))
@@ -345,6 +343,6 @@ async def test_backup_whose_database_is_damaged_is_not_restored(
     copy = tmp_path / "b" / "db.sqlite"
     content = await asyncio.to_thread(copy.read_bytes)
     await asyncio.to_thread(copy.write_bytes, content[:5000] + b"x" * 5000 + content[10000:])
-    status, told = await command(server.folder, "restore", str(tmp_path / "b"))
-    assert status == 2, told
+    status, output = await command(server.folder, "restore", str(tmp_path / "b"))
+    assert status == 2, output
     assert not (server.folder / "db.sqlite").exists()

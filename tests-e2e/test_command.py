@@ -1,4 +1,4 @@
-"""The command jo against real services, as a script and as somebody at a terminal uses it."""
+"""Command jo with real services, as used by scripts and by people at a terminal."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from job_orchestrator.sdk import AsyncClient
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 
 
-async def test_job_is_submitted_waited_for_and_unpacked_in_one_call(jo: Jo) -> None:
+async def test_submit_with_output_waits_and_unpacks_the_results(jo: Jo) -> None:
     write(jo, "tr a-z A-Z < in/x.txt > out.txt\n", "job/run.sh")
     (jo.folder / "job" / "in").mkdir()
     (jo.folder / "job" / "in" / "x.txt").write_text("abc")
@@ -33,16 +33,16 @@ async def test_job_is_submitted_waited_for_and_unpacked_in_one_call(jo: Jo) -> N
     assert sorted(path.name for path in jo.folder.iterdir()) == ["job", "results"]
     again = await jo("download", "1", "-o", "results")
     assert again.code == 1
-    assert "results is there already, and not empty" in again.err
+    assert "results exists already and is not empty" in again.err
     assert (await jo("download", "1")).err == "Results in job-1.zip\n"
     (jo.folder / "mine.zip").write_text("mine")
     refused = await jo("download", "1", "-o", "mine.zip")
     assert (refused.code, (jo.folder / "mine.zip").read_text()) == (1, "mine")
-    assert refused.err == "jo: mine.zip is there already: give another name, or remove it\n"
+    assert refused.err == "jo: mine.zip exists already: give another name, or remove it\n"
     assert zipfile.ZipFile(jo.folder / "job-1.zip").read("out.txt") == b"ABC"
 
 
-async def test_number_alone_is_printed_without_a_wait_and_scripts_go_on_with_it(jo: Jo) -> None:
+async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:
     write(jo, "echo done\n")
     run = await jo(*SUBMIT, "run.sh")
     assert (run.code, run.out, run.err) == (0, "1\n", "")
@@ -55,31 +55,31 @@ async def test_number_alone_is_printed_without_a_wait_and_scripts_go_on_with_it(
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "said"),
+    ("script", "code", "text"),
     [
         ("exit 7\n", 7, "Job 1 is Failed"),
         ("kill -9 $$\n", 137, "Job 1 is Failed"),
         ("rm -rf /\n", 126, "Job 1 is Invalid"),
     ],
 )
-async def test_exit_status_of_a_wait_is_that_of_the_job(
-    jo: Jo, script: str, code: int, said: str
+async def test_wait_exits_with_the_status_of_the_job(
+    jo: Jo, script: str, code: int, text: str
 ) -> None:
     write(jo, script)
     run = await jo(*SUBMIT, "run.sh", "--wait")
     assert run.code == code, run.err
-    assert said in run.err
+    assert text in run.err
     assert (await jo("wait", "1")).code == code
 
 
-async def test_output_of_a_failed_job_is_fetched_and_its_status_kept(jo: Jo) -> None:
+async def test_submit_of_a_failing_job_downloads_its_output_and_keeps_its_status(jo: Jo) -> None:
     write(jo, "echo half > half.txt; exit 3\n")
     run = await jo(*SUBMIT, "run.sh", "-o", "out.zip", "--json")
     assert (run.code, run.json["exit_code"]) == (3, 3)
     assert zipfile.ZipFile(jo.folder / "out.zip").read("half.txt") == b"half\n"
 
 
-async def test_output_is_followed_while_it_comes_each_stream_where_it_belongs(jo: Jo) -> None:
+async def test_follow_prints_each_stream_of_a_running_job_to_its_own(jo: Jo) -> None:
     write(jo, "echo first; mkfifo go; read _ < go; echo problem >&2; echo läst\n")
     process = await jo.start(*SUBMIT, "run.sh", "--follow")
     assert process.stdout is not None
@@ -98,7 +98,7 @@ async def test_output_is_followed_while_it_comes_each_stream_where_it_belongs(jo
     assert (await jo("logs", "-f", "2", "--json")).json == {"stream": "stdout", "text": "läst\n"}
 
 
-async def test_followed_output_of_a_job_that_is_run_again_says_where_the_next_run_begins(
+async def test_followed_output_of_a_job_that_is_run_again_marks_the_next_attempt(
     start_client: StartClient, start_server: StartServer, tmp_path: Path
 ) -> None:
     client = await start_client()
@@ -115,10 +115,10 @@ async def test_followed_output_of_a_job_that_is_run_again_says_where_the_next_ru
     await asyncio.to_thread((tmp_path / "go").write_text, "")
     out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert (process.returncode, out) == (0, b"ended\n")
-    assert err == b"Job 1 is run again: what follows is attempt 2\n"
+    assert err == b"Job 1 is run again: the output of attempt 2 follows\n"
 
 
-async def test_cancelled_jobs_end_and_a_running_one_gives_what_there_is(jo: Jo) -> None:
+async def test_running_job_is_not_downloaded_times_out_and_is_cancelled(jo: Jo) -> None:
     write(jo, "echo begun > begun.txt; sleep 300\n")
     await jo(*SUBMIT, "run.sh")
     early = await jo("download", "1")
@@ -131,7 +131,7 @@ async def test_cancelled_jobs_end_and_a_running_one_gives_what_there_is(jo: Jo) 
     assert (await jo("wait", "1")).code == 137
 
 
-async def test_list_filters_and_says_everything_as_json(jo: Jo) -> None:
+async def test_list_filters_jobs_and_prints_json_or_a_table(jo: Jo) -> None:
     write(jo, "true\n")
     for user, tag in (("1", "a"), ("1", "b"), ("2", "a")):
         await jo("submit", "--service", "example", "--user", user, "--tag", tag, "run.sh", "--wait")
@@ -144,7 +144,7 @@ async def test_list_filters_and_says_everything_as_json(jo: Jo) -> None:
         assert len((await jo("list", "--json", *states)).json) == 3
     assert (await jo("list", "--json", "--status", "failed,killed")).json == []
     odd = await jo("list", "--status", "completed,done")
-    assert (odd.code, "'done' is no state; these are: " in odd.err) == (2, True)
+    assert (odd.code, "'done' is not a state; the states are: " in odd.err) == (2, True)
     assert [job["id"] for job in (await jo("list", "--json", "--tag", "a", "-n", "1")).json] == [3]
     table = (await jo("list")).out.splitlines()
     assert table[0].split()[:4] == ["ID", "USER", "SERVICE", "STATUS"]
@@ -157,7 +157,7 @@ async def test_watched_list_shows_each_change_of_the_jobs_that_match(jo: Jo) -> 
     watching = await jo.start("list", "--watch", "--json", "--user", "1", "--tag", "mine")
     assert watching.stdout is not None
     seen: list[dict[str, Any]] = []
-    while not seen:  # until its stream is open, changes pass unseen
+    while not seen:  # changes before the stream is open are not shown
         await jo(*SUBMIT, "--tag", "other", "run.sh", "--wait")
         await jo(*SUBMIT, "--tag", "mine", "run.sh", "--wait")
         with contextlib.suppress(TimeoutError):
@@ -170,7 +170,7 @@ async def test_watched_list_shows_each_change_of_the_jobs_that_match(jo: Jo) -> 
     assert (watching.returncode, b"Traceback" in err) == (130, False)
 
 
-async def test_watched_list_is_asked_for_when_its_stream_is_open(jo: Jo) -> None:
+async def test_watched_list_is_requested_after_its_stream_is_open(jo: Jo) -> None:
     asked: list[str] = []
     listed = asyncio.Event()
 
@@ -199,25 +199,25 @@ async def test_watched_list_in_a_terminal_is_a_table_that_follows_the_jobs(jo: J
     ours, theirs = pty.openpty()
     watching = await jo.start("list", "--watch", stdout=theirs)
     os.close(theirs)
-    shown = asyncio.create_task(asyncio.to_thread(_until_written, ours, b"Completed"))
-    while not shown.done():  # until its stream is open, changes pass unseen
+    shown = asyncio.create_task(asyncio.to_thread(_read_until, ours, b"Completed"))
+    while not shown.done():  # changes before the stream is open are not shown
         await jo(*SUBMIT, "run.sh", "--wait")
         await asyncio.wait({shown}, timeout=1)
     assert b"STATUS" in await shown
     watching.send_signal(signal.SIGINT)
-    await asyncio.to_thread(_all_of, ours)
+    await asyncio.to_thread(_read_all, ours)
     assert await asyncio.wait_for(watching.wait(), TIMEOUT_S) == 130
 
 
-def _until_written(terminal: int, text: bytes) -> bytes:
-    """What is written to a terminal, up to ``text``."""
+def _read_until(terminal: int, text: bytes) -> bytes:
+    """Return the output of a terminal up to ``text``."""
     found = b""
     while text not in found:
         found += os.read(terminal, 1 << 16)
     return found
 
 
-async def test_services_and_clients_are_shown(jo: Jo) -> None:
+async def test_services_and_clients_are_listed(jo: Jo) -> None:
     assert (await jo("services", "--json")).json[0]["name"] == "example"
     assert "example" in (await jo("services")).out
     [client] = (await jo("clients", "--json")).json
@@ -228,7 +228,7 @@ async def test_services_and_clients_are_shown(jo: Jo) -> None:
     assert (await jo("top")).code == 65
 
 
-async def test_client_that_has_gone_is_not_shown_with_what_it_said_before(
+async def test_unreachable_client_is_listed_without_its_last_report(
     start_client: StartClient, start_server: StartServer, tmp_path: Path
 ) -> None:
     client = await start_client()
@@ -236,13 +236,13 @@ async def test_client_that_has_gone_is_not_shown_with_what_it_said_before(
 
     async with AsyncClient(server.url) as api:
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return (await api.clients())[0].slots == 10
 
         async def gone() -> bool:
             return (await api.clients())[0].state == "unreachable"
 
-        await eventually(told)
+        await eventually(reported)
         await client.end(signal.SIGKILL)
         await eventually(gone)
         [shown] = await api.clients()
@@ -252,7 +252,7 @@ async def test_client_that_has_gone_is_not_shown_with_what_it_said_before(
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "text"),
     [
         (("status", "77"), 66, "jo: Job 77 not found"),
         (("submit", "--service", "no", "--user", "1", "run.sh"), 65, "jo: Invalid service"),
@@ -262,30 +262,38 @@ async def test_client_that_has_gone_is_not_shown_with_what_it_said_before(
         (
             ("status", "abc"),
             2,
-            "'abc' is no number of a job: it must be a whole number, 0 or more.",
+            "'abc' is not a job id: it must be a whole number, 0 or more.",
         ),
-        (("list", "-n", "0"), 2, "'0' is no number of jobs: it must be a whole number, 1 or more."),
-        (("wait", "1", "--timeout", "nan"), 2, "'nan' is no time: it must be a number of seconds"),
+        (
+            ("list", "-n", "0"),
+            2,
+            "'0' is not a number of jobs: it must be a whole number, 1 or more.",
+        ),
+        (
+            ("wait", "1", "--timeout", "nan"),
+            2,
+            "'nan' is not a time: it must be a number of seconds",
+        ),
         (
             ("submit", "--service", "example", "--user", "1", "run.sh", "--priority", "101"),
             2,
-            "'101' is no priority: it must be a whole number from -100 to 100.",
+            "'101' is not a priority: it must be a whole number from -100 to 100.",
         ),
-        (("list", "--url", "localhost"), 65, "must be one such as http://localhost:5000"),
+        (("list", "--url", "localhost"), 65, "must be a URL such as http://localhost:5000"),
         (("nonsense",), 2, "No such command"),
     ],
 )
-async def test_failure_has_its_exit_status_and_one_line(
-    jo: Jo, args: tuple[str, ...], code: int, said: str
+async def test_failure_has_its_exit_status_and_message(
+    jo: Jo, args: tuple[str, ...], code: int, text: str
 ) -> None:
     write(jo, "true\n")
     run = await jo(*args)
     assert run.code == code
-    assert said in run.err
+    assert text in run.err
     assert run.out == ""
 
 
-async def test_options_of_all_commands_may_stand_before_the_command_and_win_over_the_environment(
+async def test_common_options_before_the_command_override_the_environment(
     jo: Jo,
 ) -> None:
     url = jo.env["JO_URL"]
@@ -297,7 +305,7 @@ async def test_options_of_all_commands_may_stand_before_the_command_and_win_over
     assert (await jo("--json", "list")).json == []
 
 
-async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: Jo) -> None:
+async def test_interrupted_wait_says_that_the_job_continues_and_how_to_cancel_it(jo: Jo) -> None:
     write(jo, "sleep 300\n")
     process = await jo.start(*SUBMIT, "run.sh", "--wait")
     assert process.stderr is not None
@@ -305,7 +313,7 @@ async def test_interrupted_wait_says_that_the_job_goes_on_and_how_to_end_it(jo: 
     process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert process.returncode == 130
-    assert b"Interrupted. Job 1 goes on. End it: jo cancel 1." in err
+    assert b"Interrupted. Job 1 continues. Cancel it: jo cancel 1." in err
     assert b"Traceback" not in err
     assert (await jo("cancel", "1")).code == 0
 
@@ -330,21 +338,21 @@ async def test_interrupted_upload_leaves_no_job(jo: Jo) -> None:
     _, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert (process.returncode, err) == (
         130,
-        b"\nInterrupted. The upload was not finished: no job was made\n",
+        b"\nInterrupted. The upload was not finished: no job was created\n",
     )
     gone.set()
     mute.close()
     await mute.wait_closed()
 
 
-async def test_terminal_gets_a_bar_and_a_pipe_gets_none(jo: Jo) -> None:
+async def test_terminal_gets_a_progress_bar(jo: Jo) -> None:
     write(jo, "true\n")
     with (jo.folder / "large").open("wb") as large:
         large.truncate(20 << 20)
     ours, theirs = pty.openpty()
     process = await jo.start(*SUBMIT, "run.sh", "large", "-o", "out", stderr=theirs)
     os.close(theirs)
-    shown = await asyncio.to_thread(_all_of, ours)
+    shown = await asyncio.to_thread(_read_all, ours)
     await process.wait()
     assert process.returncode == 0
     assert "Uploading" in shown
@@ -352,19 +360,19 @@ async def test_terminal_gets_a_bar_and_a_pipe_gets_none(jo: Jo) -> None:
     assert "Job 1 is Completed" in shown
 
 
-def _all_of(terminal: int) -> str:
-    """What is written to a terminal until its last writer is gone."""
+def _read_all(terminal: int) -> str:
+    """Return the output of a terminal until its last writer has closed it."""
     found = b""
     try:
         while block := os.read(terminal, 1 << 16):
             found += block
-    except OSError:  # how Linux says it
+    except OSError:  # EIO: how Linux reports it
         pass
     finally:
         os.close(terminal)
     return found.decode(errors="replace")
 
 
-async def test_completion_of_the_shell_knows_the_commands(jo: Jo) -> None:
+async def test_shell_completion_lists_the_commands(jo: Jo) -> None:
     jo.env |= {"_JO_COMPLETE": "bash_complete", "COMP_WORDS": "jo sub", "COMP_CWORD": "1"}
     assert (await jo()).out == "plain,submit\n"

@@ -1,14 +1,14 @@
-"""jo doctor before services that are sound, and others."""
+"""Command doctor with healthy and broken set-ups."""
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 from command_line import Jo
-from harness import BIN, StartClient, StartServer
+from harness import StartClient, StartServer
+from test_tokens import make_token
 
 
-async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
+async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     jo: Jo, start_server: StartServer
 ) -> None:
     sound = await jo("doctor", "--json")
@@ -26,21 +26,20 @@ async def test_doctor_finds_a_sound_setup_sound_and_names_what_is_wrong(
     assert "can't be reached" in gone.out
 
 
-async def test_doctor_finds_nothing_wrong_with_the_token_of_a_user(
+async def test_doctor_accepts_the_token_of_a_user(
     jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
 ) -> None:
     file = tmp_path / "tokens.json"
-    make = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", "--user", "7"]
-    made = await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    token = await asyncio.to_thread(make_token, file, "--user", "7")
     server = await start_server(await start_client(), API_TOKENS_FILE=str(file))
-    jo.env |= {"JO_URL": server.url, "JO_TOKEN": made.stdout.decode().strip()}
+    jo.env |= {"JO_URL": server.url, "JO_TOKEN": token}
     run = await jo("doctor")
     assert "the token is that of user 7" in run.out
     assert "service example: 0 of 10 running" in run.out
     assert run.code == 0, run.out
 
 
-async def test_doctor_does_not_wait_for_what_is_no_server(jo: Jo) -> None:
+async def test_doctor_does_not_retry_a_url_without_a_server(jo: Jo) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 

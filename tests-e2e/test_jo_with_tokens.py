@@ -1,4 +1,4 @@
-"""The library and the command with tokens: one's own jobs, nobody else's, and what to do."""
+"""Client library and command with tokens: access to own jobs only, and helpful refusals."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ WRONG = "jo_wrong_token_that_nobody_made"
 
 @dataclass
 class Tokens:
-    """A server that wants tokens, and some that it knows."""
+    """A server that requires tokens, and some valid ones."""
 
     server: Service
     file: Path
@@ -39,7 +39,7 @@ async def tokens(tmp_path: Path, start_client: StartClient, start_server: StartS
 
 @pytest.fixture
 async def mine(tokens: Tokens) -> AsyncIterator[AsyncClient]:
-    """User 7."""
+    """Connect as user 7."""
     async with AsyncClient(tokens.server.url, tokens.mine, patience_s=0) as client:
         yield client
 
@@ -75,7 +75,9 @@ async def test_trap_41_library_gives_a_users_own_jobs_and_no_others(
 
 
 @pytest.mark.parametrize("token", [WRONG, None])
-async def test_call_without_a_good_token_says_what_to_do(tokens: Tokens, token: str | None) -> None:
+async def test_call_without_a_valid_token_says_what_to_do(
+    tokens: Tokens, token: str | None
+) -> None:
     async with AsyncClient(tokens.server.url, token, patience_s=0) as nobody:
         with pytest.raises(NotAuthorized, match="Give a valid token") as refused:
             await nobody.submit("example", {"run.sh": b"exit 0\n"}, user_id=7)
@@ -93,7 +95,7 @@ async def test_trap_41_command_gives_a_users_own_jobs_and_no_others(
         runs[who].env["JO_TOKEN"] = token
     mine, others, nobody = runs["mine"], runs["others"], runs["nobody"]
     write(mine, "echo 42 > out\n")
-    # Whose job it is the token says.
+    # The token names the owner of the job.
     done = await mine("submit", "--service", "example", "run.sh", "-o", "out.zip")
     assert done.code == 0, done.err
     assert (await mine("list", "--json")).json[0]["user_id"] == 7
@@ -109,7 +111,7 @@ async def test_trap_41_command_gives_a_users_own_jobs_and_no_others(
     assert WRONG not in run.err
 
 
-async def test_stream_of_a_revoked_token_ends_with_what_to_do(tokens: Tokens) -> None:
+async def test_stream_of_a_revoked_token_raises_not_authorized(tokens: Tokens) -> None:
     async with AsyncClient(tokens.server.url, tokens.mine) as mine:
         job = (await mine.submit("example", {"run.sh": b"sleep 4751\n"}, user_id=7)).id
         changes = mine.watch(job)

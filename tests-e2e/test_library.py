@@ -1,4 +1,4 @@
-"""The client library against real services, over connections that break."""
+"""Client library with real services, over connections that break."""
 
 import asyncio
 import io
@@ -15,6 +15,7 @@ from job_orchestrator.sdk import (
     AlreadyEnded,
     AsyncClient,
     ConnectionBroken,
+    Files,
     JobNotFound,
     JobStatus,
     LocalStorageFailed,
@@ -30,14 +31,14 @@ ECHO = b"cat in/x.txt > out.txt\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder."""
+    """Return an empty folder."""
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
 
 
 @pytest.fixture
 async def client(server: Service) -> AsyncIterator[AsyncClient]:
-    """The library, connected to a server with one client."""
+    """Connect the library to a server with one client."""
     async with AsyncClient(server.url, patience_s=20) as client:
         yield client
 
@@ -46,7 +47,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-async def test_paths_bytes_and_open_files_arrive_as_the_files_of_the_job(
+async def test_submit_of_paths_bytes_and_open_files_sends_their_content(
     client: AsyncClient, folder: Path
 ) -> None:
     (folder / "on-disk.txt").write_bytes(b"disk")
@@ -89,7 +90,7 @@ async def test_paths_bytes_and_open_files_arrive_as_the_files_of_the_job(
     assert names(folder) == ["on-disk.txt", "results.zip"]
 
 
-async def test_folder_is_the_folder_of_the_job_and_paths_are_copied_into_it(
+async def test_submit_of_a_folder_or_of_paths_fills_the_folder_of_the_job(
     client: AsyncClient, tmp_path: Path
 ) -> None:
     folder = tmp_path / "job"
@@ -97,7 +98,8 @@ async def test_folder_is_the_folder_of_the_job_and_paths_are_copied_into_it(
     (folder / "in" / "x.txt").write_bytes(b"x")
     (folder / "run.sh").write_bytes(ECHO)
     (folder / "in" / "link.txt").symlink_to("x.txt")
-    for files in (folder, [folder / "run.sh", str(folder / "in")]):
+    sources: tuple[Files, ...] = (folder, [folder / "run.sh", str(folder / "in")])
+    for files in sources:
         job = await client.submit("example", files, user_id=1)
         await client.wait(job.id)
         results = await client.download(job.id, tmp_path / "results.zip")
@@ -107,40 +109,42 @@ async def test_folder_is_the_folder_of_the_job_and_paths_are_copied_into_it(
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({"a.txt": b""}, "There is no run.sh at the top of the job's files \\(there is: a.txt\\)"),
+        ({"a.txt": b""}, "There is no run.sh at the top of the job's files \\(found: a.txt\\)"),
         ({"run.sh": b"", "../x": b""}, "Invalid file name '../x'"),
         ({"run.sh": b"", "a": b"", "a/b": b""}, "'a' is a file and a folder at once"),
         ({"run.sh": "/nowhere/run.sh"}, "/nowhere/run.sh can't be read: No such file"),
         (["/nowhere"], "/nowhere can't be read: No such file"),
-        (["/dev/null"], "/dev/null is no file; leave it out"),
+        (["/dev/null"], "/dev/null is not a regular file; leave it out"),
     ],
 )
 async def test_unusable_files_are_refused_before_anything_is_sent(
     files: object, reason: str
 ) -> None:
-    # Nobody listens there.
+    # Nothing listens on this port.
     async with AsyncClient("http://127.0.0.1:9", patience_s=0) as client:
         with pytest.raises(UnusableFiles, match=reason):
             await client.submit("example", files, user_id=1)  # type: ignore[arg-type]
 
 
-async def test_link_to_a_folder_above_is_refused_instead_of_followed_for_ever(
+async def test_link_to_a_containing_folder_is_refused(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "run.sh").touch()
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "up").symlink_to(tmp_path)
     async with AsyncClient("http://127.0.0.1:9", patience_s=0) as client:
-        with pytest.raises(UnusableFiles, match="up is a link to a folder that it lies in"):
+        with pytest.raises(UnusableFiles, match="up is a link to a folder that contains it"):
             await client.submit("example", tmp_path, user_id=1)
 
 
-async def test_refusal_says_what_the_server_says(client: AsyncClient) -> None:
+async def test_refusal_has_the_message_of_the_server(client: AsyncClient) -> None:
     with pytest.raises(Refused, match="Invalid service"):
         await client.submit("nonsense", {"run.sh": b""}, user_id=1)
 
 
-async def test_unknown_job_is_its_own_error(client: AsyncClient, folder: Path) -> None:
+async def test_call_about_an_unknown_job_raises_job_not_found(
+    client: AsyncClient, folder: Path
+) -> None:
     calls = (
         client.job(77),
         client.wait(77),
@@ -156,12 +160,12 @@ async def test_unknown_job_is_its_own_error(client: AsyncClient, folder: Path) -
     assert names(folder) == []
 
 
-async def test_failed_job_tells_its_exit_code_and_gives_its_output_as_partial(
+async def test_failed_job_has_an_exit_code_and_its_output_as_partial_results(
     client: AsyncClient, tmp_path: Path
 ) -> None:
     job = await client.submit("example", {"run.sh": b"echo half > half.txt; exit 7\n"}, user_id=1)
     ended = await client.wait(job.id)
-    assert (ended.status, ended.exit_code, ended.ended) == (JobStatus.FAILED, 7, True)
+    assert (ended.status, ended.exit_code, ended.has_ended) == (JobStatus.FAILED, 7, True)
     assert [step.to for step in ended.history][-1] is JobStatus.FAILED
     target = tmp_path / "results.zip"
     target.write_bytes(b"older")
@@ -174,7 +178,9 @@ async def test_failed_job_tells_its_exit_code_and_gives_its_output_as_partial(
     assert [file.path for file in (await client.files(job.id)).files][:1] == ["half.txt"]
 
 
-async def test_cancelled_job_is_killed_and_can_not_be_cancelled_again(client: AsyncClient) -> None:
+async def test_cancelled_job_is_killed_and_a_second_cancel_raises_already_ended(
+    client: AsyncClient,
+) -> None:
     job = await client.submit("example", {"run.sh": b"sleep 300\n"}, user_id=1)
     assert (await client.cancel(job.id)).status is JobStatus.KILLED
     with pytest.raises(AlreadyEnded) as caught:
@@ -183,7 +189,7 @@ async def test_cancelled_job_is_killed_and_can_not_be_cancelled_again(client: As
     assert (await client.wait(job.id)).status is JobStatus.KILLED
 
 
-async def test_submit_whose_answer_was_lost_is_one_job(server: Service) -> None:
+async def test_submit_whose_answer_was_lost_creates_one_job(server: Service) -> None:
     async with (
         BreakingProxy(server.url, 0, 10).running() as proxy,
         AsyncClient(proxy.url) as client,
@@ -195,7 +201,7 @@ async def test_submit_whose_answer_was_lost_is_one_job(server: Service) -> None:
         assert [job.id async for job in client.jobs()] == [job.id]
 
 
-async def test_cancel_whose_answer_was_lost_is_no_error(server: Service) -> None:
+async def test_cancel_whose_answer_was_lost_succeeds(server: Service) -> None:
     async with (
         BreakingProxy(server.url).running() as proxy,
         AsyncClient(proxy.url) as client,
@@ -206,7 +212,7 @@ async def test_cancel_whose_answer_was_lost_is_no_error(server: Service) -> None
         assert (await client.cancel(job.id)).status is JobStatus.KILLED
 
 
-async def test_download_goes_on_where_the_connection_broke(
+async def test_download_resumes_where_the_connection_broke(
     server: Service, client: AsyncClient, folder: Path
 ) -> None:
     noise = os.urandom(10 << 20)
@@ -219,7 +225,7 @@ async def test_download_goes_on_where_the_connection_broke(
             job.id, folder / "results.zip", progress=lambda *how_far: seen.append(how_far)
         )
     assert proxy.connections == 5
-    # Of each break, what was still in buffers comes again, but no more.
+    # Only data that was in buffers when a connection broke is sent again.
     assert proxy.answered_bytes < len(noise) + (4 << 20)
     assert content(folder / "results.zip", "noise") == noise
     size = (folder / "results.zip").stat().st_size
@@ -228,7 +234,7 @@ async def test_download_goes_on_where_the_connection_broke(
     assert names(folder) == ["results.zip"]
 
 
-async def test_download_given_up_leaves_the_older_file(
+async def test_failed_download_leaves_an_existing_file_unchanged(
     server: Service, client: AsyncClient, folder: Path
 ) -> None:
     noise = os.urandom(4 << 20)
@@ -248,7 +254,7 @@ async def test_download_given_up_leaves_the_older_file(
     assert target.read_bytes() == b"older"
 
 
-async def test_waiting_survives_a_restart_of_the_server(
+async def test_wait_and_watch_survive_a_restart_of_the_server(
     client: AsyncClient, server: Service
 ) -> None:
     script = b"mkfifo wait; read _ < wait\n"
@@ -272,7 +278,7 @@ async def _statuses(client: AsyncClient, job_id: int) -> list[JobStatus]:
     return [job.status async for job in client.watch(job_id)]
 
 
-async def test_followed_output_comes_once_over_broken_connections(
+async def test_followed_output_arrives_once_over_broken_connections(
     server: Service, client: AsyncClient
 ) -> None:
     script = b"for i in 1 2 3; do seq 2000; sleep 0.3; done\nseq 5 >&2\n"
@@ -288,14 +294,16 @@ async def test_followed_output_comes_once_over_broken_connections(
         assert b"".join(errors) == b"1\n2\n3\n4\n5\n"
 
 
-async def test_client_that_is_taken_for_a_server_is_told(start_client: StartClient) -> None:
+async def test_url_of_a_client_instead_of_a_server_is_reported(start_client: StartClient) -> None:
     client = await start_client()
     async with AsyncClient(client.url, patience_s=0) as wrong:
         with pytest.raises(NotAJobServer, match="it is a jo-client, or a jo-server of an older"):
             await wrong.services()
 
 
-async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -> None:
+async def test_url_without_a_server_is_distinguished_from_a_server_that_is_away(
+    tmp_path: Path,
+) -> None:
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n"
@@ -311,5 +319,5 @@ async def test_what_is_no_server_is_told_from_one_that_is_away(tmp_path: Path) -
     async with AsyncClient(f"http://{host}:{port}", patience_s=0) as client:
         with pytest.raises(ServerUnreachable, match=f"{port} can't be reached: Connection refused"):
             await client.services()
-    with pytest.raises(Refused, match="must be one such as http://localhost:5000"):
+    with pytest.raises(Refused, match="must be a URL such as http://localhost:5000"):
         AsyncClient("localhost:5000")

@@ -1,4 +1,4 @@
-"""The synchronous client of the library, before real services: threads, forks, callbacks."""
+"""Synchronous client of the library with real services: threads, forks, callbacks."""
 
 import asyncio
 import sys
@@ -16,13 +16,13 @@ from job_orchestrator.sdk import (
 ECHO = b"cat in/x.txt > out.txt\n"
 
 
-def loops() -> set[threading.Thread]:
-    """The threads of synchronous clients."""
+def client_threads() -> set[threading.Thread]:
+    """Return the background threads of synchronous clients."""
     return {thread for thread in threading.enumerate() if thread.name == "jo-api"}
 
 
 async def test_threads_share_one_synchronous_client(server: Service, tmp_path: Path) -> None:
-    others = loops()
+    others = client_threads()
     with Client(server.url) as client:
 
         def run(number: int) -> bytes:
@@ -36,8 +36,8 @@ async def test_threads_share_one_synchronous_client(server: Service, tmp_path: P
         assert results == [b"%d\n" % n for n in range(8)]
         listed = await asyncio.to_thread(lambda: list(client.jobs(status=JobStatus.COMPLETED)))
         assert sorted(job.user_id for job in listed) == list(range(8))
-        assert len(loops() - others) == 1
-    assert loops() <= others
+        assert len(client_threads() - others) == 1
+    assert client_threads() <= others
 
 
 async def test_closing_the_synchronous_client_ends_calls_of_other_threads(server: Service) -> None:
@@ -61,7 +61,7 @@ async def test_closing_the_synchronous_client_ends_calls_of_other_threads(server
     await asyncio.to_thread(client.close)
 
 
-async def test_client_made_before_a_fork_works_in_both_processes(server: Service) -> None:
+async def test_client_created_before_a_fork_works_in_both_processes(server: Service) -> None:
     script = f"""
 import os
 from job_orchestrator.sdk import Client
@@ -80,17 +80,15 @@ if child:
     assert (process.returncode, output) == (0, b"healthy 1\n" * 2)
 
 
-async def test_callback_that_makes_a_call_is_an_error_instead_of_a_deadlock(
+async def test_callback_that_calls_its_client_raises_instead_of_a_deadlock(
     server: Service,
 ) -> None:
-    with (
-        Client(server.url) as client,
-        pytest.raises(RuntimeError, match="A callback can't make calls"),
-    ):
-        await asyncio.to_thread(
-            client.submit,
-            "example",
-            {"run.sh": b"true"},
-            user_id=1,
-            progress=lambda *_: client.health(),
-        )
+    with Client(server.url) as client:
+
+        def call_back(done: int, total: int | None) -> None:
+            client.health()
+
+        with pytest.raises(RuntimeError, match="A callback can't make calls of its client"):
+            await asyncio.to_thread(
+                client.submit, "example", {"run.sh": b"true"}, user_id=1, progress=call_back
+            )

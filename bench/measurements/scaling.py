@@ -14,10 +14,10 @@ from bench.http import Connection, UnexpectedAnswer
 from bench.outcome import Outcome, Row
 from bench.services import service
 from bench.sizes import Size
-from job_orchestrator.server.scheduling.fair_share import Limits, WaitingUser, choose
-from job_orchestrator.server.store.base import Offer, Waiting
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.scheduling.base import Limits
+from job_orchestrator.server.scheduling.fair_share import FairShare
+from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.sqlite.store import open_store
 
 OF_SMALLEST = 1.5
 CLIENT = "http://127.0.0.1:9/submit"
@@ -88,11 +88,8 @@ async def _pass_ms(store: JobStore, slots: int) -> float:
 
 
 def _offer(slots: int) -> Offer:
-    def decide(active: int, waiting: Sequence[Waiting]) -> Sequence[int]:
-        users = [
-            WaitingUser(user.user_id, user.queued, user.active, user.served) for user in waiting
-        ]
-        return choose(Limits(slots, slots), active, slots, users)
+    def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+        return FairShare().choose(Limits(slots, slots), active, slots, waiting)
 
     return Offer(slots, [CLIENT] * slots, decide)
 

@@ -1,4 +1,4 @@
-"""A portal in aiohttp: takes files, tells a job's states as they come, hands on the results.
+"""A portal in aiohttp: accepts a text, pushes the states of its job, and serves the results.
 
 pip install ./orchestrator-common
 python examples/portals/aiohttp_portal.py
@@ -23,19 +23,19 @@ URL = web.AppKey("URL", str)
 
 
 async def connect(app: web.Application) -> AsyncIterator[None]:
-    """One client for the life of the portal."""
+    """Keep one client for as long as the portal runs."""
     async with AsyncClient(app[URL], patience_s=5) as server:
         app[SERVER] = server
         yield
 
 
 def user_id(request: web.Request) -> int:
-    """Who is logged in; a real portal knows."""
+    """Return the user who is logged in; a real portal takes it from its session."""
     return 1
 
 
 async def own_job(request: web.Request) -> JobDetail:
-    """The job of the path. Nobody sees what is somebody else's."""
+    """Return the job in the path. Jobs of other users are not found."""
     job = await request.app[SERVER].job(int(request.match_info["id"]))
     if job.user_id != user_id(request):
         raise web.HTTPNotFound
@@ -43,8 +43,8 @@ async def own_job(request: web.Request) -> JobDetail:
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take the text in the body and have its words counted."""
-    # With the same key, a form that is sent twice is one job.
+    """Submit a job that counts the words of the text in the body."""
+    # A form that is sent twice with the same key creates one job.
     key = request.headers.get("Idempotency-Key")
     job = await request.app[SERVER].submit(
         "example",
@@ -56,7 +56,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Hand on each state of a job at the moment that it has it, to a browser's EventSource."""
+    """Push each state of a job to a browser's EventSource."""
     job = await own_job(request)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
@@ -66,7 +66,7 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def results(request: web.Request) -> web.StreamResponse:
-    """Hand on the results."""
+    """Serve the results of a job."""
     job = await own_job(request)
     with tempfile.TemporaryDirectory() as folder:
         path = await request.app[SERVER].download(job.id, Path(folder) / "results.zip")
@@ -80,7 +80,7 @@ async def results(request: web.Request) -> web.StreamResponse:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What jo-server says, in HTTP."""
+    """Answer errors of jo-server with an HTTP status and its message."""
     try:
         return await handler(request)
     except JobNotFound as error:
@@ -90,7 +90,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def create_app(url: str) -> web.Application:
-    """The portal, before the jo-server at ``url``."""
+    """Create a portal for the jo-server at ``url``."""
     app = web.Application(middlewares=[errors])
     app[URL] = url
     app.cleanup_ctx.append(connect)

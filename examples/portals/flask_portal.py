@@ -1,9 +1,9 @@
-"""A portal in Flask: a form, a page for each job, results to download.
+"""A portal in Flask: a form, a page for each job, and results to download.
 
     pip install flask ./orchestrator-common
     flask --app examples/portals/flask_portal run
 
-Django is the same: one ``Client`` for the process, called from the views.
+In Django it is the same: one ``Client`` for the process, called from the views.
 """
 
 import os
@@ -31,24 +31,24 @@ FORM = """<!doctype html><title>Count words</title>
 </form>"""
 
 JOB = """<!doctype html><title>Job {{ job.id }}</title>
-{% if not job.ended %}<meta http-equiv="refresh" content="0">{% endif %}
+{% if not job.has_ended %}<meta http-equiv="refresh" content="0">{% endif %}
 <h1>Job {{ job.id }} is {{ job.status }}</h1>
 <p>{{ job.message }}</p>
 {% if job.status == "Completed" %}<a href="{{ job.id }}/results">Results</a>{% endif %}"""
 
 
 def create_app(url: str) -> Flask:
-    """The portal, before the jo-server at ``url``."""
+    """Create a portal for the jo-server at ``url``."""
     app = Flask(__name__)
-    # One for the whole process; it may be used from every thread.
+    # One client for the process; any thread may use it.
     server = Client(url, patience_s=5)
 
     def user_id() -> int:
-        """Who is logged in; a real portal knows."""
+        """Return the user who is logged in; a real portal takes it from its session."""
         return 1
 
     def own_job(job_id: int) -> JobDetail:
-        """Nobody sees what is somebody else's."""
+        """Return a job. Jobs of other users are not found."""
         job = server.job(job_id)
         if job.user_id != user_id():
             abort(404)
@@ -66,10 +66,10 @@ def create_app(url: str) -> Flask:
 
     @app.get("/jobs/<int:job_id>")
     def show(job_id: int) -> str:
-        # The answer comes when the job has ended: the page waits, it does not poll.
+        # The page waits for the end of the job on the server, instead of polling.
         job = own_job(job_id)
-        if not job.ended:
-            job = _after_a_while(server, job)
+        if not job.has_ended:
+            job = _wait_briefly(server, job)
         return render_template_string(JOB, job=job)
 
     @app.get("/jobs/<int:job_id>/results")
@@ -77,7 +77,7 @@ def create_app(url: str) -> Flask:
         own_job(job_id)
         with tempfile.TemporaryDirectory() as folder:
             path = server.download(job_id, Path(folder) / "results.zip")
-            # Open files outlive their folder.
+            # An open file can be read after its folder has been removed.
             return send_file(path.open("rb"), "application/zip", download_name=path.name)
 
     @app.errorhandler(JobNotFound)
@@ -91,13 +91,13 @@ def create_app(url: str) -> Flask:
     @app.errorhandler(ApiError)
     def failed(error: ApiError) -> tuple[str, int]:
         app.logger.error("%s", error)
-        return "The job service can't be used just now; try again later", 503
+        return "The job service is not available at present; try again later", 503
 
     return app
 
 
-def _after_a_while(server: Client, job: JobDetail) -> JobDetail:
-    """The job when it has ended, at the latest after ``WAIT_S``."""
+def _wait_briefly(server: Client, job: JobDetail) -> JobDetail:
+    """Return the job when it has ended, or as it is after ``WAIT_S``."""
     try:
         return server.wait(job.id, timeout_s=WAIT_S)
     except NotEnded:

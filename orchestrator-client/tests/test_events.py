@@ -12,7 +12,7 @@ from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.web import events
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
-from job_orchestrator.common.runtime.bounded_queue import MAX_BEHIND
+from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web import streaming
 from running_client import Client
@@ -30,10 +30,10 @@ async def _chunks(found: list[bytes] | None) -> AsyncIterator[bytes]:
 async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
     hub = EventHub()
     with hub.subscribed() as slow, hub.subscribed() as quick:
-        for _ in range(MAX_BEHIND + 100):
+        for _ in range(MAX_QUEUED + 100):
             hub.publish_payload(row())
             assert await quick.next(1)
-        assert len(await slow.next(1) or ()) == MAX_BEHIND
+        assert len(await slow.next(1) or ()) == MAX_QUEUED
         assert await slow.next(1) is None
         hub.publish_payload(row())
         assert await quick.next(1)

@@ -12,7 +12,7 @@ import pytest
 from job_orchestrator.client.executors.local import leftovers
 from job_orchestrator.client.executors.local.leftovers import DOOMED, IPC
 from job_orchestrator.client.workspace import deferred_removal as large_trees
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from running_client import StartClient
 
 pytestmark = pytest.mark.skipif(
@@ -72,7 +72,7 @@ async def test_large_folders_are_closed_at_once_and_removed_afterwards(
 ) -> None:
     monkeypatch.setattr(large_trees, "SMALL_ENTRIES", 1)
     monkeypatch.setattr(leftovers, "FOLDERS", (tmp_path, tmp_path / "missing"))
-    large = LargeTrees("large")
+    large = DeferredRemoval("large")
     deep = tmp_path / "of-a-payload" / "deep" / "er"
 
     def leave_and_remove() -> Path:

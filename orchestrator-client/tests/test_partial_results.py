@@ -1,4 +1,4 @@
-"""Whoever asks for output so far, however often, delays no payload's end."""
+"""Requests for partial results: any number of them delays no payload's end."""
 
 import asyncio
 import os
@@ -20,53 +20,53 @@ async def client(start_client: StartClient) -> Client:
 
 
 async def endless_to_pack(client: Client, endless: str) -> int:
-    """A running payload with what takes very long to pack."""
+    """Start a payload whose files take very long to pack."""
     payload = await client.submit(f"{endless} touch up; exec sleep 4721\n")
     await client.until(payload, "Running")
     return payload
 
 
 @asynccontextmanager
-async def asking(
+async def requesting(
     client: Client, payloads: list[int], times: int
 ) -> AsyncIterator[set["asyncio.Task[Answer]"]]:
-    """Ask for the output so far of each of ``payloads`` so many times; given up at the end."""
+    """Request the partial results of each payload ``times`` times, until the end of the block."""
 
-    async def ask(payload: int) -> Answer:
+    async def request(payload: int) -> Answer:
         async with client.http.get(f"/retrieve_partial/{payload}") as response:
             return response.status, response.headers.get("Retry-After", "")
 
-    asked = {asyncio.create_task(ask(payload)) for payload in payloads for _ in range(times)}
+    requests = {asyncio.create_task(request(payload)) for payload in payloads for _ in range(times)}
     try:
-        yield asked
+        yield requests
     finally:
         await client.app[keys.RUNNER].stop()
-        await asyncio.wait(asked)
+        await asyncio.wait(requests)
 
 
-async def test_payload_ends_while_partial_results_are_asked_for_again_and_again(
+async def test_payload_ends_while_many_partial_results_are_packed(
     client: Client, endless: str
 ) -> None:
     payloads = [await endless_to_pack(client, endless) for _ in range(os.cpu_count() or 1)]
     await client.eventually(lambda: len(list(client.data.glob("*/work/up"))) == len(payloads))
-    async with asking(client, payloads, MAX_PER_PAYLOAD) as asked:
+    async with requesting(client, payloads, MAX_PER_PAYLOAD) as requests:
         assert (await client.run("exit 0\n"))["status"] == "Completed"
-        assert not any(task.done() for task in asked)
+        assert not any(task.done() for task in requests)
 
 
-async def test_more_copies_of_one_payloads_output_than_may_be_are_refused(
+async def test_partial_results_of_a_payload_beyond_the_limit_are_refused(
     client: Client, endless: str
 ) -> None:
     payload = await endless_to_pack(client, endless)
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
-    async with asking(client, [payload], MAX_PER_PAYLOAD + 2) as asked:
+    async with requesting(client, [payload], MAX_PER_PAYLOAD + 2) as requests:
         refused: set[asyncio.Task[Answer]] = set()
         while len(refused) < 2:
-            refused, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            refused, _ = await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result() for task in refused] == [(503, "5")] * 2
 
 
-async def test_output_so_far_can_be_fetched_any_number_of_times_one_after_the_other(
+async def test_partial_results_in_sequence_are_not_limited(
     client: Client,
 ) -> None:
     payload = await client.submit("touch up; exec sleep 4723\n")

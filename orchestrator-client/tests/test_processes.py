@@ -37,7 +37,7 @@ async def runs(open_folder: Path, request: pytest.FixtureRequest) -> AsyncIterat
     """Each promise holds by each mechanism."""
     workspaces = Workspaces(open_folder)
     await asyncio.to_thread(workspaces.prepare)
-    await asyncio.to_thread(workspaces.let_through)
+    await asyncio.to_thread(workspaces.allow_traversal)
     cgroups = await asyncio.to_thread(cgroups_of, request.param, workspaces.root)
     sandbox = await asyncio.to_thread(sandbox_of, request.param, workspaces.root)
     executor = LocalExecutor(

@@ -59,7 +59,7 @@ def attempts(workspaces: Workspaces, port: int) -> str:
 def workspaces(open_folder: Path) -> Workspaces:
     workspaces = Workspaces(open_folder)
     workspaces.prepare()
-    workspaces.let_through()
+    workspaces.allow_traversal()
     return workspaces
 
 

@@ -1,4 +1,4 @@
-"""The payloads' folders: nothing but their own is ever removed, and that always can be."""
+"""The payloads' folders: their layout and their removal, which touches no other file."""
 
 import os
 import shutil
@@ -15,16 +15,16 @@ from job_orchestrator.common.errors import StartupError
 from payload_folders import new_workspace
 
 
-def test_start_removes_what_an_earlier_life_left_and_nothing_else(tmp_path: Path) -> None:
+def test_clear_removes_the_payloads_of_the_previous_run_only(tmp_path: Path) -> None:
     for other in ("0f6e7b64-3f0b-4d5e-8c55-7f2b8b0d5a11/input/run.sh", "db.sqlite", "next-id"):
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / other).write_text("of somebody else")
+        (tmp_path / other).write_text("of another program")
     workspaces = Workspaces(tmp_path)
     workspaces.prepare()
     workspaces.clear()
     new_workspace(workspaces, "left")
     workspaces.of("half-arrived").work.mkdir(parents=True)
-    (workspaces.root / "stray").touch()
+    (workspaces.root / "file").touch()
     workspaces.clear()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "0f6e7b64-3f0b-4d5e-8c55-7f2b8b0d5a11",
@@ -36,7 +36,7 @@ def test_start_removes_what_an_earlier_life_left_and_nothing_else(tmp_path: Path
     ]
 
 
-def test_second_client_on_the_same_folder_is_refused(workspaces: Workspaces) -> None:
+def test_lock_of_a_second_client_on_the_same_folder_is_refused(workspaces: Workspaces) -> None:
     with (
         workspaces.locked(),
         pytest.raises(StartupError, match="Another jo-client uses DATA_PATH"),
@@ -47,13 +47,13 @@ def test_second_client_on_the_same_folder_is_refused(workspaces: Workspaces) -> 
         pass
 
 
-def test_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_prepare_folder_that_can_not_be_created_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StartupError, match=r"DATA_PATH is '.*file', which can't be written"):
         Workspaces(tmp_path / "file").prepare()
 
 
-def test_removing_twice_at_once_removes_everything(workspaces: Workspaces) -> None:
+def test_remove_concurrently_removes_everything(workspaces: Workspaces) -> None:
     workspace = new_workspace(workspaces, "one")
     for number in range(200):
         (workspace.work / f"d{number}").mkdir()
@@ -64,10 +64,10 @@ def test_removing_twice_at_once_removes_everything(workspaces: Workspaces) -> No
     assert list(workspaces.root.iterdir()) == []
 
 
-def test_any_depth_of_folders_is_removed(workspaces: Workspaces) -> None:
+def test_remove_folders_nested_beyond_the_longest_path_succeeds(workspaces: Workspaces) -> None:
     workspace = new_workspace(workspaces, "deep")
     here = os.open(workspace.work, os.O_RDONLY)
-    for _ in range(1200):  # more than a path may have
+    for _ in range(1200):  # longer than the longest path
         os.mkdir("ddd", dir_fd=here)
         below = os.open("ddd", os.O_RDONLY, dir_fd=here)
         os.close(here)
@@ -77,8 +77,8 @@ def test_any_depth_of_folders_is_removed(workspaces: Workspaces) -> None:
     assert list(workspaces.root.iterdir()) == []
 
 
-def test_removal_does_not_go_on_where_a_folder_was_moved_to(tmp_path: Path) -> None:
-    """As a process could do that survived its payload."""
+def test_remove_tree_stops_when_a_folder_is_moved(tmp_path: Path) -> None:
+    """A process that survived its payload could do this."""
     top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
     for name in ("one", "two"):
         (top / name / "deep").mkdir(parents=True)
@@ -90,18 +90,18 @@ def test_removal_does_not_go_on_where_a_folder_was_moved_to(tmp_path: Path) -> N
 
     def move() -> None:
         found.append(1)
-        if len(found) == 4:  # both, the folder in one of them, and the file in that
+        if len(found) == 4:  # both folders, the folder in one of them, and its file
             for name in ("one", "two"):
                 (top / name).rename(elsewhere / f"moved-{name}")
 
-    with pytest.raises(OSError, match="Moved while it was removed"):
-        remove_tree(top, find=move)
+    with pytest.raises(OSError, match="Moved during its removal"):
+        remove_tree(top, on_entry=move)
     assert kept <= set(elsewhere.rglob("*"))
 
 
 @pytest.fixture
 def unprivileged_folder() -> Iterator[Path]:
-    """A folder of a user whom permissions mean something to: for root there are none."""
+    """A folder of an unprivileged user: permissions do not restrict root."""
     folder = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     if is_root:
@@ -115,7 +115,7 @@ def unprivileged_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def test_folders_without_permissions_are_removed(unprivileged_folder: Path) -> None:
+def test_remove_tree_folders_without_permissions_succeeds(unprivileged_folder: Path) -> None:
     top = unprivileged_folder / "top"
     (top / "a" / "b" / "c").mkdir(parents=True)
     (top / "a" / "b" / "file").touch()
@@ -126,11 +126,11 @@ def test_folders_without_permissions_are_removed(unprivileged_folder: Path) -> N
     assert list(unprivileged_folder.iterdir()) == []
 
 
-def test_start_says_what_it_can_not_remove(unprivileged_folder: Path) -> None:
+def test_clear_files_of_another_user_is_a_startup_error(unprivileged_folder: Path) -> None:
     workspaces = Workspaces(unprivileged_folder)
     workspaces.prepare()
     if os.getuid() != 0:
-        pytest.skip("only root can leave something that belongs to somebody else")
+        pytest.skip("only root can leave files of another user")
     os.seteuid(0)
     (workspaces.root / "of-root").mkdir()
     (workspaces.root / "of-root" / "file").touch()

@@ -1,4 +1,4 @@
-"""The schedule of delays between tries."""
+"""The schedule of delays between retries."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,6 @@
-"""Whatever peers and administrators send: a value or the error that is foreseen, and nothing else.
+"""Fuzzing: any input of peers and administrators gives a value or the documented error.
 
-``FUZZ_EXAMPLES`` (``make fuzz``) says how many are tried.
+``FUZZ_EXAMPLES`` is the number of examples (``make fuzz``).
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from job_orchestrator.common.messages import (
     decode_payload,
     decode_payload_event,
 )
-from job_orchestrator.common.protocol.bearer import same_token, token_of
-from job_orchestrator.common.protocol.multipart_reader import FormLimits, ReceivedForm, receive_form
+from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
+from job_orchestrator.common.storage.form_receiver import FormLimits, ReceivedForm, receive_form
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
 
@@ -84,7 +84,7 @@ TYPES = st.sampled_from(
 
 
 class Cut:
-    """A body in pieces."""
+    """A stream that gives a body in pieces."""
 
     def __init__(self, body: bytes, size: int) -> None:
         self._pieces = [body[at : at + size] for at in range(0, len(body), size)]
@@ -97,7 +97,7 @@ class Cut:
 @example(body=b"", content_type="multipart/form-data; boundary=\u0100", size=1)
 @example(body=b"", content_type="\udcff", size=1)
 @FUZZ
-def test_body_is_a_form_or_refused_and_stays_in_its_folder(
+def test_any_body_is_received_or_refused_and_stays_in_its_folder(
     body: bytes, content_type: str, size: int
 ) -> None:
     with tempfile.TemporaryDirectory() as top:
@@ -139,7 +139,7 @@ def _receive(top: Path, body: bytes, content_type: str, size: int) -> None:
     )
 )
 @example([b"data: " + b"x" * (MAX_EVENT_BYTES + 10)])
-def test_stream_gives_events_or_is_broken(chunks: list[bytes]) -> None:
+def test_any_stream_gives_events_or_is_broken(chunks: list[bytes]) -> None:
     async def read() -> None:
         async def arriving() -> AsyncIterator[bytes]:
             for chunk in chunks:
@@ -157,7 +157,7 @@ def test_stream_gives_events_or_is_broken(chunks: list[bytes]) -> None:
 
 @FUZZ
 @given(JSON | st.binary(max_size=60))
-def test_message_is_read_or_malformed(value: object) -> None:
+def test_any_message_is_decoded_or_malformed(value: object) -> None:
     body = value if isinstance(value, bytes) else msgspec.json.encode(value)
     text = body.decode("utf-8", "replace")
     for read in (
@@ -175,7 +175,7 @@ def test_message_is_read_or_malformed(value: object) -> None:
 @example("1e400")
 @example("~nobody-of-this-name/x")
 @example("9" * 400 + "d")
-def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
+def test_any_setting_is_read_or_refused_in_one_line(text: str) -> None:
     kinds: list[Kind[object]] = [
         Integer(0, 10),
         Duration(),
@@ -190,9 +190,9 @@ def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
         try:
             value = SettingsReader({"X": text}, {}).read(Setting("X", kind, no_default(None), ""))
         except SettingError as error:
-            line = str(error)
-            assert line.startswith("X ")
-            assert "\n" not in line
+            message = str(error)
+            assert message.startswith("X ")
+            assert "\n" not in message
         else:
             if isinstance(kind, Duration | Size) and value is not None:
                 assert isinstance(value, int | float)
@@ -204,13 +204,13 @@ def test_setting_is_used_or_refused_in_one_line(text: str) -> None:
 
 @FUZZ
 @given(st.text(max_size=40) | st.text(max_size=20).map(lambda text: f"Bearer {text}"))
-def test_header_shows_a_token_or_none(header: str) -> None:
-    token = token_of(header)
+def test_any_header_gives_a_token_or_none(header: str) -> None:
+    token = bearer_token(header)
     assert token is None or (token and header.strip().lower().startswith("bearer "))
 
 
 @FUZZ
 @given(st.text(st.characters(codec="utf-8"), max_size=20), st.binary(max_size=20))
-def test_tokens_are_the_same_only_if_they_are(expected: str, raw: bytes) -> None:
+def test_tokens_equal_compares_bytes(expected: str, raw: bytes) -> None:
     shown = raw.decode("utf-8", "surrogateescape")
-    assert same_token(shown, expected) is (raw == expected.encode())
+    assert tokens_equal(shown, expected) is (raw == expected.encode())

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.protocol.multipart_reader import (
+from job_orchestrator.common.storage.form_receiver import (
     BodyTimeout,
     FormLimits,
     ReceivedForm,

@@ -1,8 +1,11 @@
-"""A jo-server on real files and real HTTP, before clients that do as they are told."""
+"""A jo-server on real files and real HTTP, with clients that misbehave as a test wants."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
@@ -10,17 +13,19 @@ import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient
 from job_orchestrator.server.app import create_app
 from job_orchestrator.server.settings.server import read_settings
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.sqlite.store import open_store
+from job_orchestrator.server.tuning import Tuning
 from running_server import Server, StartServer
+from stores import IMPLEMENTATIONS, Database, Implementation, OpenStore
 
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
-    """A test fails when our code blocks the event loop."""
+    """Fail a test when the server's code blocks the event loop."""
     with blockbuster_ctx("job_orchestrator.server") as blockbuster:
         # The measurement of coverage notes a file that is new to it.
         acquire = blockbuster.functions["threading.Lock.acquire"]
@@ -29,8 +34,14 @@ def no_blocked_loop() -> Iterator[BlockBuster]:
 
 
 @pytest.fixture
-async def start_client() -> AsyncIterator[Callable[[FakeClient], Awaitable[str]]]:
-    """Serve a fake client; gives its URL."""
+def tuning() -> Tuning:
+    """Return the tuning of all servers of a test; a test overrides it by ``parametrize``."""
+    return Tuning()
+
+
+@pytest.fixture
+async def start_client() -> AsyncIterator[StartClient]:
+    """Provide a function that serves a fake client and returns its URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(client: FakeClient) -> str:
@@ -42,8 +53,8 @@ async def start_client() -> AsyncIterator[Callable[[FakeClient], Awaitable[str]]
 
 
 @pytest.fixture
-async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
-    """Start a server for the service ``example`` on some clients' URLs, with settings."""
+async def start_server(tmp_path: Path, tuning: Tuning) -> AsyncIterator[StartServer]:
+    """Provide a function that starts a server with clients at some URLs for ``example``."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*urls: str, **settings: str) -> Server:
@@ -55,7 +66,7 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
                 **settings,
             }
             # In a thread: it reads schema files, which a real start does before there is a loop.
-            app = await asyncio.to_thread(create_app, read_settings(environment, {}))
+            app = await asyncio.to_thread(create_app, read_settings(environment, {}), tuning)
             server = TestServer(app)
             await stack.enter_async_context(server)
             http = aiohttp.ClientSession(str(server.make_url("")))
@@ -67,17 +78,15 @@ async def start_server(tmp_path: Path) -> AsyncIterator[StartServer]:
 
 @pytest.fixture
 def client() -> FakeClient:
-    """A fake client."""
+    """Create a fake client."""
     return FakeClient()
 
 
 @pytest.fixture
 async def server(
-    client: FakeClient,
-    start_client: Callable[[FakeClient], Awaitable[str]],
-    start_server: StartServer,
+    client: FakeClient, start_client: StartClient, start_server: StartServer
 ) -> Server:
-    """A server with that client, whose event stream is open."""
+    """Start a server with that client, and wait until its event stream is open."""
     server = await start_server(await start_client(client))
     await client.connected.wait()
     return server
@@ -85,12 +94,53 @@ async def server(
 
 @pytest.fixture
 async def idle_server(start_server: StartServer) -> Server:
-    """A server whose only client can't be reached: jobs stay queued."""
+    """Start a server whose only client can't be reached, so that jobs stay queued."""
     return await start_server("http://127.0.0.1:9", SERVICE_EXAMPLE_MAX_ATTEMPTS="100")
 
 
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request: pytest.FixtureRequest) -> Implementation:
+    """Implementation of the job store."""
+    return IMPLEMENTATIONS[request.param]
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    """A job store on a new file."""
-    async with open_store(tmp_path / "db.sqlite") as store:
+def open_job_store(implementation: Implementation, tmp_path: Path) -> OpenStore:
+    """Open the job store of the test, with a clock if one is given."""
+
+    def opened(now: Callable[[], float] = time.time) -> AbstractAsyncContextManager[JobStore]:
+        return implementation.open(tmp_path, now)
+
+    return opened
+
+
+@pytest.fixture
+async def store(open_job_store: OpenStore) -> AsyncIterator[JobStore]:
+    """Job store without jobs."""
+    async with open_job_store() as store:
         yield store
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    """Path of the database of a SQLite store."""
+    return tmp_path / "db.sqlite"
+
+
+@pytest.fixture
+async def sqlite_store(sqlite_path: Path) -> AsyncIterator[JobStore]:
+    """SQLite store without jobs."""
+    async with open_store(sqlite_path) as store:
+        yield store
+
+
+@pytest.fixture
+def sqlite_database(sqlite_path: Path) -> Database:
+    """Open the file of a SQLite store in a second connection, and commit at the end."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(sqlite_path)) as connection, connection:
+            yield connection
+
+    return opened

@@ -1,4 +1,4 @@
-"""A jo-client that does as a test tells it, misbehaviour included. Real HTTP, no processes."""
+"""Fake jo-client over real HTTP, without processes. A test controls it, misbehaviour included."""
 
 import asyncio
 import io
@@ -15,10 +15,11 @@ from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+StartClient = Callable[["FakeClient"], Awaitable[str]]
 
 
 def zip_of(**files: str) -> bytes:
-    """A ZIP file."""
+    """Return a ZIP file with these files."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         for name, content in files.items():
@@ -27,10 +28,10 @@ def zip_of(**files: str) -> bytes:
 
 
 class FakeClient:
-    """Keeps payloads; a test moves them on with ``report``.
+    """Keeps payloads; a test changes their state with ``report``.
 
-    ``instead`` maps "submit", "retrieve", "partial", "kill", "kill_key" or "events" to another
-    answer.
+    ``instead`` maps "submit", "retrieve", "partial", "acknowledge", "kill", "kill_key", "logs",
+    "load" or "events" to another answer. ``requests`` counts requests by these names.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class FakeClient:
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
         self.results: dict[int, bytes] = {}
-        self.discarded: set[int] = set()
+        self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
         self.requests: Counter[str] = Counter()
         self.instead: dict[str, Answer] = {}
@@ -51,16 +52,17 @@ class FakeClient:
         self._next_id = 1
 
     def app(self) -> web.Application:
-        """The application to serve."""
+        """Create the application to serve."""
         app = web.Application()
-        app.router.add_post("/submit", self._or_instead("submit", self._submit))
-        app.router.add_get("/retrieve/{id}", self._or_instead("retrieve", self._retrieve))
-        app.router.add_get("/retrieve_partial/{id}", self._or_instead("partial", self._partial))
-        app.router.add_delete("/retrieve", self._or_instead("discard", self._discard))
-        app.router.add_post("/kill/{id}", self._or_instead("kill", self._kill))
-        app.router.add_post("/kill", self._or_instead("kill_key", self._kill_key))
+        app.router.add_post("/submit", self._or_instead("submit", self.submit))
+        app.router.add_get("/retrieve/{id}", self._or_instead("retrieve", self.retrieve))
+        app.router.add_get("/retrieve_partial/{id}", self._or_instead("partial", self.partial))
+        app.router.add_delete("/retrieve", self._or_instead("acknowledge", self.acknowledge))
+        app.router.add_post("/kill/{id}", self._or_instead("kill", self.kill))
+        app.router.add_post("/kill", self._or_instead("kill_key", self.kill_key))
         app.router.add_get("/logs/{id}", self._or_instead("logs", answering(404)))
-        app.router.add_get("/events", self._or_instead("events", self._events))
+        app.router.add_get("/load", self._or_instead("load", answering(200, "12.5")))
+        app.router.add_get("/events", self._or_instead("events", self.events))
         app.on_shutdown.append(self._end_streams)
         return app
 
@@ -73,60 +75,62 @@ class FakeClient:
         message: str = "",
         push: bool = True,
     ) -> None:
-        """Move a payload on, and push that."""
+        """Change the state of a payload, and push that."""
         self.payloads[payload_id] = msgspec.structs.replace(
             self.payloads[payload_id], status=status, exit_code=exit_code, message=message
         )
         if push:
             event = PayloadEvent(payload_id, status, exit_code, message)
-            self._push(encode_event("payload", msgspec.json.encode(event)))
+            self.push(encode_event("payload", msgspec.json.encode(event)))
 
     def complete(self, payload_id: int, **files: str) -> None:
-        """End a payload well, with results."""
+        """Complete a payload with results, and push that."""
         self.results[payload_id] = zip_of(**(files or {"out": "x"}))
         self.report(payload_id, PayloadStatus.COMPLETED, exit_code=0)
 
     def drain(self) -> None:
-        """Tell that no new payloads are taken."""
+        """Push that no new payloads are accepted."""
         self.draining = True
-        self._push(self._load())
+        self.push(self.load_event())
 
-    def lose(self, payload_id: int) -> None:
-        """Forget a payload, and push that."""
+    def forget(self, payload_id: int) -> None:
+        """Drop a payload, and push that."""
         del self.payloads[payload_id], self.keys[payload_id]
         event = PayloadEvent(payload_id, PayloadStatus.CLEANED)
-        self._push(encode_event("payload", msgspec.json.encode(event)))
+        self.push(encode_event("payload", msgspec.json.encode(event)))
 
     async def next_payload(self) -> int:
-        """The next payload that is submitted."""
+        """Wait for the next payload that is submitted; return its id."""
         async with asyncio.timeout(20):
             return await self.submitted.get()
 
     def hold_submits(self) -> asyncio.Event:
-        """Take no payload in before the event is set."""
+        """Answer no submit before the returned event is set."""
         gate = asyncio.Event()
 
         async def wait(request: web.Request) -> web.StreamResponse:
             await gate.wait()
-            return await self._submit(request)
+            return await self.submit(request)
 
         self.instead["submit"] = wait
         return gate
 
-    def _load(self) -> bytes:
+    def load_event(self) -> bytes:
+        """Return the client's load as an event."""
         load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
         return encode_event("load", msgspec.json.encode(load))
 
     def go_away(self) -> None:
-        """Break the event stream, and every new one, until ``come_back``."""
+        """Break the event stream, and refuse new ones until ``come_back``."""
         self.instead["events"] = hang_up
-        self._push(b"")
+        self.push(b"")
 
     def come_back(self) -> None:
-        """Take event streams again."""
+        """Accept event streams again."""
         del self.instead["events"]
 
-    def _push(self, event: bytes) -> None:
+    def push(self, event: bytes) -> None:
+        """Send bytes to all event streams; empty bytes close the streams."""
         for stream in self._streams:
             stream.put_nowait(event)
 
@@ -135,12 +139,13 @@ class FakeClient:
             self.requests[name] += 1
             if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
                 await request.read()
-                return _json(ErrorPayload("who are you?"), 401)
+                return _json(ErrorPayload("unknown token"), 401)
             return await self.instead.get(name, answer)(request)
 
         return handle
 
-    async def _submit(self, request: web.Request) -> web.Response:
+    async def submit(self, request: web.Request) -> web.Response:
+        """Accept a payload, or return the one that the key has."""
         key = request.headers.get("Idempotency-Key", "")
         names = set()
         async for part in await request.multipart():
@@ -156,7 +161,8 @@ class FakeClient:
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])
 
-    async def _retrieve(self, request: web.Request) -> web.Response:
+    async def retrieve(self, request: web.Request) -> web.Response:
+        """Return the results of a payload, or its state."""
         payload_id = int(request.match_info["id"])
         if payload_id not in self.payloads:
             return _json(ErrorPayload("no such payload"), 404)
@@ -167,17 +173,20 @@ class FakeClient:
             return web.Response(body=body, content_type="application/zip", headers=headers)
         return _json(payload, headers=headers)
 
-    async def _partial(self, request: web.Request) -> web.Response:
+    async def partial(self, request: web.Request) -> web.Response:
+        """Return partial output."""
         payload_id = int(request.match_info["id"])
         if payload_id not in self.payloads:
             return _json(ErrorPayload("no such payload"), 404)
         return web.Response(body=zip_of(partial="so far"), content_type="application/zip")
 
-    async def _discard(self, request: web.Request) -> web.Response:
-        self.discarded.update(int(text) for text in request.query["ids"].split(","))
-        return web.json_response({"discarded": sorted(self.discarded)})
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        """Record that results are stored at the server."""
+        self.acknowledged.update(int(text) for text in request.query["ids"].split(","))
+        return web.json_response({"discarded": sorted(self.acknowledged)})
 
-    async def _kill(self, request: web.Request) -> web.Response:
+    async def kill(self, request: web.Request) -> web.Response:
+        """Kill a payload that has not ended."""
         payload_id = int(request.match_info["id"])
         if payload_id not in self.payloads:
             return _json(ErrorPayload("no such payload"), 404)
@@ -185,7 +194,8 @@ class FakeClient:
             self.report(payload_id, PayloadStatus.KILLED)
         return _json(self.payloads[payload_id])
 
-    async def _kill_key(self, request: web.Request) -> web.Response:
+    async def kill_key(self, request: web.Request) -> web.Response:
+        """Kill the payload of a key, now or when it is submitted."""
         key = request.headers["Idempotency-Key"]
         self.killed_keys.append(key)
         for payload_id, other in self.keys.items():
@@ -194,12 +204,13 @@ class FakeClient:
                 return _json(self.payloads[payload_id])
         return _json(Payload(4_000_000_000, PayloadStatus.KILLED))
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Open an event stream, which begins with the load."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         stream: asyncio.Queue[bytes] = asyncio.Queue()
         self._streams.add(stream)
-        stream.put_nowait(self._load())
+        stream.put_nowait(self.load_event())
         self.connected.set()
         try:
             while event := await stream.get():
@@ -211,7 +222,7 @@ class FakeClient:
         return response
 
     async def _end_streams(self, app: web.Application) -> None:
-        self._push(b"")
+        self.push(b"")
 
 
 def _json(
@@ -226,7 +237,7 @@ def _json(
 
 
 def answering(status: int, text: str = "{}", content_type: str = "application/json") -> Answer:
-    """An answer that is always the same."""
+    """Return a handler that always gives the same answer."""
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
@@ -236,7 +247,7 @@ def answering(status: int, text: str = "{}", content_type: str = "application/js
 
 
 async def never(request: web.Request) -> web.Response:
-    """Take the request and never answer."""
+    """Read the request and never answer."""
     await request.read()
     await asyncio.Event().wait()
     raise AssertionError

@@ -1,4 +1,4 @@
-"""A jo-server that runs in the test's own loop, and a web app's view of it."""
+"""A jo-server that runs in the loop of the test, as a web app sees it."""
 
 import asyncio
 import contextlib
@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from job_orchestrator.server import keys
+from job_orchestrator.server.clients.registry import ClientRegistry
+from job_orchestrator.server.tuning import Tuning
 
 
 @dataclass
 class Server:
-    """A running server, and a web app's view of it."""
+    """A running server, as a web app sees it."""
 
     app: web.Application
     http: aiohttp.ClientSession
@@ -27,40 +30,40 @@ class Server:
     async def upload(
         self, *, user: Any = 1, service: str = "example", **files: bytes
     ) -> tuple[int, dict[str, Any]]:
-        """Status code and JSON of an upload of a run.sh and some files."""
+        """Upload a run.sh and some files; return status code and JSON."""
         form = aiohttp.FormData({"user_id": str(user), "service": service}, quote_fields=False)
         for name, content in {"run.sh": b"exit 0\n", **files}.items():
             form.add_field("file", content, filename=name)
         return await self.post(form)
 
     async def post(self, form: Any, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Status code and JSON of an upload."""
+        """Upload a form; return status code and JSON."""
         async with self.http.post("/upload", data=form, headers=headers) as response:
             return response.status, await response.json()
 
     async def submit(self, **kwargs: Any) -> int:
-        """Upload a job; its id."""
+        """Upload a job; return its id."""
         status, answer = await self.upload(**kwargs)
         assert status == 201, answer
         return int(answer["id"])
 
     async def state(self, job_id: int, wait: float = 0) -> tuple[str, str]:
-        """Status and message of a job; of a Completed one, there is no message."""
+        """Return status and message of a job; the message is empty if it is Completed."""
         async with self.http.get(f"/download/{job_id}", params={"wait": str(wait)}) as response:
             if response.content_type == "application/zip":
                 return "Completed", ""
             answer = await response.json()
             return answer["status"], answer["message"]
 
-    async def results(self, job_id: int, what: str = "download") -> zipfile.ZipFile:
-        """The results of a job, or with ``download_partial`` what there is."""
-        async with self.http.get(f"/{what}/{job_id}") as response:
+    async def results(self, job_id: int, route: str = "download") -> zipfile.ZipFile:
+        """Return the results of a job, or with ``download_partial`` its output so far."""
+        async with self.http.get(f"/{route}/{job_id}") as response:
             assert response.status == 200
             assert response.content_type == "application/zip"
             return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     async def ended(self, job_id: int) -> tuple[str, str]:
-        """Status and message at the end of a job."""
+        """Wait for the end of a job; return status and message."""
         status, message = await self.state(job_id, wait=30)
         assert status in ("Completed", "Failed", "Invalid", "Killed"), (status, message)
         return status, message
@@ -71,27 +74,36 @@ class Server:
             while (await self.state(job_id))[0] != status:
                 assert await changes.wait(20), await self.state(job_id)
 
-    async def hears_clients(self) -> None:
-        """Wait until every client has told its slots: then it is decided who gets the next job."""
-        pool = self.app[keys.SUBMISSION].pool
-        await self.eventually(lambda: all(client.load is not None for client in pool))
+    @property
+    def clients(self) -> ClientRegistry:
+        """The clients, as the server knows them."""
+        return self.app[keys.CLIENTS]
 
-    async def eventually(self, what: Callable[[], bool]) -> None:
-        """Wait for something that tells nobody when it happens, as on the disk."""
+    async def hears_clients(self) -> None:
+        """Wait until every client has reported its slots, so that placement is determined."""
+        await self.eventually(lambda: all(client.load is not None for client in self.clients))
+
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that no event announces, such as a file on the disk."""
         async with asyncio.timeout(20):
-            while not what():  # noqa: ASYNC110 (there is no event)
+            while not condition():  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 
     def rows(self, statement: str = "SELECT * FROM jobs") -> list[tuple[Any, ...]]:
-        """Rows of the database, read beside the server."""
+        """Read rows of the database over a connection that the server does not use."""
         with contextlib.closing(sqlite3.connect(self.root / "db.sqlite")) as database:
             return database.execute(statement).fetchall()
 
     def folders(self) -> list[str]:
-        """What is in the data folder, but for the empty folder for uploads."""
+        """List the data folder, without the empty folder for uploads."""
         data = self.root / "data"
         found = [str(path.relative_to(data)) for path in data.rglob("*")]
         return sorted(name for name in found if name != "incoming")
 
 
 StartServer = Callable[..., Awaitable[Server]]
+
+
+def tuned(**values: Any) -> pytest.MarkDecorator:
+    """Run a test with servers whose ``Tuning`` has these values."""
+    return pytest.mark.parametrize("tuning", [Tuning(**values)], ids=["tuned"])

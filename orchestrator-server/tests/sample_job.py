@@ -1,4 +1,4 @@
-"""A job for what needs one and no store."""
+"""A job for tests that need one without a store."""
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job

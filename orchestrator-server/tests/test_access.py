@@ -393,8 +393,8 @@ async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_
             return response.status
 
     both = [asyncio.create_task(send()) for _ in range(2)]
-    under_way = server.app[keys.SUBMISSION].uploads._under_way
-    await server.eventually(lambda: under_way[7] == 2)
+    uploads = server.app[keys.SUBMISSION].uploads
+    await server.eventually(lambda: uploads.in_use(7) == 2)
     status, answer = await mine.upload()
     assert (status, answer["message"]) == (
         503,

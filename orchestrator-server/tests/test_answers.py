@@ -5,7 +5,6 @@ import io
 import re
 import zipfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,13 +13,10 @@ from openapi_spec_validator import validate
 
 from fake_client import Answer, FakeClient, answering, hang_up, never
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server import keys
-from job_orchestrator.server.app import BACKGROUND
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.jobs import submit as submission
-from job_orchestrator.server.maintenance.retention import Cleaner
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.jobs import terminate as termination
+from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 
@@ -116,7 +112,7 @@ async def test_results_that_somebody_removed_are_told_as_json(
     async with server.http.get(f"/download/{job}") as response:
         assert response.status == 404
         answer = await response.json()
-        assert answer["message"] == "The results of job 1 are gone from the server's disk"
+        assert answer["message"] == "The results of job 1 are missing from the server's storage"
 
 
 @pytest.mark.parametrize(
@@ -192,17 +188,16 @@ async def test_partial_output_of_a_running_job_comes_from_its_client(
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(hang_up, 502), (answering(500), 502), (never, 504)]
+    ("answer", "status", "tuning"),
+    [
+        (hang_up, 502, Tuning()),
+        (answering(500), 502, Tuning()),
+        (never, 504, Tuning(packing_timeout_s=0.1)),
+    ],
 )
 async def test_partial_output_of_a_failing_client_is_a_gateway_error(
-    server: Server,
-    client: FakeClient,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: Answer,
-    status: int,
+    server: Server, client: FakeClient, answer: Answer, status: int
 ) -> None:
-    if answer is never:
-        monkeypatch.setattr("job_orchestrator.server.clients.http.PACKING_TIMEOUT_S", 0.1)
     job = await server.submit()
     await client.next_payload()
     await server.until(job, "Submitted")
@@ -294,7 +289,7 @@ async def test_trap_14_termination_while_the_job_is_being_sent_ends_it_and_runs_
 async def test_termination_that_a_hung_client_delays_is_carried_out_later(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "TERMINATE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(termination, "TERMINATE_TIMEOUT_S", 0.05)
     gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
@@ -309,14 +304,15 @@ async def test_health_is_told_and_its_loss_too(server: Server) -> None:
     async with server.http.get("/health") as response:
         assert response.status == 200
         assert (await response.json())["status"] == "healthy"
-    await server.app[BACKGROUND].loops[0].stop()
+    (dispatcher,) = [each for each in server.app[keys.HEALTH].loops if each.name == "dispatcher"]
+    await dispatcher.stop()
     async with server.http.get("/health") as response:
         assert response.status == 500
         answer = await response.json()
         assert answer == {
             "id": 0,
             "status": "Unknown",
-            "message": "The sender has stopped; restart the server",
+            "message": "The dispatcher has stopped; restart the server",
         }
     async with server.http.get("/") as response:
         assert await response.json() == {"message": "pong"}
@@ -389,58 +385,10 @@ async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
     assert '"validatorUrl": null' in start
 
 
-async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:
-    clock = [1000.0]
-    files = JobFiles(tmp_path / "data")
-    await asyncio.to_thread(files.prepare)
-    async with open_store(tmp_path / "db.sqlite", now=lambda: clock[0]) as store:
-        for name in ("ends", "runs"):
-            await asyncio.to_thread(files.incoming(name).mkdir, parents=True)
-            await asyncio.to_thread(files.accept, name)
-            await store.create(name, 1, "x")
-        cleaner = Cleaner(store, files, max_age_s=100)
-        clock[0] += 500
-        await store.transition(await store.get(1), JobStatus.KILLED, "")
-        clock[0] += 99
-        await cleaner.run_pass()
-        assert (tmp_path / "data" / "ends").exists()
-        clock[0] += 2
-        await cleaner.run_pass()
-        assert (await store.get(1)).status == "Cleaned"
-        assert not (tmp_path / "data" / "ends").exists()
-        assert (tmp_path / "data" / "runs").exists()
-
-
-async def test_folders_that_a_crash_left_are_removed_at_the_start(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    orphan = tmp_path / "data" / "00000000-0000-4000-8000-000000000000"
-    foreign = tmp_path / "data" / "notes"
-    for folder in (orphan / "input", foreign, tmp_path / "data" / "incoming" / "x"):
-        folder.mkdir(parents=True)
-    server = await start_server("http://127.0.0.1:9")
-    job = await server.submit()
-    assert not orphan.exists()
-    assert foreign.exists()
-    assert list((tmp_path / "data" / "incoming").iterdir()) == []
-    await server.until(job, "Queued")
-
-
-async def test_cleaned_job_says_so(start_server: StartServer) -> None:
-    server = await start_server("http://127.0.0.1:9", MAX_AGE="0")
-    job = await server.submit()
-    await terminate(server, job)
-    cleaner = server.app[BACKGROUND]._cleaner
-    await cleaner.run_pass()
-    status, message = await server.state(job)
-    assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
-    assert server.folders() == []
-
-
 async def test_stop_answers_those_who_wait(server: Server) -> None:
     job = await server.submit()
     waiting = asyncio.create_task(server.state(job, wait=60))
-    await server.eventually(lambda: bool(server.app[keys.FEED]._waiting))
+    await server.eventually(lambda: server.app[keys.FEED].waiters == 1)
     await server.app.shutdown()
     assert (await waiting)[0] in ("Queued", "Processing", "Submitted")
 

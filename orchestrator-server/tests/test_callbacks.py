@@ -1,8 +1,9 @@
-"""callback_url: the end of a job is told, until it is taken, and delays nobody."""
+"""Callbacks of ended jobs: delivered from the outbox until accepted, without delaying others."""
 
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from fake_client import FakeClient
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
-from job_orchestrator.server.callbacks import notifier
-from job_orchestrator.server.callbacks.delivery import Message, signature
-from job_orchestrator.server.callbacks.rules import CallbackRules
-from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import Offer
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
-from job_orchestrator.server.store.sqlite.outbox import DUE
+from job_orchestrator.server.callbacks.delivery import Message, WebhookSender, signature
+from job_orchestrator.server.callbacks.notifier import BACKOFF, MAX_DELIVERIES_PER_HOST, Notifier
+from job_orchestrator.server.model import CallbackRules, Job, JobOptions
+from job_orchestrator.server.store.base import JobStore, Offer
+from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, StartServer
 
 SECRET = "a-secret-of-a-good-length"
@@ -30,37 +29,41 @@ SETTINGS = {
     "CALLBACK_ALLOW_PRIVATE": "1",
     "CALLBACK_SECRET": SECRET,
 }
+NO_DELAYS = Backoff((0.0, 0.0, 0.0))
 
 
 class Receiver:
-    """Answers as it is told, and keeps what it took."""
+    """A receiver of callbacks, which checks signatures and answers as a test wants.
+
+    ``statuses`` are the next answers, then 204. While ``hold`` is not set, deliveries to
+    127.0.0.1 get no answer; ``held`` counts them.
+    """
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
-        self.told: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
+        self.received: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue()
         self.hold = asyncio.Event()
         self.hold.set()
-        self.waiting = 0
+        self.held = 0
         self.port = 0
 
     def url(self, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}/hook"
 
-    async def take(self, request: web.Request) -> web.Response:
-        self.told.put_nowait((dict(request.headers), await request.read()))
+    async def handle(self, request: web.Request) -> web.Response:
+        self.received.put_nowait((dict(request.headers), await request.read()))
         if request.host.startswith("127."):
-            self.waiting += 1
+            self.held += 1
             await self.hold.wait()
         return web.Response(status=self.statuses.pop(0) if self.statuses else 204)
 
     async def next(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return headers and body of the next callback."""
         async with asyncio.timeout(20):
-            headers, body = await self.told.get()
-        key = SECRET.encode()
-        sent = Message(headers["webhook-id"], body)
-        assert headers["webhook-signature"] == signature(
-            key, sent, int(headers["webhook-timestamp"])
-        )
+            headers, body = await self.received.get()
+        message = Message(headers["webhook-id"], body)
+        timestamp = int(headers["webhook-timestamp"])
+        assert headers["webhook-signature"] == signature(SECRET.encode(), message, timestamp)
         return headers, json.loads(body)
 
 
@@ -68,7 +71,7 @@ class Receiver:
 async def receiver() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/hook", receiver.take)
+    app.router.add_post("/hook", receiver.handle)
     async with TestServer(app) as server:
         assert server.port
         receiver.port = server.port
@@ -81,13 +84,30 @@ async def server(
     client: FakeClient,
     start_client: Callable[[FakeClient], Awaitable[str]],
     start_server: StartServer,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Server:
-    """A server that makes callbacks, and tries again at once."""
-    monkeypatch.setattr(notifier, "RETRY_S", (0.0, 0.0, 0.0))
+    """Start a server that makes callbacks."""
     server = await start_server(await start_client(client), **SETTINGS)
     await client.connected.wait()
     return server
+
+
+@pytest.fixture
+async def notifier(store: JobStore) -> AsyncIterator[Notifier]:
+    """Start a notifier that repeats failed deliveries without a delay."""
+    rules = CallbackRules(("127.0.0.1",), allow_private=True)
+    sender = WebhookSender(rules, SECRET.encode(), time.time)
+    notifier = Notifier(
+        store.outbox,
+        sender,
+        lambda job: json.dumps({"id": job.id, "status": job.status}).encode(),
+        backoff=NO_DELAYS,
+    )
+    store.subscribe(notifier.on_job_changed)
+    notifier.loop.start()
+    yield notifier
+    await notifier.loop.stop()
+    await notifier.close()
+    await sender.close()
 
 
 async def submit(server: Server, url: str) -> tuple[int, dict[str, Any]]:
@@ -98,11 +118,25 @@ async def submit(server: Server, url: str) -> tuple[int, dict[str, Any]]:
     return await server.post(form)
 
 
-async def nothing_is_left(server: Server) -> None:
+async def outbox_is_empty(server: Server) -> None:
     await server.eventually(lambda: server.rows("SELECT * FROM callbacks") == [])
 
 
-async def test_end_is_told_signed_and_once(
+async def no_callback_is_due(store: JobStore) -> None:
+    """Wait until the outbox is empty: without delays, a callback in it is always due."""
+    async with asyncio.timeout(20):
+        while await store.outbox.due(1):  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(0.01)
+
+
+async def ended_job(store: JobStore, url: str = "http://x/") -> Job:
+    await store.create("u", 1, "s", JobOptions(callback_url=url))
+    offer = Offer(9, ["http://c"], lambda _, waiting: [w.user_id for w in waiting])
+    (claim,) = (await store.claim({"s": offer})).values()
+    return await store.transition(claim.jobs[0], JobStatus.FAILED, "")
+
+
+async def test_callback_job_completed_is_signed_and_delivered_once(
     server: Server, client: FakeClient, receiver: Receiver
 ) -> None:
     _, answer = await submit(server, receiver.url())
@@ -132,11 +166,11 @@ async def test_end_is_told_signed_and_once(
         "has_output": True,
         "output_bytes": len(client.results[payload]),
     }
-    await nothing_is_left(server)
-    assert receiver.told.empty()
+    await outbox_is_empty(server)
+    assert receiver.received.empty()
 
 
-async def test_terminated_and_failed_jobs_are_told_too(
+async def test_callback_job_terminated_or_failed_is_delivered(
     server: Server, client: FakeClient, receiver: Receiver
 ) -> None:
     _, answer = await submit(server, receiver.url())
@@ -150,49 +184,51 @@ async def test_terminated_and_failed_jobs_are_told_too(
     assert body["status"] == "Failed"
 
 
-async def test_receiver_that_fails_is_told_again_with_the_same_id(
-    server: Server, client: FakeClient, receiver: Receiver
+@pytest.mark.usefixtures("notifier")
+async def test_callback_receiver_fails_is_repeated_with_the_same_id(
+    store: JobStore, receiver: Receiver
 ) -> None:
     receiver.statuses = [500, 302]
-    await submit(server, receiver.url())
-    client.complete(await client.next_payload())
-    ids = {(await receiver.next())[0]["webhook-id"] for _ in range(3)}
-    assert len(ids) == 1
-    await nothing_is_left(server)
-    assert receiver.told.empty()
+    job = await ended_job(store, receiver.url())
+    deliveries = [await receiver.next() for _ in range(3)]
+    assert {headers["webhook-id"] for headers, _ in deliveries} == {"job_u"}
+    assert [body["id"] for _, body in deliveries] == [job.id] * 3
+    await no_callback_is_due(store)
+    assert receiver.received.empty()
 
 
-async def test_receiver_that_never_takes_it_is_given_up(
-    server: Server, client: FakeClient, receiver: Receiver, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("notifier")
+async def test_callback_receiver_never_accepts_is_given_up(
+    store: JobStore, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.statuses = [500] * 20
-    _, answer = await submit(server, receiver.url())
-    client.complete(await client.next_payload())
-    await server.ended(answer["id"])
-    await nothing_is_left(server)
-    assert receiver.told.qsize() == 1 + len(notifier.RETRY_S)
-    assert "its callback is given up: the receiver answered 500" in caplog.text
+    await ended_job(store, receiver.url())
+    await no_callback_is_due(store)
+    assert receiver.received.qsize() == 1 + len(NO_DELAYS.delays_s)
+    assert "Job 1: callback given up: the receiver answered 500" in caplog.text
 
 
-async def test_receiver_that_hangs_delays_neither_jobs_nor_other_receivers(
+async def test_callback_receiver_hangs_neither_jobs_nor_other_receivers_are_delayed(
     server: Server, client: FakeClient, receiver: Receiver
 ) -> None:
     receiver.hold.clear()
-    for _ in range(notifier.MAX_CALLS_PER_HOST + 2):
+    for _ in range(MAX_DELIVERIES_PER_HOST + 2):
         await submit(server, receiver.url())
         client.complete(await client.next_payload())
-    await server.eventually(lambda: receiver.waiting == notifier.MAX_CALLS_PER_HOST)
+    await server.eventually(lambda: receiver.held == MAX_DELIVERIES_PER_HOST)
     _, answer = await submit(server, receiver.url("localhost"))
     client.complete(await client.next_payload())
     assert await server.ended(answer["id"]) == ("Completed", "")
     while (await receiver.next())[1]["id"] != answer["id"]:
         pass
-    assert receiver.waiting == notifier.MAX_CALLS_PER_HOST
+    assert receiver.held == MAX_DELIVERIES_PER_HOST
     receiver.hold.set()
-    await nothing_is_left(server)
+    await outbox_is_empty(server)
 
 
-async def test_url_that_is_not_allowed_is_refused_and_nothing_kept(server: Server) -> None:
+async def test_submit_callback_url_not_allowed_is_refused_and_nothing_is_kept(
+    server: Server,
+) -> None:
     status, answer = await submit(server, "https://example.org/hook")
     assert status == 400
     assert answer["message"] == "callback_url is not allowed for the host 'example.org'"
@@ -200,14 +236,7 @@ async def test_url_that_is_not_allowed_is_refused_and_nothing_kept(server: Serve
     assert server.folders() == []
 
 
-async def ended_job(store: JobStore) -> Job:
-    await store.create("u", 1, "s", JobOptions(callback_url="http://x/"))
-    offer = Offer(9, ["http://c"], lambda _, waiting: [w.user_id for w in waiting])
-    (taken,) = (await store.claim({"s": offer})).values()
-    return await store.transition(taken.jobs[0], JobStatus.FAILED, "")
-
-
-async def test_end_that_was_not_told_is_told_by_the_next_life(tmp_path: Path) -> None:
+async def test_outbox_undelivered_callback_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite"
     async with open_store(path) as store:
         job = await ended_job(store)
@@ -219,19 +248,9 @@ async def test_end_that_was_not_told_is_told_by_the_next_life(tmp_path: Path) ->
         await store.transition(job, JobStatus.CLEANED, "")
         await store.outbox.done(job.id)
     async with open_store(path, lambda: 1e12) as store:
-        assert await store.outbox.due(10) == [], "Cleaned is no end"
+        assert await store.outbox.due(10) == [], "Cleaned is not an end"
 
 
-async def test_look_for_what_is_due_costs_what_is_due(store: JobStore) -> None:
-    rows = await store._reader.execute_fetchall(f"EXPLAIN QUERY PLAN {DUE}", (0, 1))
-    plan = [str(tuple(row)[-1]) for row in rows]
-    assert plan == [
-        "SEARCH callbacks USING INDEX callbacks_due (due_at<?)",
-        "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
-    ]
-
-
-def test_pauses_grow_and_end() -> None:
-    assert list(notifier.RETRY_S) == sorted(notifier.RETRY_S)
-    assert sum(notifier.RETRY_S) < 24 * 3600
-    assert CallbackRules().patterns == ()
+def test_backoff_delays_grow_and_end_within_a_day() -> None:
+    assert list(BACKOFF.delays_s) == sorted(BACKOFF.delays_s)
+    assert sum(BACKOFF.delays_s) < 24 * 3600

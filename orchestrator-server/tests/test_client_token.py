@@ -1,32 +1,28 @@
-"""CLIENT_TOKEN on the server: it is shown to clients, and a client that refuses it costs a wait."""
-
-from collections.abc import Awaitable, Callable
+"""CLIENT_TOKEN on the server: it goes with every request, and its refusal only delays jobs."""
 
 import pytest
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.server import keys
-from job_orchestrator.server.clients import registry as client_pool
-from running_server import StartServer
+from running_server import StartServer, tuned
 
 TOKEN = "a-token-of-32-characters-or-more"
-StartClient = Callable[[FakeClient], Awaitable[str]]
 
 
+@tuned(client_backoff=Backoff((0.0,)))
 @pytest.mark.parametrize(
     ("settings", "why"),
     [({}, "CLIENT_TOKEN is not set here"), ({"CLIENT_TOKEN": TOKEN}, "CLIENT_TOKEN differs")],
 )
-async def test_client_that_refuses_the_token_costs_jobs_a_wait_and_no_attempt(
+async def test_client_that_refuses_the_token_delays_jobs_and_costs_no_attempt(
     client: FakeClient,
     start_client: StartClient,
     start_server: StartServer,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     settings: dict[str, str],
     why: str,
 ) -> None:
-    monkeypatch.setattr(client_pool, "BACK_OFF_S", (0.0,))
     client.token = "another-token-of-32-characters-x"
     url = await start_client(client)
     server = await start_server(url, **settings)
@@ -45,7 +41,7 @@ async def test_client_that_refuses_the_token_costs_jobs_a_wait_and_no_attempt(
     assert await server.ended(job) == ("Completed", "")
 
 
-async def test_token_is_shown_with_every_request(
+async def test_token_is_sent_with_every_request(
     client: FakeClient, start_client: StartClient, start_server: StartServer
 ) -> None:
     client.token = TOKEN
@@ -57,5 +53,7 @@ async def test_token_is_shown_with_every_request(
     assert await server.ended(done) == ("Completed", "")
     async with server.http.post(f"/terminate/{ended}") as response:
         assert response.status == 200
-    await server.eventually(lambda: client.requests["discard"] > 0 and client.requests["kill"] > 0)
-    assert client.discarded
+    await server.eventually(
+        lambda: client.requests["acknowledge"] > 0 and client.requests["kill"] > 0
+    )
+    assert client.acknowledged

@@ -1,32 +1,29 @@
-"""Sending jobs to clients that behave, and that don't."""
+"""Dispatch of jobs to clients that work, and to those that don't."""
 
 import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, answering, hang_up, never
+from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never
 from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
-from job_orchestrator.server import app, keys
-from job_orchestrator.server.app import BACKGROUND
-from job_orchestrator.server.clients import http as client_api
-from job_orchestrator.server.clients import registry as client_pool
-from job_orchestrator.server.dispatch.acknowledger import Discarder
+from job_orchestrator.server import keys
+from job_orchestrator.server.app import DISPATCH
+from job_orchestrator.server.clients.http import HttpTransport
+from job_orchestrator.server.dispatch.acknowledger import Acknowledger
 from job_orchestrator.server.errors import ClientUnreachable
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from running_server import Server, StartServer
-
-StartClient = Callable[[FakeClient], Awaitable[str]]
+from running_server import Server, StartServer, tuned
 
 
-async def test_job_costs_two_requests_beside_the_events(server: Server, client: FakeClient) -> None:
+async def test_job_costs_two_requests_apart_from_events(server: Server, client: FakeClient) -> None:
     job = await server.submit(**{"in/a.txt": b"1"})
     payload = await client.next_payload()
     assert client.names[payload] == {"run.sh", "in/a.txt"}
@@ -35,19 +32,15 @@ async def test_job_costs_two_requests_beside_the_events(server: Server, client: 
     client.complete(payload, out="42")
     assert await server.ended(job) == ("Completed", "")
     assert (await server.results(job)).read("out") == b"42"
-    # That it may remove the results, a client is told a while later, for many jobs together.
-    del client.requests["discard"]
+    # The results are acknowledged later, together with those of other jobs.
+    del client.requests["acknowledge"]
     assert client.requests == Counter(events=1, submit=1, retrieve=1)
 
 
-async def test_payloads_that_may_be_removed_are_told_together(
-    client: FakeClient,
-    start_client: StartClient,
-    start_server: StartServer,
-    monkeypatch: pytest.MonkeyPatch,
+@tuned(acknowledge_interval_s=1000.0)
+async def test_results_of_several_jobs_are_acknowledged_in_one_request(
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(app, "DISCARDER_INTERVAL_S", 1000.0)
-    server = await start_server(await start_client(client))
     await server.hears_clients()
     jobs = [await server.submit() for _ in range(3)]
     payloads = [await client.next_payload() for _ in jobs]
@@ -55,17 +48,17 @@ async def test_payloads_that_may_be_removed_are_told_together(
         client.complete(payload)
     for job in jobs:
         await server.ended(job)
-    (known,) = server.app[keys.SUBMISSION].pool
-    await server.eventually(lambda: known.discards == set(payloads))
-    await Discarder(known).run_pass()
-    assert client.discarded == set(payloads)
-    assert client.requests["discard"] == 1
+    (known,) = server.clients
+    await server.eventually(lambda: known.unacknowledged == set(payloads))
+    await Acknowledger(known).run_pass()
+    assert client.acknowledged == set(payloads)
+    assert client.requests["acknowledge"] == 1
 
 
 async def test_trap_26_requests_to_a_client_share_their_connections(
     server: Server, client: FakeClient
 ) -> None:
-    original, connections = client._submit, set()
+    original, connections = client.submit, set()
 
     async def note(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
@@ -73,19 +66,19 @@ async def test_trap_26_requests_to_a_client_share_their_connections(
         return await original(request)
 
     client.instead["submit"] = note
-    sessions = {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
+    transports = [each.transport for each in server.clients]
     for _ in range(6):
         job = await server.submit()
         client.complete(await client.next_payload())
         await server.ended(job)
-    assert len(connections) <= 3, "one for each kind of request that may be under way at once"
-    assert sessions == {each.api._connection._own for each in server.app[keys.SUBMISSION].pool}
+    assert len(connections) <= 3, "one for each kind of request that may run concurrently"
+    assert transports == [each.transport for each in server.clients]
 
 
 async def test_trap_17_submit_whose_answer_was_lost_is_repeated_with_its_key(
     server: Server, client: FakeClient
 ) -> None:
-    original = client._submit
+    original = client.submit
 
     async def lose_the_first(request: web.Request) -> web.Response:
         response = await original(request)
@@ -116,10 +109,10 @@ async def test_trap_21_client_that_refuses_is_left_and_the_other_one_used(
     assert bad.requests["submit"] == 1
 
 
-async def test_job_fails_with_the_reason_after_its_attempts(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+@tuned(client_backoff=Backoff((0.0,)))
+async def test_job_whose_attempts_are_used_up_fails_with_the_reason(
+    start_client: StartClient, start_server: StartServer
 ) -> None:
-    monkeypatch.setattr(client_pool, "BACK_OFF_S", (0.0,))
     client = FakeClient()
     client.instead["submit"] = answering(500, '{"message": "out of order"}')
     server = await start_server(await start_client(client))
@@ -129,7 +122,7 @@ async def test_job_fails_with_the_reason_after_its_attempts(
     assert client.requests["submit"] == 3
 
 
-async def test_refusal_of_the_files_fails_the_job_at_once(
+async def test_refusal_of_the_files_fails_the_job_without_a_second_attempt(
     server: Server, client: FakeClient
 ) -> None:
     client.instead["submit"] = answering(400, '{"message": "Invalid file name"}')
@@ -138,13 +131,13 @@ async def test_refusal_of_the_files_fails_the_job_at_once(
     assert "Invalid file name" in message
 
 
+@tuned(client_backoff=Backoff((0.0,)))
 @pytest.mark.parametrize("status", [503, 507])
-async def test_busy_client_costs_a_wait_and_no_attempt(
-    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+async def test_busy_client_delays_a_job_and_costs_no_attempt(
+    server: Server, client: FakeClient, status: int
 ) -> None:
-    monkeypatch.setattr(client_pool, "BACK_OFF_S", (0.0,))
     answers = iter([answering(status)] * 5)
-    original = client._submit
+    original = client.submit
 
     async def busy_at_first(request: web.Request) -> web.StreamResponse:
         return await next(answers, original)(request)
@@ -167,11 +160,11 @@ async def test_trap_22_draining_client_gets_no_jobs_and_what_it_gives_back_runs_
     payload = await stopping.next_payload()
     await server.until(job, "Submitted")
     stopping.drain()
-    stopping.lose(payload)
+    stopping.forget(payload)
     other.complete(await other.next_payload())
     assert await server.ended(job) == ("Completed", "")
     assert stopping.requests["submit"] == 1
-    # It was no failure of the job.
+    # An administrator's stop of the client is not a failure of the job.
     assert server.rows("SELECT attempt, failures FROM jobs") == [(2, 0)]
 
 
@@ -196,10 +189,10 @@ async def test_trap_25_hung_client_delays_no_other(
 
 
 @pytest.mark.parametrize("answer", [answering(200, "[]"), answering(200, "<html>", "text/html")])
-async def test_nonsense_from_a_client_counts_as_a_failed_attempt_after_a_while(
+async def test_nonsense_from_a_client_counts_as_a_failed_attempt_after_lost_after(
     start_client: StartClient,
     start_server: StartServer,
-    answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    answer: Answer,
 ) -> None:
     client = FakeClient()
     client.instead["submit"] = answer
@@ -211,10 +204,10 @@ async def test_nonsense_from_a_client_counts_as_a_failed_attempt_after_a_while(
     assert "answered with not a payload" in message
 
 
-async def test_failure_that_several_jobs_meet_at_once_is_one_failure(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+@tuned(client_backoff=Backoff((1000.0,)))
+async def test_concurrent_failures_of_several_jobs_are_one_failure_of_the_client(
+    start_client: StartClient, start_server: StartServer
 ) -> None:
-    monkeypatch.setattr(client_pool, "BACK_OFF_S", (1000.0,))
     client = FakeClient()
     gate = asyncio.Event()
 
@@ -230,7 +223,7 @@ async def test_failure_that_several_jobs_meet_at_once_is_one_failure(
     gate.set()
     count = "SELECT count(*) FROM jobs WHERE status = 'Queued'"
     await server.eventually(lambda: server.rows(count) == [(5,)])
-    (known,) = server.app[keys.SUBMISSION].pool
+    (known,) = server.clients
     assert known.failures == 1
 
 
@@ -255,50 +248,57 @@ async def test_trap_23_quotas_hold_at_every_instant_and_are_logged(
         client.complete(payload)
     for job in jobs:
         assert await server.ended(job) == ("Completed", "")
-    said = [r.getMessage() for r in caplog.records if r.name.endswith("quota_log")]
-    assert "User 1 slot available, dispatching job 1 to service 'example'" in said
+    decisions = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.endswith("dispatcher") and record.getMessage().startswith("User ")
+    ]
+    assert "User 1 slot available, dispatching job 1 to service 'example'" in decisions
     assert any(
-        line.startswith("User 1 has 2/2 jobs running for service 'example', job ") for line in said
+        line.startswith("User 1 has 2/2 jobs running for service 'example', job ")
+        for line in decisions
     )
-    assert len(said) == len(set(said)), "a decision was logged twice"
+    assert len(decisions) == len(set(decisions)), "a decision was logged twice"
 
 
-async def test_dispatch_that_ends_while_a_pass_looks_for_broken_ones_is_not_repeated(
+async def test_delivery_that_ends_during_the_search_for_interrupted_ones_is_not_repeated(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = JobStore.processing
+    store, dispatcher = server.app[keys.SUBMISSION].store, server.app[DISPATCH].dispatcher
+    original = store.processing
     stale = asyncio.Event()
 
-    async def answers_late(self: JobStore) -> Sequence[Job]:
-        jobs = await original(self)
+    async def answer_late() -> Sequence[Job]:
+        jobs = await original()
         if jobs and not stale.is_set():
+            gate.set()
             await server.until(jobs[0].id, "Submitted")
             stale.set()
         return jobs
 
-    monkeypatch.setattr(JobStore, "processing", answers_late)
+    # Only a query that takes longer than the delivery shows the race.
+    monkeypatch.setattr(store, "processing", answer_late)
     gate = client.hold_submits()
     job = await server.submit()
     await server.until(job, "Processing")
-    background = server.app[BACKGROUND]
-    passing = asyncio.create_task(background._sender._take_up())
-    gate.set()
-    await passing
-    await background._sender.idle()
+    await dispatcher.resume_interrupted()
+    await dispatcher.idle()
     assert stale.is_set()
     assert client.requests["submit"] == 1
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
 
 
-async def test_mistake_of_ours_costs_an_attempt_and_is_not_repeated_for_ever(
+async def test_defect_of_the_server_costs_an_attempt_and_is_not_repeated_for_ever(
     start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object, **__: object) -> Payload:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(client_api.ClientApi, "submit", broken)
     server = await start_server(await start_client(FakeClient()), SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
+    (known,) = server.clients
+    # No answer of a client makes the transport raise anything but a ClientError.
+    monkeypatch.setattr(known.transport, "submit", broken)
     ended = await server.ended(await server.submit())
     assert ended == ("Failed", "It could not be sent: no such thing")
 
@@ -308,7 +308,7 @@ async def test_trap_17_job_that_was_being_sent_when_the_server_died_is_not_sent_
 ) -> None:
     client, other = FakeClient(), FakeClient()
     client.slots = 100
-    accept = client._submit
+    accept = client.submit
 
     async def answer_too_late(request: web.Request) -> web.StreamResponse:
         await accept(request)
@@ -323,16 +323,15 @@ async def test_trap_17_job_that_was_being_sent_when_the_server_died_is_not_sent_
     await first.app.shutdown()
     await first.app.cleanup()
 
-    submit, calls = client_api.ClientApi.submit, itertools.count()
+    submit, calls = HttpTransport.submit, itertools.count()
 
-    async def unreachable_at_first(
-        self: client_api.ClientApi, *args: Any, **kwargs: Any
-    ) -> Payload:
+    async def unreachable_at_first(self: HttpTransport, *args: Any, **kwargs: Any) -> Payload:
         if next(calls) == 0:
             raise ClientUnreachable("it starts as well")
         return await submit(self, *args, **kwargs)
 
-    monkeypatch.setattr(client_api.ClientApi, "submit", unreachable_at_first)
+    # The second server resumes the delivery while it starts, before a test can reach its parts.
+    monkeypatch.setattr(HttpTransport, "submit", unreachable_at_first)
     del client.instead["submit"]
     second = await start_server(*urls)
     await second.until(job, "Submitted")

@@ -1,31 +1,25 @@
-"""Bringing states and results back from clients that behave, and that don't."""
+"""Fetching of states and results from clients that work, and from those that don't."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, answering, hang_up, zip_of
+from fake_client import FakeClient, StartClient, answering, hang_up, zip_of
 from job_orchestrator.common.messages import Payload, PayloadEvent
 from job_orchestrator.common.status import JobStatus, PayloadStatus
-from job_orchestrator.server.app import BACKGROUND
-from job_orchestrator.server.clients import http as client_api
-from job_orchestrator.server.clients.registry import Client
-from job_orchestrator.server.dispatch import collector as getter_module
-from job_orchestrator.server.dispatch.collector import Getter
+from job_orchestrator.server import keys
+from job_orchestrator.server.app import DISPATCH
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from running_server import Server, StartServer
-
-StartClient = Callable[[FakeClient], Awaitable[str]]
+from job_orchestrator.server.store.sqlite.store import SqliteJobStore
+from running_server import Server, StartServer, tuned
 
 
 async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
     server: Server, client: FakeClient
 ) -> None:
-    original = client._submit
+    original = client.submit
 
     async def quick(request: web.Request) -> web.Response:
         response = await original(request)
@@ -36,58 +30,55 @@ async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
     assert await server.ended(await server.submit()) == ("Completed", "")
 
 
-async def test_end_that_is_pushed_while_the_submit_is_written_down_is_not_missed(
+async def test_end_that_is_pushed_while_the_submit_is_recorded_is_not_missed(
     server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, heard = JobStore.transition, asyncio.Event()
-    on_event = Getter.on_event
+    original = SqliteJobStore.transition
+    (known,) = server.clients
 
-    def listen(self: Getter, client: Client, event: PayloadEvent) -> None:
-        on_event(self, client, event)
-        heard.set()
-
-    async def end_first(self: JobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any) -> Job:
+    async def end_first(
+        self: SqliteJobStore, job: Job, wanted: JobStatus, *rest: Any, **kw: Any
+    ) -> Job:
         if wanted is JobStatus.SUBMITTED:
             client.complete(await client.next_payload())
-            await heard.wait()
+            # Events are handled in order: when the load is there, the end has been handled.
+            client.slots = 17
+            client.push(client.load_event())
+            await server.eventually(lambda: known.slots == 17)
         return await original(self, job, wanted, *rest, **kw)
 
-    monkeypatch.setattr(JobStore, "transition", end_first)
-    monkeypatch.setattr(Getter, "on_event", listen)
+    # No request marks the moment between the answer to the submit and its transaction.
+    monkeypatch.setattr(SqliteJobStore, "transition", end_first)
     assert await server.ended(await server.submit()) == ("Completed", "")
     assert client.requests["events"] == 1, "only a new connection brought it"
 
 
-async def test_ends_of_more_jobs_than_a_client_is_asked_for_at_once_are_not_missed(
-    start_server: StartServer,
-    start_client: StartClient,
-    client: FakeClient,
-    monkeypatch: pytest.MonkeyPatch,
+@tuned(max_fetches_per_client=1)
+async def test_ends_of_more_jobs_than_are_fetched_concurrently_are_not_missed(
+    server: Server, client: FakeClient
 ) -> None:
-    """Not even those that come while the server is taking note that the job was sent."""
-    original, retrieve, let_go = Getter.submitted, client._retrieve, asyncio.Event()
-    ended: asyncio.Queue[int] = asyncio.Queue()
+    """Not even those that arrive before the dispatcher has handed a job to the collector."""
+    retrieve, may_answer = client.retrieve, asyncio.Event()
+    collector, dispatcher = server.app[DISPATCH].collector, server.app[DISPATCH].dispatcher
+    (known,) = server.clients
 
-    def end_first(self: Getter, job: Job, payload: Payload) -> None:
-        client.results[payload.id] = zip_of(out="x")
-        client.report(payload.id, PayloadStatus.COMPLETED, push=False)
-        self.on_event(next(iter(self._pool)), PayloadEvent(payload.id, PayloadStatus.COMPLETED))
-        original(self, job, payload)
-        ended.put_nowait(job.id)
+    def end_first(job: Job) -> None:
+        if job.status is JobStatus.SUBMITTED and job.dest_id is not None:
+            client.results[job.dest_id] = zip_of(out="x")
+            client.report(job.dest_id, PayloadStatus.COMPLETED, push=False)
+            collector.on_event(known, PayloadEvent(job.dest_id, PayloadStatus.COMPLETED))
 
     async def slow(request: web.Request) -> web.StreamResponse:
-        await let_go.wait()
+        await may_answer.wait()
         return await retrieve(request)
 
-    monkeypatch.setattr(getter_module, "MAX_LOOKS", 1)
-    monkeypatch.setattr(Getter, "submitted", end_first)
+    server.app[keys.SUBMISSION].store.subscribe(end_first)
     client.instead["retrieve"] = slow
-    server = await start_server(await start_client(client))
-    await client.connected.wait()
     jobs = [await server.submit() for _ in range(3)]
     for _ in jobs:
-        await ended.get()
-    let_go.set()
+        await client.next_payload()
+    await dispatcher.idle()
+    may_answer.set()
     for job in jobs:
         assert await server.ended(job) == ("Completed", "")
 
@@ -127,16 +118,16 @@ async def test_trap_19_results_of_another_key_are_nobodys(
     job = await server.submit()
     payload = await client.next_payload()
     client.keys[payload] = "of.another-server"
-    client.complete(payload, out="somebody else's")
+    client.complete(payload, out="of another job")
     client.complete(await client.next_payload(), out="mine")
     assert await server.ended(job) == ("Completed", "")
     assert (await server.results(job)).read("out") == b"mine"
 
 
+@tuned(fetch_retry_s=0.0)
 async def test_trap_32_results_that_are_cut_off_are_never_served_and_fetched_again(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
     whole = zip_of(out="x" * 1000)
 
     async def cut(request: web.Request) -> web.Response:
@@ -152,20 +143,20 @@ async def test_trap_32_results_that_are_cut_off_are_never_served_and_fetched_aga
     assert not [name for name in server.folders() if "/.output" in name]
 
 
+@tuned(fetch_retry_s=0.0)
 async def test_unknown_job_is_run_again_only_after_lost_after(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    start_client: StartClient, start_server: StartServer
 ) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
-    gone, other = FakeClient(), FakeClient()
-    gone.slots, other.slots = 100, 1
+    silent, other = FakeClient(), FakeClient()
+    silent.slots, other.slots = 100, 1
     server = await start_server(
-        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
+        await start_client(silent), await start_client(other), LOST_AFTER="0.3s"
     )
     await server.hears_clients()
     job = await server.submit()
-    payload = await gone.next_payload()
-    gone.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}
-    gone._push(b"")
+    payload = await silent.next_payload()
+    silent.instead |= {"events": hang_up, "retrieve": hang_up, "submit": hang_up}
+    silent.push(b"")
     other.complete(await other.next_payload())
     assert await server.ended(job) == ("Completed", "")
     why = server.rows("SELECT to_status FROM job_events ORDER BY rowid")
@@ -179,45 +170,46 @@ async def test_unknown_job_is_run_again_only_after_lost_after(
         "Submitted",
         "Completed",
     ]
-    assert payload in gone.payloads
+    assert payload in silent.payloads
 
 
-async def test_trap_16_what_a_lost_client_says_is_not_taken_for_news_of_the_next_run(
+async def test_trap_16_answer_of_a_lost_client_is_not_applied_to_the_next_attempt(
     start_client: StartClient, start_server: StartServer
 ) -> None:
-    gone, other = FakeClient(), FakeClient()
-    gone.slots, other.slots = 100, 1
+    silent, other = FakeClient(), FakeClient()
+    silent.slots, other.slots = 100, 1
     server = await start_server(
-        await start_client(gone), await start_client(other), LOST_AFTER="0.3s"
+        await start_client(silent), await start_client(other), LOST_AFTER="0.3s"
     )
     await server.hears_clients()
     asked, gate = asyncio.Event(), asyncio.Event()
 
-    async def knows_nothing_any_more(request: web.Request) -> web.StreamResponse:
+    async def payload_unknown(request: web.Request) -> web.StreamResponse:
         asked.set()
         await gate.wait()
         return await answering(404)(request)
 
-    gone.instead["retrieve"] = knows_nothing_any_more
+    silent.instead["retrieve"] = payload_unknown
     job = await server.submit()
-    gone.complete(await gone.next_payload())
+    silent.complete(await silent.next_payload())
     await asked.wait()
-    gone.instead |= {"events": hang_up, "submit": hang_up}
-    gone._push(b"")
+    silent.instead |= {"events": hang_up, "submit": hang_up}
+    silent.push(b"")
     other.complete(await other.next_payload())
-    # Told of while the first client is still being asked.
-    looking = server.app[BACKGROUND]._getter._looking
-    await server.eventually(lambda: looking[job])
+    # The end at the other client must arrive while the first one is still being asked, which only
+    # the collector's list of running fetches shows.
+    fetching = server.app[DISPATCH].collector._fetching
+    await server.eventually(lambda: fetching[job])
     gate.set()
     assert await server.ended(job) == ("Completed", "")
     assert server.rows("SELECT attempt FROM jobs") == [(2,)]
     assert other.submitted.empty()
 
 
+@tuned(fetch_retry_s=0.0)
 async def test_client_that_answers_only_errors_keeps_no_job_for_ever(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    start_client: StartClient, start_server: StartServer
 ) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
     client = FakeClient()
     client.instead["retrieve"] = answering(500, '{"message": "out of order"}')
     server = await start_server(
@@ -231,8 +223,8 @@ async def test_client_that_answers_only_errors_keeps_no_job_for_ever(
     assert "answered 500: out of order" in message
 
 
-async def test_jobs_of_an_earlier_life_are_taken_up(
-    start_client: StartClient, start_server: StartServer, tmp_path: object
+async def test_job_that_ends_while_the_server_is_down_is_fetched_after_the_restart(
+    start_client: StartClient, start_server: StartServer
 ) -> None:
     client = FakeClient()
     url = await start_client(client)
@@ -242,17 +234,17 @@ async def test_jobs_of_an_earlier_life_are_taken_up(
     await first.until(job, "Submitted")
     await first.app.shutdown()
     await first.app.cleanup()
-    client.results[payload] = zip_of(out="meanwhile")
+    client.results[payload] = zip_of(out="while it was down")
     client.report(payload, PayloadStatus.COMPLETED, push=False)
     second = await start_server(url)
     assert await second.ended(job) == ("Completed", "")
     assert client.requests["submit"] == 1
 
 
+@tuned(fetch_retry_s=0.0)
 async def test_trap_37_full_disk_at_fetch_waits_for_room(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.0)
     job = await server.submit()
     payload = await client.next_payload()
     await server.until(job, "Submitted")
@@ -264,7 +256,7 @@ async def test_trap_37_full_disk_at_fetch_waits_for_room(
     assert client.requests["retrieve"] == 2
 
 
-async def test_old_payload_without_our_fields_gets_a_message(
+async def test_payload_of_an_older_client_without_a_message_gets_one(
     server: Server, client: FakeClient
 ) -> None:
     job = await server.submit()
@@ -275,14 +267,9 @@ async def test_old_payload_without_our_fields_gets_a_message(
     assert await server.ended(job) == ("Failed", "The client reports Failed")
 
 
-async def test_silent_event_stream_is_given_up(
-    start_client: StartClient, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_api, "SILENCE_S", 0.05)
-    client = FakeClient()
-    server = await start_server(await start_client(client))
+@tuned(event_stream_timeout_s=0.05)
+async def test_silent_event_stream_is_opened_again(server: Server, client: FakeClient) -> None:
     await server.eventually(lambda: client.requests["events"] >= 2)
-    monkeypatch.undo()
     job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")

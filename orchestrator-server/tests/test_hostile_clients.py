@@ -1,21 +1,16 @@
-"""What a client sends is not believed: results without an end, answers byte by byte, long texts."""
+"""Hostile answers of clients: results without an end, answers byte by byte, long texts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, zip_of
+from fake_client import FakeClient, StartClient, zip_of
 from job_orchestrator.common.messages import CUT_OFF, MAX_TEXT_BYTES
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
-from job_orchestrator.server.clients import http as client_api
-from job_orchestrator.server.dispatch import collector as getter
-from job_orchestrator.server.dispatch import dispatcher as sender
-from running_server import Server, StartServer
-
-StartClient = Callable[[FakeClient], Awaitable[str]]
+from running_server import Server, StartServer, tuned
 
 MIB = 1 << 20
 TOO_LARGE = "The results are larger than 4 MiB (MAX_RESULT_SIZE of jo-server); they were not kept"
@@ -31,7 +26,7 @@ async def server(
 
 
 class Endless:
-    """An answer that goes on for as long as it is read."""
+    """Answer that goes on for as long as it is read."""
 
     def __init__(
         self, block: bytes = bytes(MIB), pause_s: float = 0, kind: str = "application/zip"
@@ -51,7 +46,7 @@ class Endless:
             self.broken_off.set()
 
 
-async def test_results_without_an_end_are_broken_off_and_the_job_is_failed(
+async def test_endless_results_are_broken_off_and_fail_the_job(
     server: Server, client: FakeClient
 ) -> None:
     endless = client.instead["retrieve"] = Endless()
@@ -65,7 +60,7 @@ async def test_results_without_an_end_are_broken_off_and_the_job_is_failed(
 
 
 @pytest.mark.parametrize("status", [PayloadStatus.FAILED, PayloadStatus.INVALID])
-async def test_output_of_a_failed_payload_that_has_no_end_is_broken_off(
+async def test_endless_output_of_a_failed_payload_is_broken_off_and_the_job_keeps_its_reason(
     server: Server, client: FakeClient, status: PayloadStatus
 ) -> None:
     endless = client.instead["partial"] = Endless()
@@ -76,7 +71,7 @@ async def test_output_of_a_failed_payload_that_has_no_end_is_broken_off(
     assert [name for name in server.folders() if "output" in name] == []
 
 
-async def test_output_of_a_killed_payload_that_has_no_end_is_broken_off(
+async def test_endless_output_of_a_killed_payload_is_broken_off_and_dropped(
     server: Server, client: FakeClient
 ) -> None:
     endless = client.instead["partial"] = Endless()
@@ -87,11 +82,13 @@ async def test_output_of_a_killed_payload_that_has_no_end_is_broken_off(
         assert response.status == 200
     async with asyncio.timeout(20):
         await endless.broken_off.wait()
-    await server.eventually(lambda: bool(client.discarded))
+    await server.eventually(lambda: bool(client.acknowledged))
     assert [name for name in server.folders() if "output" in name] == []
 
 
-async def test_results_as_large_as_they_may_be_are_kept(server: Server, client: FakeClient) -> None:
+async def test_results_of_exactly_the_maximum_size_are_kept(
+    server: Server, client: FakeClient
+) -> None:
     job = await server.submit()
     payload = await client.next_payload()
     padding = 4 * MIB - len(zip_of(out=""))
@@ -100,11 +97,10 @@ async def test_results_as_large_as_they_may_be_are_kept(server: Server, client: 
     assert server.rows("SELECT output_bytes FROM jobs") == [(4 * MIB,)]
 
 
-async def test_answer_that_comes_byte_by_byte_is_taken_for_none(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+@tuned(json_timeout_s=0.2, resubmit_backoff=Backoff((0.0,)))
+async def test_answer_that_trickles_in_counts_as_lost_and_is_requested_again(
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(client_api, "JSON_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(sender, "RETRY_S", (0.0,))
     drip = client.instead["submit"] = Endless(b" ", 0.01, "application/json")
     job = await server.submit()
     async with asyncio.timeout(20):
@@ -115,11 +111,10 @@ async def test_answer_that_comes_byte_by_byte_is_taken_for_none(
     assert server.rows("SELECT attempt FROM jobs") == [(1,)]
 
 
-async def test_results_that_come_byte_by_byte_are_given_up_and_asked_for_again(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+@tuned(slow_results_after_s=0.2, fetch_retry_s=0.0)
+async def test_results_that_trickle_in_are_given_up_and_fetched_again(
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(client_api, "SLOW_S", 0.2)
-    monkeypatch.setattr(getter, "RETRY_S", 0.0)
     drip = client.instead["retrieve"] = Endless(b"P", 0.01)
     job = await server.submit()
     client.complete(await client.next_payload())
@@ -136,7 +131,7 @@ async def test_long_message_of_a_client_is_cut_off(server: Server, client: FakeC
     client.payloads[payload] = msgspec.structs.replace(
         client.payloads[payload], message="ä" * MIB, exit_code=1
     )
-    client._push(b'event: payload\ndata: {"id": %d, "status": "Failed"}\n\n' % payload)
+    client.push(b'event: payload\ndata: {"id": %d, "status": "Failed"}\n\n' % payload)
     status, message = await server.ended(job)
     assert status == "Failed"
     assert message.startswith("ää")

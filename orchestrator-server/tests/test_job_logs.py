@@ -1,4 +1,4 @@
-"""What a job's script says, live from its client and then from the kept output."""
+"""Output of jobs' scripts: live from the client, afterwards from the stored results."""
 
 import asyncio
 import contextlib
@@ -6,25 +6,25 @@ import io
 import tracemalloc
 import zipfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering, hang_up, zip_of
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.clients import http_connection as client_connection
-from job_orchestrator.server.jobs import logs as job_logs
+from job_orchestrator.server.jobs.logs import MAX_READERS
 from running_server import Server
 
-KEPT = {".orchestrator/stdout.txt": "one\ntwo\n", ".orchestrator/stderr.txt": "bad\n"}
+STORED = {".orchestrator/stdout.txt": "one\ntwo\n", ".orchestrator/stderr.txt": "bad\n"}
 
 
-def saying(
+def serving_logs(
     client: FakeClient, end: "asyncio.Event | None" = None
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A client's /logs: "one" at once, "two" when ``end`` is set."""
+    """Return a client's /logs: line "one" immediately, line "two" when ``end`` is set."""
 
     async def logs(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -39,11 +39,16 @@ def saying(
     return logs
 
 
-async def said(server: Server, job: int, query: str = "") -> bytes:
+async def read_logs(server: Server, job: int, query: str = "") -> bytes:
     async with asyncio.timeout(20), server.http.get(f"/jobs/{job}/logs{query}") as response:
         assert response.status == 200, await response.text()
         assert response.content_type == "text/plain"
         return await response.read()
+
+
+async def logs_status(server: Server, job: int) -> int:
+    async with server.http.get(f"/jobs/{job}/logs") as response:
+        return response.status
 
 
 async def running(server: Server, client: FakeClient) -> tuple[int, int]:
@@ -55,73 +60,82 @@ async def running(server: Server, client: FakeClient) -> tuple[int, int]:
     return job, payload
 
 
-async def test_output_is_live_while_it_runs_and_kept_afterwards(
+async def test_logs_running_job_are_live_and_later_from_the_results(
     server: Server, client: FakeClient
 ) -> None:
     end = asyncio.Event()
-    client.instead["logs"] = saying(client, end)
+    client.instead["logs"] = serving_logs(client, end)
     job, payload = await running(server, client)
-    assert await said(server, job) == b"one\n"
+    assert await read_logs(server, job) == b"one\n"
     async with asyncio.timeout(20), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
         assert await response.content.readexactly(4) == b"one\n"
-        client.complete(payload, **KEPT)
+        client.complete(payload, **STORED)
         await server.ended(job)
         end.set()
         assert await response.read() == b"two\n"
     client.instead["logs"] = hang_up
-    assert await said(server, job) == b"one\ntwo\n"
-    assert await said(server, job, "?offset=5&follow=1") == b"wo\n"
-    assert await said(server, job, "?offset=100") == b""
-    assert await said(server, job, "?stream=stderr") == b"bad\n"
+    assert await read_logs(server, job) == b"one\ntwo\n"
+    assert await read_logs(server, job, "?offset=5&follow=1") == b"wo\n"
+    assert await read_logs(server, job, "?offset=100") == b""
+    assert await read_logs(server, job, "?stream=stderr") == b"bad\n"
 
 
-async def test_following_goes_on_where_the_client_broke_off(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+async def test_logs_followed_client_breaks_off_are_continued_at_the_same_offset(
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(job_logs, "RETRY_S", 0.01)
-    client.instead["logs"] = saying(client)
+    logs = replace(server.app[keys.JOB_LOGS], reconnect_s=0.01)
+    client.instead["logs"] = serving_logs(client)
     job, payload = await running(server, client)
-    async with asyncio.timeout(20), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
-        assert await response.content.readexactly(4) == b"one\n"
-        client.instead["logs"] = hang_up
-        await server.eventually(lambda: client.requests["logs"] > 2)
-        client.complete(payload, **KEPT)
-        assert await response.read() == b"two\n", "what was missed is read from the kept output"
+    received = bytearray()
+
+    async def follow() -> None:
+        async for block in logs.read(job, "stdout", follow=True):
+            received.extend(block)
+
+    following = asyncio.create_task(follow())
+    await server.eventually(lambda: received == b"one\n")
+    client.instead["logs"] = hang_up
+    seen = client.requests["logs"]
+    await server.eventually(lambda: client.requests["logs"] > seen + 1)
+    client.complete(payload, **STORED)
+    async with asyncio.timeout(20):
+        await following
+    assert received == b"one\ntwo\n", "the rest is read from the stored results"
 
 
-async def test_followed_queued_job_waits_for_its_start(server: Server, client: FakeClient) -> None:
-    client.instead["logs"] = saying(client)
+async def test_logs_followed_queued_job_begin_with_the_start(
+    server: Server, client: FakeClient
+) -> None:
+    client.instead["logs"] = serving_logs(client)
     client.slots = 0
     jobs = [await server.submit() for _ in range(6)]
     payloads = [await client.next_payload() for _ in range(5)]
-    assert await said(server, jobs[5]) == b""
+    assert await read_logs(server, jobs[5]) == b""
     async with asyncio.timeout(20), server.http.get(f"/jobs/{jobs[5]}/logs?follow=1") as response:
         assert response.status == 200
         client.complete(payloads[0])
         payload = await client.next_payload()
         client.report(payload, PayloadStatus.RUNNING)
         assert await response.content.readexactly(4) == b"one\n"
-        client.complete(payload, **KEPT)
+        client.complete(payload, **STORED)
         assert await response.read() == b"two\n"
 
 
-async def test_job_that_never_ran_has_said_nothing(idle_server: Server) -> None:
+async def test_logs_job_never_ran_are_empty(idle_server: Server) -> None:
     job = await idle_server.submit()
     await idle_server.http.post(f"/terminate/{job}")
-    assert await said(idle_server, job, "?follow=1") == b""
+    assert await read_logs(idle_server, job, "?follow=1") == b""
 
 
-async def test_output_of_an_older_client_has_none(server: Server, client: FakeClient) -> None:
+async def test_logs_results_without_output_are_empty(server: Server, client: FakeClient) -> None:
     job, payload = await running(server, client)
     client.results[payload] = zip_of(out="x")
     client.report(payload, PayloadStatus.COMPLETED)
     await server.ended(job)
-    assert await said(server, job) == b""
+    assert await read_logs(server, job) == b""
 
 
-async def test_failing_client_is_told_before_the_answer_begins(
-    server: Server, client: FakeClient
-) -> None:
+async def test_logs_client_fails_are_a_502(server: Server, client: FakeClient) -> None:
     job, _ = await running(server, client)
     client.instead["logs"] = answering(500, '{"message": "out of order"}')
     for query in ("", "?follow=1"):
@@ -130,8 +144,8 @@ async def test_failing_client_is_told_before_the_answer_begins(
             assert "out of order" in (await response.json())["message"]
 
 
-async def test_following_ends_when_the_server_stops(server: Server, client: FakeClient) -> None:
-    client.instead["logs"] = saying(client, asyncio.Event())
+async def test_logs_followed_server_stops_end(server: Server, client: FakeClient) -> None:
+    client.instead["logs"] = serving_logs(client, asyncio.Event())
     job, _ = await running(server, client)
     async with asyncio.timeout(10), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
         assert await response.content.readexactly(4) == b"one\n"
@@ -140,18 +154,18 @@ async def test_following_ends_when_the_server_stops(server: Server, client: Fake
             assert await response.content.read() == b""
 
 
-async def test_unknown_job_and_wrong_query_are_told(idle_server: Server) -> None:
+async def test_logs_unknown_job_or_invalid_query_are_refused(idle_server: Server) -> None:
     job = await idle_server.submit()
     for path, status in (("/jobs/9/logs", 404), (f"/jobs/{job}/logs?stream=x", 400)):
         async with idle_server.http.get(path) as response:
             assert response.status == status
 
 
-async def test_readers_use_up_no_connection_by_which_jobs_are_run(
+async def test_logs_many_readers_do_not_delay_other_jobs_of_the_client(
     server: Server, client: FakeClient
 ) -> None:
     end = asyncio.Event()
-    client.instead["logs"] = saying(client, end)
+    client.instead["logs"] = serving_logs(client, end)
     job, payload = await running(server, client)
     async with contextlib.AsyncExitStack() as readers:
         for _ in range(client_connection.MAX_CONNECTIONS + 1):
@@ -164,7 +178,7 @@ async def test_readers_use_up_no_connection_by_which_jobs_are_run(
         end.set()
 
 
-async def test_kept_output_is_found_among_very_many_files_without_their_memory(
+async def test_logs_results_with_many_files_need_constant_memory(
     server: Server, client: FakeClient
 ) -> None:
     job, payload = await running(server, client)
@@ -178,29 +192,30 @@ async def test_kept_output_is_found_among_very_many_files_without_their_memory(
     await server.ended(job)
     tracemalloc.start()
     try:
-        assert await said(server, job) == b"one\n"
+        assert await read_logs(server, job) == b"one\n"
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 2 << 20
 
 
-async def test_job_is_read_by_no_more_than_may_read_it_and_others_are_read_all_the_same(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+async def test_logs_too_many_readers_are_a_503_and_other_jobs_are_not_affected(
+    server: Server, client: FakeClient
 ) -> None:
-    monkeypatch.setattr(job_logs, "MAX_READERS", 2)
     end = asyncio.Event()
-    client.instead["logs"] = saying(client, end)
+    client.instead["logs"] = serving_logs(client, end)
     (job, _), (other, _) = await running(server, client), await running(server, client)
     async with contextlib.AsyncExitStack() as readers:
-        for _ in range(2):
+        for _ in range(MAX_READERS):
             reader = server.http.get(f"/jobs/{job}/logs?follow=1")
             answer = await readers.enter_async_context(reader)
             assert await answer.content.readline() == b"one\n"
         async with server.http.get(f"/jobs/{job}/logs") as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-            assert "is being read 2 times already" in (await answer.json())["message"]
-        assert await said(server, other) == b"one\n"
+            message = (await answer.json())["message"]
+            assert f"is being read {MAX_READERS} times already" in message
+        assert await read_logs(server, other) == b"one\n"
     end.set()
-    await server.eventually(lambda: not server.app[keys.JOB_LOGS]._readers)
-    assert await said(server, job) == b"one\n"
+    async with asyncio.timeout(20):
+        while await logs_status(server, job) != 200:  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(0.01)

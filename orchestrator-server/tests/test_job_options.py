@@ -1,4 +1,4 @@
-"""What a submission may say of its job: name, tag, priority, time limit, and a key for repeats."""
+"""Options of a submission: name, tag, priority, time limit and idempotency key."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,21 +12,20 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import Offer, Waiting
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.opening import open_store
+from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server
 
 STATES = JobStatus
 
 
-def form(content: bytes = b"exit 0\n", **fields: str) -> aiohttp.FormData:
+def form(content: bytes = b"exit 0\n", /, **fields: str) -> aiohttp.FormData:
     form = aiohttp.FormData({"user_id": "1", "service": "example", **fields})
     form.add_field("file", content, filename="run.sh")
     return form
 
 
-async def test_options_are_kept_with_the_job(idle_server: Server) -> None:
+async def test_submit_options_are_stored_with_the_job(idle_server: Server) -> None:
     options = {"name": " Ubiquitin, ä ", "tag": "run-7", "priority": "-3", "time_limit": "5m"}
     assert (await idle_server.post(form(**options)))[0] == 201
     kept = idle_server.rows(
@@ -54,7 +53,7 @@ async def test_options_are_kept_with_the_job(idle_server: Server) -> None:
         ),
     ],
 )
-async def test_option_that_can_not_be_used_is_a_400_and_leaves_nothing(
+async def test_submit_invalid_option_is_a_400_and_leaves_nothing(
     idle_server: Server, field: str, value: str, message: str
 ) -> None:
     status, answer = await idle_server.post(form(**{field: value}))
@@ -64,15 +63,21 @@ async def test_option_that_can_not_be_used_is_a_400_and_leaves_nothing(
     assert idle_server.folders() == []
 
 
-async def test_time_limit_reaches_the_client(server: Server, client: FakeClient) -> None:
+def record_time_limits(client: FakeClient) -> list[str | None]:
+    """Return the list to which the time limit of each submit is added."""
     seen: list[str | None] = []
-    original = client._submit
+    submit = client.submit
 
-    async def submit(request: web.Request) -> web.Response:
+    async def record(request: web.Request) -> web.Response:
         seen.append(request.headers.get("Time-Limit"))
-        return await original(request)
+        return await submit(request)
 
-    client.instead["submit"] = submit
+    client.instead["submit"] = record
+    return seen
+
+
+async def test_submit_time_limit_is_sent_to_the_client(server: Server, client: FakeClient) -> None:
+    seen = record_time_limits(client)
     await server.post(form(time_limit="90.5"))
     await client.next_payload()
     await server.post(form())
@@ -80,7 +85,7 @@ async def test_time_limit_reaches_the_client(server: Server, client: FakeClient)
     assert seen == ["90.500", None]
 
 
-async def test_repeat_with_the_same_key_gets_the_same_job_and_leaves_nothing(
+async def test_submit_repeated_key_returns_the_same_job_and_leaves_nothing(
     idle_server: Server,
 ) -> None:
     key = {"Idempotency-Key": "order 66"}
@@ -100,7 +105,7 @@ async def test_repeat_with_the_same_key_gets_the_same_job_and_leaves_nothing(
     assert (await idle_server.post(form()))[1]["id"] == 3, "no key"
 
 
-async def test_repeats_at_once_make_one_job(idle_server: Server) -> None:
+async def test_submit_concurrent_repeats_create_one_job(idle_server: Server) -> None:
     answers = await asyncio.gather(
         *(idle_server.post(form(), **{"Idempotency-Key": "k"}) for _ in range(8))
     )
@@ -113,14 +118,14 @@ async def test_repeats_at_once_make_one_job(idle_server: Server) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä"])
-async def test_key_that_is_none_is_refused(idle_server: Server, key: str) -> None:
+async def test_submit_invalid_key_is_a_400(idle_server: Server, key: str) -> None:
     status, answer = await idle_server.post(form(), **{"Idempotency-Key": key})
     assert status == 400
     assert answer["message"].startswith("Invalid Idempotency-Key")
     assert idle_server.folders() == []
 
 
-async def test_key_of_a_cleaned_job_is_free_again(store: JobStore) -> None:
+async def test_create_key_of_a_cleaned_job_can_be_used_again(store: JobStore) -> None:
     options = JobOptions(idempotency_key="k")
     job = await store.create("u1", 1, "x", options)
     assert (await store.create("u2", 1, "x", options)).id == job.id
@@ -131,7 +136,7 @@ async def test_key_of_a_cleaned_job_is_free_again(store: JobStore) -> None:
     assert (again.uuid, again.status) == ("u4", JobStatus.QUEUED)
 
 
-async def test_higher_priority_goes_first_within_a_user_only(store: JobStore) -> None:
+async def test_claim_higher_priority_is_first_among_jobs_of_one_user_only(store: JobStore) -> None:
     for user, priority in ((1, 0), (1, -1), (1, 5), (1, 5), (2, 0)):
         options = JobOptions(priority=priority)
         await store.create(f"{user}{priority}{id(options)}", user, "x", options)
@@ -139,7 +144,7 @@ async def test_higher_priority_goes_first_within_a_user_only(store: JobStore) ->
     assert ahead == [2, 3, 0, 1, 0]
     heads: list[int] = []
 
-    def decide(_: int, waiting: Sequence[Waiting]) -> list[int]:
+    def decide(_: int, waiting: Sequence[WaitingUser]) -> list[int]:
         heads.extend(user.head for user in waiting)
         return [1, 1, 2, 1, 1]
 
@@ -158,7 +163,7 @@ async def test_higher_priority_goes_first_within_a_user_only(store: JobStore) ->
         ([STATES.FAILED], None),
     ],
 )
-async def test_start_is_the_first_running_or_the_end_if_none_was_seen(
+async def test_started_at_is_the_first_running_or_the_end(
     tmp_path: Path, path: list[JobStatus], started: float | None
 ) -> None:
     clock = [1000.0]
@@ -172,7 +177,9 @@ async def test_start_is_the_first_running_or_the_end_if_none_was_seen(
         assert job.started_at == started
 
 
-async def test_size_of_the_output_is_kept(server: Server, client: FakeClient) -> None:
+async def test_completed_job_size_of_the_output_is_stored(
+    server: Server, client: FakeClient
+) -> None:
     job = await server.submit()
     payload = await client.next_payload()
     client.complete(payload, out="x" * 500)
@@ -181,18 +188,11 @@ async def test_size_of_the_output_is_kept(server: Server, client: FakeClient) ->
     assert server.rows("SELECT output_bytes, has_output FROM jobs") == [(size, 1)]
 
 
-async def test_time_limit_is_the_lesser_of_the_jobs_and_its_services(
+async def test_time_limit_of_job_and_service_the_smaller_is_sent(
     start_client: Callable[..., Awaitable[str]], start_server: Callable[..., Awaitable[Server]]
 ) -> None:
     client = FakeClient()
-    seen: list[str | None] = []
-    original = client._submit
-
-    async def note(request: web.Request) -> web.StreamResponse:
-        seen.append(request.headers.get("Time-Limit"))
-        return await original(request)
-
-    client.instead["submit"] = note
+    seen = record_time_limits(client)
     server = await start_server(await start_client(client), SERVICE_EXAMPLE_TIME_LIMIT="1m")
     for options in ({"time_limit": "2m"}, {"time_limit": "30"}, {}):
         await server.post(form(**options))

@@ -1,4 +1,4 @@
-"""What the server writes is for its own user alone, whatever the umask lets through."""
+"""Permissions: files of the server are readable by its own user only, with any umask."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from running_server import StartServer
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """As most systems have it: everybody may read."""
+    """Set the umask of most systems, with which other users may read files."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -18,7 +18,7 @@ def open_umask() -> Iterator[None]:
 
 @pytest.mark.usefixtures("open_umask")
 @pytest.mark.parametrize("folder_is_there", [False, True])
-async def test_database_and_files_of_jobs_are_not_for_others(
+async def test_database_and_files_of_jobs_with_an_open_umask_are_private(
     start_server: StartServer, tmp_path_factory: pytest.TempPathFactory, folder_is_there: bool
 ) -> None:
     root = tmp_path_factory.mktemp("places")
@@ -30,7 +30,9 @@ async def test_database_and_files_of_jobs_are_not_for_others(
     )
     await server.submit()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (*root.iterdir(), *data.iterdir())}
-    assert modes.pop("data") == (0o755 if folder_is_there else 0o700), "an old one is left as it is"
+    assert modes.pop("data") == (0o755 if folder_is_there else 0o700), (
+        "an existing folder keeps its mode"
+    )
     assert {modes.pop(name) for name in ("db.sqlite", "db.sqlite-wal", "db.sqlite-shm")} == {0o600}
-    assert len(modes) == 2, "uploads that arrive, and the job"
+    assert len(modes) == 2, "incoming uploads, and the job"
     assert set(modes.values()) == {0o700}

@@ -1,36 +1,29 @@
-"""What the server takes up at its start, and what it owes to clients that were away."""
+"""Recovery after a restart of the server, and abandoned attempts of clients that were away."""
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient, answering, hang_up, never
+from fake_client import FakeClient, StartClient, answering, hang_up, never
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
-from job_orchestrator.server import keys
-from job_orchestrator.server.dispatch import collector as getter_module
-from job_orchestrator.server.dispatch import dispatcher as sender_module
-from job_orchestrator.server.dispatch import fetcher
-from running_server import Server, StartServer
-
-StartClient = Callable[[FakeClient], Awaitable[str]]
+from running_server import Server, StartServer, tuned
 
 
 async def stop(server: Server) -> None:
-    """End a server, as SIGTERM does."""
+    """Stop a server, as SIGTERM does."""
     await server.app.shutdown()
     await server.app.cleanup()
 
 
-def clients_of(server: Server) -> list[str]:
-    pool = server.app[keys.SUBMISSION].pool
-    return [client.url.removesuffix("/submit") for client in pool]
+def client_urls(server: Server) -> list[str]:
+    return [client.name.removesuffix("/submit") for client in server.clients]
 
 
-def strays(server: Server) -> list[tuple[str, str]]:
+def abandoned(server: Server) -> list[tuple[str, str]]:
     return server.rows("SELECT client_url, key FROM strays")
 
 
@@ -49,19 +42,19 @@ async def test_trap_16_attempt_that_was_given_up_is_ended_when_its_client_is_bac
     silent.go_away()
     other.complete(await other.next_payload(), out="second")
     assert await first.ended(job) == ("Completed", "")
-    assert strays(first) == [(f"{urls[0]}/submit", silent.keys[stale])]
+    assert abandoned(first) == [(f"{urls[0]}/submit", silent.keys[stale])]
 
     await stop(first)
     silent.come_back()
     second = await start_server(*urls, LOST_AFTER="0.2s")
-    await second.eventually(lambda: strays(second) == [])
+    await second.eventually(lambda: abandoned(second) == [])
     assert silent.killed_keys == [silent.keys[stale]]
     assert silent.payloads[stale].status is PayloadStatus.KILLED
-    await second.eventually(lambda: silent.discarded == {stale})
+    await second.eventually(lambda: silent.acknowledged == {stale})
     assert (await second.results(job)).read("out") == b"second"
 
 
-async def test_trap_16_stray_attempt_is_ended_before_its_client_gets_the_job_again(
+async def test_trap_16_abandoned_attempt_is_ended_before_its_client_gets_the_job_again(
     server: Server, client: FakeClient, start_client: StartClient, start_server: StartServer
 ) -> None:
     await stop(server)
@@ -75,11 +68,11 @@ async def test_trap_16_stray_attempt_is_ended_before_its_client_gets_the_job_aga
     await second.until(job, "Queued")
     seen: list[list[str]] = []
 
-    async def look(request: web.Request) -> web.StreamResponse:
+    async def record_kills(request: web.Request) -> web.StreamResponse:
         seen.append(list(client.killed_keys))
-        return await client._submit(request)
+        return await client.submit(request)
 
-    client.instead["submit"] = look
+    client.instead["submit"] = record_kills
     client.come_back()
     client.complete(await client.next_payload())
     assert await second.ended(job) == ("Completed", "")
@@ -94,7 +87,7 @@ async def test_trap_16_client_is_not_given_up_for_the_time_that_the_server_was_d
     await server.until(job, "Submitted")
     client.go_away()
     await server.until(job, "Unknown")
-    urls = clients_of(server)
+    urls = client_urls(server)
     await stop(server)
     with contextlib.closing(sqlite3.connect(server.root / "db.sqlite")) as database, database:
         database.execute("UPDATE jobs SET changed_at = 1.0")
@@ -120,14 +113,14 @@ async def test_trap_16_job_of_a_client_that_is_not_configured_any_more_is_run_el
     assert second.rows("SELECT to_status FROM job_events WHERE from_status = 'Unknown'") == [
         ("Queued",)
     ]
-    assert [key for _, key in strays(second)] == [client.keys[payload]]
+    assert [key for _, key in abandoned(second)] == [client.keys[payload]]
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["by-key", "older-client"])
 async def test_trap_10_job_terminated_while_a_dying_server_sent_it_does_not_run(
     server: Server, client: FakeClient, start_server: StartServer, older: bool
 ) -> None:
-    accept = client._submit
+    accept = client.submit
 
     async def answer_never(request: web.Request) -> web.StreamResponse:
         await accept(request)
@@ -140,7 +133,7 @@ async def test_trap_10_job_terminated_while_a_dying_server_sent_it_does_not_run(
     payload = await client.next_payload()
     terminating = asyncio.create_task(server.http.post(f"/terminate/{job}"))
     await server.eventually(lambda: server.rows("SELECT kill_requested FROM jobs") == [(1,)])
-    urls = clients_of(server)
+    urls = client_urls(server)
     await stop(server)
     terminating.cancel()
     del client.instead["submit"]
@@ -150,12 +143,12 @@ async def test_trap_10_job_terminated_while_a_dying_server_sent_it_does_not_run(
     assert len(client.payloads) == 1
 
 
+@tuned(resubmit_backoff=Backoff((0.01,)))
 @pytest.mark.parametrize("status", [200, 502, 504])
 async def test_trap_17_submit_that_a_proxy_answers_is_repeated_with_its_key(
-    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient, status: int
 ) -> None:
-    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
-    accept = client._submit
+    accept = client.submit
 
     async def garble(request: web.Request) -> web.StreamResponse:
         await accept(request)
@@ -170,7 +163,7 @@ async def test_trap_17_submit_that_a_proxy_answers_is_repeated_with_its_key(
     assert server.rows("SELECT attempt FROM jobs") == [(1,)]
 
 
-async def test_output_of_a_terminated_job_is_fetched_by_the_next_life(
+async def test_output_of_a_terminated_job_is_fetched_after_a_restart(
     server: Server, client: FakeClient, start_server: StartServer
 ) -> None:
     job = await server.submit()
@@ -179,7 +172,7 @@ async def test_output_of_a_terminated_job_is_fetched_by_the_next_life(
     client.instead["partial"] = never
     async with server.http.post(f"/terminate/{job}") as response:
         assert response.status == 200
-    urls = clients_of(server)
+    urls = client_urls(server)
     await stop(server)
     del client.instead["partial"]
     second = await start_server(*urls)
@@ -187,12 +180,12 @@ async def test_output_of_a_terminated_job_is_fetched_by_the_next_life(
     assert (await second.results(job, "download_partial")).read("partial") == b"so far"
 
 
+@tuned(resubmit_backoff=Backoff((0.01,)))
 @pytest.mark.parametrize("end", [b"ZZ\r\n", b"\x00\x01\x02"])
 async def test_trap_17_submit_whose_answer_turns_into_garbage_is_repeated_with_its_key(
-    server: Server, client: FakeClient, end: bytes, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient, end: bytes
 ) -> None:
-    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
-    accept = client._submit
+    accept = client.submit
 
     async def garble(request: web.Request) -> web.StreamResponse:
         await accept(request)
@@ -211,7 +204,7 @@ async def test_trap_17_submit_whose_answer_turns_into_garbage_is_repeated_with_i
     assert server.rows("SELECT attempt FROM jobs") == [(1,)]
 
 
-async def test_trap_25_event_stream_that_turns_into_garbage_is_opened_again_at_once(
+async def test_trap_25_event_stream_that_turns_into_garbage_is_opened_again_immediately(
     server: Server, client: FakeClient
 ) -> None:
     async def garble(request: web.Request) -> web.StreamResponse:
@@ -219,24 +212,23 @@ async def test_trap_25_event_stream_that_turns_into_garbage_is_opened_again_at_o
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        await response.write(client._load())
-        (seen_by_the_server,) = server.app[keys.SUBMISSION].pool
+        await response.write(client.load_event())
+        (seen_by_the_server,) = server.clients
         await server.eventually(lambda: seen_by_the_server.pushes)
         assert request.transport is not None
         request.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nPK")
         return await never(request)
 
     client.instead["events"] = garble
-    client._push(b"")  # ends the present stream
+    client.push(b"")  # ends the present stream
     await server.eventually(lambda: client.requests["events"] == 3)
 
 
+@tuned(fetch_retry_s=0.01, output_patience_s=0.5)
 @pytest.mark.parametrize("status", [500, 507])
 async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_and_runs_once(
-    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient, status: int
 ) -> None:
-    monkeypatch.setattr(getter_module, "RETRY_S", 0.01)
-    monkeypatch.setattr(fetcher, "OUTPUT_PATIENCE_S", 0.5)
     client.instead["partial"] = answering(status, '{"message": "The disk is full"}')
     job = await server.submit()
     client.report(
@@ -252,12 +244,12 @@ async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_a
     assert len(client.payloads) == 1
 
 
+@tuned(resubmit_backoff=Backoff((0.01,)))
 @pytest.mark.parametrize("status", [500, 503, 507])
 async def test_trap_17_repeat_of_a_submit_that_its_client_can_not_answer_now_is_repeated_again(
-    server: Server, client: FakeClient, status: int, monkeypatch: pytest.MonkeyPatch
+    server: Server, client: FakeClient, status: int
 ) -> None:
-    monkeypatch.setattr(sender_module, "RETRY_S", (0.01,))
-    accept = client._submit
+    accept = client.submit
 
     async def lose_the_first(request: web.Request) -> web.StreamResponse:
         if client.requests["submit"] == 1:

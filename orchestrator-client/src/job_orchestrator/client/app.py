@@ -31,12 +31,12 @@ from job_orchestrator.client.telemetry.startup_summary import summary
 from job_orchestrator.client.web.answers import SCHEMAS, error_body
 from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import ROUTES
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
-from job_orchestrator.common.protocol.multipart_reader import FormLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
+from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.metrics import LoopLag
@@ -53,7 +53,7 @@ WORKER_THREADS = 32
 """Short work with files and processes: none of it waits for anything but the disk. All are started
 at once: when scripts have used up the machine's processes, the client must be able to end some."""
 
-LARGE_TREES = web.AppKey("large_trees", list[LargeTrees])
+LARGE_TREES = web.AppKey("large_trees", list[DeferredRemoval])
 LOOPS = web.AppKey("loops", list[Loop])
 
 
@@ -117,7 +117,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             reach(Point.CLIENT_CLEARING)
             await in_thread(workspaces.clear)
             if users is not None:
-                await in_thread(workspaces.let_through)
+                await in_thread(workspaces.allow_traversal)
             await prove(executor, workspaces, settings.execution)
             async with open_payloads() as store:
                 _compose(app, workspaces, executor, store)

@@ -1,1 +1,1 @@
-"""The command ``jo``: submit jobs, see them, fetch their results, from a terminal or a script."""
+"""The command ``jo``: submit jobs, list them, download their results, from terminal or script."""

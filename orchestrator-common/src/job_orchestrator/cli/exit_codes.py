@@ -1,4 +1,4 @@
-"""What the exit status of ``jo`` says. Where a job failed, it is the job's own."""
+"""Exit status of ``jo``. After a wait for a job it is the job's own."""
 
 from job_orchestrator.sdk import (
     ApiError,
@@ -14,33 +14,37 @@ from job_orchestrator.sdk import (
 )
 
 FAILED = 1
-"""A job failed without an exit code of its own; ``doctor`` found something; any other failure."""
+"""A job failed without an exit code, ``doctor`` found a problem, or any other failure."""
 
 USAGE = 2
 DATA = 65
-"""The server, or ``jo`` itself, refuses what was to be sent."""
+"""EX_DATAERR of sysexits.h: the server or ``jo`` itself rejects the files or a value."""
 
 NOT_FOUND = 66
+"""EX_NOINPUT: no such job, or no output."""
+
 UNAVAILABLE = 69
-"""The server can't be reached."""
+"""EX_UNAVAILABLE: the server can't be reached."""
 
 TRY_LATER = 75
-"""A quota is used up."""
+"""EX_TEMPFAIL: a quota is used up."""
 
 NO_PERMISSION = 77
+"""EX_NOPERM: the token is missing, wrong, or does not allow the call."""
+
 TIMEOUT = 124
-"""The job has not ended in the time given; as the command ``timeout`` says it."""
+"""The job has not ended in time; the same status as that of the command ``timeout``."""
 
 INVALID = 126
-"""The script was refused; as a shell says of what can't be executed."""
+"""The script was refused; the status of shells for a command that can't be executed."""
 
 SIGNALLED = 128
-"""Plus the signal's number; as a shell says it."""
+"""Added to the number of the signal that ended the script, as shells do."""
 
 KILLED = SIGNALLED + 9
 
-# The first that matches counts.
-_OF_ERRORS: tuple[tuple[type[ApiError], int], ...] = (
+# The first match wins.
+_BY_ERROR: tuple[tuple[type[ApiError], int], ...] = (
     (Refused, DATA),
     (JobNotFound, NOT_FOUND),
     (OutputNotFound, NOT_FOUND),
@@ -52,12 +56,12 @@ _OF_ERRORS: tuple[tuple[type[ApiError], int], ...] = (
 
 
 def of_error(error: ApiError) -> int:
-    """The exit status that tells of ``error``."""
-    return next((code for kind, code in _OF_ERRORS if isinstance(error, kind)), FAILED)
+    """Return the exit status for a failed call."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILED)
 
 
 def of_job(job: Job) -> int:
-    """The exit status that tells how a job has ended."""
+    """Return the exit status for a job that has ended."""
     match job.status:
         case JobStatus.INVALID:
             return INVALID

@@ -1,4 +1,4 @@
-"""Numbers and times as people say them."""
+"""Formatting of numbers, sizes and times for people."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ from job_orchestrator.sdk import Job
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: ``0.4 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 d 4 h``."""
+    """Format seconds: ``0.4 s``, ``12 s``, ``3:05``, ``2:03:04``, ``3 d 4 h``; ``-`` for None."""
     if seconds is None:
         return "-"
     if seconds < 10:
@@ -21,7 +21,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes with a unit."""
+    """Format a number of bytes with a unit; ``-`` for None."""
     if count is None:
         return "-"
     value = float(count)
@@ -33,17 +33,17 @@ def size(count: int | None) -> str:
 
 
 def moment(time: datetime | None) -> str:
-    """A time where the user is."""
+    """Format a time in the local time zone; ``-`` for None."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
 
 
 def waited_s(job: Job) -> float:
-    """How long it waited for its start, so far."""
+    """Return the seconds from the submission of a job to its start, or until now."""
     return ((job.started_at or job.ended_at or datetime.now(UTC)) - job.created_at).total_seconds()
 
 
 def ran_s(job: Job) -> float | None:
-    """How long it ran, so far; None if it did not."""
+    """Return the seconds that a job has run, so far; None if it has not started."""
     if job.started_at is None:
         return None
     return ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()

@@ -1,27 +1,27 @@
-"""Ctrl-C, at any moment: no traceback, and always the same exit status.
+"""Handling of Ctrl-C: no traceback at any moment, and always the same exit status.
 
-It imports next to nothing, because it must work while everything else is loaded.
+This module imports next to nothing, because it must work while everything else is being loaded.
 """
 
 import os
 import signal
 
 INTERRUPTED = 130
-"""128 and the signal's number, as a shell says it."""
+"""Exit status: 128 plus the number of SIGINT, as shells report it."""
 
 
-def leave_when_interrupted() -> None:
-    """From here on Ctrl-C ends the program at once. Does nothing where it is ignored."""
+def exit_on_interrupt() -> None:
+    """Make Ctrl-C end the process immediately and silently. An ignored Ctrl-C stays ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit)
 
 
-def raise_when_interrupted() -> None:
-    """From here on Ctrl-C raises ``KeyboardInterrupt``: there is something to end, or to tell."""
-    if signal.getsignal(signal.SIGINT) is _leave:
+def raise_on_interrupt() -> None:
+    """Make Ctrl-C raise ``KeyboardInterrupt``, where there is work to end or a message to print."""
+    if signal.getsignal(signal.SIGINT) is _exit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave(*_: object) -> None:
-    # Nobody is told: whatever is being loaded would make a traceback of an exception.
+def _exit(*_: object) -> None:
+    # Not an exception: the module that is being loaded would turn it into a traceback.
     os._exit(INTERRUPTED)

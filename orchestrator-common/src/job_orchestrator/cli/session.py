@@ -1,8 +1,9 @@
-"""What all commands share: the connection, where they write, and how they end."""
+"""Common part of all commands: the connection, the output, and the exit status."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -13,10 +14,10 @@ from click.core import ParameterSource
 from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.interrupts import (
     INTERRUPTED,
-    leave_when_interrupted,
-    raise_when_interrupted,
+    exit_on_interrupt,
+    raise_on_interrupt,
 )
-from job_orchestrator.sdk import ApiError, AsyncClient, ServerUnreachable
+from job_orchestrator.sdk import ApiError, AsyncClient, Progress, ServerUnreachable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,81 +26,117 @@ P = ParamSpec("P")
 
 DEFAULT_URL = "http://localhost:5000"
 PIPE_WIDTH = 250
+"""Columns of tables that are not written to a terminal, which has no width to take."""
+
 PATIENCE_S = 600.0
-"""Whoever waits for a job also waits for a server that is restarted or moved."""
+"""A wait for a job outlasts a restart or a move of the server."""
 
 
 class Session:
     """One run of a command.
 
-    ``out`` is standard output, for what was asked for; ``err`` standard error, for progress and
-    everything else. ``remains`` is told to the user who interrupts: what goes on without them.
-    Without ``patient`` nothing that failed is tried again.
+    Results are written to ``out``, standard output; progress and messages to ``err``, standard
+    error. ``interrupt_note`` is printed on Ctrl-C: the work that continues without ``jo``. If
+    ``retries`` is False, a failed call is not repeated.
     """
 
     def __init__(self, url: str, token: str | None, json: bool) -> None:
         self.json = json
         self.token = token
         self.client = AsyncClient(url, token, patience_s=PATIENCE_S, on_trouble=self._on_trouble)
-        self.remains = ""
-        self.patient = True
-        self._told: set[str] = set()
+        self.interrupt_note = ""
+        self.retries = True
+        self._said: set[str] = set()
 
     @cached_property
     def out(self) -> "Console":
-        """Tables go there. rich is loaded where it is needed: it takes its time."""
+        """Console on standard output. rich is imported only where it is needed: it loads slowly."""
         from rich.console import Console
 
-        # What a program reads is not cut to the width of no terminal.
+        # A pipe has no width: a table is not cut to that of an assumed terminal.
         width = None if sys.stdout.isatty() else PIPE_WIDTH
         return Console(highlight=False, emoji=False, soft_wrap=True, width=width)
 
     @cached_property
     def err(self) -> "Console":
-        """What moves, and what is said meanwhile."""
+        """Console on standard error, for progress and messages."""
         from rich.console import Console
 
         return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
     @property
-    def lively(self) -> bool:
-        """Whether somebody watches: progress may move."""
+    def is_interactive(self) -> bool:
+        """True if a person watches standard error, so that progress may be animated."""
         return sys.stderr.isatty() and not self.json
 
     def say(self, text: str) -> None:
-        """Tell the user something that is no result."""
-        if self.lively:
+        """Print a message that is not a result."""
+        if self.is_interactive:
             self.err.print(text, markup=False)
         else:
             click.echo(text, err=True)
 
     def say_once(self, text: str) -> None:
-        """Tell the user something that may come again, for the first time."""
-        if text not in self._told:
-            self._told.add(text)
+        """Print a message, unless the same message has been printed before."""
+        if text not in self._said:
+            self._said.add(text)
             self.say(text)
 
     def show(self, value: Any) -> None:
-        """Print a value as JSON, on one line: a pipe's ``jq`` makes it pretty."""
+        """Print a value as one line of JSON."""
         sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
         sys.stdout.flush()
 
-    def _on_trouble(self, error: ApiError, pause_s: float) -> None:
-        """Tell once what is tried again. A server that never answered is more likely not there."""
+    @contextmanager
+    def progress_bar(self, title: str) -> Iterator[Progress | None]:
+        """Show a progress bar on standard error during the block, if a person watches.
+
+        Yields a callback for the ``progress`` argument of a call.
+        """
+        if not self.is_interactive:
+            yield None
+            return
+        from rich import progress
+
+        with progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+        ) as bar:
+            transfer = bar.add_task(title, total=None)
+
+            def update(done: int, total: int | None) -> None:
+                bar.update(transfer, completed=done, total=total)
+
+            yield update
+
+    def _on_trouble(self, error: ApiError, delay_s: float) -> None:
+        """Print once that a call is retried.
+
+        A server that has never answered probably does not run: its error is raised, with advice.
+        Without ``retries`` every error is raised.
+        """
         if isinstance(error, ServerUnreachable) and not self.client.answered:
             raise ServerUnreachable(
                 f"{error}. Is jo-server running there? Give its URL with --url or JO_URL"
             )
-        if not self.patient:
+        if not self.retries:
             raise error
-        self.say_once(f"{error}; trying again for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
+        self.say_once(f"{error}; retrying for {PATIENCE_S / 60:g} minutes (Ctrl-C stops)")
 
 
 Command = Callable[Concatenate[Session, P], Awaitable[int | None]]
 
 
 def command(function: Command[P]) -> Callable[..., None]:
-    """Make a click command of a coroutine that gets the session, and returns an exit status."""
+    """Turn a coroutine function into the callback of a click command, with the common options.
+
+    The function gets the session and returns an exit status, None for success.
+    """
 
     @click.option(
         "--url",
@@ -108,7 +145,7 @@ def command(function: Command[P]) -> Callable[..., None]:
         show_default=True,
         show_envvar=True,
         metavar="URL",
-        help="Where jo-server is.",
+        help="URL of jo-server.",
     )
     @click.option(
         "--token",
@@ -120,7 +157,7 @@ def command(function: Command[P]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
     @wraps(function)
     def run(*args: Any, url: str, token: str | None, as_json: bool, **options: Any) -> None:
-        before = _before_the_command()
+        before = _options_before_the_command()
         if not _is_given("url"):
             url = before.get("url") or url
         if not _is_given("token"):
@@ -131,14 +168,14 @@ def command(function: Command[P]) -> Callable[..., None]:
     return run
 
 
-def _before_the_command() -> Mapping[str, Any]:
-    """The options that stand before the command: those of ``jo`` itself."""
+def _options_before_the_command() -> Mapping[str, Any]:
+    """Return the options that are given before the command: those of ``jo`` itself."""
     group = click.get_current_context().parent
     return {} if group is None else group.params
 
 
 def _is_given(option: str) -> bool:
-    """Whether the option stands after the command, where it wins; not in the environment."""
+    """Return True if the option is given after the command, where it has precedence."""
     source = click.get_current_context().get_parameter_source(option)
     return source is ParameterSource.COMMANDLINE
 
@@ -159,14 +196,14 @@ def _run(
             return await function(session, **options) or 0
 
     try:
-        raise_when_interrupted()
+        raise_on_interrupt()
         return asyncio.run(main())
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except KeyboardInterrupt:
-        remains = session.remains if session else ""
-        click.echo(f"\nInterrupted. {remains}".rstrip(), err=True)
+        note = session.interrupt_note if session else ""
+        click.echo(f"\nInterrupted. {note}".rstrip(), err=True)
         return INTERRUPTED
     except ApiError as error:
         code = exit_codes.of_error(error)
@@ -175,4 +212,4 @@ def _run(
         click.echo(f"jo: {error}", err=True)
         return code
     finally:
-        leave_when_interrupted()
+        exit_on_interrupt()

@@ -1,4 +1,4 @@
-"""Jobs, services and clients as tables and lines for people."""
+"""Tables of jobs, services and clients for terminals."""
 
 from collections.abc import Iterable
 
@@ -22,7 +22,7 @@ _STATE_COLOURS = {"ok": "green", "connected": "green", "down": "red", "unreachab
 
 
 def status_text(status: JobStatus) -> Text:
-    """A state in its colour."""
+    """Return the name of a job's state in its colour."""
     return Text(status, style=_COLOURS.get(status, ""))
 
 
@@ -31,13 +31,13 @@ def _state_text(state: str) -> Text:
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
-    """Jobs, a line for each."""
+    """Build a table with one line for each job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
         table.add_column(heading, no_wrap=True)
-    # These give way in a narrow terminal; their cells stay on one line (``_line``).
+    # A narrow terminal shortens these columns; their cells stay on one line (``_line``).
     table.add_column("NAME", max_width=30)
     table.add_column("MESSAGE", max_width=60)
     for job in jobs:
@@ -60,7 +60,7 @@ def _line(text: str) -> Text:
 
 
 def job_card(job: JobDetail) -> Table:
-    """All about one job."""
+    """Build a table with all fields of one job that have a value."""
     card = Table.grid(padding=(0, 2))
     queue = job.queue
     rows: dict[str, str | Text] = {
@@ -90,21 +90,18 @@ def job_card(job: JobDetail) -> Table:
 
 
 def history_table(job: JobDetail) -> Table:
-    """The states that a job has been in, and for how long."""
+    """Build a table of the states that a job has been in, and for how long."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("AT", "STATE", "FOR", "WHY"):
         table.add_column(heading)
     for step in job.history:
-        for_long = "" if step.to in _FINAL else duration(step.seconds)
-        table.add_row(moment(step.at), status_text(step.to), for_long, escape(step.why))
+        lasted = "" if step.to.has_ended else duration(step.seconds)
+        table.add_row(moment(step.at), status_text(step.to), lasted, escape(step.why))
     return table
 
 
-_FINAL = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.INVALID, JobStatus.KILLED}
-
-
 def service_table(services: Iterable[Service]) -> Table:
-    """Services, a line for each."""
+    """Build a table with one line for each service."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("SERVICE", "STATE", "RUNNING", "QUEUED", "PER USER", "TIME LIMIT", "CLIENTS"):
         table.add_column(heading, no_wrap=True)
@@ -124,7 +121,7 @@ def service_table(services: Iterable[Service]) -> Table:
 
 
 def client_table(clients: Iterable[ComputeClient]) -> Table:
-    """Clients, a line for each."""
+    """Build a table with one line for each client."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("CLIENT", overflow="fold")
     for heading in ("STATE", "SLOTS", "WAITING", "CPU", "MEMORY", "VERSION"):
@@ -133,7 +130,7 @@ def client_table(clients: Iterable[ComputeClient]) -> Table:
         table.add_column(heading, overflow="fold")
     for client in clients:
         table.add_row(
-            # What is the same for all of them leaves room for the rest in a narrow terminal.
+            # Without the parts that all URLs share, to save room in a narrow terminal.
             client.url.removeprefix("http://").removesuffix("/submit"),
             _state_text(client.state),
             "-" if client.slots is None else f"{client.running or 0} of {client.slots}",

@@ -1,4 +1,4 @@
-"""A ZIP of results as a folder: nothing of it lands outside, nothing that was there is lost."""
+"""Unpack a ZIP of results into a folder. Nothing is written outside it, nothing overwritten."""
 
 import secrets
 import shutil
@@ -8,64 +8,63 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.protocol.paths import RESERVED, check_path
+from job_orchestrator.common.protocol.paths import RESERVED, UnsafePath, check_path
 from job_orchestrator.sdk import LocalStorageFailed
 
 MADE_BY_UNIX = 3
 BLOCK_BYTES = 1 << 20
-LEAST_BYTES = 4096
-"""What a file or folder takes of most disks, however little is in it."""
+MIN_ENTRY_BYTES = 4096
+"""Space that a file or folder takes on most disks, even if it is empty."""
 
 
 class UnsafeArchive(LocalStorageFailed):
-    """A ZIP with a name in it that leads elsewhere. Nothing was unpacked."""
+    """A name in the ZIP leads out of the folder. Nothing was unpacked."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ``LocalStorageFailed`` unless ``folder`` is empty or not there yet."""
+    """Raise ``LocalStorageFailed`` unless ``folder`` is empty or does not exist."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
         raise LocalStorageFailed(
-            f"{folder} is there already, and not empty: give another folder, or remove it"
+            f"{folder} exists already and is not empty: give another folder, or remove it"
         )
 
 
 def check_file(file: Path) -> None:
-    """Raise ``LocalStorageFailed`` if ``file`` is there."""
+    """Raise ``LocalStorageFailed`` if ``file`` exists."""
     if file.exists() or file.is_symlink():
-        raise LocalStorageFailed(f"{file} is there already: give another name, or remove it")
+        raise LocalStorageFailed(f"{file} exists already: give another name, or remove it")
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Make ``folder`` the content of ``archive``, all at once; returns the number of files.
+    """Unpack ``archive`` into ``folder``, all of it or nothing. Returns the number of files.
 
     Blocks: call it in a thread. Raises ``LocalStorageFailed``, ``UnsafeArchive``.
     """
     check_folder(folder)
     try:
-        made = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.part")
-        made.mkdir()
+        unpacked = folder.with_name(f".{folder.name[:100]}.{secrets.token_hex(4)}.part")
+        unpacked.mkdir()
         try:
-            count = _unpack_into(archive, made)
-            # Over an empty folder, too, but over nothing else.
-            made.rename(folder)
+            count = _unpack_into(archive, unpacked)
+            # Replaces an empty folder, but nothing else.
+            unpacked.rename(folder)
         except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(unpacked, ignore_errors=True)
             raise
     except zipfile.BadZipFile as error:
-        raise LocalStorageFailed(f"{archive} is no whole ZIP: {error}") from error
+        raise LocalStorageFailed(f"{archive} is not a complete ZIP: {error}") from error
     except OSError as error:
-        raise LocalStorageFailed(f"{folder} can't be made: {error.strerror or error}") from error
+        raise LocalStorageFailed(f"{folder} can't be created: {error.strerror or error}") from error
     return count
 
 
 def _unpack_into(archive: Path, folder: Path) -> int:
-    """All into a new folder, in which no link waits."""
+    """Unpack all entries. ``folder`` is new, so that it contains no links to follow."""
     count = 0
     with zipfile.ZipFile(archive) as entries:
-        _check_room(entries.infolist(), folder)
+        _check_space(entries.infolist(), folder)
         for entry in entries.infolist():
             path = folder / _checked(entry)
             if entry.is_dir():
@@ -76,27 +75,28 @@ def _unpack_into(archive: Path, folder: Path) -> int:
                 _copy(source, target, entry)
             if entry.create_system == MADE_BY_UNIX and (entry.external_attr >> 16) & 0o100:
                 mode = path.stat().st_mode
-                path.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
+                # Executable for everybody who may read the file.
+                path.chmod(mode | (mode & 0o444) >> 2)
             count += 1
     return count
 
 
-def _check_room(entries: Sequence[zipfile.ZipInfo], folder: Path) -> None:
-    """Raise ``LocalStorageFailed`` unless there is room for all that the directory tells of.
+def _check_space(entries: Sequence[zipfile.ZipInfo], folder: Path) -> None:
+    """Raise ``LocalStorageFailed`` unless the disk has space for all entries of the directory.
 
-    A few megabytes of ZIP may be as many terabytes of files: they are not begun.
+    A ZIP of a few megabytes may expand to terabytes.
     """
-    needed = sum(max(entry.file_size, LEAST_BYTES) for entry in entries)
+    needed = sum(max(entry.file_size, MIN_ENTRY_BYTES) for entry in entries)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise LocalStorageFailed(
-            f"The ZIP takes {needed / 1e9:.1f} GB when it is unpacked, and there is room for"
-            f" {free / 1e9:.1f} GB: fetch it as a ZIP (-o NAME.zip)"
+            f"The unpacked ZIP needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free:"
+            " download it as a ZIP (-o NAME.zip)"
         )
 
 
 def _copy(source: IO[bytes], target: IO[bytes], entry: zipfile.ZipInfo) -> None:
-    """Unpack one file. Raises ``BadZipFile`` if it is not as large as the directory says."""
+    """Unpack one file. Raises ``BadZipFile`` if its size differs from that in the directory."""
     left = entry.file_size
     while block := source.read(BLOCK_BYTES):
         left -= len(block)
@@ -104,19 +104,22 @@ def _copy(source: IO[bytes], target: IO[bytes], entry: zipfile.ZipInfo) -> None:
             break
         target.write(block)
     if left:
-        raise zipfile.BadZipFile(f"{entry.filename!r} is not as large as its directory says")
+        raise zipfile.BadZipFile(
+            f"the size of {entry.filename!r} differs from that in the directory"
+        )
 
 
 def _checked(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry. Raises ``UnsafeArchive``."""
     name = entry.orig_filename.removesuffix("/")
     kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == MADE_BY_UNIX else 0
     try:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise BadRequest("it is no file")
-        # What the system itself adds is the one thing that a user may not upload.
+            raise UnsafePath("it is not a regular file")
+        # Users may not upload into the reserved folder; the system itself adds files there.
         check_path(name.removeprefix(f"{RESERVED}/"))
-    except BadRequest as error:
+    except UnsafePath as error:
         raise UnsafeArchive(
-            f"The ZIP holds {name!r}, which is not safe to unpack: {error}"
+            f"The ZIP contains {name!r}, which is not safe to unpack: {error}"
         ) from error
     return name

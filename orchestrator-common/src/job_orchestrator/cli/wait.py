@@ -1,4 +1,4 @@
-"""Waiting for a job, live output, and what is left on disk when it has ended."""
+"""Wait for a job, print its output, and download its results."""
 
 import asyncio
 import codecs
@@ -10,48 +10,41 @@ from typing import TextIO
 
 from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.formatting import duration, ran_s
-from job_orchestrator.cli.progress import transfer
 from job_orchestrator.cli.session import Session
 from job_orchestrator.cli.unpacking import check_file, check_folder, unpack
-from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.sdk import Job, JobDetail, JobStatus, OutputNotFound
-from job_orchestrator.sdk.client import LogStream
+from job_orchestrator.sdk import Job, JobDetail, JobStatus, LogStream, OutputNotFound
+from job_orchestrator.sdk.threads import in_thread
 
 
-def goes_on(job_id: int) -> str:
-    """What to tell a user who stops watching."""
-    return (
-        f"Job {job_id} goes on. End it: jo cancel {job_id}. "
-        f"Watch it again: jo logs -f {job_id}. Wait for it: jo wait {job_id}"
-    )
-
-
-async def end_of(
+async def wait_for_end(
     session: Session, job_id: int, *, follow: bool, timeout_s: float | None = None
 ) -> JobDetail:
-    """Wait for a job's end; with ``follow`` print its output meanwhile. Raises ``ApiError``."""
-    session.remains = goes_on(job_id)
-    beside: list[asyncio.Task[None]] = []
+    """Wait until a job has ended. With ``follow``, print its output. Raises ``ApiError``."""
+    session.interrupt_note = (
+        f"Job {job_id} continues. Cancel it: jo cancel {job_id}. "
+        f"Follow its output: jo logs -f {job_id}. Wait for it: jo wait {job_id}"
+    )
+    displays: list[asyncio.Task[None]] = []
     if follow:
         out = print_log(session, job_id, "stdout", sys.stdout, follow=True)
         err = print_log(session, job_id, "stderr", sys.stderr, follow=True)
-        beside = [asyncio.create_task(out), asyncio.create_task(err)]
-    elif session.lively:
-        beside = [asyncio.create_task(_show_states(session, job_id))]
+        displays = [asyncio.create_task(out), asyncio.create_task(err)]
+    elif session.is_interactive:
+        displays = [asyncio.create_task(_show_state(session, job_id))]
     try:
         job = await session.client.wait(job_id, timeout_s=timeout_s)
         if follow:
-            await asyncio.gather(*beside)
+            await asyncio.gather(*displays)
     finally:
-        for task in beside:
+        for task in displays:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
-    session.remains = ""
+        await asyncio.gather(*displays, return_exceptions=True)
+    session.interrupt_note = ""
     return job
 
 
-async def _show_states(session: Session, job_id: int) -> None:
-    """A line that says how the job is, until it has ended."""
+async def _show_state(session: Session, job_id: int) -> None:
+    """Show the state of the job on one line, until it has ended."""
     from rich.markup import escape
 
     with session.err.status(f"Job {job_id}") as line:
@@ -61,16 +54,20 @@ async def _show_states(session: Session, job_id: int) -> None:
                 line.update(f"Job {job_id} is {job.status}{escape(why)} (Ctrl-C stops waiting)")
 
 
-def log_of(
+def log_blocks(
     session: Session, job_id: int, stream: LogStream, *, offset: int, follow: bool
 ) -> AsyncGenerator[bytes]:
-    """Yield what the job prints; the user is told where a further run of it begins."""
+    """Yield the output of a job. A message says where the output of another attempt begins."""
 
-    def tell(attempt: int) -> None:
-        session.say_once(f"Job {job_id} is run again: what follows is attempt {attempt}")
+    def report_rerun(attempt: int) -> None:
+        session.say_once(f"Job {job_id} is run again: the output of attempt {attempt} follows")
 
     return session.client.logs(
-        job_id, stream=stream, offset=offset, follow=follow, on_rerun=tell if follow else None
+        job_id,
+        stream=stream,
+        offset=offset,
+        follow=follow,
+        on_rerun=report_rerun if follow else None,
     )
 
 
@@ -83,12 +80,12 @@ async def print_log(
     offset: int = 0,
     follow: bool,
 ) -> None:
-    """Print what the job prints. Bytes that are no UTF-8 are replaced. Raises ``ApiError``."""
+    """Print the output of a job. Invalid UTF-8 is replaced. Raises ``ApiError``."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    blocks = log_of(session, job_id, stream, offset=offset, follow=follow)
+    blocks = log_blocks(session, job_id, stream, offset=offset, follow=follow)
     async with aclosing(blocks):
         async for block in blocks:
-            # A terminal that is stopped, or a full pipe, must not stop the rest.
+            # In a thread: a stopped terminal or a full pipe must not block the event loop.
             await in_thread(_write, target, decode(block))
 
 
@@ -98,21 +95,21 @@ def _write(target: TextIO, text: str) -> None:
 
 
 async def check_target(target: Path) -> None:
-    """Raise ``LocalStorageFailed`` if ``fetch`` can't put results there without loss."""
+    """Raise ``LocalStorageFailed`` if ``download_to`` would overwrite something at ``target``."""
     await in_thread(check_file if target.suffix == ".zip" else check_folder, target)
 
 
-async def fetch(session: Session, job: Job, target: Path, *, partial: bool = False) -> None:
-    """Put a job's results at ``target``: a file if its name ends in .zip, else a folder.
+async def download_to(session: Session, job: Job, target: Path, *, partial: bool = False) -> None:
+    """Download a job's results to ``target``: a ZIP if its name ends in .zip, otherwise a folder.
 
-    Of a job that is not Completed it is the output that there is. Raises ``ApiError``.
+    Of a job that is not Completed, downloads the output that exists. Raises ``ApiError``.
     """
     partial = partial or job.status is not JobStatus.COMPLETED
     await check_target(target)
     unpacked = target.suffix != ".zip"
     archive = target.with_name(f".{target.name}.{job.id}.zip") if unpacked else target
     try:
-        with transfer(session, f"Fetching job {job.id}") as progress:
+        with session.progress_bar(f"Downloading job {job.id}") as progress:
             await session.client.download(job.id, archive, partial=partial, progress=progress)
         if unpacked:
             count = await in_thread(unpack, archive, target)
@@ -124,8 +121,8 @@ async def fetch(session: Session, job: Job, target: Path, *, partial: bool = Fal
             await in_thread(archive.unlink, missing_ok=True)
 
 
-async def finish(session: Session, job: JobDetail, target: Path | None) -> int:
-    """Tell how a job has ended, fetch what there is of it, and return the exit status."""
+async def report_end(session: Session, job: JobDetail, target: Path | None) -> int:
+    """Print how a job has ended, download its output to ``target``, return the exit status."""
     if session.json:
         session.show(job)
     else:
@@ -135,7 +132,7 @@ async def finish(session: Session, job: JobDetail, target: Path | None) -> int:
         session.say(f"Job {job.id} is {job.status}{took}{why}")
     if target is not None:
         try:
-            await fetch(session, job, target)
+            await download_to(session, job, target)
         except OutputNotFound as error:
-            session.say(f"There is nothing to fetch: {error}")
+            session.say(f"There is nothing to download: {error}")
     return exit_codes.of_job(job)

@@ -1,4 +1,4 @@
-"""What the server pushes, without a gap between what is listed and what then changes."""
+"""Stream of changes that is open before a list is requested, so that no change is missed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -9,12 +9,13 @@ from job_orchestrator.sdk import Change
 
 
 @asynccontextmanager
-async def changes_from_now(
+async def open_changes(
     session: Session, *, user_id: int | None = None
 ) -> AsyncIterator[AsyncGenerator[Change]]:
-    """Yield the stream of changes, which is open by then: what is listed now misses none.
+    """Open the stream of changes and yield it.
 
-    A stream that can't be opened tells so when it is read: raises ``ApiError`` there.
+    A list that is requested inside the block is continued by the stream without a gap. If the
+    stream can't be opened, reading it raises ``ApiError``.
     """
     opened = asyncio.Event()
     stream = session.client.events(user_id=user_id, on_open=opened.set)

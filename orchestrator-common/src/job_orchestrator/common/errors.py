@@ -1,7 +1,7 @@
 """The root of the domain errors.
 
-A domain error says what happened in words that its reader can act on. It knows nothing of HTTP:
-each app has one table that gives a status code to an error class (see ``web.error_answers``).
+The message of a domain error says what happened in words that its reader can act on. It does not
+depend on HTTP: each service has one table of status codes by error class (see ``web.errors``).
 """
 
 import os
@@ -12,58 +12,58 @@ TOO_MUCH_STORED = "too-much-stored"
 
 
 class DomainError(Exception):
-    """A fact of the domain that the caller has to know; ``str(error)`` is the message for them.
+    """An error that the caller must know of; ``str(error)`` is the message for them.
 
-    ``code`` is for programs, where the status code of the answer does not tell them enough.
+    ``code`` is for programs, where the status code of the answer is not specific enough.
     """
 
     code = ""
 
 
 class StartupError(DomainError):
-    """The service can't start as it is set up. Printed as one line; exit status 2."""
+    """The service can't start with its settings. Printed as one line; exit status 2."""
 
 
 class TryLater(DomainError):
-    """Nothing is wrong with what was asked, but not now."""
+    """The request is correct, but can't be served now."""
 
     retry_after_s = 5
 
 
 class BadRequest(DomainError):
-    """What was sent can't be used as it is; the message says what to change."""
+    """The request is not acceptable; the message says what to change."""
 
 
 class TooLarge(BadRequest):
-    """More bytes, files or fields were sent than this service accepts."""
+    """The request has more bytes, files or fields than this service accepts."""
 
 
 class NoSuchPath(DomainError):
-    """Nothing is at this path; not one that has nothing to give now."""
+    """The URL path does not exist. Not for paths whose content is missing at present."""
 
     code = NO_SUCH_PATH
 
 
 class Unauthorized(DomainError):
-    """Who asks has shown no token that is known here."""
+    """The request has no valid token."""
 
 
 class Forbidden(DomainError):
-    """Who asks is known, and may not do this."""
+    """The token of the request does not permit this."""
 
 
 class Unhealthy(DomainError):
-    """Something that the service can't work without does not work."""
+    """A part that the service needs, such as its database, does not work."""
 
 
 class StorageFull(DomainError):
-    """The disk has no room (ENOSPC, EDQUOT). Nothing was kept; the same call works once it has."""
+    """The disk is full (ENOSPC, EDQUOT). Nothing was kept; the call can be repeated later."""
 
 
-def in_plain_words(error: OSError) -> str:
-    """A failed connection as the system says it: asyncio's text names a call and an address.
+def describe_os_error(error: OSError) -> str:
+    """Describe a failed connection in the words of the system; asyncio's are those of its code.
 
-    Errors of TLS have numbers of their own, which mean something else to the system.
+    Errors of TLS have different numbers, which are not error numbers of the system.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate can't be trusted ({error.verify_message})"

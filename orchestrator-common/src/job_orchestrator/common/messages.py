@@ -1,11 +1,13 @@
-"""The messages on the wire, exact to the field.
+"""JSON bodies on the wire: one struct for each, used by jo-server, jo-client and the SDK.
 
-Fields are only ever added: web apps, servers and clients of the system that this contract comes
-from read the same bodies. Decoding is lenient (unknown fields are ignored, ours may be missing),
-encoding always gives every field.
+Fields are only ever added: web apps, servers and clients of the documented contract read the same
+bodies. ``encode`` writes every field, in the order of its struct. Decoding is lenient: unknown
+fields are ignored, and a missing field gets its default, so that messages of older versions can be
+read. Fields that end in ``_s`` are seconds. Times are aware UTC datetimes.
 """
 
-from typing import Annotated, Any, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
@@ -14,23 +16,59 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 
 T = TypeVar("T")
 
-Kept = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""A number that a database can keep."""
-
+StoredInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer that fits into a column of a database: 64 bits, signed."""
 
 MAX_TEXT_BYTES = 1 << 16
-"""Of a text that a client tells: it is stored, listed and pushed to everybody who looks."""
+"""Limit for a text of a client. The server stores it, lists it and pushes it to all subscribers."""
 
 MAX_VERSION_BYTES = 100
 CUT_OFF = "… (cut off)"
 
 
 class MalformedMessage(DomainError):
-    """The peer answered with something that is not the message it should be."""
+    """A body that is not the message that it should be."""
+
+
+class WireTime(datetime):
+    """A time that ``encode`` writes as ISO 8601 in UTC, always with milliseconds.
+
+    msgspec writes a plain ``datetime`` with six digits, or without a fraction where that is zero.
+    It hands subclasses of ``datetime`` to the hook of its encoder, which keeps the format.
+    """
+
+    @classmethod
+    def at(cls, seconds: float) -> Self:
+        """Return the time that is ``seconds`` after the epoch."""
+        return cls.fromtimestamp(seconds, UTC)
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """Answer of ``GET /``."""
+
+    message: str = "pong"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /health`` of a service that can do its work."""
+
+    version: str = ""
+    status: str
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The user that the server takes the caller for; ``user_id`` is None for an administrator.
+
+    ``auth`` is False where the server requires no tokens; then every caller is an administrator.
+    """
+
+    user_id: int | None = None
+    admin: bool = False
+    auth: bool = False
 
 
 class JobAnswer(msgspec.Struct, frozen=True):
-    """What every JSON answer about a job holds, errors included (``id`` 0: no job)."""
+    """Common part of every JSON answer about one job. In errors without a job, ``id`` is 0."""
 
     id: int
     status: JobStatus
@@ -38,39 +76,169 @@ class JobAnswer(msgspec.Struct, frozen=True):
 
 
 class JobError(JobAnswer, frozen=True, omit_defaults=True):
-    """An error that programs tell by its ``code`` from others of the same HTTP status."""
+    """Error of jo-server. ``code`` distinguishes errors that have the same HTTP status."""
 
     code: str = ""
 
 
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as web apps see it, in lists, events and callbacks.
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job, as lists, events and callbacks show it.
 
-    Times are ISO 8601 in UTC. ``started_at`` is when it ran first, ``client`` the upload URL of the
-    client that has it.
+    ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
+    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script first
+    ran. ``output_bytes`` is the size of the results as a ZIP.
     """
 
     id: int
     user_id: int
     service: str
     status: JobStatus
-    message: str
+    message: str = ""
+    name: str = ""
+    tag: str = ""
+    priority: int = 0
+    attempt: int = 0
+    exit_code: int | None = None
+    client: str | None = None
+    time_limit_s: float | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    has_output: bool = False
+    output_bytes: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the job has reached a final state; its files may have been removed since."""
+        return self.status.has_ended
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a job's state.
+
+    ``before`` is None for the upload. ``seconds`` is how long the job stayed in the state ``to``,
+    or has been in it so far; None for Cleaned.
+    """
+
+    at: datetime
+    before: JobStatus | None = msgspec.field(name="from", default=None)
+    to: JobStatus
+    why: str = ""
+    seconds: float | None = None
+
+
+class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Position of a queued job: the number of jobs of its user that are ``ahead`` of it."""
+
+    ahead: int
+    estimated_wait_s: float | None = None
+
+
+class JobDetail(Job, frozen=True, kw_only=True):
+    """A job with its history; ``queue`` is set only while the job is queued."""
+
+    history: list[Step] = []
+    queue: QueuePosition | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a list of jobs; ``next`` is the cursor of the following page, None at the end."""
+
+    jobs: list[Job]
+    next: str | None = None
+
+
+class ResultFile(msgspec.Struct, frozen=True):
+    """A file in the results of a job, ``size`` in bytes."""
+
+    path: str
+    size: int
+
+
+class ResultFiles(msgspec.Struct, frozen=True):
+    """The files in the results of a job; ``truncated`` if there are more than these."""
+
+    files: list[ResultFile]
+    truncated: bool = False
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A service of the server: its limits, its current use and its state.
+
+    ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
+    ``problem`` says why. ``clients`` holds the upload URLs of its clients.
+    """
+
     name: str
-    tag: str
-    priority: int
-    attempt: int
-    exit_code: int | None
-    client: str | None
-    time_limit_s: float | None
-    created_at: str
-    started_at: str | None
-    ended_at: str | None
-    has_output: bool
-    output_bytes: int | None
+    runs_per_user: int
+    max_runs: int
+    max_attempts: int
+    time_limit_s: float | None = None
+    active: int = 0
+    queued: int = 0
+    state: str = "ok"
+    problem: str = ""
+    clients: list[str] = []
+
+
+class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
+    """All services of the server."""
+
+    services: list[Service]
+
+
+class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
+    """A jo-client, as the server sees it; values that the server does not know are None.
+
+    ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
+    ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
+    the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    """
+
+    url: str
+    services: list[str] = []
+    state: str = "unknown"
+    problem: str = ""
+    slots: int | None = None
+    running: int | None = None
+    waiting: int | None = None
+    cpu: float | None = None
+    memory: float | None = None
+    jobs: int = 0
+    version: str | None = None
+    draining: bool = False
+
+
+class ClientList(msgspec.Struct, frozen=True, kw_only=True):
+    """All clients of the server."""
+
+    clients: list[ComputeClient]
+
+
+class Minute(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of one minute.
+
+    ``failed`` counts Failed and Invalid jobs, ``cancelled`` Killed ones. The waiting times are
+    those of the jobs that started in this minute, None if none did.
+    """
+
+    at: datetime
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    wait_s_mean: float | None = None
+    wait_s_max: float | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of the last 60 minutes, oldest first."""
+
+    minutes: list[Minute]
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """A payload as a client tells of it.
+    """A payload, as its client reports it.
 
     Only ``id`` and ``status`` are required when reading: older clients leave out ``exit_code`` and
     ``message``, and echo the uploaded bytes in ``input``. When writing, the first six are always
@@ -78,18 +246,18 @@ class Payload(msgspec.Struct, frozen=True):
     them.
     """
 
-    id: Kept
+    id: StoredInteger
     status: PayloadStatus
     input: Any = msgspec.field(default_factory=dict)
     loc: str = ""
     pid: int | None = 0
     killed: bool = False
-    exit_code: Kept | None = None
+    exit_code: StoredInteger | None = None
     message: str | None = ""
 
 
 class ErrorPayload(msgspec.Struct, frozen=True):
-    """The body of a client's error: shaped like a payload with id 0, so that any server reads it.
+    """Error of jo-client: has the shape of a payload with id 0, so that any server can read it.
 
     ``status`` is ``Unknown``, which no payload ever is; ``code`` is as in ``JobError``.
     """
@@ -105,21 +273,28 @@ class ErrorPayload(msgspec.Struct, frozen=True):
     code: str = ""
 
 
-class PayloadEvent(msgspec.Struct, frozen=True):
-    """``event: payload`` of a client's event stream: a payload has just got this state."""
+class AcknowledgedPayloads(msgspec.Struct, frozen=True):
+    """Answer of ``DELETE /retrieve``: ids of the payloads whose files were removed."""
 
-    id: Kept
+    discarded: list[int]
+
+
+class PayloadEvent(msgspec.Struct, frozen=True):
+    """``event: payload`` of a client's event stream: a payload has changed to this status."""
+
+    id: StoredInteger
     status: PayloadStatus
-    exit_code: Kept | None = None
+    exit_code: StoredInteger | None = None
     message: str = ""
 
 
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
-    ``cpu`` and ``memory`` are per cent of the machine (0-100), ``slots`` how many payloads may run
-    at once, ``running`` how many do, ``waiting`` how many are Prepared. ``draining``: it stops, and
-    takes no new payloads. ``version`` is that of jo-client.
+    ``cpu`` and ``memory`` are per cent of the machine (0-100). ``slots`` is the number of payloads
+    that may run at the same time, ``running`` of those that do, ``waiting`` of the Prepared ones.
+    A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
+    jo-client.
     """
 
     cpu: float
@@ -131,42 +306,42 @@ class LoadEvent(msgspec.Struct, frozen=True):
     version: str = ""
 
 
-_payload_decoder = msgspec.json.Decoder(Payload)
-_payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
-_load_event_decoder = msgspec.json.Decoder(LoadEvent)
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as JSON in UTF-8. Its times must be ``WireTime``."""
+    return _encoder.encode(message)
 
 
 def decode_payload(body: bytes) -> Payload:
-    """Read a payload; of a long message only the beginning. Raises ``MalformedMessage``."""
+    """Read a payload, with a long message cut off. Raises ``MalformedMessage``."""
     payload = _decode(_payload_decoder, body, "payload")
-    shown = shortened(payload.message or "")
-    if shown == payload.message:
+    message = shortened(payload.message or "")
+    if message == payload.message:
         return payload
-    return msgspec.structs.replace(payload, message=shown)
+    return msgspec.structs.replace(payload, message=message)
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event; of a long message only the beginning.
+    """Read the data of a ``payload`` event, with a long message cut off.
 
     Raises ``MalformedMessage``.
     """
     event = _decode(_payload_event_decoder, body, "payload event")
-    shown = shortened(event.message)
-    return event if shown == event.message else msgspec.structs.replace(event, message=shown)
+    message = shortened(event.message)
+    return event if message == event.message else msgspec.structs.replace(event, message=message)
 
 
 def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event; of a long version only the beginning.
+    """Read the data of a ``load`` event, with a long version cut off.
 
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    shown = shortened(load.version, MAX_VERSION_BYTES)
-    return load if shown == load.version else msgspec.structs.replace(load, version=shown)
+    version = shortened(load.version, MAX_VERSION_BYTES)
+    return load if version == load.version else msgspec.structs.replace(load, version=version)
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """``text``, or what ``max_bytes`` of UTF-8 hold of it, with a mark at its end."""
+    """Return ``text``, cut off with a mark at its end if its UTF-8 exceeds ``max_bytes``."""
     if len(text) * 4 <= max_bytes:
         return text
     encoded = text.encode("utf-8", "replace")
@@ -176,9 +351,10 @@ def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     return encoded[:kept].decode("utf-8", "ignore") + CUT_OFF
 
 
-def encode(message: msgspec.Struct) -> bytes:
-    """JSON of a message, UTF-8."""
-    return msgspec.json.encode(message)
+def _encode_time(value: Any) -> str:
+    if not isinstance(value, WireTime):
+        raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) -> T:
@@ -186,3 +362,9 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) ->
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"not a {what}: {error}") from error
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_time)
+_payload_decoder = msgspec.json.Decoder(Payload)
+_payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
+_load_event_decoder = msgspec.json.Decoder(LoadEvent)

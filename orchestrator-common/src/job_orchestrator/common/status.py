@@ -1,4 +1,4 @@
-"""States of jobs (server) and payloads (client), and the one table of what may become what."""
+"""States of jobs (server) and payloads (client), and the only table of their transitions."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from job_orchestrator.common.errors import DomainError
 
 
 class JobStatus(StrEnum):
-    """State of a job on the server, as it stands in every answer."""
+    """State of a job on the server, as in every answer."""
 
     QUEUED = "Queued"
     PROCESSING = "Processing"
@@ -23,7 +23,7 @@ class JobStatus(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job has ended; its files may have been removed since."""
+        """True if the job has ended; its files may have been removed since."""
         return self in FINAL_JOB or self is JobStatus.CLEANED
 
 
@@ -40,7 +40,7 @@ class PayloadStatus(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the payload has ended; its files may have been removed since."""
+        """True if the payload has ended; its files may have been removed since."""
         return self in FINAL_PAYLOAD or self is PayloadStatus.CLEANED
 
 
@@ -48,13 +48,13 @@ _J = JobStatus
 _P = PayloadStatus
 
 ACTIVE_JOB = frozenset({_J.PROCESSING, _J.SUBMITTED, _J.RUNNING, _J.UNKNOWN})
-"""Counted by quotas: these hold, or may hold, a slot of a client."""
+"""States that quotas count: the job uses, or may use, a slot of a client."""
 
 DISPATCHED_JOB = frozenset({_J.SUBMITTED, _J.RUNNING, _J.UNKNOWN})
-"""A client has a payload of these."""
+"""States in which a client has a payload of the job."""
 
 FINAL_JOB = frozenset({_J.COMPLETED, _J.FAILED, _J.INVALID, _J.KILLED})
-"""Ended: nothing changes any more, but for Cleaned after the retention time."""
+"""States that do not change any more, except to Cleaned after the retention time."""
 
 FINAL_PAYLOAD = frozenset({_P.COMPLETED, _P.FAILED, _P.INVALID, _P.KILLED})
 
@@ -86,10 +86,10 @@ PAYLOAD_TRANSITIONS: Mapping[PayloadStatus, frozenset[PayloadStatus]] = {
 
 
 class TransitionRefused(DomainError):
-    """The state that was asked for can't follow the state that is.
+    """The requested state can't follow the current state.
 
     ``current`` is the state at the time of the refusal, so that a caller that lost a race can
-    answer with what won it.
+    answer with the state that won it.
     """
 
     def __init__(self, what: str, current: JobStatus | PayloadStatus, wanted: StrEnum) -> None:
@@ -102,7 +102,7 @@ Status = TypeVar("Status", JobStatus, PayloadStatus)
 
 
 def may_become(current: Status, wanted: Status) -> bool:
-    """Whether ``wanted`` may follow ``current``."""
+    """Return True if ``wanted`` may follow ``current``."""
     if isinstance(current, JobStatus) and isinstance(wanted, JobStatus):
         return wanted in JOB_TRANSITIONS[current]
     if isinstance(current, PayloadStatus) and isinstance(wanted, PayloadStatus):
@@ -117,5 +117,5 @@ def check_transition(what: str, current: Status, wanted: Status) -> None:
 
 
 def origins(wanted: Status) -> frozenset[Status]:
-    """Every state that ``wanted`` may follow: the set that a compare-and-set compares with."""
+    """Return all states that ``wanted`` may follow: the set for a compare-and-set."""
     return frozenset(state for state in type(wanted) if may_become(state, wanted))

@@ -1,19 +1,31 @@
-"""Talking to a jo-server from Python: submit jobs, wait for them, fetch what they made.
+"""Client library for jo-server: submit jobs, wait for them, download their results.
 
-``AsyncClient`` is for asyncio programs, ``Client`` for all others; every failure is an
+``AsyncClient`` is for asyncio programs, ``Client`` for all others. Every failure of a call is an
 ``ApiError``.
 """
 
+from job_orchestrator.common.messages import (
+    ComputeClient,
+    Identity,
+    Job,
+    JobDetail,
+    Minute,
+    QueuePosition,
+    ResultFile,
+    ResultFiles,
+    Service,
+    Step,
+)
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
 from job_orchestrator.sdk.client import AsyncClient, LogStream
 from job_orchestrator.sdk.connection import Trouble
-from job_orchestrator.sdk.downloads import LocalStorageFailed
 from job_orchestrator.sdk.errors import (
     AlreadyEnded,
     ApiError,
     ConnectionBroken,
     JobNotFound,
+    LocalStorageFailed,
     MachineUnavailable,
     NotAJobServer,
     NotAuthorized,
@@ -29,21 +41,7 @@ from job_orchestrator.sdk.errors import (
     StorageOfServerFull,
     UnusableFiles,
 )
-from job_orchestrator.sdk.models import (
-    Change,
-    ComputeClient,
-    Health,
-    Identity,
-    Job,
-    JobDetail,
-    Minute,
-    Place,
-    ResultFile,
-    ResultFiles,
-    Service,
-    Step,
-    Submitted,
-)
+from job_orchestrator.sdk.models import Change, Health, Submitted
 from job_orchestrator.sdk.uploads import Files, Progress, Source
 
 __all__ = [
@@ -70,8 +68,8 @@ __all__ = [
     "NotCompleted",
     "NotEnded",
     "OutputNotFound",
-    "Place",
     "Progress",
+    "QueuePosition",
     "QuotaExceeded",
     "Refused",
     "ResultFile",

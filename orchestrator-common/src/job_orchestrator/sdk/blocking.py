@@ -1,6 +1,6 @@
-"""The same calls for programs without asyncio: Flask, Django, scripts.
+"""Synchronous client of jo-server, for programs without asyncio: Flask, Django, scripts.
 
-One background thread does them and keeps the connections, for all threads of the program.
+One background thread carries out the calls of all threads, and keeps the connections.
 """
 
 import os
@@ -11,37 +11,52 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from job_orchestrator.common.status import JobStatus
-from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream
-from job_orchestrator.sdk.connection import Trouble
-from job_orchestrator.sdk.loop_thread import LoopThread
-from job_orchestrator.sdk.models import (
-    Change,
+from job_orchestrator.common.messages import (
     ComputeClient,
-    Health,
     Identity,
     Job,
     JobDetail,
     Minute,
     ResultFiles,
     Service,
-    Submitted,
 )
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream
+from job_orchestrator.sdk.connection import Trouble
+from job_orchestrator.sdk.models import Change, Health, Submitted
+from job_orchestrator.sdk.threads import LoopThread
 from job_orchestrator.sdk.uploads import Files, Progress
 
 R = TypeVar("R")
 
 _clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
-_abandoned: list[LoopThread] = []
+_abandoned: "list[LoopThread[AsyncClient]]" = []
 
 
 class Client:
-    """A jo-server at ``url``, such as ``http://localhost:5000``, for threads.
+    """Connection to a jo-server, for threads.
 
-    The calls and their errors are those of ``AsyncClient``, which has the details. Make one for the
-    program (a module's global will do) and use it from any thread. It may be made before the
-    process forks, as web servers with workers do. Callbacks (``progress``, ``on_trouble``,
-    ``on_rerun``, ``on_open``) are called in a thread of its own.
+    The calls, their arguments and their errors are those of ``AsyncClient``. Create one for the
+    program, as a global of a module for example, and use it from any thread. A program that forks,
+    such as a web server with workers, may create it before the fork.
+
+        client = Client("http://localhost:5000")
+        job = client.submit("example", "my-folder", user_id=1)
+        ended = client.wait(job.id)
+        client.download(job.id, "results.zip")
+
+    Callbacks (``progress``, ``on_trouble``, ``on_rerun``, ``on_open``) are called in the background
+    thread of the client. They must not call the client. A call that is running when another thread
+    closes the client raises ``RuntimeError``.
+
+    Args:
+        url: URL of the server, such as ``http://localhost:5000``.
+        token: Token for the server, sent as ``Authorization: Bearer``; None if it requires none.
+        patience_s: How long a call is retried while the server is unavailable; 0 for no retries.
+        on_trouble: Called with each failure that will be retried and the seconds until the retry.
+
+    Raises:
+        Refused: ``url`` is not a URL of a server.
     """
 
     def __init__(
@@ -56,13 +71,14 @@ class Client:
             return AsyncClient(url, token, patience_s=patience_s, on_trouble=on_trouble)
 
         self._make = make
-        self._url = make().url  # says at once what is wrong with the URL
+        # Raises if the URL is wrong, before the first call.
+        self._url = make().url
         self._lock = threading.Lock()
-        self._running: LoopThread | None = None
+        self._running: LoopThread[AsyncClient] | None = None
         _clients.add(self)
 
     def __enter__(self) -> Self:
-        """Open nothing yet: the first call does."""
+        """Return the client. The first call opens a connection."""
         return self
 
     def __exit__(
@@ -71,11 +87,11 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End all connections."""
+        """Close all connections."""
         self.close()
 
     def close(self) -> None:
-        """End all connections, and the calls of other threads. A later call opens new ones."""
+        """Close all connections and end the calls of other threads. A later call opens new ones."""
         with self._lock:
             running, self._running = self._running, None
             if running is not None:
@@ -85,12 +101,12 @@ class Client:
 
     @property
     def url(self) -> str:
-        """The URL of the server, without a slash at its end."""
+        """URL of the server, without a trailing slash."""
         return self._url
 
     @property
     def answered(self) -> bool:
-        """Whether the server has answered since the connections were opened."""
+        """True once the server has answered since the connections were opened."""
         with self._lock:
             return self._running is not None and self._running.client.answered
 
@@ -125,7 +141,7 @@ class Client:
         )
 
     def job(self, job_id: int) -> JobDetail:
-        """A job as it is now; see ``AsyncClient.job``."""
+        """Fetch a job with its history; see ``AsyncClient.job``."""
         return self._result(self._client.job(job_id))
 
     def jobs(
@@ -136,23 +152,23 @@ class Client:
         status: JobStatus | Iterable[JobStatus] | None = None,
         tag: str | None = None,
     ) -> Iterator[Job]:
-        """Yield the jobs that match, newest first; see ``AsyncClient.jobs``."""
+        """Yield jobs, newest first; see ``AsyncClient.jobs``."""
         return self._each(
             self._client.jobs(user_id=user_id, service=service, status=status, tag=tag)
         )
 
     def wait(self, job_id: int, *, timeout_s: float | None = None) -> JobDetail:
-        """Wait for the end of a job; see ``AsyncClient.wait``."""
+        """Wait until a job has ended; see ``AsyncClient.wait``."""
         return self._result(self._client.wait(job_id, timeout_s=timeout_s))
 
     def watch(self, job_id: int) -> Iterator[Job]:
-        """Yield a job at each change, until it has ended; see ``AsyncClient.watch``."""
+        """Yield a job now and after each change, until it has ended; see ``AsyncClient.watch``."""
         return self._each(self._client.watch(job_id))
 
     def events(
         self, *, user_id: int | None = None, on_open: Callable[[], None] | None = None
     ) -> Iterator[Change]:
-        """Yield every change of every job, for ever; see ``AsyncClient.events``."""
+        """Yield every change of every job, without end; see ``AsyncClient.events``."""
         return self._each(self._client.events(user_id=user_id, on_open=on_open))
 
     def logs(
@@ -164,7 +180,7 @@ class Client:
         follow: bool = False,
         on_rerun: Callable[[int], None] | None = None,
     ) -> Iterator[bytes]:
-        """Yield what the job has printed; see ``AsyncClient.logs``."""
+        """Yield what a job has printed; see ``AsyncClient.logs``."""
         return self._each(
             self._client.logs(
                 job_id, stream=stream, offset=offset, follow=follow, on_rerun=on_rerun
@@ -179,44 +195,44 @@ class Client:
         partial: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Fetch the results into a file; see ``AsyncClient.download``."""
+        """Download the results of a job into a file; see ``AsyncClient.download``."""
         return self._result(
             self._client.download(job_id, target, partial=partial, progress=progress)
         )
 
     def files(self, job_id: int) -> ResultFiles:
-        """List the files in the results; see ``AsyncClient.files``."""
+        """List the files in the results of a job; see ``AsyncClient.files``."""
         return self._result(self._client.files(job_id))
 
     def cancel(self, job_id: int) -> Submitted:
-        """End a job; see ``AsyncClient.cancel``."""
+        """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
 
     def services(self) -> list[Service]:
-        """The services of the server; see ``AsyncClient.services``."""
+        """Fetch the services of the server; see ``AsyncClient.services``."""
         return self._result(self._client.services())
 
     def clients(self) -> list[ComputeClient]:
-        """The jo-clients of the server; see ``AsyncClient.clients``."""
+        """Fetch the jo-clients of the server; see ``AsyncClient.clients``."""
         return self._result(self._client.clients())
 
     def stats(self) -> list[Minute]:
-        """The last hour, minute by minute; see ``AsyncClient.stats``."""
+        """Fetch the statistics of the last hour; see ``AsyncClient.stats``."""
         return self._result(self._client.stats())
 
     def whoami(self) -> Identity:
-        """Who the server takes the caller for; see ``AsyncClient.whoami``."""
+        """Fetch the user that the server takes the caller for; see ``AsyncClient.whoami``."""
         return self._result(self._client.whoami())
 
     def health(self) -> Health:
-        """The server's own check; see ``AsyncClient.health``."""
+        """Fetch the server's health; see ``AsyncClient.health``."""
         return self._result(self._client.health())
 
     @property
     def _client(self) -> AsyncClient:
         return self._background().client
 
-    def _background(self) -> LoopThread:
+    def _background(self) -> LoopThread[AsyncClient]:
         with self._lock:
             if self._running is None:
                 self._running = LoopThread(self._make())
@@ -230,9 +246,10 @@ class Client:
         return self._background().each(items)
 
     def _forget(self) -> None:
-        """In a forked process: the thread is not there, and the connections are the parent's.
+        """Drop the thread and the connections in a forked process.
 
-        They are kept from being closed, which would also end what the parent waits for.
+        The thread does not exist there, and the connections belong to the parent. They stay
+        referenced and are never closed here: that would also end the parent's calls.
         """
         self._lock = threading.Lock()
         if self._running is not None:

@@ -1,73 +1,60 @@
-"""The calls to a jo-server, for asyncio programs."""
+"""Asynchronous client of jo-server."""
 
-import asyncio
 import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import aiohttp
-import msgspec
-
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
-from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.status import FINAL_JOB, JobStatus
-from job_orchestrator.sdk.connection import Connection, Trouble, read_all
-from job_orchestrator.sdk.downloads import ZIP, Download
-from job_orchestrator.sdk.errors import (
-    AlreadyEnded,
-    NotEnded,
-    OutputNotFound,
-    ServerUnavailable,
-    ServerUnreachable,
-)
-from job_orchestrator.sdk.models import (
-    Change,
+from job_orchestrator.common.messages import (
     ClientList,
     ComputeClient,
-    Health,
     Identity,
     Job,
     JobDetail,
-    JobPage,
     Minute,
     ResultFiles,
     Service,
     ServiceList,
     Stats,
-    Submitted,
-    decode,
 )
-from job_orchestrator.sdk.streams import REST_S, changes, job_detail, log_blocks
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.sdk import calls
+from job_orchestrator.sdk.connection import Connection, Trouble, read_all
+from job_orchestrator.sdk.downloads import Download
+from job_orchestrator.sdk.models import Change, Health, Submitted, decode
+from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
+from job_orchestrator.sdk.threads import in_thread
 from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect
 
-STORING_TIMEOUT_S = 300.0
-"""An accepted upload is flushed to the disk before it is answered."""
-
-CANCEL_TIMEOUT_S = 90.0
-"""The answer comes when nothing of the job runs any more."""
-
-MAX_WAIT_S = 60.0
-PAGE = 200
 PATIENCE_S = 60.0
 
 LogStream = Literal["stdout", "stderr"]
 
 
 class AsyncClient:
-    """A jo-server at ``url``, such as ``http://localhost:5000``.
+    """Connection to a jo-server, for asyncio programs.
 
-    Use it as a context manager, or ``close`` it. It keeps its connections: make one for a program,
-    not one for a call. All calls raise ``ApiError``, of which each subclass is one kind of failure.
+    Create one for the program, not one for each call: it keeps its connections. Use it as a context
+    manager, or ``close`` it. Every call raises a subclass of ``ApiError`` when it fails.
 
-    ``token``: what the server wants as ``Authorization: Bearer``. ``patience_s``: how long a server
-    that is away (restarting, say) is tried again before a call fails with ``ServerUnavailable``;
-    ``on_trouble`` is told of each such failure and of the seconds until the next try.
+        async with AsyncClient("http://localhost:5000") as client:
+            job = await client.submit("example", "my-folder", user_id=1)
+            ended = await client.wait(job.id)
+            await client.download(job.id, "results.zip")
+
+    Args:
+        url: URL of the server, such as ``http://localhost:5000``.
+        token: Token for the server, sent as ``Authorization: Bearer``; None if it requires none.
+        patience_s: How long a call is retried while the server is unavailable, during a restart for
+            example, before it fails with ``ServerUnavailable``; 0 for no retries.
+        on_trouble: Called with each failure that will be retried and the seconds until the retry.
+            An exception that it raises ends the call.
+
+    Raises:
+        Refused: ``url`` is not a URL of a server.
     """
 
     def __init__(
@@ -81,7 +68,7 @@ class AsyncClient:
         self._connection = Connection(url, token, patience_s, on_trouble)
 
     async def __aenter__(self) -> Self:
-        """Open nothing yet: the first call does."""
+        """Return the client. The first call opens a connection."""
         return self
 
     async def __aexit__(
@@ -90,21 +77,21 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self.close()
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections. A later call opens new ones."""
         await self._connection.close()
 
     @property
     def url(self) -> str:
-        """The URL of the server, without a slash at its end."""
+        """URL of the server, without a trailing slash."""
         return self._connection.url
 
     @property
     def answered(self) -> bool:
-        """Whether the server has ever answered this client."""
+        """True once the server has answered this client."""
         return self._connection.answered
 
     async def submit(
@@ -121,36 +108,50 @@ class AsyncClient:
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
-        """Submit a job: ``files``, one of which is ``run.sh``, for ``user_id``.
+        """Submit a job.
 
-        On return the job is safe on the server's disk. A submit whose answer is lost is repeated,
-        and is still one job: the server knows it by ``idempotency_key``. The default is a new key
-        for each call; give your own (a form's id, say) where a user may send the same thing twice.
+        When the call returns, the job is safe on the server's disk. A submit whose answer is lost
+        is retried and still creates one job, which the server recognizes by ``idempotency_key``.
 
-        ``name`` and ``tag`` are for people and for filters; ``priority`` (-100 to 100, higher
-        first) is among the jobs of this user; ``time_limit`` is in seconds, or a text such as
-        ``"5m"``; ``callback_url`` is called when the job has ended. Raises ``UnusableFiles`` before
-        anything is sent, ``Refused``, ``QuotaExceeded``.
+        Args:
+            service: Name of the service that runs the job.
+            files: Files of the job, one of which is ``run.sh``: a folder, a list of paths, or a
+                mapping such as ``{"run.sh": b"wc in.txt", "in.txt": Path("upload.txt")}``.
+            user_id: Owner of the job.
+            name: Name of the job for people, up to 200 characters.
+            tag: Word by which lists can be filtered, up to 100 characters.
+            priority: From -100 to 100. Jobs of the same user with a higher priority start first.
+            time_limit: How long the job may run, in seconds or as a text such as ``"5m"``.
+            callback_url: URL that the server calls when the job has ended.
+            idempotency_key: Two submits of a user with the same key create one job. The default is
+                a random key for each call. Give a key, such as the id of a form, where a user may
+                send the same form twice.
+            progress: Called with the bytes sent and their total. A retry starts at 0 again.
+
+        Returns:
+            Id and state of the job.
+
+        Raises:
+            UnusableFiles: The files can't be sent; nothing has been sent.
+            Refused: The server rejects the service, a file or an option.
+            QuotaExceeded: The user has too many jobs or bytes on the server.
         """
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
         given = {field: str(value) for field, value in fields.items() if value is not None}
         upload = Upload(await in_thread(collect, files), given, progress)
-        return await self._connection.call(
-            "POST",
-            "/upload",
-            self._read_submitted,
-            headers={IDEMPOTENCY_KEY: idempotency_key or secrets.token_urlsafe(24)},
-            body=upload,
-            silence_s=STORING_TIMEOUT_S,
-        )
-
-    async def _read_submitted(self, response: aiohttp.ClientResponse) -> Submitted:
-        said = decode(await read_all(response), Submitted, self.url)
-        return Submitted(said.id, said.status, said.message, repeated=response.status == 200)
+        key = idempotency_key or secrets.token_urlsafe(24)
+        return await calls.submit(self._connection, upload, key)
 
     async def job(self, job_id: int) -> JobDetail:
-        """A job as it is now, with its history. Raises ``JobNotFound``."""
+        """Fetch a job with its history.
+
+        Returns:
+            The job in its current state; ``queue`` is its position while it is queued.
+
+        Raises:
+            JobNotFound: No job has this id, or it belongs to another user.
+        """
         return await job_detail(self._connection, job_id)
 
     async def jobs(
@@ -161,82 +162,81 @@ class AsyncClient:
         status: JobStatus | Iterable[JobStatus] | None = None,
         tag: str | None = None,
     ) -> AsyncGenerator[Job]:
-        """Yield the jobs that match all that is given, newest first, page by page."""
+        """Yield jobs, newest first. The server is asked for one page at a time.
+
+            async for job in client.jobs(user_id=1, status=JobStatus.RUNNING):
+                print(job.id)
+
+        Args:
+            user_id: Only jobs of this user.
+            service: Only jobs of this service.
+            status: Only jobs in this state, or in one of these states.
+            tag: Only jobs with this tag.
+
+        Yields:
+            Jobs that match all given filters.
+        """
         statuses = [status] if isinstance(status, str) else list(status or ())
-        wanted = {"user_id": user_id, "service": service, "tag": tag}
-        params: dict[str, str] = {k: str(v) for k, v in wanted.items() if v is not None}
-        if statuses:
-            params["status"] = ",".join(statuses)
-        params["limit"] = str(PAGE)
-        while True:
-            body = await self._connection.call("GET", "/jobs", read_all, params=params)
-            page = decode(body, JobPage, self.url)
-            for job in page.jobs:
+        found = calls.jobs(self._connection, user_id, service, statuses, tag)
+        async with aclosing(found):
+            async for job in found:
                 yield job
-            if page.next is None:
-                return
-            params["after"] = str(page.next)
 
     async def wait(self, job_id: int, *, timeout_s: float | None = None) -> JobDetail:
-        """Wait for the end of a job, however it ends, and return it.
+        """Wait until a job has ended, whatever its final state.
 
-        The server answers the moment that the job ends; nothing is polled. It may be restarted
-        meanwhile. Raises ``JobNotFound``; ``NotEnded`` after ``timeout_s``.
+        The server answers the moment that the job ends; nothing is polled. The server may be
+        restarted during the wait.
+
+        Args:
+            job_id: Id of the job.
+            timeout_s: Seconds to wait at most; None for no limit.
+
+        Returns:
+            The job in its final state.
+
+        Raises:
+            JobNotFound: No job has this id, or it belongs to another user.
+            NotEnded: ``timeout_s`` has passed; the job continues.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not await self._has_ended(job_id):  # noqa: ASYNC110 (the call waits)
-                    # The server answers early when it is stopping.
-                    await asyncio.sleep(REST_S)
-        except TimeoutError as error:
-            raise NotEnded(
-                f"Job {job_id} has not ended after {timeout_s:g} s; it goes on"
-            ) from error
-        except OutputNotFound:
-            # It is Completed, but its results are gone from the server's disk.
-            pass
-        return await self.job(job_id)
-
-    async def _has_ended(self, job_id: int) -> bool:
-        """Whether the job has ended; if not, the answer took as long as the server may wait."""
-        return await self._connection.call(
-            "GET",
-            f"/download/{job_id}",
-            self._read_ended,
-            params={"wait": MAX_WAIT_S},
-            # The state is wanted, not the results: one byte of them will do.
-            headers={"Range": "bytes=0-0"},
-            silence_s=2 * MAX_WAIT_S,
-        )
-
-    async def _read_ended(self, response: aiohttp.ClientResponse) -> bool:
-        if response.content_type == ZIP:
-            return True
-        status = decode(await read_all(response), Submitted, self.url).status
-        return status in FINAL_JOB or status is JobStatus.CLEANED
+        return await calls.wait(self._connection, job_id, timeout_s)
 
     async def watch(self, job_id: int) -> AsyncGenerator[Job]:
-        """Yield a job as it is now and at each change, its end included, as the server pushes it.
+        """Yield a job now and after each change, until it has ended.
 
-        Raises ``JobNotFound``.
+        The server pushes the changes; nothing is polled, and no change is missed when the
+        connection breaks.
+
+        Yields:
+            The job; the last one has its final state.
+
+        Raises:
+            JobNotFound: No job has this id, or it belongs to another user.
         """
         stream = changes(self._connection, f"/jobs/{job_id}/events", {})
         async with aclosing(stream):
             async for change in stream:
                 if isinstance(change, Job):
                     yield change
-                    if change.ended:
+                    if change.has_ended:
                         return
 
     async def events(
         self, *, user_id: int | None = None, on_open: Callable[[], None] | None = None
     ) -> AsyncGenerator[Change]:
-        """Yield every change of every job (of a user) from now on, as the server pushes it.
+        """Yield every change of every job from now on, without end.
 
-        Without ``user_id`` also the lists of services and of clients, at once and whenever
-        something about them changes. It never ends by itself, and misses nothing when the
-        connection breaks. ``on_open`` is called when the stream is open: what is asked for from
-        then on (a list, say) is followed without a gap.
+        The server pushes the changes; nothing is polled, and no change is missed when the
+        connection breaks.
+
+        Args:
+            user_id: Only jobs of this user. Without it, an administrator also gets the lists of
+                services and of compute clients, immediately and after each change of them.
+            on_open: Called when the stream has been opened. A list that is requested from then on
+                is continued by the stream without a gap.
+
+        Yields:
+            A ``Job``, a list of ``Service`` or a list of ``ComputeClient``.
         """
         params = {} if user_id is None else {"user_id": user_id}
         stream = changes(self._connection, "/events", params, on_open)
@@ -253,12 +253,22 @@ class AsyncClient:
         follow: bool = False,
         on_rerun: Callable[[int], None] | None = None,
     ) -> AsyncGenerator[bytes]:
-        """Yield what the job has printed, from the byte ``offset`` on, as it comes.
+        """Yield what a job has printed. A broken connection is resumed at the byte where it broke.
 
-        With ``follow`` until the job has ended (one that is queued is waited for), else what there
-        is now. A broken connection is resumed where it broke. A job that is run again meanwhile
-        (its client was lost) begins anew: ``on_rerun`` is called with the number of the attempt
-        whose output comes next. Raises ``JobNotFound``.
+        Args:
+            job_id: Id of the job.
+            stream: ``"stdout"`` or ``"stderr"``.
+            offset: Number of bytes to skip.
+            follow: Wait for the job to start and yield its output until it has ended, instead of
+                ending after the output so far.
+            on_rerun: Called with the number of the attempt when the job is run again, because its
+                client was lost. The output then restarts at its beginning.
+
+        Yields:
+            Blocks of bytes, not split at lines.
+
+        Raises:
+            JobNotFound: No job has this id, or it belongs to another user.
         """
         blocks = log_blocks(self._connection, job_id, stream, offset, follow, on_rerun)
         async with aclosing(blocks):
@@ -273,75 +283,90 @@ class AsyncClient:
         partial: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Fetch the results of a job, a ZIP, into the file ``target``; returns its path.
+        """Download the results of a job, a ZIP, into a file.
 
-        The file has its name only once it is whole; a broken connection is resumed where it broke.
-        With ``partial`` it is what there is: the work folder of a running job as it is now, or the
-        kept output of one that failed. Raises ``NotCompleted`` without it if the job is anything
-        but Completed, ``OutputNotFound``, ``JobNotFound``, ``LocalStorageFailed``.
+        The file gets its name when it is complete; until then an existing file is left unchanged. A
+        broken connection is resumed at the byte where it broke.
+
+        Args:
+            job_id: Id of the job.
+            target: Path of the file to write.
+            partial: Download what there is: the current work folder of a running job, or the output
+                of a job that failed.
+            progress: Called with the bytes received and their total.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            NotCompleted: The job is not Completed, and ``partial`` is False.
+            OutputNotFound: There is nothing to download.
+            JobNotFound: No job has this id, or it belongs to another user.
+            LocalStorageFailed: The file can't be written.
         """
-        what = "download_partial" if partial else "download"
+        route = "download_partial" if partial else "download"
         path = Path(target)
-        await Download(self._connection, f"/{what}/{job_id}", progress).to(path)
+        await Download(self._connection, f"/{route}/{job_id}", progress).to(path)
         return path
 
     async def files(self, job_id: int) -> ResultFiles:
-        """List the files in the results of a job. Raises ``OutputNotFound``, ``JobNotFound``."""
+        """List the files in the results of a job.
+
+        Returns:
+            Paths and sizes of the files.
+
+        Raises:
+            OutputNotFound: The job has no output.
+            JobNotFound: No job has this id, or it belongs to another user.
+        """
         body = await self._connection.call("GET", f"/jobs/{job_id}/files", read_all)
         return decode(body, ResultFiles, self.url)
 
     async def cancel(self, job_id: int) -> Submitted:
-        """End a job. On return nothing of it runs any more.
+        """Cancel a job. When the call returns, all processes of the job have ended.
 
-        Raises ``AlreadyEnded``, ``JobNotFound``; ``MachineUnavailable`` if its client can't be
-        reached: then it is ended as soon as it can be, and there is no need to repeat the call.
+        Returns:
+            Id and final state of the job.
+
+        Raises:
+            AlreadyEnded: The job had ended before.
+            JobNotFound: No job has this id, or it belongs to another user.
+            MachineUnavailable: The client of the job can't be reached. The server has recorded the
+                request and ends the job as soon as it can; do not repeat the call.
         """
-        patience = self._connection.patience()
-        repeated = False
-        while True:
-            try:
-                async with self._connection.open(
-                    "POST", f"/terminate/{job_id}", silence_s=CANCEL_TIMEOUT_S
-                ) as response:
-                    return decode(await read_all(response), Submitted, self.url)
-            except ServerUnavailable as error:
-                repeated = repeated or not isinstance(error, ServerUnreachable)
-                await patience.pause(error)
-            except AlreadyEnded as error:
-                if repeated and error.status is JobStatus.KILLED:
-                    # By the call whose answer was lost.
-                    return Submitted(job_id, error.status, str(error))
-                raise
+        return await calls.cancel(self._connection, job_id)
 
     async def services(self) -> list[Service]:
-        """The services of the server, with limits, use and health."""
+        """Fetch the services of the server, with their limits, use and state."""
         body = await self._connection.call("GET", "/services", read_all)
         return decode(body, ServiceList, self.url).services
 
     async def clients(self) -> list[ComputeClient]:
-        """The jo-clients of the server, as it sees them."""
+        """Fetch the jo-clients of the server, as the server sees them.
+
+        Raises:
+            NotAuthorized: The token is not that of an administrator.
+        """
         body = await self._connection.call("GET", "/clients", read_all)
         return decode(body, ClientList, self.url).clients
 
     async def stats(self) -> list[Minute]:
-        """What happened in each minute of the last hour, oldest first."""
+        """Fetch the statistics of the last hour, one entry for each minute, oldest first."""
         body = await self._connection.call("GET", "/stats", read_all)
         return decode(body, Stats, self.url).minutes
 
     async def whoami(self) -> Identity:
-        """Who the server takes the caller for."""
+        """Fetch the user that the server takes the caller for."""
         body = await self._connection.call("GET", "/whoami", read_all)
         return decode(body, Identity, self.url)
 
     async def health(self) -> Health:
-        """The server's own check. Raises ``ServerFailed``, saying what is wrong."""
-        return await self._connection.call("GET", "/health", self._read_health)
+        """Fetch the server's health.
 
-    async def _read_health(self, response: aiohttp.ClientResponse) -> Health:
-        now = datetime.now(UTC)
-        said = decode(await read_all(response), Health, self.url)
-        try:
-            date = parsedate_to_datetime(response.headers.get("Date", ""))
-        except ValueError:
-            return said
-        return msgspec.structs.replace(said, ahead_s=(date - now).total_seconds())
+        Returns:
+            The server's version, and the difference of its clock.
+
+        Raises:
+            ServerFailed: The server can't do its work; the message names the cause.
+        """
+        return await calls.health(self._connection)

@@ -1,4 +1,4 @@
-"""Results on their way to this machine: whole under their name, or not there at all."""
+"""Downloads of results into files. A file has its name only once it is complete."""
 
 import os
 import secrets
@@ -9,32 +9,29 @@ from pathlib import Path
 
 import aiohttp
 
-from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.sdk.connection import Connection, read_all
 from job_orchestrator.sdk.errors import (
-    ApiError,
     ConnectionBroken,
+    LocalStorageFailed,
     NotCompleted,
     ServerUnavailable,
 )
-from job_orchestrator.sdk.models import Submitted, decode
+from job_orchestrator.sdk.models import decode
+from job_orchestrator.sdk.threads import in_thread
 from job_orchestrator.sdk.uploads import Progress
 
 ZIP = "application/zip"
 BLOCK_BYTES = 1 << 20
 PACKING_TIMEOUT_S = 330.0
-"""The output of a running job is packed before its answer begins; the server allows 300 s."""
-
-
-class LocalStorageFailed(ApiError):
-    """What was fetched can't be written on this machine."""
+"""The output of a running job is packed before the answer starts; the server allows 300 s."""
 
 
 class Download:
-    """A ZIP of the server's, fetched into a file.
+    """Download of one ZIP file.
 
-    What has come when the connection breaks is kept and the rest is asked for, if the results are
-    still the same (``If-Range``); else it begins anew.
+    A broken connection is resumed at the byte where it broke, if the results are still the same
+    (``If-Range``); otherwise the download starts over.
     """
 
     def __init__(self, connection: Connection, path: str, progress: Progress | None) -> None:
@@ -46,50 +43,53 @@ class Download:
         self._total: int | None = None
 
     async def to(self, target: Path) -> None:
-        """Make ``target`` the ZIP. Until then, and if it fails, the name is as it was before.
+        """Download the ZIP into ``target``. On failure ``target`` is left unchanged.
 
-        Raises ``NotCompleted`` if there is no ZIP but a state, and other kinds of ``ApiError``.
+        Raises ``NotCompleted`` if the answer is a state and not a ZIP, ``LocalStorageFailed``, and
+        other kinds of ``ApiError``.
         """
-        part = _Part(target)
+        part = _PartialFile(target)
         await in_thread(part.open)
         try:
             await self._fetch(part)
             await in_thread(part.finish)
         except BaseException:
-            await in_thread(part.drop)
+            await in_thread(part.discard)
             raise
 
-    async def _fetch(self, part: "_Part") -> None:
-        patience = self._connection.patience()
+    async def _fetch(self, part: "_PartialFile") -> None:
+        retries = self._connection.retries()
         while True:
             before = self._done
             try:
-                return await self._attempt(part)
+                return await self._fetch_once(part)
             except ServerUnavailable as error:
                 if self._done > before:
-                    patience.renew()
-                await patience.pause(error)
+                    retries.reset()
+                await retries.wait_after(error)
 
-    async def _attempt(self, part: "_Part") -> None:
+    async def _fetch_once(self, part: "_PartialFile") -> None:
         headers = {}
         if self._done and self._etag:
             headers = {"Range": f"bytes={self._done}-", "If-Range": self._etag}
         async with self._connection.open(
-            "GET", self._path, headers=headers, silence_s=PACKING_TIMEOUT_S
+            "GET", self._path, headers=headers, read_timeout_s=PACKING_TIMEOUT_S
         ) as response:
             if response.content_type != ZIP:
-                said = decode(await read_all(response), Submitted, self._connection.url)
-                raise NotCompleted(f"Job {said.id} is {said.status}: {said.message}", said.status)
+                answer = decode(await read_all(response), JobAnswer, self._connection.url)
+                raise NotCompleted(
+                    f"Job {answer.id} is {answer.status}: {answer.message}", answer.status
+                )
             if response.status != HTTPStatus.PARTIAL_CONTENT:
                 self._done, self._total = 0, response.content_length
                 self._etag = response.headers.get("ETag", "")
-            await self._take(response, part)
+            await self._receive(response, part)
         if self._total is not None and self._done != self._total:
             url = self._connection.url
             raise ConnectionBroken(f"{url} sent {self._done} of {self._total} bytes")
 
-    async def _take(self, response: aiohttp.ClientResponse, part: "_Part") -> None:
-        """Write the body from ``done`` on, in large blocks."""
+    async def _receive(self, response: aiohttp.ClientResponse, part: "_PartialFile") -> None:
+        """Write the body to the file, in large blocks."""
         gathered: list[bytes] = []
         size = 0
         try:
@@ -100,19 +100,19 @@ class Download:
                     await self._write(part, gathered)
                     gathered, size = [], 0
         finally:
-            # Also what came before a break: it need not come again.
+            # Also after a break: received bytes need not be sent again.
             await self._write(part, gathered)
 
-    async def _write(self, part: "_Part", blocks: list[bytes]) -> None:
+    async def _write(self, part: "_PartialFile", blocks: list[bytes]) -> None:
         self._done = await in_thread(part.write_at, self._done, blocks)
         if self._progress is not None:
             self._progress(self._done, self._total)
 
 
-class _Part:
-    """The file that grows beside its later name, in the same folder so that it can be renamed.
+class _PartialFile:
+    """The incomplete file, in the folder of its target so that it can be renamed.
 
-    All methods block, and raise ``LocalStorageFailed``.
+    All methods block: call them in a thread. They raise ``LocalStorageFailed``.
     """
 
     def __init__(self, target: Path) -> None:
@@ -120,35 +120,35 @@ class _Part:
         self._path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
 
     def open(self) -> None:
-        """Make it; the target's folder must exist."""
-        with self._told():
-            # As permitted by umask, not private like files of tempfile.
+        """Create the file. The target's folder must exist."""
+        with self._storage_errors():
+            # With the permissions of the umask; a file of tempfile would be private.
             self._file = self._path.open("xb")
 
-    def write_at(self, place: int, blocks: list[bytes]) -> int:
-        """Write ``blocks`` from ``place`` on, where the file then ends. Returns the new place."""
-        with self._told():
-            self._file.seek(place)
+    def write_at(self, offset: int, blocks: list[bytes]) -> int:
+        """Write ``blocks`` at ``offset``, where the file ends then. Returns its new length."""
+        with self._storage_errors():
+            self._file.seek(offset)
             self._file.writelines(blocks)
             self._file.truncate()
             return self._file.tell()
 
     def finish(self) -> None:
-        """Put it under its name."""
-        with self._told():
+        """Flush the file to the disk and give it the name of the target."""
+        with self._storage_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._path.replace(self._target)
 
-    def drop(self) -> None:
-        """Remove it."""
+    def discard(self) -> None:
+        """Remove the file."""
         with suppress(OSError):
             self._file.close()
         self._path.unlink(missing_ok=True)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _storage_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

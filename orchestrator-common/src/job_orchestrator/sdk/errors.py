@@ -1,4 +1,4 @@
-"""What can go wrong between a program and its jo-server. Each message says what to do."""
+"""Errors of the client library. Each message says what happened and what to do."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -6,17 +6,19 @@ from http import HTTPStatus
 import msgspec
 
 from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from job_orchestrator.common.messages import JobError
 from job_orchestrator.common.status import JobStatus
 
 
 class ApiError(DomainError):
-    """Any failure of a call to jo-server."""
+    """Failure of a call to jo-server; the base class of all errors of this module."""
 
 
 class ServerUnavailable(ApiError):
-    """The server can't be used just now; the same call may work later.
+    """The server can't be used at present; the same call may succeed later.
 
-    ``retry_after_s``: seconds after which the server wants to be asked again, if it said so.
+    ``retry_after_s`` is the number of seconds after which the server asks for a retry, if it gave
+    one.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -25,19 +27,19 @@ class ServerUnavailable(ApiError):
 
 
 class ServerUnreachable(ServerUnavailable):
-    """No connection could be made: the server has not seen the call."""
+    """No connection could be made: the server has not received the call."""
 
 
 class ConnectionBroken(ServerUnavailable):
-    """The connection broke after the call went out: the server may have carried it out."""
+    """The connection broke during the call: the server may have carried out the call."""
 
 
 class ServerBusy(ServerUnavailable):
-    """The server, or a proxy before it, says that it can't answer now."""
+    """The server, or a proxy in front of it, reports that it can't answer at present."""
 
 
 class Refused(ApiError):
-    """The server says that the call itself is wrong; repeating it would not help."""
+    """The server rejects the call as wrong; repeating the call would not help."""
 
 
 class UnusableFiles(Refused):
@@ -45,13 +47,14 @@ class UnusableFiles(Refused):
 
 
 class NotAuthorized(ApiError):
-    """The token is missing or wrong, or does not allow this."""
+    """The token is missing or wrong, or does not allow the call."""
 
 
 class QuotaExceeded(ApiError):
-    """This user has too much on the server, or asks too often.
+    """The user has too many jobs or bytes on the server, or makes too many requests.
 
-    ``retry_after_s``: seconds after which the server wants to be asked again, if it said so.
+    ``retry_after_s`` is the number of seconds after which the server asks for a retry, if it gave
+    one.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -60,15 +63,15 @@ class QuotaExceeded(ApiError):
 
 
 class JobNotFound(ApiError):
-    """No job has this id, or it is somebody else's."""
+    """No job has this id, or the job belongs to another user."""
 
 
 class OutputNotFound(ApiError):
-    """There is nothing of the job to fetch: it was never dispatched, or its output is gone."""
+    """The job has no output to fetch: it was never started, or its output has been removed."""
 
 
 class AlreadyEnded(ApiError):
-    """A job that has ended can't be cancelled. ``status`` is what it ended as."""
+    """The job has ended and can't be cancelled. ``status`` is its final state."""
 
     def __init__(self, message: str, status: JobStatus) -> None:
         super().__init__(message)
@@ -76,7 +79,7 @@ class AlreadyEnded(ApiError):
 
 
 class NotCompleted(ApiError):
-    """The job has no results (yet). ``status`` is its state."""
+    """The job has no results, or has none yet. ``status`` is its state."""
 
     def __init__(self, message: str, status: JobStatus) -> None:
         super().__init__(message)
@@ -84,15 +87,19 @@ class NotCompleted(ApiError):
 
 
 class NotEnded(ApiError):
-    """The job has not ended within the time that was waited for it; it goes on."""
+    """The job has not ended within the time limit of a wait; the job continues."""
 
 
 class StorageOfServerFull(ApiError):
-    """The server's disk is full. Nothing was kept."""
+    """The server's disk is full. The server has stored nothing of the call."""
+
+
+class LocalStorageFailed(ApiError):
+    """A file can't be written on this machine."""
 
 
 class MachineUnavailable(ApiError):
-    """The compute machine that has the job can't be reached from the server, or fails."""
+    """The server can't reach the compute machine that has the job, or the machine failed."""
 
 
 class ServerFailed(ApiError):
@@ -100,49 +107,43 @@ class ServerFailed(ApiError):
 
 
 class NotAJobServer(ApiError):
-    """What answers at the URL is no jo-server, or one that doesn't know this call."""
-
-
-class _ErrorBody(msgspec.Struct):
-    id: int
-    status: JobStatus
-    message: str
-    code: str = ""
+    """The URL is not that of a jo-server, or its version does not know the call."""
 
 
 def error_of(url: str, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The error that an answer stands for. ``body`` may be cut off after some KiB."""
+    """Return the error that an answer stands for. ``body`` may be cut off after some KiB."""
     try:
-        said = msgspec.json.decode(body, type=_ErrorBody)
+        answer = msgspec.json.decode(body, type=JobError)
     except msgspec.MsgspecError:
         return _foreign_error(url, status, headers)
-    return _own_error(url, status, headers, said)
+    return _server_error(url, status, headers, answer)
 
 
-def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBody) -> ApiError:
-    """The error of an answer that has the shape of jo-server's."""
-    message = said.message
+def _server_error(url: str, status: int, headers: Mapping[str, str], answer: JobError) -> ApiError:
+    """Return the error of an answer that has the form of jo-server's errors."""
+    message = answer.message
     match status:
         case 401 | 403:
             hint = "Give a valid token (token=…; JO_TOKEN for the command)"
             return NotAuthorized(f"{message}. {hint}" if status == 401 else message)
-        case 404 if said.id:
+        case 404 if answer.id:
             return JobNotFound(f"{message}; list the jobs that there are")
-        case 404 if said.code == NO_SUCH_PATH:
+        case 404 if answer.code == NO_SUCH_PATH:
             return NotAJobServer(
-                f"{url} has no such call: it is a jo-client, or a jo-server of an older version"
+                f"{url} does not know this call: it is a jo-client, or a jo-server of an older"
+                " version"
             )
         case 404:
             return OutputNotFound(message)
         case 409:
-            return AlreadyEnded(message, said.status)
+            return AlreadyEnded(message, answer.status)
         case 429:
             return QuotaExceeded(message, _retry_after_s(headers))
         case 503:
             return ServerBusy(f"{url}: {message}", _retry_after_s(headers))
         case 502 | 504:
             return MachineUnavailable(message)
-        case 507 if said.code == TOO_MUCH_STORED:
+        case 507 if answer.code == TOO_MUCH_STORED:
             return QuotaExceeded(message, _retry_after_s(headers))
         case 507:
             return StorageOfServerFull(message)
@@ -152,20 +153,25 @@ def _own_error(url: str, status: int, headers: Mapping[str, str], said: _ErrorBo
 
 
 def _foreign_error(url: str, status: int, headers: Mapping[str, str]) -> ApiError:
-    """The error of an answer that jo-server doesn't give: a proxy's, or another service's."""
+    """Return the error of an answer that jo-server does not give: by a proxy, say."""
     match status:
         case 401 | 403:
             return NotAuthorized(f"{url} refuses with {status}: give a token that it accepts")
         case 413:
-            return Refused(f"{url}: too large for a proxy before the server; its limit must grow")
+            return Refused(
+                f"{url}: the files exceed the limit of a proxy in front of the server;"
+                " ask its administrator to raise the limit"
+            )
         case 429:
             return QuotaExceeded(f"{url}: too many requests", _retry_after_s(headers))
         case 502 | 503 | 504:
             return ServerBusy(f"{url} answers {status}: try again later", _retry_after_s(headers))
         case _ if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            elsewhere = headers.get("Location", "another address")
-            return NotAJobServer(f"{url} sends to {elsewhere}: use the URL of jo-server itself")
-    return NotAJobServer(f"{url} answers {status} as no jo-server does: is the URL right?")
+            target = headers.get("Location", "another address")
+            return NotAJobServer(f"{url} redirects to {target}: use the URL of jo-server itself")
+    return NotAJobServer(
+        f"{url} answers {status}, and not in the form of a jo-server: is the URL right?"
+    )
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

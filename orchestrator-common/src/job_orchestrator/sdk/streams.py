@@ -1,33 +1,27 @@
-"""What the server pushes: events and live output, resumed where they broke off."""
+"""Streams that the server pushes: events and live output, resumed after a broken connection."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 
+from job_orchestrator.common.messages import ClientList, Job, JobDetail, ServiceList
 from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
-from job_orchestrator.sdk.connection import SILENCE_S, Connection, read_all
+from job_orchestrator.sdk.connection import READ_TIMEOUT_S, Connection, read_all
 from job_orchestrator.sdk.errors import (
     ConnectionBroken,
     MachineUnavailable,
     ServerUnavailable,
 )
-from job_orchestrator.sdk.models import (
-    Change,
-    ClientList,
-    Job,
-    JobDetail,
-    ServiceList,
-    decode,
-)
+from job_orchestrator.sdk.models import Change, decode
 
-EVENT_SILENCE_S = 45.0
-"""The server comments on its silence every 15 s."""
+EVENT_TIMEOUT_S = 45.0
+"""Three keep-alive comments, which the server sends every 15 s."""
 
-FOLLOW_SILENCE_S = 60.0
-"""A script may be silent for hours; then the same place is asked for anew, which costs little."""
+FOLLOW_TIMEOUT_S = 60.0
+"""A script may be silent for hours; after this time the same offset is requested again."""
 
-REST_S = 0.5
-"""Pause where the server ended a stream in order but there is more to come (it is stopping)."""
+REOPEN_DELAY_S = 0.5
+"""Delay before a stream is reopened that the server ended properly, because it is stopping."""
 
 
 async def changes(
@@ -36,13 +30,12 @@ async def changes(
     params: Mapping[str, str | int],
     on_open: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Change]:
-    """Yield what an event stream tells, across broken connections, without a gap.
+    """Yield the events of the stream at ``path``, without a gap across broken connections.
 
-    ``on_open`` is called whenever the stream has been opened.
-
-    Ends where the server has told the end of the one job that it is about. Raises ``ApiError``.
+    ``on_open`` is called each time that the stream has been opened. Never ends by itself: the
+    caller stops at the event that it waits for. Raises ``ApiError``.
     """
-    patience = connection.patience()
+    retries = connection.retries()
     last_id = ""
     while True:
         headers = {"Accept": "text/event-stream"}
@@ -50,27 +43,28 @@ async def changes(
             headers[LAST_EVENT_ID] = last_id
         try:
             async with connection.open(
-                "GET", path, params=params, headers=headers, silence_s=EVENT_SILENCE_S
+                "GET", path, params=params, headers=headers, read_timeout_s=EVENT_TIMEOUT_S
             ) as response:
                 if on_open is not None:
                     on_open()
                 async for event in read_events(response.content.iter_any()):
-                    patience.renew()
+                    retries.reset()
                     last_id = event.id or last_id
                     change = _change(event, connection.url)
                     if change is not None:
                         yield change
         except ServerUnavailable as error:
-            await patience.pause(error)
+            await retries.wait_after(error)
         except StreamBroken as error:
-            await patience.pause(
-                ConnectionBroken(f"{connection.url} sent a broken stream: {error}")
+            await retries.wait_after(
+                ConnectionBroken(f"{connection.url} sent a malformed event stream: {error}")
             )
         else:
-            await asyncio.sleep(REST_S)
+            await asyncio.sleep(REOPEN_DELAY_S)
 
 
 def _change(event: Event, url: str) -> Change | None:
+    """Return the content of an event; None for a kind that this version does not know."""
     match event.kind:
         case "job":
             return decode(event.data, Job, url)
@@ -89,43 +83,43 @@ async def log_blocks(
     follow: bool,
     on_rerun: Callable[[int], None] | None = None,
 ) -> AsyncGenerator[bytes]:
-    """Yield the bytes of ``stdout`` or ``stderr`` from ``offset`` on, each once.
+    """Yield the bytes of ``stdout`` or ``stderr`` from ``offset`` on, each exactly once.
 
-    With ``follow`` until the job has ended, else what there is now. A broken connection is
-    resumed; a job that is run again (its client was lost) is told from its new beginning, and
-    ``on_rerun`` its attempt before. Raises ``ApiError``.
+    With ``follow`` until the job has ended, otherwise the output so far. A broken connection is
+    resumed. If the job is run again, because its client was lost, the output restarts at its
+    beginning, after a call of ``on_rerun`` with the number of the attempt. Raises ``ApiError``.
     """
-    patience = connection.patience()
+    retries = connection.retries()
     job = await job_detail(connection, job_id)
     received = False
     while True:
         params: dict[str, str | int] = {"stream": stream, "offset": offset, "follow": int(follow)}
-        silence_s = FOLLOW_SILENCE_S if follow else SILENCE_S
-        whole = False
+        read_timeout_s = FOLLOW_TIMEOUT_S if follow else READ_TIMEOUT_S
+        complete = False
         try:
             async with connection.open(
-                "GET", f"/jobs/{job_id}/logs", params=params, silence_s=silence_s
+                "GET", f"/jobs/{job_id}/logs", params=params, read_timeout_s=read_timeout_s
             ) as response:
                 async for block in response.content.iter_any():
-                    patience.renew()
+                    retries.reset()
                     offset += len(block)
                     received = True
                     yield block
-            whole = True
+            complete = True
         except (ServerUnavailable, MachineUnavailable) as error:
-            await patience.pause(error)
-        if whole and (job.ended or not follow):
+            await retries.wait_after(error)
+        if complete and (job.has_ended or not follow):
             return
-        if whole:
-            await asyncio.sleep(REST_S)
-        earlier, job = job, await job_detail(connection, job_id)
-        if received and job.attempt != earlier.attempt:
+        if complete:
+            await asyncio.sleep(REOPEN_DELAY_S)
+        previous, job = job, await job_detail(connection, job_id)
+        if received and job.attempt != previous.attempt:
             offset, received = 0, False
             if on_rerun is not None:
                 on_rerun(job.attempt)
 
 
 async def job_detail(connection: Connection, job_id: int) -> JobDetail:
-    """A job as it is now, with its history. Raises ``ApiError``."""
+    """Fetch a job with its history. Raises ``ApiError``."""
     body = await connection.call("GET", f"/jobs/{job_id}", read_all)
     return decode(body, JobDetail, connection.url)

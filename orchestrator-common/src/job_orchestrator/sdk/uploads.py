@@ -1,4 +1,4 @@
-"""The files of a job on their way to the server: which they are, and the body that they make."""
+"""Uploads: the files of a job, and the body of the request that sends them."""
 
 import os
 import stat
@@ -12,23 +12,28 @@ from job_orchestrator.common.protocol.paths import check_path, collision, parent
 from job_orchestrator.sdk.errors import UnusableFiles
 
 Source = str | os.PathLike[str] | bytes | Readable
-"""A file to send: its path on this machine, its content, or an open binary file (one that can
-seek; it is sent from where it stands, and stays open)."""
+"""A file to send: its path on this machine, its content, or an open binary file.
+
+An open file must be able to seek. It is sent from its current position, and stays open."""
 
 Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Mapping[str, Source]
-"""The files of a job. One folder: its content is the job's folder. Paths: as ``cp -r`` would copy
-them there, files by their own name, folders with all that is in them. A mapping: what it names."""
+"""The files of a job.
+
+A single folder is the job's folder. Several paths are copied into the job's folder as ``cp -r``
+would: files under their own name, folders with their content. A mapping gives the name of each
+file in the job's folder, such as ``data/input.txt``, and its source."""
 
 Progress = Callable[[int, int | None], None]
-"""Told how many bytes of how many are through (None: not known). A repeat begins at 0 again."""
+"""Called with the bytes transferred and their total, None if unknown. A retry starts at 0 again."""
 
 SCRIPT = "run.sh"
 
 
 def collect(files: Files) -> list[FormFile]:
-    """List what is to be sent, checked as the server will check it. Blocks: call it in a thread.
+    """List the files to send, checked by the rules of the server.
 
-    Links are followed. Empty folders are left out. Raises ``UnusableFiles``.
+    Links are followed, empty folders are left out. Blocks: call it in a thread. Raises
+    ``UnusableFiles``.
     """
     found: list[FormFile] = []
     taken: set[str] = set()
@@ -48,10 +53,10 @@ def collect(files: Files) -> list[FormFile]:
             f"{error.filename or 'A file'} can't be read: {error.strerror}"
         ) from error
     if SCRIPT not in taken:
-        there = ", ".join(sorted(taken)[:5]) or "nothing"
+        found_names = ", ".join(sorted(taken)[:5]) or "nothing"
         raise UnusableFiles(
-            f"There is no {SCRIPT} at the top of the job's files (there is: {there}); "
-            "it is the script that the service runs"
+            f"There is no {SCRIPT} at the top of the job's files (found: {found_names}); "
+            "the service runs this script"
         )
     return found
 
@@ -66,7 +71,7 @@ def _each(files: Files) -> Iterator[FormFile]:
         yield from _below(Path(paths[0]), "", ())
         return
     for path in map(Path, paths):
-        # "." and ".." have no name of their own.
+        # "." and ".." name a folder only after they are resolved.
         name = path.name if path.name not in ("", "..") else path.resolve().name
         yield from _below(path, f"{name}/", ()) if path.is_dir() else (_on_disk(name, path),)
 
@@ -88,18 +93,21 @@ def _named(name: str, source: Source) -> FormFile:
 def _on_disk(name: str, path: Path) -> FormFile:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnusableFiles(f"{path} is no file; leave it out")
+        raise UnusableFiles(f"{path} is not a regular file; leave it out")
     if not os.access(path, os.R_OK):
         raise UnusableFiles(f"{path} can't be read; change its permissions or leave it out")
     return FormFile(name, path, status.st_size)
 
 
 def _below(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[FormFile]:
-    """All files below ``folder``, by name. ``above``: the folders that it lies in."""
+    """Yield all files below ``folder``, sorted by name.
+
+    ``above`` holds device and inode of the folders that contain ``folder``.
+    """
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
-        raise UnusableFiles(f"{folder} is a link to a folder that it lies in; remove the link")
+        raise UnusableFiles(f"{folder} is a link to a folder that contains it; remove the link")
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _below(path, f"{prefix}{path.name}/", (*above, here))
@@ -108,7 +116,7 @@ def _below(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Ite
 
 
 class Upload:
-    """The body of a submit, which tells how far it is."""
+    """Body of a submit, which reports its progress."""
 
     def __init__(
         self, files: list[FormFile], fields: Mapping[str, str], progress: Progress | None
@@ -119,7 +127,7 @@ class Upload:
         self.failure: Exception | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the blocks. What goes wrong on this side of the connection is ``failure``."""
+        """Yield the blocks. An error on this side of the connection is kept in ``failure``."""
         self.failure = None
         total, done = int(self.headers["Content-Length"]), 0
         try:
@@ -131,7 +139,7 @@ class Upload:
                 if self._progress is not None:
                     self._progress(done, total)
         except OSError as error:
-            self.failure = UnusableFiles(f"The upload was given up: {error}")
+            self.failure = UnusableFiles(f"The upload failed: {error}")
             raise
         except Exception as error:
             self.failure = error

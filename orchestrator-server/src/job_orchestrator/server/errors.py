@@ -1,4 +1,4 @@
-"""What can go wrong on the server, and the HTTP status that each has."""
+"""Domain errors of the server, and the HTTP status of each."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from job_orchestrator.common.status import JobStatus
 
 
 class JobNotFound(DomainError):
-    """No job has this id."""
+    """A job with this id does not exist."""
 
     def __init__(self, job_id: int) -> None:
         super().__init__(f"Job {job_id} not found")
@@ -32,36 +32,36 @@ class JobAlreadyEnded(DomainError):
 
 
 class OutputNotFound(DomainError):
-    """There is nothing of a job to download: it was never dispatched, or its output is gone."""
+    """The job has no output to download: it was never dispatched, or its files were removed."""
 
 
 class InvalidSubmission(BadRequest):
-    """A form that is no job; the message is part of the contract."""
+    """A form that does not describe a job. The message is part of the HTTP contract."""
 
 
 class TooManyQueued(TryLater):
-    """A user has as many jobs in the queue as one may have."""
+    """A user has reached the limit of queued jobs."""
 
     retry_after_s = 60
 
 
 class TooMuchStored(TryLater):
-    """A user's files take as much room as they may."""
+    """A user has reached the limit of stored bytes."""
 
     retry_after_s = 3600
     code = TOO_MUCH_STORED
 
 
 class ClientError(DomainError):
-    """A client did not do what it was asked; ``str`` names the client and the reason."""
+    """A request to a client failed. The message names the client and the reason."""
 
 
 class ClientUnreachable(ClientError):
-    """No connection could be made: the client has not seen the request."""
+    """The connection could not be opened: the client has not received the request."""
 
 
 class AnswerLost(ClientError):
-    """The connection broke after the request went out: it may have been carried out."""
+    """The connection broke after the request was sent: the client may have processed it."""
 
 
 class ClientTimeout(AnswerLost):
@@ -69,31 +69,31 @@ class ClientTimeout(AnswerLost):
 
 
 class ClientBusy(ClientError, TryLater):
-    """The client can take nothing now (draining, or its disk is full) and says so."""
+    """The client reports that it accepts nothing now: it is draining, or its disk is full."""
 
 
 class TokenRefused(ClientBusy):
-    """The client does not take this server for its own. Jobs wait until that is mended."""
+    """The client rejects the token of this server. Jobs wait until the tokens are equal."""
 
 
 class ClientRefused(ClientError):
-    """The client says that the request itself is wrong; repeating it would not help."""
+    """The client rejects the request itself, so that repeating it would not help."""
 
 
 class ClientFailed(ClientError):
-    """The client answered with an error of its own, or with nonsense."""
+    """The client answered with an internal error, or with an invalid answer."""
 
 
 class TooManyUploads(TryLater):
-    """A user sends as many jobs at once as one may."""
+    """A user has reached the limit of concurrent uploads."""
 
 
 class TooManyReaders(TryLater):
-    """The output of a job is being read as often as it may be at once."""
+    """The limit of concurrent readers of a job's output is reached."""
 
 
 class ResultsTooLarge(DomainError):
-    """What a client sends as a job's results is larger than MAX_RESULT_SIZE: nothing is kept."""
+    """The results that a client sends exceed MAX_RESULT_SIZE. Nothing of them is stored."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(
@@ -107,11 +107,11 @@ class PayloadLost(ClientError):
 
 
 class TerminationPending(DomainError):
-    """The job is being handed to a client that does not answer; it is ended as soon as it does."""
+    """The client of the job does not answer. The job is terminated as soon as the client does."""
 
 
 class DatabaseTooNew(StartupError):
-    """The database was written by a later version."""
+    """The schema of the database belongs to a later version of jo-server."""
 
 
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {

@@ -4,24 +4,30 @@ from aiohttp import web
 
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.event_streams import Journal
+from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.logs import JobLogs
-from job_orchestrator.server.jobs.queries import Overview
-from job_orchestrator.server.jobs.submit import Submission
+from job_orchestrator.server.jobs.queries import JobQueries
+from job_orchestrator.server.jobs.results import JobResults
+from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import Metrics
 
 SETTINGS = web.AppKey("settings", Settings)
+CLIENTS = web.AppKey("clients", ClientRegistry)
 FEED = web.AppKey("feed", ChangeFeed)
-SUBMISSION = web.AppKey("submission", Submission)
+SUBMISSION = web.AppKey("submission", JobSubmission)
 HEALTH = web.AppKey("health", HealthCheck)
 JOB_LOGS = web.AppKey("job_logs", JobLogs)
-JOURNAL = web.AppKey("journal", Journal)
+EVENT_STREAMS = web.AppKey("event_streams", EventStreams)
 METRICS = web.AppKey("metrics", Metrics)
-OVERVIEW = web.AppKey("overview", Overview)
+QUERIES = web.AppKey("queries", JobQueries)
+RESULTS = web.AppKey("results", JobResults)
+TERMINATION = web.AppKey("termination", JobTermination)
 TOKENS = web.AppKey("tokens", Tokens)
 
 PRINCIPAL = web.RequestKey("principal", Principal)
-"""Who asks; on every route that is not open to everybody."""
+"""The principal that sent the request; set on every route that is not public."""

@@ -1,7 +1,9 @@
-"""The values that the server works with: jobs, services, limits. No I/O, no SQL, no HTTP."""
+"""Values of the server: jobs, services, limits. Without I/O, SQL and HTTP."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
@@ -10,39 +12,45 @@ MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
 @dataclass(frozen=True)
 class ClientUrls:
-    """Where one client of a service is reached. None ends with a slash."""
+    """URLs of one client of a service. They do not end with a slash."""
 
     upload: str
     download: str
     terminate: str
 
     @property
+    def name(self) -> str:
+        """Name that identifies a client which is configured by URL: its upload URL."""
+        return self.upload
+
+    @property
     def partial(self) -> str:
-        """Results whatever the state: beside the download URL."""
+        """URL of the results in any state, next to the download URL."""
         return f"{self.download}_partial"
 
     @property
     def events(self) -> str:
-        """The event stream: beside the upload URL."""
+        """URL of the event stream, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/events"
 
     @property
     def logs(self) -> str:
-        """What scripts say: beside the upload URL."""
+        """URL of the output of scripts, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/logs"
 
     @property
     def load(self) -> str:
-        """The CPU reading: beside the upload URL."""
+        """URL of the CPU load, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/load"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service and its limits, counted in jobs.
+    """A service and its limits.
 
-    ``max_attempts`` is how often a dispatch may fail before the job does, ``time_limit_s`` how long
-    a job may run, None: as long as it takes.
+    ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service.
+    ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
+    limits the run time of a job; None means without a limit.
     """
 
     name: str
@@ -52,13 +60,24 @@ class Service:
     max_attempts: int
     time_limit_s: float | None
 
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the clients that run this service."""
+        return tuple(client.name for client in self.clients)
+
 
 @dataclass(frozen=True)
 class Job:
-    """A row of ``jobs``, as it was when it was read. Times are seconds since the epoch.
+    """A job, as it was when it was read from the store. Times are seconds since the epoch.
 
-    ``started_at`` is when it was first Running; ``input_bytes`` (the files as uploaded) and
-    ``output_bytes`` (the ZIP) are None where an earlier version did not note them.
+    - ``message`` is the reason for the status, for the user.
+    - ``attempt`` numbers the attempts from 1, and is 0 before the first. ``failures`` counts those
+      that count towards the maximum of the service.
+    - ``not_before`` is the earliest time of the next attempt.
+    - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
+    - ``started_at`` is the time at which the job was first Running.
+    - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP. Both are
+      None if they are not known.
     """
 
     id: int
@@ -89,15 +108,28 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The idempotency key of the present attempt: the same payload however often it is sent."""
+        """Idempotency key of the present attempt: sending the job again never starts it twice."""
         return f"{self.uuid}.{self.attempt}"
+
+    def log_fields(self) -> Mapping[str, object]:
+        """Return the log fields of the present attempt.
+
+        All requests of an attempt have one request id, which the client logs as well.
+        """
+        return {
+            "job": self.id,
+            "user": self.user_id,
+            "service": self.service,
+            "client": self.client,
+            REQUEST_ID: f"job-{self.id}.{self.attempt}",
+        }
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What a submission may say of its job beside its owner; all of it is optional.
+    """Optional properties of a submission.
 
-    ``idempotency_key`` is the web app's: the same key of the same user is the same job.
+    ``idempotency_key`` is chosen by the portal: a user's submissions with the same key are one job.
     """
 
     name: str = ""
@@ -109,21 +141,36 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class CallbackRules:
+    """Where callbacks may go. Without ``patterns`` there are no callbacks.
+
+    ``patterns`` match host names in lower case; ``*`` stands for any characters.
+    ``allow_private`` also allows addresses that are not on the public internet.
+    """
+
+    patterns: tuple[str, ...] = ()
+    allow_private: bool = False
+
+
+@dataclass(frozen=True)
 class UserLimits:
-    """Of one user, all services together; 0: none. ``max_stored`` in bytes, inputs and outputs."""
+    """Limits of one user over all services; 0 means without a limit.
+
+    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results.
+    """
 
     max_queued: int = 0
     max_stored: int = 0
 
     @property
     def any(self) -> bool:
-        """Whether there is a limit at all."""
+        """True if there is a limit."""
         return bool(self.max_queued or self.max_stored)
 
     def problem(
         self, queued: int, stored: int, user_id: int, input_bytes: int
     ) -> TooManyQueued | TooMuchStored | None:
-        """Why a user with so many jobs and bytes may not add a job; None if the user may."""
+        """Return the error for a user with these counts who adds a job; None if it is allowed."""
         if self.max_queued and queued >= self.max_queued:
             return TooManyQueued(
                 f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"

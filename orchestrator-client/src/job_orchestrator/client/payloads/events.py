@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.messages import LoadEvent, PayloadEvent, encode
 from job_orchestrator.common.protocol.sse import encode_event
-from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.status import PayloadStatus
 
 
@@ -14,7 +14,7 @@ class EventHub:
     """All event streams. A listener of the store."""
 
     def __init__(self) -> None:
-        self._subscribers: set[Backlog[bytes]] = set()
+        self._subscribers: set[SubscriberQueue[bytes]] = set()
         self._closed = False
         self._load: bytes | None = None
 
@@ -39,9 +39,9 @@ class EventHub:
         self._publish(self._load)
 
     @contextmanager
-    def subscribed(self) -> Iterator[Backlog[bytes]]:
+    def subscribed(self) -> Iterator[SubscriberQueue[bytes]]:
         """Follow the events; the last reading of the load comes first."""
-        subscriber = Backlog[bytes]()
+        subscriber = SubscriberQueue[bytes]()
         if self._load is not None:
             subscriber.put(self._load)
         self._subscribers.add(subscriber)

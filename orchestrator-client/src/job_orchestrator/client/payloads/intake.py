@@ -12,14 +12,14 @@ from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.protocol.multipart_reader import (
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
+from job_orchestrator.common.storage.form_receiver import (
     BodyStream,
     FormLimits,
     ReceivedForm,
     receive_form,
 )
-from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import in_thread, to_end
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Intake:
 
         try:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
-            await to_end(add(*payload))
+            await run_to_completion(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
             # A repeat needs no room: what it repeats is here.

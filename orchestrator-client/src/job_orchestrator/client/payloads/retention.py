@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.store import PayloadStore
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees, removed_if_small
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval, remove_if_small
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop
@@ -32,7 +32,7 @@ class Cleaner:
         self._store = store
         self._workspaces = workspaces
         self._max_age_s = max_age_s
-        self.large = LargeTrees("large folders")
+        self.large = DeferredRemoval("large folders")
         self.loop = Loop("cleaner", self.run_pass, interval_s=INTERVAL_S)
 
     async def run_pass(self) -> None:
@@ -59,8 +59,8 @@ class Cleaner:
         large = []
         for row in rows:
             try:
-                doomed = self._workspaces.doom(row.uuid)
-                if doomed is not None and not removed_if_small(doomed):
+                doomed = self._workspaces.detach(row.uuid)
+                if doomed is not None and not remove_if_small(doomed):
                     large.append(doomed)
             except OSError as error:
                 # It goes at the next start; the others can go now.

@@ -1,1 +1,1 @@
-"""Packing of results."""
+"""Packing of results into a ZIP."""

@@ -1,4 +1,4 @@
-"""What there is of a payload's output now, packed for whoever asks: within bounds."""
+"""Partial results: the present output of a payload, packed on request and within bounds."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,25 +7,26 @@ from typing import IO
 from job_orchestrator.client.errors import TooManyPartials
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
-from job_orchestrator.common.runtime.limiter import AtOnce
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread
 
 MAX_PER_PAYLOAD = 2
-"""How many copies of a payload's output are packed or on their way at once.
+"""Concurrent copies of a payload's output, from their packing to their delivery.
 
-Each takes as much room as the results, for as long as its reader takes it."""
+Each takes as much disk space as the results, until its reader has received it.
+"""
 
 
 class PartialResults:
-    """Packs them, and counts them until they are delivered."""
+    """Packs partial results, and counts them until they are delivered."""
 
     def __init__(self, packer: Packer) -> None:
         self._packer = packer
-        self._copies = AtOnce[int]()
+        self._copies = KeyedLimiter[int]()
 
     @asynccontextmanager
     async def packed(self, payload_id: int, workspace: Workspace) -> AsyncIterator[IO[bytes]]:
-        """A ZIP of what there is now; nothing of it is left after the block.
+        """Provide a ZIP of the present files; it is removed after the block.
 
         Raises ``TooManyPartials``, ``StorageFull``, ``ArchiveFailed``.
         """
@@ -36,7 +37,7 @@ class PartialResults:
                 f" {MAX_PER_PAYLOAD} times already; try again when that is done"
             )
 
-        with self._copies.one_of(MAX_PER_PAYLOAD, payload_id, refusal):
+        with self._copies.slot(MAX_PER_PAYLOAD, payload_id, refusal):
             file = await self._packer.pack_partial(workspace)
             try:
                 yield file

@@ -1,14 +1,15 @@
-"""Who packs when: what is small never waits behind what is large.
+"""Schedules packing so that small results never queue behind large ones.
 
-How large results are shows only while they are packed. So each packing begins in a small turn,
-which is short: what outgrows it begins anew in one of the large turns, and meanwhile others have
-the small one.
+The size of results shows only while they are packed. So each run of packing begins with the small
+budget, which is used up within a second; a run that exceeds it is repeated from the beginning with
+one of the few permits for large results, and its first permit is free for others again.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from job_orchestrator.client.errors import PackingTookTooLong
@@ -16,64 +17,74 @@ from job_orchestrator.common.runtime.threads import in_thread
 
 R = TypeVar("R")
 
-SMALL_BYTES = 64 << 20
-SMALL_ENTRIES = 10_000
-"""Files and folders: what a small turn is long enough for, well below a second of work."""
-
-LEAST_LIMIT_S = 600.0
-"""How long results may take to be packed in any case."""
+CheckWanted = Callable[[], None]
+"""Raises if the result of packing is not wanted any more. Called from another thread."""
 
 
-class Turn:
-    """Some packing under way, which tells of each step before it, so that it can be stopped.
+@dataclass(frozen=True)
+class PackingLimits:
+    """Limits of small results, and the time for large ones."""
 
-    ``check_wanted`` raises for it; a turn does when it is used up.
+    small_bytes: int = 64 << 20
+    small_entries: int = 10_000
+    """Files and folders. With these values the small budget is well below a second of work."""
+    min_time_s: float = 600.0
+    """The time that any large results may take. A script that ran for longer has as long."""
+
+
+class Budget:
+    """An unlimited budget of a run of packing.
+
+    The run reports each entry and each file to it in advance, and calls ``check`` before each
+    block; any of these may raise to stop the run.
     """
 
-    def __init__(self, check_wanted: Callable[[], None]) -> None:
+    def __init__(self, check_wanted: CheckWanted) -> None:
         self.check = check_wanted
 
-    def find(self) -> None:
-        """A file or folder was found."""
+    def count_entry(self) -> None:
+        """Count a file or folder that was found."""
         self.check()
 
-    def unpack(self, size: int) -> None:
-        """So many bytes come next."""
+    def count_bytes(self, size: int) -> None:
+        """Count the bytes of a file before they are read."""
 
 
-class Outgrown(Exception):
-    """What was to be packed in a small turn is large."""
+class BudgetExceeded(Exception):
+    """The results are too large for the small budget."""
 
 
-class SmallTurn(Turn):
-    """One that raises ``Outgrown``. It counts, and knows no time: on a busy machine nothing that is
-    small must wait among what is large."""
+class SmallBudget(Budget):
+    """A budget of entries and bytes; raises ``BudgetExceeded``.
 
-    def __init__(self, check_wanted: Callable[[], None]) -> None:
+    It has no time limit: on a busy machine, small results must not be moved to the large ones.
+    """
+
+    def __init__(self, check_wanted: CheckWanted, limits: PackingLimits) -> None:
         super().__init__(check_wanted)
-        self._entries, self._bytes = SMALL_ENTRIES, SMALL_BYTES
+        self._entries, self._bytes = limits.small_entries, limits.small_bytes
 
-    def find(self) -> None:
-        super().find()
+    def count_entry(self) -> None:
+        super().count_entry()
         self._entries -= 1
         if self._entries < 0:
-            raise Outgrown
+            raise BudgetExceeded
 
-    def unpack(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         self._bytes -= size
         if self._bytes < 0:
-            raise Outgrown
+            raise BudgetExceeded
 
 
-class LargeTurn(Turn):
-    """One of ``limit_s``, then it raises ``PackingTookTooLong``."""
+class TimeBudget(Budget):
+    """A budget of ``limit_s`` seconds; raises ``PackingTookTooLong``."""
 
-    def __init__(self, check_wanted: Callable[[], None], limit_s: float) -> None:
-        end = time.monotonic() + limit_s
+    def __init__(self, check_wanted: CheckWanted, limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
 
         def check() -> None:
             check_wanted()
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise PackingTookTooLong(
                     f"The results took longer than {limit_s:.0f} s to pack;"
                     " only the output of run.sh was kept"
@@ -82,44 +93,48 @@ class LargeTurn(Turn):
         super().__init__(check)
 
 
-class Turns:
-    """Gives turns: so many small ones at a time, and beside them so many large ones."""
+class PackingQueue:
+    """Runs packing in threads, with ``small`` permits for small and ``large`` for large results."""
 
-    def __init__(self, small: int, large: int) -> None:
+    def __init__(self, small: int, large: int, limits: PackingLimits) -> None:
         self._small = asyncio.Semaphore(small)
         self._large = asyncio.Semaphore(large)
+        self._limits = limits
 
-    async def pack(
+    async def run(
         self,
-        work: Callable[[Turn], R],
-        check_wanted: Callable[[], None],
-        given_up: asyncio.Event,
-        limit_s: float,
+        work: Callable[[Budget], R],
+        check_wanted: CheckWanted,
+        *,
+        stop_waiting: asyncio.Event,
+        script_time_s: float = 0.0,
     ) -> R:
-        """Run ``work`` in a thread, when it is its turn, and anew if it outgrows a small one.
+        """Run ``work`` in a thread as soon as it has a permit; repeat it if the results are large.
 
-        Once it is ``given_up`` it has no turn to wait for, and hears of it by ``check_wanted``.
+        Once ``stop_waiting`` is set, ``work`` runs without a permit; ``check_wanted`` must make it
+        short then. ``script_time_s`` is how long the script ran.
         """
-        with contextlib.suppress(Outgrown):
-            async with _turn(self._small, given_up):
-                return await in_thread(lambda: work(SmallTurn(check_wanted)))
-        async with _turn(self._large, given_up):
-            return await in_thread(lambda: work(LargeTurn(check_wanted, limit_s)))
+        with contextlib.suppress(BudgetExceeded):
+            async with _permit(self._small, stop_waiting):
+                return await in_thread(lambda: work(SmallBudget(check_wanted, self._limits)))
+        limit_s = max(self._limits.min_time_s, script_time_s)
+        async with _permit(self._large, stop_waiting):
+            return await in_thread(lambda: work(TimeBudget(check_wanted, limit_s)))
 
 
 @contextlib.asynccontextmanager
-async def _turn(turns: asyncio.Semaphore, given_up: asyncio.Event) -> AsyncIterator[None]:
-    """Wait for a turn, or until none is needed because it is ``given_up``."""
-    if not turns.locked():
-        async with turns:
+async def _permit(permits: asyncio.Semaphore, stop_waiting: asyncio.Event) -> AsyncIterator[None]:
+    """Hold a permit, or none if ``stop_waiting`` is set before one is free."""
+    if not permits.locked():
+        async with permits:
             yield
         return
-    turn = asyncio.ensure_future(turns.acquire())
-    end = asyncio.ensure_future(given_up.wait())
+    acquired = asyncio.ensure_future(permits.acquire())
+    stopped = asyncio.ensure_future(stop_waiting.wait())
     try:
-        await asyncio.wait({turn, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({acquired, stopped}, return_when=asyncio.FIRST_COMPLETED)
         yield
     finally:
-        end.cancel()
-        if not turn.cancel():
-            turns.release()
+        stopped.cancel()
+        if not acquired.cancel():
+            permits.release()

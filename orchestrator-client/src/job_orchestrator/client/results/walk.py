@@ -1,4 +1,8 @@
-"""The files of a work folder, as a script has left them: opened without being led astray."""
+"""Lists, opens and reads the files that a script left in its work folder.
+
+Symbolic links out of the work folder are never followed, even if the script swaps them while its
+folder is walked. Holes of sparse files are not read.
+"""
 
 import errno
 import os
@@ -7,33 +11,40 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from job_orchestrator.client.results.deflate import BLOCK_BYTES, ZEROS
 from job_orchestrator.common.protocol.paths import RESERVED
 
 Skip = Callable[[str, str], None]
-"""Told the name of what is left out, and why."""
+"""Called with the name of an entry that is left out, and the reason."""
 
-Find = Callable[[], None]
-"""Called for each file and folder, as soon as there is one; it may raise to stop."""
+CountEntry = Callable[[], None]
+"""Called for each file and folder as soon as it is found; may raise to stop."""
+
+_STATUS_BLOCK_BYTES = 512
 
 
 class Entry(NamedTuple):
-    """Something below the work folder, and its relative name; that of an empty folder ends in /."""
+    """A path below the work folder and its relative name; that of an empty folder ends in /."""
 
     path: str
     name: str
 
 
-def walk(top: Path, skip: Skip, find: Find) -> Iterator[Entry]:
-    """Everything below ``top``, a real path, that isn't a folder; and empty folders.
+class NotRegular(Exception):
+    """The path is not a regular file in the work folder, nor a link to one."""
 
-    Not by recursion: a script can nest folders more deeply than Python calls. A script that still
-    runs can put a link in the place of a folder that was seen already: that is left out.
+
+def walk(top: Path, skip: Skip, count_entry: CountEntry) -> Iterator[Entry]:
+    """Yield all entries below ``top``, a real path, that are not folders, and empty folders.
+
+    Not recursive: a script can nest folders more deeply than Python calls. A running script can
+    replace a folder that was listed already by a link: such a folder is left out.
     """
     pending = [Entry(str(top), "")]
     while pending:
         folder, prefix = pending.pop()
         try:
-            names = _entries(folder, top, find)
+            names = _entries(folder, top, count_entry)
         except NotRegular as reason:
             skip(prefix, str(reason))
             continue
@@ -44,7 +55,7 @@ def walk(top: Path, skip: Skip, find: Find) -> Iterator[Entry]:
             yield Entry(folder, prefix)
         for name, is_folder in names:
             found = Entry(f"{folder}/{name}", f"{prefix}{name}")
-            if found.name == RESERVED:  # it would mix with ours
+            if found.name == RESERVED:  # the name of the system's own folder in the archive
                 skip(RESERVED, "the name is reserved")
             elif is_folder:
                 pending.append(Entry(found.path, f"{found.name}/"))
@@ -52,38 +63,8 @@ def walk(top: Path, skip: Skip, find: Find) -> Iterator[Entry]:
                 yield found
 
 
-def _entries(folder: str, top: Path, find: Find) -> list[tuple[str, bool]]:
-    """Names in ``folder``, in order, and which are folders. Raises ``NotRegular``, ``OSError``."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _check_inside(descriptor, top)
-        with os.scandir(descriptor) as scan:
-            names = []
-            for entry in scan:
-                find()
-                names.append((entry.name, entry.is_dir(follow_symlinks=False)))
-            return sorted(names)
-    finally:
-        os.close(descriptor)
-
-
-def _check_inside(descriptor: int, top: Path) -> None:
-    """Raise ``NotRegular`` if what was opened does not lie in ``top``.
-
-    O_NOFOLLOW is about the last component of a path only; a folder above it may have become a link
-    since it was seen. The kernel knows where an open file is, whatever path led to it.
-    """
-    found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 (this runs for every file)
-    if not f"{found}/".startswith(f"{top}/"):
-        raise NotRegular("it is a link that leads outside")
-
-
-class NotRegular(Exception):
-    """Something that is no regular file, or a link to anything."""
-
-
 def open_regular(path: str, inside: Path) -> int:
-    """Open a regular file, or the one that a link leads to, in ``inside``, a real path.
+    """Open a regular file in ``inside``, a real path, or the one that a link leads to there.
 
     Raises ``NotRegular``, ``OSError``.
     """
@@ -92,7 +73,7 @@ def open_regular(path: str, inside: Path) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-    # realpath, because Path.resolve raises something else for a loop in each version of Python.
+    # realpath, because Path.resolve raises different errors for a loop in each version of Python.
     target = os.path.realpath(path)
     if not Path(target).is_relative_to(inside):
         raise NotRegular("it is a link that leads outside")
@@ -104,11 +85,50 @@ def open_regular(path: str, inside: Path) -> int:
         raise
 
 
-def _open(path: str, inside: Path) -> int:
-    """Open a regular file that is no link and lies in ``inside``.
+def read_blocks(descriptor: int, size: int) -> Iterator[bytes]:
+    """Yield at most ``size`` bytes of a file, which may be shorter.
 
-    The kind and the place are asked of the opened file, so that nothing can be swapped in between;
-    O_NONBLOCK keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError`` (``ELOOP``: a link).
+    Blocks that lie in a hole are ``ZEROS``. Raises ``OSError``.
+    """
+    sparse = os.fstat(descriptor).st_blocks * _STATUS_BLOCK_BYTES < size
+    at = next_data = 0
+    while at < size:
+        if sparse and next_data <= at:
+            next_data = _next_data(descriptor, at)
+        if min(next_data, size) - at >= BLOCK_BYTES:
+            block = ZEROS
+        else:
+            block = os.pread(descriptor, min(BLOCK_BYTES, size - at), at)
+            if not block:
+                return
+        yield block
+        at += len(block)
+
+
+def _entries(folder: str, top: Path, count_entry: CountEntry) -> list[tuple[str, bool]]:
+    """List ``folder`` in order: each name, and whether it is a folder.
+
+    Raises ``NotRegular``, ``OSError``.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_inside(descriptor, top)
+        with os.scandir(descriptor) as scan:
+            names = []
+            for entry in scan:
+                count_entry()
+                names.append((entry.name, entry.is_dir(follow_symlinks=False)))
+            return sorted(names)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str, inside: Path) -> int:
+    """Open a regular file that is not a link and lies in ``inside``.
+
+    Type and location are checked on the open file, so that nothing can be swapped between check and
+    use. O_NONBLOCK keeps a FIFO from blocking. Raises ``NotRegular``, ``OSError`` (``ELOOP``: a
+    link).
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -118,9 +138,28 @@ def _open(path: str, inside: Path) -> int:
         raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotRegular("it is no regular file")
+            raise NotRegular("it is not a regular file")
         _check_inside(descriptor, inside)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_inside(descriptor: int, top: Path) -> None:
+    """Raise ``NotRegular`` if an open file does not lie in ``top``.
+
+    O_NOFOLLOW concerns only the last component of a path; a folder above it may have become a link
+    since it was listed. The kernel knows the location of an open file, whichever path led to it.
+    """
+    found = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 (this runs for every file)
+    if not f"{found}/".startswith(f"{top}/"):
+        raise NotRegular("it is a link that leads outside")
+
+
+def _next_data(descriptor: int, at: int) -> int:
+    """Find the end of the hole at ``at``; ``at`` itself if there is no hole, or none is known."""
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        return os.fstat(descriptor).st_size if error.errno == errno.ENXIO else at

@@ -1,1 +1,1 @@
-"""The check of scripts before they run."""
+"""The check of run.sh before it is started."""

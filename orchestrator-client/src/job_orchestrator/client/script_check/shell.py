@@ -1,30 +1,33 @@
-"""A rough reading of shell scripts: which commands stand in them, and what is comment or data.
+"""A rough reader of shell scripts: finds the commands, and separates code from comments and data.
 
-Enough for a sanity check, and no parser: it knows quotes, comments, substitutions, subshells,
-continued lines and here-documents, takes time linear in the script's length, and makes something of
-any text at all. In doubt it sees one command too many.
+It is not a parser. It knows quotes, comments, substitutions, subshells, continued lines and
+here-documents, takes time linear in the length of the script, and accepts any text. In doubt it
+reports a command too many.
 """
 
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh"})
 
-_PLAIN = re.compile(r"[^\s'\"\\$`;&|()<>#]+")
-_HEREDOC = re.compile(r"<<-?[ \t]*(['\"]?)([^\s'\"\\;&|()<>]+)\1")
+# Any character is a token or part of one. No token spans others, so the time is linear.
+_TOKEN_IN_QUOTES = re.compile(r"""[^"\\$`\n]+ | \\.? | \$\( | .""", re.VERBOSE | re.DOTALL)
+_TOKEN = re.compile(
+    r"""[^\s'"\\$`;&|()<>#]+ | \\.? | '[^']*'? | \$\( | \(\) | \|\|
+    | <<-?[ \t]*(?P<mark>['"]?)(?P<delimiter>[^\s'"\\;&|()<>]+)(?P=mark) | <<<?&? | [<>]&? | .""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A simple command: its words without quotes, and the line where it begins."""
 
     line: int
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Script:
-    """A script as it was read. ``lines`` are joined where continued, and hold code alone."""
+class Script(NamedTuple):
+    """The commands of a script, and its lines of code: joined if continued, without comments."""
 
     commands: list[Command]
     lines: list[tuple[int, str]]
@@ -35,212 +38,170 @@ def read_script(text: str, first_line: int = 1) -> Script:
     return _Reader(text.replace("\r\n", "\n"), first_line).read()
 
 
-@dataclass
-class _Frame:
-    """Where commands stand: the script, or a subshell or substitution up to its ``closer``."""
+class _Level:
+    """The words of one command, in the script or in a substitution or subshell up to ``closer``."""
 
-    closer: str = ""
-    is_data: bool = False
-    in_quotes: bool = False
-    line: int = 0
-    # Where the commands of the present pipeline begin among all commands.
-    pipeline: int = 0
-    words: list[str] = field(default_factory=list)
-    word: list[str] | None = None
+    def __init__(self, closer: str, commands_before: int, *, is_data: bool = False) -> None:
+        self.closer = closer
+        self.is_data = is_data
+        self.commands_before_pipeline = commands_before
+        self.in_quotes = False
+        self.line = 0
+        self.words: list[str] = []
+        self.word: list[str] | None = None
+
+    @property
+    def is_test(self) -> bool:
+        """True between ``[[`` and ``]]``, where ``||`` ends no command."""
+        return self.words[:1] == ["[["]
+
+    @property
+    def ends_in_assignment(self) -> bool:
+        return self.word is not None and self.word[-1].endswith("=")
+
+    def add(self, text: str, line: int) -> None:
+        """Add ``text`` to the present word, or begin one."""
+        if self.word is None:
+            self.word = []
+            if not self.words:
+                self.line = line
+        self.word.append(text)
+
+    def end_word(self) -> None:
+        if self.word is not None:
+            self.words.append("".join(self.word))
+            self.word = None
+            if self.words[-1] == "]]":
+                self.words = []
+
+    def drop_words(self) -> None:
+        self.words, self.word = [], None
 
 
 class _Reader:
     def __init__(self, text: str, first_line: int) -> None:
         self._text = text
         self._at = 0
-        self._line = first_line
-        self._frames = [_Frame()]
-        self._script = Script([], [])
-        # The code of the present line, and how many commands stood before it.
+        self._line = self._code_line = first_line
         self._code: list[str] = []
-        self._code_line = first_line
-        self._commands_before = 0
-        self._heredocs: list[str] = []
-        # Where a line stands for the last time: without it nobody looks for the end of a document.
+        self._levels = [_Level("", 0)]
+        self._script = Script([], [])
+        self._commands_before_line = 0
+        self._delimiters: list[str] = []
+        # The last line with each content: a document without an end is not searched for it.
         numbered = enumerate(text.split("\n"), start=first_line)
-        self._last_line = {line.strip(): number for number, line in numbered}
+        self._last_lines = {line.strip(): number for number, line in numbered}
 
     def read(self) -> Script:
         while self._at < len(self._text):
-            self._step()
-        while self._frames:
-            self._end_command()
-            self._frames.pop()
+            level = self._levels[-1]
+            pattern = _TOKEN_IN_QUOTES if level.in_quotes else _TOKEN
+            if (token := pattern.match(self._text, self._at)) is not None:  # any character matches
+                self._at = token.end()
+                self._read_token(token, level)
+        while self._levels:
+            self._end_command("")
+            self._levels.pop()
         self._end_line()
         return self._script
 
-    def _step(self) -> None:
-        """Read one thing: at least a character."""
-        text, at = self._text, self._at
-        plain = _PLAIN.match(text, at)
-        if plain is not None:
-            self._add(self._take(plain.end() - at))
-        elif text[at] == "\\":
-            self._escape()
-        elif text.startswith("$(", at):
-            self._take(2)
-            self._open(")")
-        elif text[at] == "`":
-            self._take(1)
-            if self._frames[-1].closer == "`":
-                self._close()
-            else:
-                self._open("`")
-        elif text[at] == '"':
-            self._add(self._take(1)[:0])
-            self._frames[-1].in_quotes = not self._frames[-1].in_quotes
-        elif text[at] == "\n":
-            self._newline()
-        elif self._frames[-1].in_quotes:
-            self._add(self._take(1))
-        else:
-            self._unquoted(text[at])
+    def _read_token(self, token: re.Match[str], level: _Level) -> None:
+        text = token[0]
+        self._code.append(text)
+        match text:
+            case "\n":
+                self._newline(level)
+            case "\\\n":
+                self._code[-1] = " "
+                self._line += 1
+            case '"':
+                level.add("", self._line)
+                level.in_quotes = not level.in_quotes
+            case "$(":
+                self._open_level(")")
+            case "`" if level.closer != "`":
+                self._open_level("`")
+            case "`":
+                self._close_level(text)
+            case _ if text[0] == "\\" or level.in_quotes:
+                level.add(text.removeprefix("\\"), self._line)
+            case "#" if level.word is None:
+                self._code.pop()
+                end = self._text.find("\n", self._at)
+                self._at = end if end >= 0 else len(self._text)
+            case "()":  # an empty array, or behind the name of a function
+                if not level.ends_in_assignment:
+                    level.drop_words()
+            case "(" if level.ends_in_assignment or level.is_test:  # an array, or a condition
+                self._open_level(")", is_data=True)
+            case "(":
+                self._end_command(text)
+                self._open_level(")")
+            case ")" if level.closer == ")":
+                self._close_level(text)
+            case ")":  # behind a pattern of "case", such as a|b
+                level.drop_words()
+                del self._script.commands[level.commands_before_pipeline :]
+            case ";" | "&" | "|" | "||":
+                level.end_word()
+                if not level.is_test:
+                    self._end_command(text)
+            case _ if text[0] == "'":
+                level.add(text[1:].removesuffix("'"), self._line)
+                self._line += text.count("\n")
+            case _ if text.isspace():
+                level.end_word()
+            case _ if token["delimiter"]:
+                level.end_word()
+                self._delimiters.append(token["delimiter"])
+            case _:
+                level.add(text, self._line)
 
-    def _unquoted(self, character: str) -> None:
-        """Read a character that has no meaning within double quotes."""
-        frame = self._frames[-1]
-        if character == "'":
-            self._single_quotes()
-        elif character == "#" and frame.word is None:
-            end = self._text.find("\n", self._at)
-            self._at = end if end >= 0 else len(self._text)
-        elif character == "<" and self._text.startswith("<<", self._at):
-            self._here()
-        elif character == "(":
-            self._parenthesis()
-        elif character == ")":
-            self._take(1)
-            if frame.closer == ")":
-                self._close()
-            else:  # the pattern of a "case", maybe a|b
-                frame.words, frame.word = [], None
-                del self._script.commands[frame.pipeline :]
-        elif character.isspace():
-            self._take(1)
-            self._end_word()
-        elif character in ";|" or (character == "&" and self._text[self._at - 1] not in "<>"):
-            self._take(1)
-            self._end_word()
-            if frame.words[:1] != ["[["]:
-                self._end_command()
-                if character != "|" or self._text.startswith("|", self._at):
-                    frame.pipeline = len(self._script.commands)
-        else:
-            self._add(self._take(1))
+    def _open_level(self, closer: str, *, is_data: bool = False) -> None:
+        self._levels.append(_Level(closer, len(self._script.commands), is_data=is_data))
 
-    def _take(self, count: int) -> str:
-        """The next characters, which are code."""
-        taken = self._text[self._at : self._at + count]
-        self._at += count
-        self._code.append(taken)
-        return taken
+    def _close_level(self, closer: str) -> None:
+        self._end_command(closer)
+        self._levels.pop()
+        self._levels[-1].add("", self._line)  # the output may be part of a word
 
-    def _add(self, text: str) -> None:
-        """Make ``text`` part of a word."""
-        frame = self._frames[-1]
-        if frame.word is None:
-            frame.word = []
-            if not frame.words:
-                frame.line = self._line
-        frame.word.append(text)
+    def _end_command(self, end: str) -> None:
+        level = self._levels[-1]
+        level.end_word()
+        if level.words and not level.is_data:
+            self._script.commands.append(Command(level.line, tuple(level.words)))
+        level.words = []
+        if end != "|":
+            level.commands_before_pipeline = len(self._script.commands)
 
-    def _end_word(self) -> None:
-        frame = self._frames[-1]
-        if frame.word is not None:
-            frame.words.append("".join(frame.word))
-            frame.word = None
-            if frame.words[-1] == "]]":
-                frame.words = []
-
-    def _end_command(self) -> None:
-        self._end_word()
-        frame = self._frames[-1]
-        if frame.words and not frame.is_data:
-            self._script.commands.append(Command(frame.line, tuple(frame.words)))
-        frame.words = []
-
-    def _open(self, closer: str, *, is_data: bool = False) -> None:
-        self._frames.append(_Frame(closer, is_data, pipeline=len(self._script.commands)))
-
-    def _close(self) -> None:
-        """End a substitution or subshell; what it gives may be part of a word."""
-        self._end_command()
-        self._frames.pop()
-        self._add("")
-
-    def _parenthesis(self) -> None:
-        frame = self._frames[-1]
-        self._take(1)
-        if frame.word and frame.word[-1].endswith("="):  # an array
-            self._open(")", is_data=True)
-        elif (frame.word or frame.words) and self._text.startswith(")", self._at):  # a function
-            self._take(1)
-            frame.words, frame.word = [], None
-        elif frame.words[:1] == ["[["]:
-            self._open(")", is_data=True)
-        else:
-            self._end_command()
-            self._open(")")
-
-    def _escape(self) -> None:
-        if self._text.startswith("\\\n", self._at):
-            self._at += 2
-            self._line += 1
-            self._code.append(" ")
-        else:
-            self._add(self._take(2)[1:])
-
-    def _single_quotes(self) -> None:
-        end = self._text.find("'", self._at + 1)
-        end = len(self._text) if end < 0 else end
-        quoted = self._take(end + 1 - self._at)
-        self._add(quoted[1:].removesuffix("'"))
-        self._line += quoted.count("\n")
-
-    def _here(self) -> None:
-        match = _HEREDOC.match(self._text, self._at)
-        if match is None:  # a here-string too
-            self._add(self._take(3 if self._text.startswith("<<<", self._at) else 2))
-        else:
-            self._end_word()
-            self._heredocs.append(match[2])
-            self._take(match.end() - self._at)
-
-    def _newline(self) -> None:
+    def _newline(self, level: _Level) -> None:
+        self._code.pop()
         self._end_line()
-        self._at += 1
         self._line += 1
-        if self._frames[-1].in_quotes:
-            self._add("\n")
+        if level.in_quotes:
+            level.add("\n", self._line)
         else:
-            self._end_command()
+            self._end_command("\n")
             self._skip_documents()
-            self._frames[-1].pipeline = len(self._script.commands)
         self._code_line = self._line
-        self._commands_before = len(self._script.commands)
+        self._commands_before_line = len(self._script.commands)
 
     def _end_line(self) -> None:
         self._script.lines.append((self._code_line, "".join(self._code)))
         self._code = []
 
     def _skip_documents(self) -> None:
-        """Leave out the here-documents that begin here: data, unless a shell reads them."""
-        documents, self._heredocs = self._heredocs, []
-        commands = self._script.commands[self._commands_before :]
+        """Skip the here-documents that begin here: data, unless a shell reads them."""
+        delimiters, self._delimiters = self._delimiters, []
+        commands = self._script.commands[self._commands_before_line :]
         if any(not SHELLS.isdisjoint(command.words) for command in commands):
             return
-        for delimiter in documents:
-            if self._last_line.get(delimiter, 0) < self._line:
-                return
+        for delimiter in delimiters:
             line = ""
             while line.strip() != delimiter:
-                end = self._text.find("\n", self._at)
-                end = len(self._text) if end < 0 else end
-                line = self._text[self._at : end]
-                self._at = end + 1
+                if self._last_lines.get(delimiter, 0) < self._line:
+                    return
+                end = self._text.find("\n", self._at) + 1 or len(self._text) + 1
+                line = self._text[self._at : end - 1]
+                self._at = end
                 self._line += 1

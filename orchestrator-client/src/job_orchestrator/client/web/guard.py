@@ -4,7 +4,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from job_orchestrator.common.errors import Forbidden, Unauthorized
-from job_orchestrator.common.protocol.bearer import same_token, token_of
+from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 
 OPEN = frozenset({"/health"})
 """For monitors. Everything else, what is no route at all included, takes the token."""
@@ -22,8 +22,8 @@ def server_only(client_token: str | None) -> Middleware:
         if _comes_from_another_page(request):
             raise Forbidden("Web pages of other origins may not ask here")
         if client_token is not None and not _takes_no_token(request):
-            shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
-            if shown is None or not same_token(shown, client_token):
+            shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+            if shown is None or not tokens_equal(shown, client_token):
                 raise Unauthorized("Only jo-server may ask here: CLIENT_TOKEN must be the same")
         return await handler(request)
 

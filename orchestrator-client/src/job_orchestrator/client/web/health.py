@@ -3,7 +3,8 @@
 from aiohttp import web
 
 from job_orchestrator.client import __version__, keys
-from job_orchestrator.common.web.answers import Health, json_response
+from job_orchestrator.common.messages import Health
+from job_orchestrator.common.web.answers import json_response
 
 
 async def health(request: web.Request) -> web.Response:
@@ -22,7 +23,7 @@ async def health(request: web.Request) -> web.Response:
         description: It can't; the message says why
     """
     await request.app[keys.HEALTH]()
-    return json_response(Health(version=__version__))
+    return json_response(Health(version=__version__, status="healthy"))
 
 
 async def load(request: web.Request) -> web.Response:

@@ -1,1 +1,1 @@
-"""The folders of payloads on disk."""
+"""Folders of the payloads: layout, ownership, removal."""

@@ -1,4 +1,4 @@
-"""Folders that are too large to be removed while somebody waits for it."""
+"""Removal of large folders in the background, so that nobody waits for it."""
 
 import logging
 import threading
@@ -12,17 +12,20 @@ from job_orchestrator.common.runtime.threads import in_thread
 logger = logging.getLogger(__name__)
 
 SMALL_ENTRIES = 1000
-"""Files and folders that are removed at once."""
+"""Files and folders that a caller removes itself, without deferring."""
 
 INTERVAL_S = 5.0
 
 
 class _Interrupted(Exception):
-    """A removal is left unfinished."""
+    """The removal of a folder was stopped before its end."""
 
 
-def removed_if_small(folder: Path) -> bool:
-    """Remove a folder; False if it is large, and some of it is left. Raises ``OSError``."""
+def remove_if_small(folder: Path) -> bool:
+    """Remove a folder; return False if it is large, and part of it is left.
+
+    Blocks: call it in a thread. Raises ``OSError``.
+    """
     found = 0
 
     def count() -> None:
@@ -32,41 +35,41 @@ def removed_if_small(folder: Path) -> bool:
             raise _Interrupted
 
     try:
-        remove_tree(folder, find=count)
+        remove_tree(folder, on_entry=count)
     except _Interrupted:
         return False
     return True
 
 
-class LargeTrees:
-    """Removes them one by one, in a loop of its own."""
+class DeferredRemoval:
+    """Removes large folders one by one, in a background loop."""
 
     def __init__(self, name: str) -> None:
-        self._left: deque[Path] = deque()
+        self._folders: deque[Path] = deque()
         self._stopping = threading.Event()
         self.loop = Loop(name, self.run_pass, interval_s=INTERVAL_S)
 
     def add(self, folder: Path) -> None:
-        """Let a folder be removed. From any thread; ``loop`` may be woken for it."""
-        self._left.append(folder)
+        """Schedule the removal of a folder. Thread-safe; ``loop`` may be woken afterwards."""
+        self._folders.append(folder)
 
     async def run_pass(self) -> None:
-        """Remove what is left, one after the other."""
-        while self._left and not self._stopping.is_set():
-            await in_thread(self._remove, self._left.popleft())
+        """Remove all scheduled folders, one after the other."""
+        while self._folders and not self._stopping.is_set():
+            await in_thread(self._remove, self._folders.popleft())
 
     def stop(self) -> None:
-        """Leave what there is to the next start: the client stops."""
+        """Interrupt the removal. The remaining folders are removed at the next start."""
         self._stopping.set()
 
     def _remove(self, folder: Path) -> None:
-        def go_on() -> None:
+        def check_not_stopping() -> None:
             if self._stopping.is_set():
                 raise _Interrupted
 
         try:
-            remove_tree(folder, find=go_on)
+            remove_tree(folder, on_entry=check_not_stopping)
         except _Interrupted:
-            logger.info("%s is left to the next start", folder)
+            logger.info("The removal of %s is continued at the next start", folder)
         except OSError as error:
             logger.error("Files in %s can't be removed: %s", folder, error)

@@ -1,15 +1,15 @@
-"""A payload's folders.
+"""Layout of the payloads' folders on disk.
 
 ::
 
-    DATA_PATH/payloads/<uuid>/work/…             what run.sh sees: its current folder
+    DATA_PATH/payloads/<uuid>/work/…             the work folder: current folder of run.sh
     DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
     DATA_PATH/payloads/<uuid>/…                  stdout.txt, stderr.txt, results.zip
 
-What is the system's lies beside the work folder, never in it: no file that is uploaded or written
-by a script can replace or fake it. And it lies in a folder of its own, because everything in there
-is removed at the start: a DATA_PATH that holds other things too loses none of them, a server that
-runs beside the client with the same DATA_PATH included. All methods block: call them in a thread.
+System files are stored next to the work folder, never inside it: no file that is uploaded or
+written by a script can replace or fake them. All payloads are in the folder ``payloads``, which is
+emptied at each start; other content of DATA_PATH is never removed, not even that of a server that
+uses the same DATA_PATH. All methods block: call them in a thread.
 """
 
 from contextlib import AbstractContextManager
@@ -34,7 +34,7 @@ class Workspace:
 
     @property
     def work(self) -> Path:
-        """What run.sh sees."""
+        """The folder in which run.sh runs, with its uploaded files."""
         return self.root / "work"
 
     @property
@@ -58,23 +58,24 @@ class Workspace:
         return self.root / "results.zip"
 
     def complete(self) -> None:
-        """Make a folder whose ``work`` has arrived whole a workspace. Raises ``StorageFull``.
+        """Turn a folder whose ``work`` has arrived completely into a workspace.
 
-        Nobody else sees what is in it, unless a script runs there as another user.
+        Other users have no access, until a script runs there as another user.
+        Raises ``StorageFull``.
         """
         with full_disk_as_domain_error():
             self.scratch.mkdir()
             self.root.chmod(0o700)
 
     def script(self) -> bytes:
-        """Content of run.sh, as far as the check reads it."""
+        """Read run.sh, at most the first MiB of it, for the script check."""
         with (self.work / SCRIPT).open("rb") as file:
             return file.read(1 << 20)
 
 
 @dataclass(frozen=True)
 class Workspaces:
-    """The folder of all of them."""
+    """The folder of all workspaces."""
 
     data_path: Path
 
@@ -84,27 +85,27 @@ class Workspaces:
         return self.data_path / PAYLOADS
 
     def of(self, uuid: str) -> Workspace:
-        """The workspace of a payload."""
+        """Return the workspace of a payload."""
         return Workspace(self.root / uuid)
 
     def prepare(self) -> None:
-        """Make the folder. Raises ``StartupError`` if it can't be written."""
+        """Create the folder. Raises ``StartupError`` if it is not writable."""
         make_data_folder(self.data_path, self.root)
 
-    def let_through(self) -> None:
-        """Let other users through to what is theirs, without showing what there is."""
+    def allow_traversal(self) -> None:
+        """Allow other users to reach their own workspaces, but not to list all workspaces."""
         self.root.chmod(0o711)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Hold the folder for this process. Raises ``StartupError`` if another one holds it."""
+        """Lock the folder for this process. Raises ``StartupError`` if another one has it."""
         return locked(self.root, command="jo-client", data_path=self.data_path)
 
     def check(self) -> None:
-        """Raise ``OSError`` unless the folder can be written."""
+        """Raise ``OSError`` unless the folder is writable."""
         check_writable(self.root)
 
     def clear(self) -> None:
-        """Remove what an earlier life left: nobody knows its payloads any more.
+        """Remove the payloads of the previous run of the process; no record of them is left.
 
         Raises ``StartupError`` if something can't be removed.
         """
@@ -117,20 +118,20 @@ class Workspaces:
             ) from error
 
     def remove(self, *uuids: str) -> None:
-        """Remove everything of payloads, arrived whole or not. Gone already is no error."""
+        """Remove the folders of payloads, complete or not. A missing folder is not an error."""
         for uuid in uuids:
-            doomed = self.doom(uuid)
-            if doomed is not None:
-                remove_tree(doomed)
+            detached = self.detach(uuid)
+            if detached is not None:
+                remove_tree(detached)
 
-    def doom(self, uuid: str) -> Path | None:
-        """Give the folder of a payload to whoever removes it; None if somebody has it already.
+    def detach(self, uuid: str) -> Path | None:
+        """Rename the folder of a payload for its removal; return None if it does not exist.
 
-        Under a name of its own, so that two who remove it don't get into each other's way.
+        The name is unique, so that concurrent removals of a payload do not interfere.
         """
-        doomed = self.root / f"{uuid}.{uuid4().hex}"
+        detached = self.root / f"{uuid}.{uuid4().hex}"
         try:
-            (self.root / uuid).rename(doomed)
+            (self.root / uuid).rename(detached)
         except FileNotFoundError:
             return None
-        return doomed
+        return detached

@@ -1,6 +1,6 @@
-"""Files of scripts that run as another user than the client, which is root then.
+"""File ownership for scripts that run as another user than the client, which is root then.
 
-All of it blocks: call it in a thread.
+All functions block: call them in a thread.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from job_orchestrator.client.model import ScriptUser
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def hand_over(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
-    """Give ``folders`` of a payload with all in them to a user, and let it through to them.
+def give_to_user(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
+    """Make a user the owner of ``folders`` of a payload and their content, and let it reach them.
 
-    Nothing runs there yet, so that nothing can be swapped meanwhile.
+    No script runs there yet, so no file can be swapped during the change.
     """
     for folder in folders:
         for _, names, files, descriptor in os.fwalk(folder):
@@ -28,18 +28,18 @@ def hand_over(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> None:
     root.chmod(0o711)
 
 
-def take_back(root: Path) -> None:
-    """Close a payload's folder: who runs as its user later finds nothing there."""
+def close_to_other_users(root: Path) -> None:
+    """Close a payload's folder to all other users, also to scripts that run as its user later."""
     root.chmod(0o700)
 
 
 @contextlib.contextmanager
-def rights_of_owner(folder: Path) -> Iterator[None]:
-    """Open files as the owner of ``folder`` could, if that is not the client itself.
+def impersonate_owner(folder: Path) -> Iterator[None]:
+    """Access files with the rights of the owner of ``folder``, if that is not the client itself.
 
-    A script may put a link in the place of a file at any moment. Where the client follows it as
-    root, it would give away what only root can read. The kernel keeps this identity for each
-    thread (setfsuid(2)), so that no other work is concerned.
+    A script can replace a file by a link at any moment. A client that followed the link as root
+    would disclose files that only root may read. The kernel keeps this identity for each thread
+    (setfsuid(2)), so other threads are not affected. Raises ``PermissionError``.
     """
     status = folder.stat() if os.geteuid() == 0 and folder.exists() else None
     if status is None or status.st_uid == 0:
@@ -48,7 +48,7 @@ def rights_of_owner(folder: Path) -> Iterator[None]:
     uid, gid = _libc.setfsuid(status.st_uid), _libc.setfsgid(status.st_gid)
     try:
         if _libc.setfsuid(-1) != status.st_uid or _libc.setfsgid(-1) != status.st_gid:
-            raise PermissionError(f"The rights of user {status.st_uid} can't be had")
+            raise PermissionError(f"Can't take on the rights of user {status.st_uid}")
         yield
     finally:
         _libc.setfsuid(uid)

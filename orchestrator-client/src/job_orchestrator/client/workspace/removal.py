@@ -1,4 +1,4 @@
-"""Removes folders, whatever scripts have made of them. All of it blocks: call it in a thread."""
+"""Removal of folder trees of any depth and with any permissions. Blocks: call it in a thread."""
 
 import errno
 import os
@@ -10,42 +10,44 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWN_RIGHTS = 0o700
 
 
-def _go_on() -> None:
+def _ignore_entry() -> None:
     pass
 
 
 class _Level(NamedTuple):
-    """A folder on the way down: its name, what it is, and its folders that are not empty."""
+    """A folder on the path to the present one, and its subfolders that are not removed yet."""
 
     name: str
     identity: tuple[int, int]
     folders: list[str]
 
 
-def remove_tree(top: Path, *, keep_top: bool = False, find: Callable[[], None] = _go_on) -> None:
-    """Remove a folder with all that is in it.
+def remove_tree(
+    top: Path, *, keep_top: bool = False, on_entry: Callable[[], None] = _ignore_entry
+) -> None:
+    """Remove a folder with its content.
 
-    Folders that were made unwritable are no obstacle, and neither is any depth of nesting: it goes
-    down and up by one name at a time, so that no path grows too long for the system, nothing
-    recurses, and one folder is open. None is entered that is a link. ``find`` is called for each
-    entry and may raise to stop. Raises ``OSError`` for what belongs to somebody else.
+    Works for folders without permissions and for any depth of nesting: the walk goes down and up by
+    one name at a time, so no path gets too long for the system, nothing recurses, and one folder is
+    open. Links are not entered. ``on_entry`` is called for each entry and may raise to stop.
+    Raises ``OSError`` for files of other users.
     """
     here = _open(str(top), None)
     try:
-        levels = [_Level("", _identity(here), _empty(here, find))]
+        levels = [_Level("", _identity(here), _remove_content(here, on_entry))]
         while True:
             level = levels[-1]
             if level.folders:
                 name = level.folders.pop()
-                here = _instead_of(here, _open(name, here))
-                levels.append(_Level(name, _identity(here), _empty(here, find)))
+                here = _replace_open(here, _open(name, here))
+                levels.append(_Level(name, _identity(here), _remove_content(here, on_entry)))
                 continue
             levels.pop()
             if not levels:
                 break
-            here = _instead_of(here, os.open("..", _FLAGS, dir_fd=here))
+            here = _replace_open(here, os.open("..", _FLAGS, dir_fd=here))
             if _identity(here) != levels[-1].identity:
-                raise OSError(errno.ESTALE, "Moved while it was removed", level.name)
+                raise OSError(errno.ESTALE, "Moved during its removal", level.name)
             os.rmdir(level.name, dir_fd=here)
     finally:
         os.close(here)
@@ -54,13 +56,13 @@ def remove_tree(top: Path, *, keep_top: bool = False, find: Callable[[], None] =
 
 
 def _open(name: str, at: int | None) -> int:
-    """Open a folder, so that it can be emptied."""
+    """Open a folder, with permissions to remove its content."""
     try:
         descriptor = os.open(name, _FLAGS, dir_fd=at)
     except PermissionError:
         place = os.open(name, _FLAGS | os.O_PATH, dir_fd=at)
         try:
-            # By what is open, not by its name: that may have become a link.
+            # Through the descriptor, not by name: the name may refer to a link by now.
             os.chmod(f"/proc/self/fd/{place}", _OWN_RIGHTS)  # noqa: PTH101
         finally:
             os.close(place)
@@ -74,7 +76,7 @@ def _open(name: str, at: int | None) -> int:
     return descriptor
 
 
-def _instead_of(old: int, new: int) -> int:
+def _replace_open(old: int, new: int) -> int:
     os.close(old)
     return new
 
@@ -84,20 +86,20 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _empty(folder: int, find: Callable[[], None]) -> list[str]:
-    """Remove what is no folder and what is an empty one; the names of the others."""
+def _remove_content(folder: int, on_entry: Callable[[], None]) -> list[str]:
+    """Remove files and empty folders; return the names of the other folders."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as scan:
         for entry in scan:
-            find()
+            on_entry()
             (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
     for name in files:
         os.unlink(name, dir_fd=folder)
-    return [name for name in folders if not _removed(name, folder)]
+    return [name for name in folders if not _remove_if_empty(name, folder)]
 
 
-def _removed(name: str, at: int) -> bool:
+def _remove_if_empty(name: str, at: int) -> bool:
     try:
         os.rmdir(name, dir_fd=at)
     except OSError:

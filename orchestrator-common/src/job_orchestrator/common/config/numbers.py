@@ -1,6 +1,5 @@
 """Numbers on command lines. click would say: 'abc' is not a valid integer range."""
 
-import math
 from typing import Any
 
 import click
@@ -31,22 +30,3 @@ class Whole(click.IntRange):
         if self.max is None:
             return f"it must be a whole number, {self.min} or more"
         return f"it must be a whole number from {self.min} to {self.max}"
-
-
-class Seconds(click.FloatRange):
-    """A time in seconds, 0 or more."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Read what was given."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not seconds >= 0:
-            self.fail(f"{value!r} is no time: it must be a number of seconds.", param, ctx)
-        return seconds

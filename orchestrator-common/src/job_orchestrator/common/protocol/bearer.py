@@ -3,22 +3,22 @@
 import hmac
 
 
-def authorization(token: str) -> str:
-    """The Authorization header that shows ``token``."""
+def authorization_header(token: str) -> str:
+    """Return the value of the Authorization header for ``token``."""
     return f"Bearer {token}"
 
 
-def token_of(header: str | None) -> str | None:
-    """The token that an Authorization header shows; None if it shows none."""
+def bearer_token(header: str | None) -> str | None:
+    """Return the token in an Authorization header, or None."""
     scheme, _, token = (header or "").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
-def same_token(shown: str, expected: str) -> bool:
-    """Compare in a time that tells nothing of where they differ."""
-    return hmac.compare_digest(_bytes(shown), _bytes(expected))
+def tokens_equal(received: str, expected: str) -> bool:
+    """Compare two tokens in a time that does not depend on where they differ."""
+    return hmac.compare_digest(_bytes(received), _bytes(expected))
 
 
 def _bytes(token: str) -> bytes:
-    # Headers may hold bytes that are no UTF-8; they arrive as lone surrogates.
+    # Headers may hold bytes that are not UTF-8; they arrive as lone surrogates.
     return token.encode("utf-8", "surrogateescape")

@@ -9,10 +9,10 @@ draft-ietf-httpapi-idempotency-key-header.
 """
 
 TIME_LIMIT: Final = "Time-Limit"
-"""Seconds that a payload may run, as a decimal number. Sent by jo-server to jo-client."""
+"""Maximum run time of a payload in seconds, a decimal number. Sent by jo-server to jo-client."""
 
 X_REQUEST_ID: Final = "X-Request-Id"
 """Identifies a request in the logs of both services."""
 
 LAST_EVENT_ID: Final = "Last-Event-ID"
-"""Number of the last event that a reader of an event stream has seen (WHATWG HTML, 9.2)."""
+"""Number of the last event that a reader of an event stream has received (WHATWG HTML, 9.2)."""

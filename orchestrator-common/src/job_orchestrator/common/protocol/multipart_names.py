@@ -1,89 +1,39 @@
-"""Names in the heads of a form's parts: how they are written between quotes, and read again.
+"""Quoting of names in the heads of a form's parts.
 
-Browsers and curl put ``%22`` for a quote and ``%0D``, ``%0A`` for line breaks, but leave a ``%`` as
-it is (https://html.spec.whatwg.org/#multipart-form-data): nobody can tell whether a ``%22`` that
-arrives was one. So names that would come out changed are sent as ``filename*`` (RFC 5987) too.
-RFC 7578 knows no ``filename*`` in forms; older requests, .NET and others send it all the same.
+Browsers and curl write ``%22`` for a quote and ``%0D``, ``%0A`` for line breaks, but do not escape
+``%`` (https://html.spec.whatwg.org/#multipart-form-data), so a ``%22`` that arrives may have been
+either. Names that would change on the way are therefore sent as ``filename*`` (RFC 5987), too.
 """
 
-import re
-from typing import NamedTuple
-from urllib.parse import quote, unquote_to_bytes
-
-from python_multipart.multipart import parse_options_header
+from urllib.parse import quote
 
 _ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 
-_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
-_STARRED = re.compile(r"filename\*", re.IGNORECASE)
-# The parser drops every parameter with a star; it doesn't drop this one.
-_STANDS_FOR_STARRED = "filename-extended"
-
-
-class PartNames(NamedTuple):
-    """What the head of a part says. ``filename`` is empty for a field, which is no file."""
-
-    name: str
-    filename: str
-
-
-def names_of_part(disposition: str) -> PartNames:
-    """Read a Content-Disposition, decoded as Latin-1. ``filename*`` wins over ``filename``.
-
-    Raises ``ValueError`` with the reason.
-    """
-    _, options = parse_options_header(disposition)
-    if b"name" not in options:
-        raise ValueError("a part has no Content-Disposition with a name")
-    try:
-        name = unescape(options[b"name"].decode())
-        filename = unescape(options.get(b"filename", b"").decode())
-    except UnicodeDecodeError as error:
-        raise ValueError("a name is not UTF-8") from error
-    if "*" in disposition:
-        filename = _extended_filename(disposition) or filename
-    return PartNames(name, filename)
-
 
 def file_disposition(path: str) -> str:
-    """The Content-Disposition of a file, from which its checked path is read again as it was.
+    """Return the Content-Disposition of a file, from which readers get its checked path unchanged.
 
     The part name is the whole path, the file name its last component: readers that keep only file
-    names still get them, readers that know folders get those too.
+    names still get these, readers that know folders get the path.
     """
-    name, filename = quoted(path), quoted(path.rpartition("/")[2])
+    name, filename = escape(path), escape(path.rpartition("/")[2])
     plain = f'form-data; name="{name}"; filename="{filename}"'
     if unescape(name) == path:
         return plain
     return f"{plain}; filename*=UTF-8''{quote(path, safe='')}"
 
 
-def quoted(name: str) -> str:
-    """``name`` within quotes: escaped as browsers do it."""
-    for escape, character in _ESCAPES.items():
-        name = name.replace(character, escape)
+def escape(name: str) -> str:
+    """Escape a name as browsers do, to be put between quotes."""
+    for escaped, character in _ESCAPES.items():
+        name = name.replace(character, escaped)
     return name
 
 
 def unescape(name: str) -> str:
-    """A name of a form as it was before its sender put it between quotes."""
+    """Return a name as it was before its sender put it between quotes."""
     if "%" not in name:
         return name
-    for escape, character in _ESCAPES.items():
-        name = name.replace(escape, character).replace(escape.lower(), character)
+    for escaped, character in _ESCAPES.items():
+        name = name.replace(escaped, character).replace(escaped.lower(), character)
     return name
-
-
-def _extended_filename(disposition: str) -> str:
-    """``filename*``; empty if there is none."""
-    _, options = parse_options_header(_STARRED.sub(_STANDS_FOR_STARRED, disposition))
-    found = [key for key in options if key.startswith(_STANDS_FOR_STARRED.encode())]
-    if not found:
-        return ""
-    value = _EXTENDED.fullmatch(options[found[0]].decode("latin-1"))
-    if found != [_STANDS_FOR_STARRED.encode()] or value is None:
-        raise ValueError("a filename* must be one UTF-8''NAME, percent-encoded")
-    try:
-        return unquote_to_bytes(value[2]).decode(value[1])
-    except UnicodeDecodeError as error:
-        raise ValueError(f"a filename* is not {value[1]}") from error

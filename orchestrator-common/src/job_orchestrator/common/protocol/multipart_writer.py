@@ -1,7 +1,7 @@
-"""multipart/form-data from files: the sending side, streamed, with a known Content-Length.
+"""Writer of multipart/form-data bodies: streamed from files, with a known Content-Length.
 
-aiohttp's ``FormData`` would do, but reads 64 KiB per thread hop and percent-encodes names; peers
-take names as they stand.
+aiohttp's ``FormData`` reads only 64 KiB per thread hop, and percent-encodes names, which peers do
+not decode.
 """
 
 import secrets
@@ -11,30 +11,30 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Protocol
 
-from job_orchestrator.common.protocol.multipart_names import file_disposition, quoted
+from job_orchestrator.common.protocol.multipart_names import escape, file_disposition
 from job_orchestrator.common.runtime.threads import in_thread
 
 BLOCK_BYTES = 1 << 20
 
 
 class Readable(Protocol):
-    """An open binary file that can be read again from where it once was."""
+    """An open binary file that can be read again from an earlier position."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return at most ``size`` bytes; none at the end."""
 
     def seek(self, offset: int, whence: int = ..., /) -> int:
-        """Go to a place."""
+        """Change the position."""
 
     def tell(self) -> int:
-        """The present place."""
+        """Return the position."""
 
 
 @dataclass(frozen=True)
 class FormFile:
-    """A file to send: its checked path in the form, where it lies, its size in bytes.
+    """A file to send: its checked path in the form, its source, its size in bytes.
 
-    An open file is sent from ``start`` on, each time that the body is; it stays open.
+    An open file is sent from ``start`` on, at each attempt to send the body; it stays open.
     """
 
     path: str
@@ -44,13 +44,13 @@ class FormFile:
 
 
 class FormBody:
-    """One request body. ``headers`` go with the request, then ``content``, or what is iterated."""
+    """One request body: the ``headers`` of the request, and ``content`` or iterable blocks."""
 
     def __init__(self, files: list[FormFile], fields: Mapping[str, str] | None = None) -> None:
         boundary = f"jo-{secrets.token_hex(16)}"
         self._parts = [(_file_head(boundary, file.path), file) for file in files]
         self._fields = b"".join(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted(name)}"\r\n\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{escape(name)}"\r\n\r\n'
             f"{value}\r\n".encode()
             for name, value in (fields or {}).items()
         )
@@ -64,7 +64,7 @@ class FormBody:
         }
 
     def load_if_small(self) -> None:
-        """Make ``content`` hold all of it, if that is little. Blocks: call it in a thread.
+        """Load a small body into ``content``. Blocks: call it in a thread.
 
         Raises ``OSError``, also if a file has changed its size.
         """
@@ -75,7 +75,7 @@ class FormBody:
             self.content = _join([*parts, self._tail])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield blocks of about a MiB; small files are gathered, so that few hops are needed.
+        """Yield blocks of about a MiB. Small files are joined, so that few thread hops are needed.
 
         Raises ``OSError``, also if a file has changed its size.
         """

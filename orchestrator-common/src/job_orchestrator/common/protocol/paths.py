@@ -1,6 +1,6 @@
-"""Names of uploaded files: what they may be, and where their path comes from.
+"""Rules for the paths of uploaded files.
 
-Both services apply the same rules, so that a client is as safe as the server before it.
+Both services apply them, so a client does not depend on the checks of its server.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Container
 from job_orchestrator.common.errors import BadRequest
 
 RESERVED = ".orchestrator"
-"""The folder of a result ZIP that holds what the system itself has to say about a job."""
+"""The folder in a result ZIP for the files of the system: output of the script, manifest."""
 
 MAX_PATH_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
@@ -19,15 +19,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class UnsafePath(BadRequest):
-    """A name that is no plain relative path."""
+    """The name of an uploaded file is not a plain relative path."""
 
 
 def uploaded_path(part_name: str, filename: str) -> str:
-    """Path of an uploaded file, relative to the job's folder and checked, from names as they are.
+    """Return the checked path of an uploaded file, relative to the job's folder.
 
-    The file name is the path, as in ``-F "file=@x;filename=a/x"``; but many HTTP libraries cut a
-    file name down to its last component, so a part name whose last component equals the file name
-    is taken as the path instead (``a/x`` with the file name ``x``).
+    The file name is the path, as in ``-F "file=@x;filename=a/x"``. Many HTTP libraries reduce a
+    file name to its last component; therefore a part name whose last component equals the file
+    name is the path instead (``a/x`` with the file name ``x``).
 
     Raises ``UnsafePath``.
     """
@@ -39,9 +39,9 @@ def uploaded_path(part_name: str, filename: str) -> str:
 def check_path(path: str) -> str:
     """Return ``path`` if it is a plain relative path; raise ``UnsafePath`` with the reason if not.
 
-    Refused: empty and absolute names, ``.`` and ``..`` and empty components, NUL and other control
-    characters, backslashes (a path separator to those who unpack the results on Windows), names
-    longer than file systems take, and everything below ``.orchestrator/``.
+    Refused: empty and absolute paths, ``.`` and ``..`` and empty components, NUL and other control
+    characters, backslashes (path separators when results are unpacked on Windows), names that are
+    too long for file systems, and all paths below ``.orchestrator/``.
     """
     reason = _reason_against(path)
     if reason is not None:
@@ -78,7 +78,7 @@ def _reason_against(path: str) -> str | None:
 
 
 def collision(path: str, taken: Container[str], folders: Container[str]) -> str | None:
-    """Why ``path`` can't lie beside the files ``taken`` and their ``folders``; None if it can."""
+    """Return why ``path`` conflicts with the files ``taken`` and their ``folders``, or None."""
     if path in taken:
         return f"Two files have the name {path!r}"
     if path in folders:
@@ -90,8 +90,7 @@ def collision(path: str, taken: Container[str], folders: Container[str]) -> str 
 
 
 def parents(path: str) -> list[str]:
-    """The folders that ``path``, a checked one, needs, outermost last: ``a/b/c`` gives ``a/b`` and
-    ``a``."""
+    """Return the folders of a checked path, outermost last: ``a/b`` and ``a`` for ``a/b/c``."""
     found: list[str] = []
     while path := path.rpartition("/")[0]:
         found.append(path)

@@ -7,20 +7,20 @@ from job_orchestrator.common.errors import DomainError
 
 CONTENT_TYPE = "text/event-stream"
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: ignored by readers, shows both ends that the connection lives."""
+"""A comment. Readers ignore it; it shows both ends that the connection works."""
 
 MAX_EVENT_BYTES = 1 << 20
 
 
 class StreamBroken(DomainError):
-    """The peer sent something that can't be part of an event stream."""
+    """The peer sent data that can't be part of an event stream."""
 
 
 @dataclass(frozen=True)
 class Event:
     """One event: its kind (``message`` unless the stream names one) and its data.
 
-    ``id`` is that of the last event that had one: what resumes the stream after this event.
+    ``id`` is that of the last event that had one; it resumes the stream after this event.
     """
 
     kind: str
@@ -29,15 +29,15 @@ class Event:
 
 
 def encode_event(kind: str, data: bytes, event_id: int | None = None) -> bytes:
-    """One event of ``kind`` with one line of ``data`` (JSON holds no line breaks)."""
+    """Encode an event with one line of ``data`` (JSON holds no line breaks)."""
     head = b"" if event_id is None else b"id: %d\n" % event_id
     return b"%bevent: %b\ndata: %b\n\n" % (head, kind.encode(), data)
 
 
 async def read_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Event]:
-    """Yield the events of a stream as they arrive, whatever the chunks are cut into.
+    """Yield the events of a stream as they arrive, for any division into chunks.
 
-    An event that the end of the stream cuts off is dropped, as the standard says. Raises
+    An event that the end of the stream cuts off is dropped, as the standard requires. Raises
     ``StreamBroken`` for an event larger than ``MAX_EVENT_BYTES``.
     """
     kind, data, size = "", [], 0  # type: tuple[str, list[str], int]
@@ -62,7 +62,7 @@ async def read_events(chunks: AsyncIterable[bytes]) -> AsyncIterator[Event]:
 
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[str]:
-    """Lines without their end (LF or CR LF; a lone CR, which no peer of ours sends, is kept)."""
+    """Yield lines without their end: LF or CR LF. A lone CR, which no known peer sends, is kept."""
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

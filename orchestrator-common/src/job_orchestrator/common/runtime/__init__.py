@@ -1,1 +1,1 @@
-"""Running things: loops, threads, limits, queues, fault injection."""
+"""Building blocks of a service process: loops, threads, limits, queues, fault injection."""

@@ -1,4 +1,4 @@
-"""Back-off: the delay before another try, after so many failures in a row."""
+"""Back-off: the delay before a retry, by the number of failures in a row."""
 
 import random
 from collections.abc import Callable
@@ -10,8 +10,8 @@ class Backoff:
     """A schedule of delays in seconds, with jitter.
 
     ``delays_s`` holds the delay after the first, second, … failure; the last one holds for all
-    further failures. ``jitter`` is the largest part of a delay that is taken off at random, so
-    that many which failed together do not all come back together.
+    further failures. ``jitter`` is the largest part of a delay that is subtracted at random, so
+    that many callers that failed together do not all retry together.
     """
 
     delays_s: tuple[float, ...]
@@ -30,7 +30,7 @@ class Backoff:
     def delay_s(self, failures: int, random_part: Callable[[], float] = random.random) -> float:
         """Return the delay after ``failures`` failures in a row (1 or more).
 
-        ``random_part`` gives a number from 0 to 1.
+        ``random_part`` returns a number from 0 to 1.
         """
         delay_s = self.delays_s[min(failures, len(self.delays_s)) - 1]
         return delay_s * (1.0 - self.jitter * random_part())

@@ -1,33 +1,36 @@
-"""What is on its way to one reader."""
+"""Bounded queue of events for one subscriber."""
 
 import asyncio
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MAX_BEHIND = 4096
+MAX_QUEUED = 4096
 
 
-class Backlog(Generic[T]):
-    """What one reader has not been given yet, in order, and bounded."""
+class SubscriberQueue(Generic[T]):
+    """Items that one subscriber has not received yet, in order; at most ``MAX_QUEUED``."""
 
     def __init__(self) -> None:
-        self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_BEHIND + 1)
+        self._items: asyncio.Queue[T | None] = asyncio.Queue(MAX_QUEUED + 1)
 
     def put(self, item: T) -> None:
-        """Add one. A reader who falls too far behind is cut off: it connects again and asks."""
-        if self._items.qsize() < MAX_BEHIND:
+        """Add an item. If the queue is full, end it: the subscriber has to reconnect."""
+        if self._items.qsize() < MAX_QUEUED:
             self._items.put_nowait(item)
         else:
             self.end()
 
     def end(self) -> None:
-        """End it after what is waiting."""
+        """End the queue after the items in it."""
         if not self._items.full():
             self._items.put_nowait(None)
 
     async def next(self, timeout_s: float) -> list[T] | None:
-        """All that is there; nothing when nothing came for ``timeout_s``; None at the end."""
+        """Wait for items and return all.
+
+        Returns an empty list if none came within ``timeout_s``, and None at the end of the queue.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 item = await self._items.get()

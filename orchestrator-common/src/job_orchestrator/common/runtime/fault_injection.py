@@ -1,13 +1,13 @@
-"""Faults on demand, for the tests of crashes.
+"""Fault injection for the tests of crashes.
 
-Code that has a crash to fear calls ``reach`` with a point. That costs a look at an empty table,
-unless the process was started with the variable ``JO_FAULT``: a comma-separated list of
+Code whose crash must be harmless calls ``reach`` with a point. That costs a lookup in an empty
+table, unless the process was started with the variable ``JO_FAULT``: a comma-separated list of
 
     POINT[:N[*][:KIND]]      server.claimed    server.kept:3    database:50*    disk.flush:1*:slow
 
-The fault happens at the N-th arrival at the point (default 1), with ``*`` at every N-th. Kinds:
-``kill`` ends the process as ``kill -9`` would, ``fail`` raises an I/O error, ``slow`` takes half a
-second. ``database`` and ``disk.flush`` fail if no kind is given; all others kill.
+The fault is triggered at the N-th arrival at the point (default 1), with ``*`` at every N-th.
+Kinds: ``kill`` ends the process like ``kill -9``, ``fail`` raises an I/O error, ``slow`` sleeps for
+half a second. The default is ``fail`` for ``database`` and ``disk.flush``, else ``kill``.
 """
 
 import errno
@@ -32,7 +32,7 @@ SLOW_S = 0.5
 
 
 class Point(StrEnum):
-    """Where a crash is to be feared. The value says what has just happened, if nothing else."""
+    """The places at which a fault can be injected. Most values name what has just happened."""
 
     SERVER_FORM_WHOLE = "server.form-whole"
     SERVER_FOLDER_RENAMED = "server.folder-renamed"
@@ -73,17 +73,17 @@ class Point(StrEnum):
 
 
 _FAILING = frozenset({Point.DATABASE, Point.DISK_FLUSH})
-_SPELLED = re.compile(
-    r"(?P<point>[a-z.-]+)(?::(?P<nth>[1-9]\d{0,8})(?P<again>\*?))?(?::(?P<kind>kill|fail|slow))?"
+_SYNTAX = re.compile(
+    r"(?P<point>[a-z.-]+)(?::(?P<nth>[1-9]\d{0,8})(?P<repeats>\*?))?(?::(?P<kind>kill|fail|slow))?"
 )
 
 
 @dataclass
 class _Fault:
-    """What happens at a point. ``again``: at every ``nth`` arrival, else at that one only."""
+    """A fault at a point. ``repeats``: at every ``nth`` arrival, else at that one only."""
 
     nth: int
-    again: bool
+    repeats: bool
     kind: str
     arrivals: int = 0
 
@@ -93,33 +93,33 @@ _counting = threading.Lock()
 
 
 def arm(environment: Mapping[str, str]) -> None:
-    """Do from now on what ``JO_FAULT`` says, if it is set. Raises ``StartupError``."""
+    """Arm the faults that ``JO_FAULT`` names, and no others. Raises ``StartupError``."""
     _armed.clear()
-    for spelled in environment.get(VARIABLE, "").split(","):
-        if spelled.strip():
-            point, fault = _read(spelled.strip())
+    for text in environment.get(VARIABLE, "").split(","):
+        if text.strip():
+            point, fault = _parse(text.strip())
             _armed[point] = fault
             logger.warning("%s: %s at %s, number %d", VARIABLE, fault.kind, point, fault.nth)
 
 
 def reach(point: Point) -> None:
-    """Let happen what is to happen at ``point``, now and then or never. From any thread.
+    """Trigger the fault that is armed for ``point``, if any. Thread-safe.
 
-    Raises ``OSError`` where that is a failure.
+    Raises ``OSError`` for a fault of the kind ``fail``.
     """
     if _armed:
         _arrive(point)
 
 
 def database_class() -> type[sqlite3.Connection]:
-    """The class for connections to databases: SQLite's own, unless statements are to fail."""
+    """Return the class of database connections: SQLite's own, unless statements must fail."""
     return _FailingConnection if Point.DATABASE in _armed else sqlite3.Connection
 
 
 class _FailingConnection(sqlite3.Connection):
-    """A database of which statements fail before they have any effect.
+    """A connection whose statements fail before they have any effect.
 
-    All but ROLLBACK, which writes nothing, and which SQLite does by itself after an I/O error.
+    Except ROLLBACK, which writes nothing, and which SQLite does itself after an I/O error.
     """
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -141,16 +141,16 @@ class _FailingConnection(sqlite3.Connection):
             raise failure from error
 
 
-def _read(spelled: str) -> tuple[Point, _Fault]:
-    match = _SPELLED.fullmatch(spelled)
+def _parse(text: str) -> tuple[Point, _Fault]:
+    match = _SYNTAX.fullmatch(text)
     if match is None or match["point"] not in set(Point):
         raise StartupError(
-            f"{VARIABLE} holds {spelled!r}; it must be POINT[:N[*][:KIND]], the point one of"
+            f"{VARIABLE} holds {text!r}; it must be POINT[:N[*][:KIND]], the point one of"
             f" {', '.join(Point)}, the kind kill, fail or slow. It is for tests: leave it unset"
         )
     point = Point(match["point"])
     kind = match["kind"] or ("fail" if point in _FAILING else "kill")
-    return point, _Fault(int(match["nth"] or 1), bool(match["again"]), kind)
+    return point, _Fault(int(match["nth"] or 1), bool(match["repeats"]), kind)
 
 
 def _arrive(point: Point) -> None:
@@ -159,7 +159,7 @@ def _arrive(point: Point) -> None:
         return
     with _counting:
         fault.arrivals += 1
-        due = fault.arrivals == fault.nth or (fault.again and fault.arrivals % fault.nth == 0)
+        due = fault.arrivals == fault.nth or (fault.repeats and fault.arrivals % fault.nth == 0)
     if not due:
         return
     logger.warning("%s: %s at %s", VARIABLE, fault.kind, point)

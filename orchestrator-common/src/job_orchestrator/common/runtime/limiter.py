@@ -1,4 +1,4 @@
-"""A bound on what is done at once for one user, job or payload: one of them can't use up all."""
+"""Per-key concurrency limits, so that no single user, job or payload can exhaust a resource."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -8,24 +8,28 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class AtOnce(Generic[K]):
-    """Counts what is under way, by whom or what it is for. ``len`` of it: for how many."""
+class KeyedLimiter(Generic[K]):
+    """Counts the slots in use by each key. ``len`` is the number of keys that use any."""
 
     def __init__(self) -> None:
-        self._under_way: Counter[K] = Counter()
+        self._in_use: Counter[K] = Counter()
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._in_use)
+
+    def in_use(self, key: K) -> int:
+        """Return the number of slots that ``key`` uses."""
+        return self._in_use.get(key, 0)
 
     @contextmanager
-    def one_of(self, most: int, key: K, refusal: Callable[[], Exception]) -> Iterator[None]:
-        """Count the block. Raises what ``refusal`` gives if there are ``most`` for ``key``."""
-        if self._under_way[key] >= most:
+    def slot(self, limit: int, key: K, refusal: Callable[[], Exception]) -> Iterator[None]:
+        """Hold a slot of ``key`` during the block; raise ``refusal()`` if ``limit`` are in use."""
+        if self._in_use[key] >= limit:
             raise refusal()
-        self._under_way[key] += 1
+        self._in_use[key] += 1
         try:
             yield
         finally:
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
+            self._in_use[key] -= 1
+            if not self._in_use[key]:
+                del self._in_use[key]

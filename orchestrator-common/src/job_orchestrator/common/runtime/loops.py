@@ -1,7 +1,7 @@
-"""The one loop engine: run a pass on wake-up, after an interval, or not at all once stopped.
+"""Background loops and owned tasks.
 
-Every background activity of both services is a *pass* (an async function that does what is due now
-and returns) driven by a ``Loop``. A test calls the pass directly instead of waiting for the loop.
+Every background activity of both services is a *pass* (an async function that does all work that is
+due and returns) driven by a ``Loop``. Tests call the pass directly instead of waiting for the loop.
 """
 
 import asyncio
@@ -10,18 +10,20 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from job_orchestrator.common.runtime.backoff import Backoff
+
 logger = logging.getLogger(__name__)
 
-MAX_BACKOFF_S = 30.0
+MAX_RETRY_DELAY_S = 30.0
 
 
 class Loop:
     """Runs ``run_pass`` when woken or ``interval_s`` after the last pass, until stopped.
 
-    - A wake-up that comes during a pass is not lost: another pass follows at once.
-    - A pass that raises is logged and retried after a growing pause (``interval_s`` doubled each
-      time, at most ``MAX_BACKOFF_S``); wake-ups don't shorten that pause, so that a broken disk
-      doesn't become a busy loop.
+    - A wake-up during a pass is not lost: another pass follows immediately.
+    - A pass that raises is logged and retried with back-off (``interval_s`` doubled at each
+      failure, at most ``MAX_RETRY_DELAY_S``). Wake-ups do not shorten that delay, so that a broken
+      disk does not cause a busy loop.
     - ``failures`` counts consecutive failed passes, for the health report.
     """
 
@@ -32,22 +34,24 @@ class Loop:
         self.failures = 0
         self._run_pass = run_pass
         self._interval_s = interval_s
+        first_delay_s = min(2 * interval_s, MAX_RETRY_DELAY_S)
+        self._backoff = Backoff.exponential(first_delay_s, MAX_RETRY_DELAY_S, jitter=0.0)
         self._woken = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """Ask for a pass as soon as possible. Cheap, and may be called any number of times."""
+        """Request a pass as soon as possible. Cheap and idempotent."""
         self._woken.set()
 
     def start(self) -> None:
-        """Start the loop; the first pass runs at once."""
+        """Start the loop; the first pass runs immediately."""
         self._woken.set()
         self._task = asyncio.create_task(self._run(), name=f"loop:{self.name}")
         self._task.add_done_callback(self._report_death)
 
     async def stop(self, grace_s: float = 5.0) -> None:
-        """Let a running pass end within ``grace_s``, then cancel it. Safe to call twice."""
+        """Stop the loop: wait ``grace_s`` for a running pass, then cancel it. Idempotent."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -59,7 +63,7 @@ class Loop:
 
     @property
     def alive(self) -> bool:
-        """Whether the loop runs, as it must between ``start`` and ``stop``."""
+        """True while the loop runs, as it must between ``start`` and ``stop``."""
         return self._task is not None and not self._task.done()
 
     async def _run(self) -> None:
@@ -72,21 +76,21 @@ class Loop:
                 await self._run_pass()
             except Exception:
                 self.failures += 1
-                pause_s = min(self._interval_s * 2**self.failures, MAX_BACKOFF_S)
-                logger.exception("%s: pass failed, next try in %.1f s", self.name, pause_s)
-                await self._pause(pause_s)
+                delay_s = self._backoff.delay_s(self.failures)
+                logger.exception("%s: pass failed, next try in %.1f s", self.name, delay_s)
+                await self._pause(delay_s)
             else:
                 self.failures = 0
 
     async def _sleep(self, timeout_s: float) -> None:
-        """Return when woken or stopped, or when the time is up."""
+        """Sleep until woken or stopped, at most ``timeout_s``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._woken.wait()
 
-    async def _pause(self, pause_s: float) -> None:
-        """Return when the time is up or the loop is stopped, but not when it is only woken."""
-        until = asyncio.get_running_loop().time() + pause_s
+    async def _pause(self, delay_s: float) -> None:
+        """Sleep for ``delay_s`` or until stopped; a wake-up is kept for afterwards."""
+        until = asyncio.get_running_loop().time() + delay_s
         woken = False
         while not self._stopping and (left_s := until - asyncio.get_running_loop().time()) > 0:
             woken = woken or self._woken.is_set()
@@ -101,10 +105,10 @@ class Loop:
 
 
 class TaskOwner:
-    """Owns tasks that would otherwise run ignored: keeps them, bounds them, reports their death.
+    """Owner of asyncio tasks that nobody awaits: references, counts and cancels them, logs errors.
 
-    ``spawn`` never waits; ``limit`` is checked by the caller through ``free``, so that a full owner
-    shows as back-pressure where work is taken on, not as a hidden queue.
+    ``spawn`` never waits. The caller checks ``free`` before it accepts work, so that ``limit`` acts
+    as back-pressure there and not as a hidden queue.
     """
 
     def __init__(self, name: str, *, limit: int) -> None:
@@ -114,23 +118,23 @@ class TaskOwner:
 
     @property
     def free(self) -> int:
-        """How many more tasks may be spawned now."""
+        """Number of tasks that may still be spawned."""
         return max(0, self.limit - len(self._tasks))
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run ``work`` as a task of this owner. What it raises is logged with its name."""
+        """Run ``work`` as a task of this owner. An error is logged with the name of the task."""
         task = asyncio.create_task(work, name=f"{self.name}:{name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until no task is left, or ``timeout_s`` passed."""
+        """Wait until all tasks have ended, at most ``timeout_s``."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for its end."""
+        """Cancel all tasks and wait for their end."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

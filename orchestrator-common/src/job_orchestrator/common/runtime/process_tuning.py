@@ -1,4 +1,4 @@
-"""What the C library (glibc) does with memory that is free; others are left as they are."""
+"""Tuning of the memory allocator of glibc. Other C libraries are left as they are."""
 
 import ctypes
 import gc
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 16 << 20
 LARGEST_BUFFER_BYTES = 4 << 20
-USUAL_THRESHOLD_BYTES = 128 << 10
+DEFAULT_THRESHOLD_BYTES = 128 << 10
 
 
-def keep_buffers() -> None:
-    """Use the memory of buffers again and again.
+def retain_freed_buffers() -> None:
+    """Reuse the memory of freed buffers, at most ``KEPT_BYTES``.
 
-    Else it goes back to the system with each of them and comes again with the next, page by page:
-    a quarter of a million page faults for each GB that arrives. At most ``KEPT_BYTES`` are kept.
+    By default glibc returns the memory of each large buffer to the system, and the next buffer gets
+    it again page by page: a quarter of a million page faults for each GB that is received.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -25,23 +25,23 @@ def keep_buffers() -> None:
 
 
 @contextmanager
-def passing_memory() -> Iterator[None]:
-    """For work that needs much memory once: all of it goes back to the system. Blocks.
+def release_memory_afterwards() -> Iterator[None]:
+    """Return all memory to the system that the work in the block needed. Blocks.
 
-    Afterwards buffers are kept as ``keep_buffers`` has it.
+    Afterwards freed buffers are retained as after ``retain_freed_buffers``.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, USUAL_THRESHOLD_BYTES)
+        mallopt(_MMAP_THRESHOLD, DEFAULT_THRESHOLD_BYTES)
     try:
         yield
     finally:
-        keep_buffers()
-        give_back()
+        retain_freed_buffers()
+        release_free_memory()
 
 
-def give_back() -> None:
-    """Return to the system what is free, after something large. Blocks."""
+def release_free_memory() -> None:
+    """Return free memory to the system, after work that needed much. Blocks."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,4 +1,4 @@
-"""Work that a cancellation must not leave half done."""
+"""Threads, and work that a cancellation must not leave half done."""
 
 import asyncio
 import threading
@@ -14,8 +14,8 @@ R = TypeVar("R")
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
 
 
-async def to_end(work: Coroutine[Any, Any, R]) -> R:
-    """Await ``work``; when cancelled meanwhile, let it end first and only then be cancelled."""
+async def run_to_completion(work: Coroutine[Any, Any, R]) -> R:
+    """Await ``work``; a cancellation takes effect only after ``work`` has ended."""
     running = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(running)
@@ -25,9 +25,10 @@ async def to_end(work: Coroutine[Any, Any, R]) -> R:
 
 
 def start_threads(count: int) -> None:
-    """Start the threads of the running loop now, for ``in_thread`` and for what aiohttp does.
+    """Start the threads of the running event loop, for ``in_thread`` and for aiohttp.
 
-    They count as processes: where the limit of those is reached, none can be started.
+    They are started in advance: threads count as processes, and once the machine's limit of
+    processes is reached, none can be started.
     """
     loop = asyncio.get_running_loop()
     pool = _pools[loop] = ThreadPoolExecutor(count, thread_name_prefix="worker")
@@ -40,23 +41,25 @@ def start_threads(count: int) -> None:
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run ``function`` in a thread and return its result.
 
-    A thread can't be cancelled. ``asyncio.to_thread`` would return at once on cancellation while
-    the function goes on writing to a folder that the caller's clean-up is just removing; here the
+    A thread can't be cancelled. ``asyncio.to_thread`` would return immediately on cancellation,
+    while the function still writes to a folder that the caller's clean-up removes; here the
     cancellation takes effect when the function has returned.
 
-    Each call costs more than most of what is done in it (0.05 ms of CPU time, and up to 0.2 ms on
-    an idle machine, whose CPUs must wake up): what belongs together goes into one function.
+    A call costs more than most functions that it runs (0.05 ms of CPU time, and up to 0.2 ms on an
+    idle machine, whose CPUs must wake up), so put work that belongs together into one function.
     """
     loop = asyncio.get_running_loop()
     pool = _pools.get(loop)
     if pool is None:
         pool = _pools[loop] = ThreadPoolExecutor(thread_name_prefix="worker")
-    pending: Pending[R] = Pending(loop)
+    pending: PendingResult[R] = PendingResult(loop)
     pool.submit(_run, partial(function, *args, **kwargs), pending, loop)
     return await pending.wait()
 
 
-def _run(work: Callable[[], R], pending: "Pending[R]", loop: asyncio.AbstractEventLoop) -> None:
+def _run(
+    work: Callable[[], R], pending: "PendingResult[R]", loop: asyncio.AbstractEventLoop
+) -> None:
     try:
         result = work()
     except BaseException as error:
@@ -65,10 +68,11 @@ def _run(work: Callable[[], R], pending: "Pending[R]", loop: asyncio.AbstractEve
     loop.call_soon_threadsafe(pending.succeed, result)
 
 
-class Pending(Generic[R]):
-    """What something that can't be cancelled will bring about; for one task to wait for.
+class PendingResult(Generic[R]):
+    """Future result of work that cannot be cancelled.
 
-    Does what a shielded future does, in one turn of the loop less.
+    Exactly one task may await it; cancelling that task takes effect only when the work has ended.
+    Equivalent to a shielded future, with one iteration of the event loop less.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -78,17 +82,17 @@ class Pending(Generic[R]):
         self.settled = False
 
     def succeed(self, result: R) -> None:
-        """It has this result."""
+        """End the work with a result."""
         if self._settle():
             self._future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """It raised this."""
+        """End the work with an error."""
         if self._settle():
             self._future.set_exception(error)
 
     async def wait(self) -> R:
-        """Return or raise what it brings about; when cancelled, only once it has."""
+        """Return the result or raise the error. A cancellation takes effect after the work."""
         try:
             return await self._future
         except asyncio.CancelledError:
@@ -96,12 +100,12 @@ class Pending(Generic[R]):
                 self._over = self._loop.create_future()
                 await asyncio.wait({self._over})
             elif not self._future.cancelled():
-                # Both at once; nobody else will look at it.
+                # The work failed, too. Retrieve its error, so that asyncio does not log it as lost.
                 self._future.exception()
             raise
 
     def _settle(self) -> bool:
-        """Whether somebody waits for the outcome."""
+        """Mark the work as ended; return whether a task still waits for the outcome."""
         self.settled = True
         if self._over is not None:
             self._over.set_result(None)

@@ -1,1 +1,1 @@
-"""Durable files and folders."""
+"""Durable files, small files, and the lock of the data folder."""

@@ -1,6 +1,6 @@
-"""DATA_PATH of a service: it has to be writable, and one process at a time works on it.
+"""The data folder of a service (DATA_PATH): writable, and locked by one process.
 
-All functions block: call them in a thread, but for ``locked``, which never waits.
+All functions except ``locked`` block: call them in a thread.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 
 
 def make_data_folder(data_path: Path, *folders: Path, mode: int = 0o777) -> None:
-    """Make ``data_path`` and ``folders`` in it. Raises ``StartupError`` if it can't be written.
+    """Create ``data_path`` and ``folders`` in it. Raises ``StartupError`` if one is not writable.
 
-    ``mode`` are the permissions of those that are new, less what the umask takes.
-    A full disk is no reason not to start: to start is what makes room, when old files are removed.
+    ``mode`` are the permissions of created folders, reduced by the umask. A full disk is accepted:
+    the service must start to remove old files.
     """
     try:
         for folder in (data_path, *folders):
@@ -38,17 +38,17 @@ def _check_writable_or_full(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ``OSError`` unless ``folder`` can be written."""
+    """Raise ``OSError`` unless ``folder`` is writable."""
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"x")
 
 
 @contextmanager
 def locked(folder: Path, *, command: str, data_path: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process, until it leaves the context or dies.
+    """Lock ``folder`` for this process, until it leaves the context or dies. Never waits.
 
-    Two servers on one queue would run jobs twice; a second client would take the payloads of the
-    first one for leftovers. Raises ``StartupError`` if another ``command`` holds it.
+    Two servers on one queue would run jobs twice; a second client would remove the payloads of the
+    first as leftovers. Raises ``StartupError`` if another ``command`` has locked it.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Writing files so that a power cut leaves either the old state or the new one.
+"""Durable writing: after a power cut a file has either its old content or its new one.
 
 All functions block: call them in a thread.
 """
@@ -14,16 +14,17 @@ from pathlib import Path
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 
-BEHIND_BYTES = 8 << 20
+WRITEBACK_BYTES = 8 << 20
+"""Bytes after which a file that is being written is handed to the disk."""
 
-_BEGIN = 2
-"""SYNC_FILE_RANGE_WRITE of sync_file_range(2), which only Linux has."""
+_SYNC_FILE_RANGE_WRITE = 2
+"""Of sync_file_range(2), which only Linux has."""
 
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fsync_path(path: Path | str) -> None:
@@ -45,45 +46,45 @@ def fsync_tree(top: Path) -> None:
             for entry in entries:
                 (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.path)
     if len(files) > 1:
-        # Let the disk begin with all of them, else each flush would wait for a write of its own.
+        # Start the writing of all files first, else each flush would wait for a separate write.
         for file in files:
             descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                begin_to_write(descriptor)
+                start_writeback(descriptor)
             finally:
                 os.close(descriptor)
     for path in (*files, *reversed(folders)):
         fsync_path(path)
 
 
-def begin_to_write(descriptor: int, offset: int = 0, size: int = 0) -> None:
-    """Let the disk begin with ``size`` bytes of a file, 0: with all behind ``offset``.
+def start_writeback(descriptor: int, offset: int = 0, size: int = 0) -> None:
+    """Start writing ``size`` bytes of a file to the disk; 0: all bytes from ``offset`` on.
 
-    It waits for nothing, and what goes wrong the flush tells. ``posix_fadvise`` would begin, too,
-    but then drop from memory what is soon read again.
+    Does not wait; a later flush reports errors. ``posix_fadvise`` would start the writing, too, but
+    then drop pages from memory that are read again soon.
     """
     if _sync_file_range is not None:
-        _sync_file_range(descriptor, offset, size, _BEGIN)
+        _sync_file_range(descriptor, offset, size, _SYNC_FILE_RANGE_WRITE)
 
 
-class WritingBehind:
-    """Lets the disk begin with a large file while more of it arrives.
+class WriteBehind:
+    """Writes a large file to the disk while more of it arrives.
 
-    Else all of it would wait in memory for the flush at the end. For a file that is written from
-    its beginning on.
+    Otherwise all of it would be in memory at the final flush. The file must be written
+    sequentially, from its beginning.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._written = 0
-        self._begun = 0
+        self._handed_over = 0
 
     def wrote(self, size: int) -> None:
-        """So many bytes more are written."""
+        """Report that ``size`` more bytes were written."""
         self._written += size
-        if self._written - self._begun >= BEHIND_BYTES:
-            begin_to_write(self._descriptor, self._begun, self._written - self._begun)
-            self._begun = self._written
+        if self._written - self._handed_over >= WRITEBACK_BYTES:
+            start_writeback(self._descriptor, self._handed_over, self._written - self._handed_over)
+            self._handed_over = self._written
 
 
 def replace_durably(temporary: Path, final: Path) -> None:
@@ -93,9 +94,9 @@ def replace_durably(temporary: Path, final: Path) -> None:
 
 
 def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Make ``path`` hold exactly ``content``: temporary name, flush, rename, flush.
+    """Replace the content of ``path``: write under a temporary name, flush, rename, flush.
 
-    ``mode`` are its permissions, less what the umask takes, from the moment it exists.
+    ``mode`` are the permissions of the file from its creation on, reduced by the umask.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
@@ -108,10 +109,10 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 
 def touch_private(path: Path) -> None:
-    """Make an empty file that is its owner's alone, unless something is there. Raises ``OSError``.
+    """Create an empty file that only its owner can read, unless it exists. Raises ``OSError``.
 
-    What writes it afterwards leaves its permissions as they are. A file that is there is not even
-    opened: to close it would give up the locks that SQLite holds on it in this process.
+    Later writes keep its permissions. An existing file is not opened: closing it would release the
+    locks that SQLite holds on it in this process (fcntl(2)).
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -123,7 +124,7 @@ def full_disk_as_domain_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _FULL_DISK:
             raise StorageFull(
                 "The disk is full. Nothing was kept; try again later or tell the administrator."
             ) from error

@@ -1,4 +1,4 @@
-"""Reading a small file whole: for those, sending from the disk costs more than sending itself."""
+"""Reads small files whole: sending them from the disk would cost more than the sending itself."""
 
 import os
 from pathlib import Path
@@ -8,14 +8,14 @@ MAX_BYTES = 1 << 16
 
 
 class SmallFile(NamedTuple):
-    """Content, and the time of the last change in nanoseconds since the epoch."""
+    """The content, and the time of the last change in nanoseconds since the epoch."""
 
     content: bytes
     modified_ns: int
 
 
 def read_if_small(path: Path) -> SmallFile | None:
-    """The file, or None if it is larger than ``MAX_BYTES``. Blocks: call it in a thread.
+    """Read a file; return None if it is larger than ``MAX_BYTES``. Blocks: call it in a thread.
 
     Raises ``OSError``.
     """

@@ -6,6 +6,7 @@ import msgspec
 import prometheus_client
 from aiohttp import web
 
+from job_orchestrator.common.messages import Pong, encode
 from job_orchestrator.common.runtime.threads import in_thread
 
 
@@ -14,17 +15,11 @@ def json_response(
 ) -> web.Response:
     """Answer with a message as JSON."""
     return web.Response(
-        body=msgspec.json.encode(message),
+        body=encode(message),
         status=status,
         headers=headers,
         content_type="application/json",
     )
-
-
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
-
-    message: str = "pong"
 
 
 async def ping(request: web.Request) -> web.Response:
@@ -41,13 +36,6 @@ async def ping(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/Pong"}
     """
     return json_response(Pong())
-
-
-class Health(msgspec.Struct, frozen=True):
-    """Answer of ``GET /health`` when all is well."""
-
-    version: str
-    status: str = "healthy"
 
 
 async def metrics_response(registry: prometheus_client.CollectorRegistry) -> web.Response:

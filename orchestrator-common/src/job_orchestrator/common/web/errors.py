@@ -17,7 +17,7 @@ from job_orchestrator.common.errors import (
     Unauthorized,
     Unhealthy,
 )
-from job_orchestrator.common.protocol.multipart_reader import BodyTimeout
+from job_orchestrator.common.storage.form_receiver import BodyTimeout
 from job_orchestrator.common.web.bodies import BodyTooLarge, CompressedBody
 
 logger = logging.getLogger(__name__)

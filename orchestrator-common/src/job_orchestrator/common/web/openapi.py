@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from job_orchestrator.common.runtime.process_tuning import passing_memory
+from job_orchestrator.common.runtime.process_tuning import release_memory_afterwards
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.web import log_query
 from job_orchestrator.common.web.errors import ErrorBody
@@ -131,7 +131,7 @@ class _Document:
         return web.Response(body=self._encoded, content_type="application/json")
 
     def _make_and_forget(self) -> bytes:
-        with passing_memory():
+        with release_memory_afterwards():
             return self._make()
 
     def _make(self) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from job_orchestrator.common.runtime.process_tuning import give_back, keep_buffers
+from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
 from job_orchestrator.common.web.access_log import AccessLog
 from job_orchestrator.common.web.listener import listen
 from job_orchestrator.common.web.stopping import Drain, drains_first, nothing_to_drain
@@ -31,7 +31,7 @@ async def _freeze(_: web.Application) -> None:
 
     Else each full collection goes through it, and holds everything up for tens of milliseconds.
     """
-    give_back()
+    release_free_memory()
     gc.freeze()
 
 
@@ -56,7 +56,7 @@ def run_service(
 
     Raises ``StartupError`` if the address can't be used, and what the app's start raises.
     """
-    keep_buffers()
+    retain_freed_buffers()
     listener = listen(host, port, max_per_peer=max_per_peer)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}"

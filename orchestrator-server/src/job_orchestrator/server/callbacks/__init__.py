@@ -1,1 +1,1 @@
-"""Notifications of ended jobs to callback URLs."""
+"""Callbacks (webhooks): notification of a job's owner, by HTTP, that the job has ended."""

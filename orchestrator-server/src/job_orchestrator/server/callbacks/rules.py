@@ -1,68 +1,57 @@
-"""Where callbacks may go. A user names the URL, and the server calls it from inside its network.
+"""Checks of callback URLs, which users choose and the server calls from inside its own network.
 
-Two questions, asked apart: whether an administrator has listed the host by name (at the upload, and
-again before each delivery), and whether the address that is really connected to is a public one.
-The second is asked where the socket is made, after all resolution: a name that resolves to another
-address the second time (DNS rebinding) gains nothing.
+There are two separate checks. The host must be listed by the administrator: this is checked at the
+upload, and again before each delivery. The address must be public, unless private addresses are
+allowed: this is checked when the socket is created, after all name resolution. A name that resolves
+to another address the second time (DNS rebinding) therefore gains nothing.
 """
 
-import base64
 import errno
 import fnmatch
 import re
 import socket
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.server.model import CallbackRules
 
-MAX_URL = 2000
-SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
+MAX_URL_LENGTH = 2000
 
 _PLAIN_URL = re.compile(r"[!-~]+")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-# Tunnels, whose addresses lead to an IPv4 address that they name.
+# Teredo and 6to4: an address of these leads to the IPv4 address that it contains.
 _TUNNELS = (IPv6Network("2001::/32"), IPv6Network("2002::/16"))
 
 
 class CallbackRefused(BadRequest):
-    """This URL is not one that may be called."""
+    """The rules do not allow a callback to this URL."""
 
 
-@dataclass(frozen=True)
-class CallbackRules:
-    """``patterns`` are of hosts, in lower case, with ``*`` for anything; none: no callbacks.
+def check_url(url: str, rules: CallbackRules) -> None:
+    """Raise ``CallbackRefused`` unless the administrator has listed the host of ``url``."""
+    if not rules.patterns:
+        raise CallbackRefused("callback_url is not allowed here: CALLBACK_ALLOW is not set")
+    host = host_of(url)
+    if not any(fnmatch.fnmatchcase(host, pattern) for pattern in rules.patterns):
+        raise CallbackRefused(f"callback_url is not allowed for the host {host!r}")
 
-    ``allow_private`` lets addresses be called that are not public.
+
+def open_socket(info: AddrInfoType, rules: CallbackRules) -> socket.socket:
+    """Create the socket for a connection to a resolved address; a socket factory for aiohttp.
+
+    Raises ``OSError`` with ``EACCES`` for an address that callbacks may not go to.
     """
-
-    patterns: tuple[str, ...] = ()
-    allow_private: bool = False
-
-    def check(self, url: str) -> None:
-        """Raise ``CallbackRefused`` unless ``url`` may be called, as far as its text tells."""
-        if not self.patterns:
-            raise CallbackRefused("callback_url is not allowed here: CALLBACK_ALLOW is not set")
-        host = host_of(url)
-        if not any(fnmatch.fnmatchcase(host, pattern) for pattern in self.patterns):
-            raise CallbackRefused(f"callback_url is not allowed for the host {host!r}")
-
-    def socket_for(self, info: AddrInfoType) -> socket.socket:
-        """A socket to connect to an address with; for aiohttp's connector.
-
-        Raises ``OSError`` for an address that may not be called.
-        """
-        family, kind, protocol, _, address = info
-        if not self.allow_private and not is_public(str(address[0])):
-            raise OSError(errno.EACCES, "callbacks may not go to this address, it is not public")
-        return socket.socket(family, kind, protocol)
+    family, kind, protocol, _, address = info
+    if not rules.allow_private and not is_public(str(address[0])):
+        raise OSError(errno.EACCES, "callbacks may not go to this address, it is not public")
+    return socket.socket(family, kind, protocol)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet."""
+    """Return whether an IP address belongs to the public internet."""
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
@@ -73,25 +62,16 @@ def is_public(address: str) -> bool:
     return ip in _GLOBAL_UNICAST and not any(ip in tunnel for tunnel in _TUNNELS)
 
 
-def secret_bytes(secret: str) -> bytes:
-    """The key that a secret stands for: base64 after ``whsec_``, else itself.
-
-    Raises ``ValueError``.
-    """
-    if secret.startswith(SECRET_PREFIX):
-        return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    return secret.encode()
-
-
 def host_of(url: str) -> str:
-    """The host of a callback URL, in lower case. Raises ``CallbackRefused``.
+    """Return the host of a callback URL, in lower case. Raises ``CallbackRefused``.
 
-    It is parsed by what will call it, so that no two readings of it can differ.
+    The URL is parsed by yarl, as it is for the request, so that the host that is checked cannot
+    differ from the host that is called.
     """
     try:
         parsed = URL(url)
-        usable = (
-            len(url) <= MAX_URL
+        is_usable = (
+            len(url) <= MAX_URL_LENGTH
             and _PLAIN_URL.fullmatch(url)
             and parsed.scheme in ("http", "https")
             and parsed.user is None
@@ -99,7 +79,7 @@ def host_of(url: str) -> str:
         )
         host = parsed.host
     except ValueError:
-        usable = host = None
-    if not (usable and host):
+        is_usable = host = None
+    if not (is_usable and host):
         raise CallbackRefused("Invalid callback_url, should be an http:// or https:// URL")
     return host.lower()

@@ -7,9 +7,14 @@ from pathlib import Path
 import click
 
 from job_orchestrator.common.errors import DomainError, StartupError
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.maintenance.backup import Note, Places, make_backup, restore_backup
-from job_orchestrator.server.maintenance.integrity import find, mend
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.maintenance.backup import (
+    Locations,
+    Manifest,
+    make_backup,
+    restore_backup,
+)
+from job_orchestrator.server.maintenance.integrity import Finding, apply_remedies, find_problems
 from job_orchestrator.server.settings.server import paths_of_process
 
 Flags = Mapping[str, str | None]
@@ -21,20 +26,18 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 @folder_argument
 @click.pass_obj
 def backup(flags: Flags, folder: Path) -> None:
-    """Back up the database and the files to DIR, which must not exist.
+    """Back up database and files to DIR, which must not exist.
 
-    The server can run and is not delayed. Files are hard-linked if DIR is on the file system of
-    DATA_PATH, and then use no additional disk space; copy the backup to another machine yourself.
-
-    The exit status is 1 if files are missing, in DATA_PATH or in the backup; jo-server check lists
-    them.
+    The server may run, and is not interrupted. On the file system of DATA_PATH the files are hard
+    links and need no space. Copy the backup to another machine yourself. Exit status 1: some files
+    are missing, and therefore not in the backup; jo-server check lists them.
     """
-    with _storage(flags) as storage:
-        _require_data_folder(storage)
-        note, missing = make_backup(storage, folder.absolute())
+    with _locations(flags) as locations:
+        _require_data_folder(locations)
+        manifest, missing = make_backup(locations, folder.absolute())
     for line in missing:
         click.echo(f"jo-server: {line}", err=True)
-    click.echo(f"{folder}: {_contents(note)}")
+    click.echo(f"{folder}: {_summary(manifest)}")
     if missing:
         raise SystemExit(1)
 
@@ -43,40 +46,35 @@ def backup(flags: Flags, folder: Path) -> None:
 @folder_argument
 @click.pass_obj
 def restore(flags: Flags, folder: Path) -> None:
-    """Restore the backup in DIR to DB_PATH and DATA_PATH.
-
-    DB_PATH must not exist, DATA_PATH must be empty, and no server may run with them. An interrupted
-    restore can be repeated.
-    """
-    with _storage(flags) as storage:
-        note = restore_backup(folder.absolute(), storage)
-    click.echo(f"Restored: {_contents(note)}")
+    """Restore a backup to DB_PATH and DATA_PATH, which must hold nothing else; stop the server."""
+    with _locations(flags) as locations:
+        manifest = restore_backup(folder.absolute(), locations)
+    click.echo(f"Restored: {_summary(manifest)}")
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Repair what can be repaired; no server may run")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; stop the server first")
 @click.pass_obj
 def check(flags: Flags, repair: bool) -> None:
-    """Check whether the database and the files agree.
+    """Check that the database and the files agree. Exit status 1: they don't.
 
-    Each problem is one line, which says what --repair would do about it. The exit status is 1 if
-    problems are found, or are left after a repair.
+    Each problem is one line, which also says what --repair would do about it.
     """
-    with _storage(flags) as storage, contextlib.ExitStack() as stack:
-        _require_data_folder(storage)
-        alone = True
+    with _locations(flags) as locations, contextlib.ExitStack() as stack:
+        _require_data_folder(locations)
+        exclusive = True
         try:
-            stack.enter_context(storage.files.locked())
+            stack.enter_context(locations.files.locked())
         except StartupError:
             if repair:
                 raise
-            alone = False
-        findings = find(storage.database, storage.files, alone=alone)
+            exclusive = False
+        findings = find_problems(locations.database, locations.files, exclusive=exclusive)
         for finding in findings:
-            click.echo(f"{finding.what}: {finding.remedy.told(at_work=repair)}")
-        left = findings
+            click.echo(f"{finding.problem}: {finding.remedy.description(repairing=repair)}")
+        left: list[Finding] = findings
         if repair:
-            left = mend(storage.database, storage.files, findings)
+            left = apply_remedies(locations.database, findings)
             click.echo(f"{len(findings) - len(left)} repaired, {len(left)} left")
     if left:
         raise SystemExit(1)
@@ -84,22 +82,22 @@ def check(flags: Flags, repair: bool) -> None:
         click.echo("Database and files agree")
 
 
-def _require_data_folder(storage: Places) -> None:
-    """Raise ``StartupError`` if DATA_PATH is missing: one error, not one for each file."""
-    if not storage.files.root.is_dir():
-        raise StartupError(f"DATA_PATH is {str(storage.files.root)!r}, which is not a folder")
+def _require_data_folder(locations: Locations) -> None:
+    """Raise ``StartupError`` if DATA_PATH does not exist: every file would seem to be missing."""
+    if not locations.files.root.is_dir():
+        raise StartupError(f"DATA_PATH is {str(locations.files.root)!r}, which does not exist")
 
 
-def _contents(note: Note) -> str:
-    return f"the files of {note.jobs} jobs, as of {note.made_at:%Y-%m-%d %H:%M:%S} UTC"
+def _summary(manifest: Manifest) -> str:
+    return f"the files of {manifest.jobs} jobs, as of {manifest.made_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @contextlib.contextmanager
-def _storage(flags: Flags) -> Iterator[Places]:
-    """Yield where database and files are. Print an error as one line and exit with status 2."""
+def _locations(flags: Flags) -> Iterator[Locations]:
+    """Yield the locations; print any error as one line and exit with status 2."""
     try:
         database, data = paths_of_process(flags)
-        yield Places(database, JobFiles(data))
+        yield Locations(database, FolderFiles(data))
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error

@@ -1,201 +1,198 @@
-"""Typed calls to one jo-client. Every failure is one of the ``ClientError`` kinds."""
+"""HTTP transport to a client that is configured by its URLs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
 
-from job_orchestrator.common.messages import MalformedMessage, Payload, decode_payload
+from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.messages import (
+    LoadEvent,
+    MalformedMessage,
+    Payload,
+    PayloadEvent,
+    decode_load_event,
+    decode_payload,
+    decode_payload_event,
+)
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
-from job_orchestrator.server.clients.http_connection import (
-    ANSWER_TIMEOUT_S,
+from job_orchestrator.server.clients.base import (
     BLOCK_BYTES,
-    ClientConnection,
     EventsNotOffered,
+    OutputStream,
+    Receiver,
 )
-from job_orchestrator.server.errors import AnswerLost, ClientFailed, ClientTimeout, PayloadLost
-from job_orchestrator.server.model import ClientUrls
-
-PACKING_TIMEOUT_S = 300.0
-"""A client packs the output of a running payload before its answer begins."""
-
-QUIET_S = 60.0
-"""A followed script that says nothing for so long is asked for anew: its client may be gone."""
+from job_orchestrator.server.clients.http_connection import ANSWER_TIMEOUT_S, ClientConnection
+from job_orchestrator.server.errors import (
+    AnswerLost,
+    ClientFailed,
+    ClientTimeout,
+    PayloadLost,
+)
+from job_orchestrator.server.model import ClientUrls, Service
+from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
 """Older clients echo the uploaded files in their payload, as arrays of numbers."""
 
-JSON_TIMEOUT_S = 120.0
-"""For the whole of such an answer, which may come byte by byte and never be silent."""
-
-SLOW_S = 60.0
 MIN_RATE = 1000
-"""Bytes that must come in a second on average, once results have been coming for ``SLOW_S``."""
+"""Bytes per second that results must bring on average after ``Tuning.slow_results_after_s``."""
 
-SILENCE_S = 20.0
-"""An event stream that says nothing for so long is dead: a load event is due every 5 s."""
-
-
-class Sink(Protocol):
-    """Where a ZIP goes."""
-
-    async def take(self, blocks: AsyncIterator[bytes]) -> int:
-        """Take the whole of it, and say how many bytes; it is an error if ``blocks`` raises."""
+DEFAULTS = Tuning()
 
 
-class ClientApi:
-    """The calls to one client. ``str`` of it names the client in logs and messages."""
+def http_transports(
+    services: Iterable[Service], token: str | None, tuning: Tuning = DEFAULTS
+) -> list["HttpTransport"]:
+    """Create one transport for each configured client. A client may belong to several services."""
+    urls = {each.name: each for service in services for each in service.clients}
+    return [HttpTransport(each, token, tuning) for each in urls.values()]
 
-    def __init__(self, urls: ClientUrls, token: str | None = None) -> None:
-        self.urls = urls
+
+class HttpTransport:
+    """``ClientTransport`` over the documented HTTP requests. Only it uses the URLs of a client."""
+
+    def __init__(
+        self, urls: ClientUrls, token: str | None = None, tuning: Tuning = DEFAULTS
+    ) -> None:
+        self._urls = urls
+        self._tuning = tuning
         self._connection = ClientConnection(urls, token)
         self._request = self._connection.request
 
-    def __str__(self) -> str:
-        return str(self._connection)
+    @property
+    def name(self) -> str:
+        """The client's name: its upload URL."""
+        return self._urls.name
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._connection.close()
 
     async def submit(
-        self, body: FormBody, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
-        """Hand over a job's files. A repeat with the same ``key`` gets the same payload.
-
-        The client ends what runs for longer than ``time_limit_s``; older ones don't. An answer that
-        can't be understood, or that only a proxy before the client gives, is ``AnswerLost``: the
-        client may have the job.
-        """
-        headers = {**body.headers, IDEMPOTENCY_KEY: key}
+        """See ``ClientTransport.submit``. What only a proxy answers is ``AnswerLost`` as well."""
+        headers = {**files.headers, IDEMPOTENCY_KEY: key}
         if time_limit_s is not None:
             headers[TIME_LIMIT] = f"{time_limit_s:.3f}"
-        async with self._request("POST", self.urls.upload, headers=headers, body=body) as response:
+        url = self._urls.upload
+        async with self._request("POST", url, headers=headers, body=files) as response:
             try:
                 return await self._payload(response)
             except ClientFailed as error:
                 raise AnswerLost(str(error)) from error
 
-    async def retrieve(self, dest_id: int, key: str, sink: Sink) -> Payload | int:
-        """Ask for the results of a payload.
-
-        A number: ``sink`` has taken them, all that the client announced, so many bytes. Otherwise
-        the payload, of which there are none yet. Raises ``PayloadLost`` also if the client's
-        payload of this id was submitted with another key.
-        """
-        async with self._request("GET", f"{self.urls.download}/{dest_id}") as response:
+    async def retrieve(self, payload_id: int, key: str, receiver: Receiver) -> Payload | int:
+        """See ``ClientTransport.retrieve``."""
+        async with self._request("GET", f"{self._urls.download}/{payload_id}") as response:
             echoed = response.headers.get(IDEMPOTENCY_KEY)
             if echoed is not None and echoed != key:
-                raise PayloadLost(f"{self} has another job's payload under the id {dest_id}")
+                raise PayloadLost(
+                    f"{self.name} has another job's payload under the id {payload_id}"
+                )
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await sink.take(self._large_blocks(response))
+            return await receiver.receive(self._large_blocks(response))
 
-    async def retrieve_partial(self, dest_id: int, sink: Sink) -> int:
-        """Give ``sink`` what there is of a payload's output, whatever its state; how many bytes."""
-        async with self._partial(dest_id) as response:
-            return await sink.take(self._large_blocks(response))
+    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> int:
+        """See ``ClientTransport.retrieve_partial``."""
+        async with self._partial(payload_id) as response:
+            return await receiver.receive(self._large_blocks(response))
 
-    def open_partial(self, dest_id: int) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Stream what there is of a payload's output to a user as a ZIP, whatever its state."""
-        return self._partial(dest_id, for_reader=True)
+    @asynccontextmanager
+    async def open_partial(self, payload_id: int) -> AsyncIterator[OutputStream]:
+        """See ``ClientTransport.open_partial``."""
+        async with self._partial(payload_id, for_reader=True) as response:
+            yield OutputStream(response.content.iter_any(), response.content_length)
 
     @asynccontextmanager
     async def _partial(
-        self, dest_id: int, *, for_reader: bool = False
+        self, payload_id: int, *, for_reader: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         async with self._request(
             "GET",
-            f"{self.urls.partial}/{dest_id}",
-            silence_s=PACKING_TIMEOUT_S,
+            f"{self._urls.partial}/{payload_id}",
+            silence_s=self._tuning.packing_timeout_s,
             for_reader=for_reader,
         ) as response:
             if response.content_type != "application/zip":
-                raise ClientFailed(f"{self} answered {response.content_type} instead of a ZIP")
+                raise ClientFailed(f"{self.name} answered {response.content_type} instead of a ZIP")
             yield response
 
     @asynccontextmanager
     async def open_logs(
-        self, dest_id: int, stream: str, offset: int, *, follow: bool
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Stream what a payload's script says to a user, from byte ``offset`` on.
+        self, payload_id: int, stream: str, offset: int, *, follow: bool
+    ) -> AsyncIterator[OutputStream]:
+        """See ``ClientTransport.open_logs``."""
+        query = f"stream={stream}&offset={offset}&follow={int(follow)}"
+        silence_s = self._tuning.followed_log_timeout_s if follow else ANSWER_TIMEOUT_S
+        async with self._request(
+            "GET", f"{self._urls.logs}/{payload_id}?{query}", silence_s=silence_s, for_reader=True
+        ) as response:
+            yield OutputStream(response.content.iter_any())
 
-        With ``follow`` it goes on until the payload has ended, and is a ``ClientTimeout`` after
-        ``QUIET_S`` without a byte.
-        """
-        url = f"{self.urls.logs}/{dest_id}?stream={stream}&offset={offset}&follow={int(follow)}"
-        silence_s = QUIET_S if follow else ANSWER_TIMEOUT_S
-        async with self._request("GET", url, silence_s=silence_s, for_reader=True) as response:
-            yield response
-
-    async def kill(self, dest_id: int) -> Payload | None:
-        """End a payload; on return nothing of it runs any more.
-
-        Returns the payload as it then is: one that had already ended stays what it was. None if the
-        client doesn't tell (older ones answer otherwise).
-        """
-        async with self._request("POST", f"{self.urls.terminate}/{dest_id}") as response:
+    async def kill(self, payload_id: int) -> Payload | None:
+        """See ``ClientTransport.kill``."""
+        async with self._request("POST", f"{self._urls.terminate}/{payload_id}") as response:
             try:
                 return await self._payload(response)
             except ClientFailed:
                 return None
 
     async def kill_key(self, key: str) -> Payload:
-        """End the payload that was, or will be, submitted with ``key``: it never runs again.
+        """See ``ClientTransport.kill_key``."""
+        headers = {IDEMPOTENCY_KEY: key}
+        async with self._request("POST", self._urls.terminate, headers=headers) as response:
+            return await self._payload(response)
 
-        Raises ``PayloadLost`` if the client knows no such request (older ones).
-        """
-        async with self._request(
-            "POST", self.urls.terminate, headers={IDEMPOTENCY_KEY: key}
-        ) as answer:
-            return await self._payload(answer)
-
-    async def discard(self, dest_ids: Sequence[int]) -> None:
-        """Tell the client that the results of these are here and it may remove its copy."""
-        ids = ",".join(str(dest_id) for dest_id in dest_ids)
-        async with self._request("DELETE", f"{self.urls.download}?ids={ids}"):
+    async def acknowledge(self, payload_ids: Sequence[int]) -> None:
+        """See ``ClientTransport.acknowledge``."""
+        ids = ",".join(str(payload_id) for payload_id in payload_ids)
+        async with self._request("DELETE", f"{self._urls.download}?ids={ids}"):
             pass
 
     async def load(self) -> float:
-        """CPU use of the client's machine, per cent."""
-        async with self._request("GET", self.urls.load) as response:
+        """See ``ClientTransport.load``."""
+        async with self._request("GET", self._urls.load) as response:
             try:
                 return msgspec.json.decode(await response.content.read(100), type=float)
             except msgspec.MsgspecError as error:
-                raise ClientFailed(f"{self} answered /load with no number: {error}") from error
+                raise ClientFailed(
+                    f"{self.name} did not answer /load with a number: {error}"
+                ) from error
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
-        """Open the event stream; it raises ``ClientError`` when it breaks or falls silent.
-
-        Raises ``EventsNotOffered``.
-        """
-        async with self._request("GET", self.urls.events, silence_s=SILENCE_S) as response:
+    async def events(self) -> AsyncIterator[AsyncIterator[PayloadEvent | LoadEvent]]:
+        """See ``ClientTransport.events``."""
+        silence_s = self._tuning.event_stream_timeout_s
+        async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
             if response.content_type != CONTENT_TYPE:
-                raise EventsNotOffered(f"{self} answers /events with {response.content_type}")
-            yield read_events(response.content.iter_any())
+                raise EventsNotOffered(f"{self.name} answers /events with {response.content_type}")
+            yield _decoded(read_events(response.content.iter_any()))
 
     async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
         body = bytearray()
-        async with asyncio.timeout(JSON_TIMEOUT_S):
+        async with asyncio.timeout(self._tuning.json_timeout_s):
             async for block in response.content.iter_any():
                 body += block
                 if len(body) > MAX_JSON_BYTES:
-                    raise ClientFailed(f"{self} answered more than {MAX_JSON_BYTES} bytes of JSON")
+                    raise ClientFailed(
+                        f"{self.name} answered more than {MAX_JSON_BYTES} bytes of JSON"
+                    )
         try:
             return decode_payload(bytes(body))
         except MalformedMessage as error:
-            raise ClientFailed(f"{self} answered with {error}") from error
+            raise ClientFailed(f"{self.name} answered with {error}") from error
 
     async def _large_blocks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body in blocks of at least ``BLOCK_BYTES``, but for the last one.
+        """Yield the body in blocks of at least ``BLOCK_BYTES``; only the last may be smaller.
 
-        Raises ``ClientTimeout`` if it comes too slowly.
+        Raises ``ClientTimeout`` if the body arrives too slowly.
         """
         loop = asyncio.get_running_loop()
         began, received = loop.time(), 0
@@ -206,10 +203,22 @@ class ClientApi:
             size += len(block)
             received += len(block)
             took_s = loop.time() - began
-            if took_s > SLOW_S and received < took_s * MIN_RATE:
-                raise ClientTimeout(f"{self} sends its results too slowly")
+            if took_s > self._tuning.slow_results_after_s and received < took_s * MIN_RATE:
+                raise ClientTimeout(f"{self.name} sends its results too slowly")
             if size >= BLOCK_BYTES:
                 yield b"".join(gathered)
                 gathered, size = [], 0
         if gathered:
             yield b"".join(gathered)
+
+
+async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[PayloadEvent | LoadEvent]:
+    """Decode the events of known kinds; later versions of jo-client may send others."""
+    try:
+        async for event in events:
+            if event.kind == "payload":
+                yield decode_payload_event(event.data)
+            elif event.kind == "load":
+                yield decode_load_event(event.data)
+    except DomainError as error:
+        raise ClientFailed(str(error)) from error

@@ -1,8 +1,9 @@
-"""The connections to one jo-client. Every failure is one of the ``ClientError`` kinds.
+"""HTTP connections to one jo-client. Every failure is raised as a ``ClientError``.
 
-Two HTTP sessions a client, for the life of the process: connections are pooled, and a client that
-hangs can't use up the connections to another one. What users read for as long as they like has a
-session of its own: it can't use up the connections by which jobs are run.
+Each client has two HTTP sessions, which are open as long as the server runs. Connections are pooled
+by session, so a client that hangs can't use up the connections to another one. Users may read
+output for as long as they like; their requests have a separate session, so that they can't use up
+the connections that run jobs.
 """
 
 import asyncio
@@ -14,11 +15,12 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs
 
-from job_orchestrator.common.errors import in_plain_words
+from job_orchestrator.common.errors import describe_os_error
 from job_orchestrator.common.logs.context import request_id
-from job_orchestrator.common.protocol.bearer import authorization
+from job_orchestrator.common.protocol.bearer import authorization_header
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.server.clients.base import BLOCK_BYTES, EventsNotOffered
 from job_orchestrator.server.errors import (
     AnswerLost,
     ClientBusy,
@@ -36,12 +38,10 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 
 MAX_CONNECTIONS = 64
-"""Of the server's own calls, to one client."""
+"""Connections to one client for the server's own requests."""
 
 MAX_READERS = 512
-"""Connections through which users read from one client; it takes 1000 from one address."""
-
-BLOCK_BYTES = 1 << 20
+"""Connections to one client for users' reads; a client accepts 1000 from one address."""
 
 _PROXY_FAILED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
@@ -51,12 +51,8 @@ class _ErrorBody(msgspec.Struct):
     message: str
 
 
-class EventsNotOffered(ClientError):
-    """The client is of a kind that has no event stream: it must be polled."""
-
-
 class ClientConnection:
-    """Makes the requests to one client. ``str`` of it names the client in logs and messages."""
+    """Sends requests to one client. ``str`` of a connection is the client's name."""
 
     def __init__(self, urls: ClientUrls, token: str | None) -> None:
         self._urls = urls
@@ -65,10 +61,10 @@ class ClientConnection:
         self._readers = _session(token, MAX_READERS)
 
     def __str__(self) -> str:
-        return self._urls.upload
+        return self._urls.name
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._own.close()
         await self._readers.close()
 
@@ -83,7 +79,11 @@ class ClientConnection:
         silence_s: float = ANSWER_TIMEOUT_S,
         for_reader: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and yield a good answer; the only place that knows aiohttp's errors."""
+        """Send a request and yield an answer with status 200. Translates aiohttp's errors.
+
+        ``silence_s`` is the longest time without a byte, ``for_reader`` selects the session for
+        users' reads. Raises ``ClientError``.
+        """
         sent = False
         if (known := request_id()) is not None:
             headers = {**(headers or {}), X_REQUEST_ID: known}
@@ -91,7 +91,7 @@ class ClientConnection:
             async with asyncio.timeout(None) as stalled:
                 now, data = asyncio.get_running_loop().time(), None
                 if body is None:
-                    # A head that comes byte by byte is never silent.
+                    # A head that trickles in byte by byte is never silent.
                     stalled.reschedule(now + silence_s + 2 * ANSWER_TIMEOUT_S)
                 else:
                     data = body.content or self._watched(body, stalled)
@@ -104,7 +104,7 @@ class ClientConnection:
                     data=data,
                     timeout=aiohttp.ClientTimeout(
                         total=None,
-                        # Beside the connection itself, a wait until another reader has ended.
+                        # Includes the wait until another reader's connection is free.
                         connect=ANSWER_TIMEOUT_S if for_reader else None,
                         sock_connect=CONNECT_TIMEOUT_S,
                         sock_read=silence_s,
@@ -113,11 +113,11 @@ class ClientConnection:
                 ) as response:
                     stalled.reschedule(None)
                     sent = True
-                    with _told_of_the_end(response):
+                    with _body_ends_with_connection(response):
                         await self._check(response, url)
                         yield response
         except aiohttp.ClientConnectorError as error:
-            reason = in_plain_words(error.os_error)
+            reason = describe_os_error(error.os_error)
             raise ClientUnreachable(f"{self} can't be reached: {reason}") from error
         except TimeoutError as error:
             raise self._timeout(sent, error) from error
@@ -131,7 +131,7 @@ class ClientConnection:
         return ClientTimeout(f"{self} stopped {doing}")
 
     async def _watched(self, body: FormBody, stalled: asyncio.Timeout) -> AsyncIterator[bytes]:
-        """The body, the time-out moved on at each block: a client that doesn't read is hung."""
+        """Yield the body and postpone the time-out at each block: a hung client doesn't read."""
         loop = asyncio.get_running_loop()
         async for block in body:
             stalled.reschedule(loop.time() + ANSWER_TIMEOUT_S)
@@ -146,57 +146,57 @@ class ClientConnection:
             why = "differs" if self._token else "is not set here"
             raise TokenRefused(f"{self} refused the token: CLIENT_TOKEN {why}")
         reason = await _reason(response)
-        said = f"{self} answered {response.status}: {reason}"
+        message = f"{self} answered {response.status}: {reason}"
         if response.status == HTTPStatus.NOT_FOUND and response.method in ("GET", "POST"):
-            raise PayloadLost(said) if url != self._urls.upload else ClientFailed(said)
+            raise PayloadLost(message) if url != self._urls.upload else ClientFailed(message)
         if response.status in _BUSY:
-            raise ClientBusy(said)
+            raise ClientBusy(message)
         if response.status in _PROXY_FAILED:
-            raise AnswerLost(said)
+            raise AnswerLost(message)
         if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-            raise ClientRefused(said)
-        raise ClientFailed(said)
+            raise ClientRefused(message)
+        raise ClientFailed(message)
 
 
 def _session(token: str | None, max_connections: int) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        headers={hdrs.AUTHORIZATION: authorization(token)} if token else None,
+        headers={hdrs.AUTHORIZATION: authorization_header(token)} if token else None,
         connector=aiohttp.TCPConnector(limit=max_connections),
-        # Clients set no cookies; looking for some takes its time with every request.
+        # Clients set no cookies; a real jar would search for them with every request.
         cookie_jar=aiohttp.DummyCookieJar(),
         read_bufsize=BLOCK_BYTES,
-        # Results are files: they are stored as they come, never decoded on the way.
+        # Results are files: they are stored as they arrive, never decoded.
         auto_decompress=False,
     )
 
 
 @contextmanager
-def _told_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Let whoever reads the body be told when its connection is closed.
+def _body_ends_with_connection(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Make reading the body fail when its connection is closed.
 
-    aiohttp tells, but not when it closed the connection itself because the body turned into what is
-    no HTTP: then it also gives up its own time-out, and the reader waits for ever.
+    aiohttp does so, except when it closes the connection itself because the body turned into bytes
+    that are not HTTP. It then also cancels its own time-out, and the reader would wait for ever.
     """
     connection, content = response.connection, response.content
     protocol = connection.protocol if connection is not None else None
     closed = protocol.closed if protocol is not None else None
 
-    def tell(_: "asyncio.Future[None]") -> None:
+    def fail_body(_: "asyncio.Future[None]") -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the body broke off"))
 
     if closed is None:
         yield
         return
-    closed.add_done_callback(tell)
+    closed.add_done_callback(fail_body)
     try:
         yield
     finally:
-        closed.remove_done_callback(tell)
+        closed.remove_done_callback(fail_body)
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:
-    """What an error says: the message of our JSON, else the beginning of the text."""
+    """Return the reason in an error answer: the message of our JSON, else the start of the text."""
     body = await response.content.read(4096)
     try:
         return msgspec.json.decode(body, type=_ErrorBody).message

@@ -1,60 +1,59 @@
-"""What the server knows of its clients: how to call them, how they are, and what they have.
+"""Registry of compute clients: connection, health, reported load and assigned jobs.
 
-A client that fails is left alone for a growing while (``BACK_OFF_S``). After that one job at a time
-is tried on it, until it works again or its event stream shows that it is back.
+A client that fails gets no jobs for a growing time (``Tuning.client_backoff``). After that one job
+at a time is tried on it, until it works again or its event stream shows that it is back.
 """
 
-import heapq
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import ACTIVE_JOB
-from job_orchestrator.server.clients.http import ClientApi
+from job_orchestrator.server.clients.base import ClientTransport
 from job_orchestrator.server.model import Job, Service
 
 logger = logging.getLogger(__name__)
 
-BACK_OFF_S = (5.0, 30.0, 120.0, 300.0)
-"""How long a client is left alone after its first, second, … failure in a row."""
-
 
 @dataclass
 class Client:
-    """One client.
+    """One client and what the server knows of it.
 
-    ``slots`` and ``cpu`` are its own report (None: it has made none) and ``load`` all of that, if
-    it pushes it; ``jobs`` the active jobs that it has or is being sent, by id, and ``payloads``
-    those that it has, by payload. ``discards`` are payloads that it may remove, ``strays`` keys of
-    attempts that it may still have although they were given up. ``pushes`` says that its event
-    stream is open, ``draining`` that it stops and takes no new jobs.
+    ``slots`` and ``cpu`` are as the client reported them (None: it has not), ``load`` is the last
+    event with both, which older clients don't send. ``jobs`` are the active jobs that the client
+    has or is being sent, by id; ``payloads`` those that it has, by payload id. ``unacknowledged``
+    are payloads whose results are stored here, ``abandoned`` the keys of abandoned attempts that
+    may still run there. ``pushes``: its event stream is open. ``draining``: it is stopping and
+    takes no new jobs. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to
+    find out whether the client works again. ``problem`` says why it can't be used.
     """
 
-    api: ClientApi
+    transport: ClientTransport
     slots: int | None = None
     cpu: float | None = None
     load: LoadEvent | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     payloads: dict[int, Job] = field(default_factory=dict)
-    discards: set[int] = field(default_factory=set)
-    strays: set[str] = field(default_factory=set)
+    unacknowledged: set[int] = field(default_factory=set)
+    abandoned: set[str] = field(default_factory=set)
     pushes: bool = False
     draining: bool = False
     version: str = ""
     failures: int = 0
-    left_alone_until: float = 0.0
+    backs_off_until: float = 0.0
     on_trial: bool = False
     problem: str = ""
 
     @property
-    def url(self) -> str:
-        """The upload URL, which identifies the client."""
-        return self.api.urls.upload
+    def name(self) -> str:
+        """The name that identifies the client."""
+        return self.transport.name
 
     @property
     def state(self) -> str:
-        """Connected (its event stream is open), unreachable, polled (an older one) or unknown."""
+        """One of connected (its event stream is open), unreachable, polled (older) or unknown."""
         if self.pushes:
             return "connected"
         if self.problem:
@@ -62,128 +61,99 @@ class Client:
         return "unknown" if self.cpu is None else "polled"
 
 
-class ClientPool:
-    """All clients, by upload URL. ``now`` gives seconds that only grow. A listener of the store."""
+class ClientRegistry:
+    """The configured clients, by name. ``clock`` returns monotonic seconds."""
 
     def __init__(
         self,
-        services: Mapping[str, Service],
-        now: Callable[[], float],
-        client_token: str | None = None,
+        transports: Iterable[ClientTransport],
+        backoff: Backoff,
+        clock: Callable[[], float],
     ) -> None:
-        self._services = services
-        self._now = now
-        urls = {c.upload: c for service in services.values() for c in service.clients}
-        self._clients = {upload: Client(ClientApi(u, client_token)) for upload, u in urls.items()}
-        self._has: dict[int, Client] = {}
+        self._clients = {transport.name: Client(transport) for transport in transports}
+        self._backoff = backoff
+        self._clock = clock
+        self._assigned: dict[int, Client] = {}
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._clients.values())
 
-    def get(self, url: str | None) -> Client | None:
-        """The client with this upload URL; None if it is no longer configured."""
-        return self._clients.get(url or "")
+    def get(self, name: str | None) -> Client | None:
+        """Return the client of this name; None if it is not (or no longer) configured."""
+        return self._clients.get(name or "")
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for client in self:
-            await client.api.close()
+            await client.transport.close()
 
-    def track(self, job: Job) -> None:
-        """Keep count of who has which active job."""
-        if (before := self._has.pop(job.id, None)) is not None:
+    def on_job_changed(self, job: Job) -> None:
+        """Update which client has the job, if it is active."""
+        if (before := self._assigned.pop(job.id, None)) is not None:
             known = before.jobs.pop(job.id)
             before.payloads.pop(known.dest_id or 0, None)
         client = self.get(job.client)
         if client is not None and job.status in ACTIVE_JOB:
-            self._has[job.id] = client
+            self._assigned[job.id] = client
             client.jobs[job.id] = job
             if job.dest_id is not None:
                 client.payloads[job.dest_id] = job
 
-    def plan(self, service: Service, limit: int) -> list[str]:
-        """The clients that the next ``limit`` jobs of ``service`` would go to, the best first.
-
-        Each job goes to the client with the most free slots, then the lowest load; to one that is
-        known not to answer only if there is no other. Empty: none can be tried now. A client on
-        trial after a failure gets one job.
-        """
-        usable = [self._clients[c.upload] for c in service.clients if self._usable(c.upload)]
-        usable = [client for client in usable if not client.problem] or usable
-        heap = [(*_preference(client), number) for number, client in enumerate(usable)]
-        heapq.heapify(heap)
-        planned: list[str] = []
-        while heap and len(planned) < min(service.max_runs, limit):
-            beyond_slots, cpu, number = heap[0]
-            planned.append(usable[number].url)
-            if usable[number].failures:
-                heapq.heappop(heap)
-            else:
-                heapq.heapreplace(heap, (beyond_slots + 1, cpu, number))
-        return planned
+    def usable(self, service: Service) -> list[Client]:
+        """Return the clients of ``service`` that a job may be sent to now."""
+        now = self._clock()
+        return [
+            client
+            for client in self._clients_of(service)
+            if not (client.on_trial or client.draining) and now >= client.backs_off_until
+        ]
 
     def problem(self, service: Service) -> str:
-        """Why no client of ``service`` can be used now; empty if one can."""
+        """Say why no client of ``service`` can be used now; empty if one can."""
         problems = self.problems(service)
         return problems[0] if all(problems) else ""
 
     def problems(self, service: Service) -> list[str]:
-        """Why each client of ``service`` can't be used now; empty for one that can."""
-        return [_obstacle(self._clients[urls.upload]) for urls in service.clients]
+        """Say for each client of ``service`` why it can't be used now; empty for one that can."""
+        return [_obstacle(client) for client in self._clients_of(service)]
 
-    def reported(self, client: Client, load: LoadEvent) -> None:
-        """A client told how it is."""
+    def on_load(self, client: Client, load: LoadEvent) -> None:
+        """Record the load that a client has reported."""
         client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
 
-    def sending(self, client: Client) -> None:
-        """A job is being sent to a client."""
+    def begin_attempt(self, client: Client) -> None:
+        """Record that a job is being sent. To a client that failed before, this is a trial."""
         client.on_trial = client.failures > 0
 
-    def works(self, client: Client) -> None:
-        """A client did what it was asked: it is used again without restriction."""
+    def mark_working(self, client: Client) -> None:
+        """Record that a client did what was requested: it is used again without restriction."""
         if client.failures:
-            logger.info("Client %s works again", client.api)
-        client.failures, client.left_alone_until, client.problem = 0, 0.0, ""
+            logger.info("Client %s works again", client.name)
+        client.failures, client.backs_off_until, client.problem = 0, 0.0, ""
         client.on_trial = False
 
-    def failed(self, client: Client, problem: str) -> float:
-        """A client failed: leave it alone. Returns for how long, in seconds.
+    def mark_failed(self, client: Client, problem: str) -> float:
+        """Record a failure. Returns for how many seconds the client gets no jobs.
 
-        What several jobs meet at once is one failure.
+        Failures of several jobs at the same time are one failure of the client.
         """
-        left_s = client.left_alone_until - self._now()
+        left_s = client.backs_off_until - self._clock()
         if left_s > 0:
             return left_s
-        pause_s = BACK_OFF_S[min(client.failures, len(BACK_OFF_S) - 1)]
         client.failures += 1
-        client.left_alone_until = self._now() + pause_s
+        delay_s = self._backoff.delay_s(client.failures)
+        client.backs_off_until = self._clock() + delay_s
         client.problem = problem
         client.on_trial = False
-        logger.warning("%s; no new jobs for it for %g s", problem, pause_s)
-        return pause_s
+        logger.warning("%s; no new jobs for it for %g s", problem, delay_s)
+        return delay_s
 
-    def adopt(self, jobs: Iterable[Job]) -> None:
-        """Count the active jobs of an earlier life of the server."""
-        for job in jobs:
-            self.track(job)
-
-    def _usable(self, url: str) -> bool:
-        client = self._clients[url]
-        return not (client.on_trial or client.draining) and self._now() >= client.left_alone_until
+    def _clients_of(self, service: Service) -> list[Client]:
+        return [self._clients[name] for name in service.client_names]
 
 
 def _obstacle(client: Client) -> str:
-    """Why a client gets no jobs now; empty if it does."""
     if client.draining and not client.problem:
-        return f"{client.api} stops, and takes no new jobs"
+        return f"{client.name} is stopping and takes no new jobs"
     return client.problem
-
-
-def _preference(client: Client) -> tuple[int, float]:
-    # A client that reports no slots is taken to have none free beyond what it has: those that do
-    # report free ones come first, and among the silent ones the one with the fewest jobs.
-    return (
-        len(client.jobs) - (client.slots or 0),
-        client.cpu if client.cpu is not None else 100.0,
-    )

@@ -1,4 +1,10 @@
-"""Ends what a client may still run of attempts that were given up while it was away."""
+"""Ends abandoned attempts.
+
+An attempt is abandoned when it is given up while its client may still run it, as after a silence of
+``LOST_AFTER``; the job is then queued again. Results of the old attempt would be refused (see
+``JobStore.transition``), but it holds a slot and duplicates work, so it is killed as soon as its
+client can be reached. Abandoned attempts are recorded in the store and survive a restart.
+"""
 
 import asyncio
 import logging
@@ -6,52 +12,48 @@ import logging
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.errors import ClientError, PayloadLost
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 
 KEPT_S = 30 * 86_400.0
-"""A client that has been away for longer than this is not waited for."""
+"""The attempts of a client that stays away for longer than this are forgotten."""
 
 
-class Strays:
-    """The pass for one client. What it has to do survives a crash: it is noted in the store.
-
-    Results of such an attempt would be refused anyway; but it holds a slot, and works on the same
-    job as another one.
-    """
+class AbandonedAttempts:
+    """Kills the abandoned attempts of one client."""
 
     def __init__(self, client: Client, store: JobStore) -> None:
         self._client = client
         self._store = store
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def load(self) -> None:
-        """Take up what an earlier life of the server has noted."""
-        self._client.strays |= await self._store.abandoned.of(self._client.url, KEPT_S)
+        """Load the attempts that a previous run of the server has recorded."""
+        self._client.abandoned |= await self._store.abandoned.of(self._client.name, KEPT_S)
 
     async def run_pass(self) -> None:
-        """End them, unless the client is known to be away."""
+        """Kill all abandoned attempts, unless the client is known to be unreachable."""
         if not self._client.problem:
-            await self.end()
+            await self.kill_all()
 
-    async def end(self) -> None:
-        """End them all, or as many as the client lets."""
-        async with self._turn:
-            await self._end_each()
+    async def kill_all(self) -> None:
+        """Kill all abandoned attempts, up to the first that fails."""
+        async with self._lock:
+            await self._kill_all()
 
-    async def _end_each(self) -> None:
-        for key in sorted(self._client.strays):
+    async def _kill_all(self) -> None:
+        for key in sorted(self._client.abandoned):
             try:
-                payload = await self._client.api.kill_key(key)
+                payload = await self._client.transport.kill_key(key)
             except PayloadLost:
-                logger.info("%s can't be asked to end attempt %s", self._client.api, key)
+                logger.info("%s is too old to end attempt %s by its key", self._client.name, key)
             except ClientError as error:
                 logger.info("Attempt %s is not ended yet: %s", key, error)
                 return
             else:
-                logger.info("Attempt %s was ended at %s", key, self._client.api)
-                self._client.discards.add(payload.id)
+                logger.info("Attempt %s was ended at %s", key, self._client.name)
+                self._client.unacknowledged.add(payload.id)
             reach(Point.SERVER_STRAY_ENDED)
-            await self._store.abandoned.forget(self._client.url, key)
-            self._client.strays.discard(key)
+            await self._store.abandoned.forget(self._client.name, key)
+            self._client.abandoned.discard(key)

@@ -1,4 +1,4 @@
-"""Tells a client which payloads it may remove: those whose results the server has."""
+"""Acknowledgement of stored results, so that a client can remove its copies."""
 
 import logging
 from itertools import islice
@@ -12,26 +12,26 @@ logger = logging.getLogger(__name__)
 BATCH = 100
 
 
-class Discarder:
-    """The discarder's pass for one client: one request for all that has gathered meanwhile.
+class Acknowledger:
+    """Acknowledges all results of one client that were stored since the last pass.
 
-    What a client is never told, its own cleaner removes after ``MAX_AGE``: older clients, which
-    don't push, know no such request.
+    Payloads that are never acknowledged are removed by the client itself after ``MAX_AGE``. Older
+    clients, which have no event stream, don't know the request.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def run_pass(self) -> None:
-        """Tell the client."""
-        discards = self._client.discards
+        """Acknowledge in batches; a batch that fails is not repeated."""
+        pending = self._client.unacknowledged
         if not self._client.pushes:
-            discards.clear()
-        while discards:
-            batch = list(islice(discards, BATCH))
-            discards.difference_update(batch)
+            pending.clear()
+        while pending:
+            batch = list(islice(pending, BATCH))
+            pending.difference_update(batch)
             try:
-                await self._client.api.discard(batch)
+                await self._client.transport.acknowledge(batch)
                 reach(Point.SERVER_DISCARDED)
             except ClientError as error:
                 logger.info("%s", error)

@@ -1,227 +1,214 @@
-"""Brings states and results back from the clients.
+"""Collector: decides when the jobs of clients are fetched.
 
-Three things make it look at a job: the client pushed a change (at once), the client can only be
-polled (every pass), or nothing was heard of the job for a while (reconciliation, slow). Whatever
-the reason, the look is the same: the fetcher's.
+A job is fetched when its client pushes a change (immediately), in every pass if the client can only
+be polled, and from time to time if nothing was heard of it (reconciliation). The reason makes no
+difference to the fetch.
 """
 
 import asyncio
 import logging
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.messages import Payload, PayloadEvent
-from job_orchestrator.common.runtime.loops import TaskOwner
-from job_orchestrator.common.status import (
-    DISPATCHED_JOB,
-    FINAL_PAYLOAD,
-    PayloadStatus,
-)
-from job_orchestrator.server.clients.registry import Client, ClientPool
-from job_orchestrator.server.dispatch.about import about_attempt
-from job_orchestrator.server.dispatch.early_events import EarlyEvents
+from job_orchestrator.common.runtime.loops import Loop, TaskOwner
+from job_orchestrator.common.status import DISPATCHED_JOB, PayloadStatus
+from job_orchestrator.server.clients.registry import Client, ClientRegistry
+from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.dispatch.outcome import (
+    ClientNotConfigured,
+    ClientSilent,
+    FailedAttempts,
+)
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.schema import DatabaseError
+from job_orchestrator.server.store.base import JobStore, StoreError
+from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
-RECONCILE_S = 60.0
-"""A job of which nothing was heard for so long is asked for, even if its client pushes."""
-
-RECONCILE_PACE_S = 2.0
-"""Between two jobs of a client that pushes: reconciliation is cheap however many jobs run."""
-
 RECENT_S = 3600.0
-"""How long after it was terminated a job's output is still looked for at a start."""
+"""After a start, missing output is fetched of jobs that were terminated within so many seconds."""
 
-RETRY_S = 5.0
-MAX_LOOKS = 32
-"""Requests for results at once to one client."""
+MAX_EARLY_EVENTS = 10_000
+"""Early events that are kept of one client, so that a hostile one can't fill the memory."""
 
 
-class Getter:
-    """The getter's pass, and what the event streams tell it. A listener of the store.
+class Collector:
+    """Starts fetches, and receives the events of clients and of jobs that lead to them.
 
-    ``clock`` gives seconds that only grow, ``fetched`` is called with the seconds that it took to
-    fetch results. A look is a task that waits for one of its client's turns, so that a client that
-    hangs delays no other.
+    A fetch is a task that waits for one of its client's permits, so a client that hangs delays no
+    other. Jobs of a client that was silent for ``lost_after_s`` are given up. ``clock`` returns
+    monotonic seconds.
     """
 
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
-        pool: ClientPool,
+        registry: ClientRegistry,
+        fetcher: Fetcher,
+        schedule: FetchSchedule,
+        failed_attempts: FailedAttempts,
         services: Mapping[str, Service],
+        tuning: Tuning,
         *,
         lost_after_s: float,
-        max_result_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
-        fetched: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._store = store
-        self._pool = pool
+        self._registry = registry
+        self._fetcher = fetcher
+        self._schedule = schedule
+        self._failed_attempts = failed_attempts
         self._lost_after_s = lost_after_s
         self._clock = clock
-        self._fetcher = Fetcher(
-            store,
-            files,
-            pool,
-            services,
-            self._retry,
-            lost_after_s=lost_after_s,
-            max_result_bytes=max_result_bytes,
-            clock=clock,
-            fetched=fetched,
+        self._fetches = TaskOwner(
+            "collector", limit=sum(service.max_runs for service in services.values())
         )
-        self._looks = TaskOwner(
-            "getter", limit=sum(service.max_runs for service in services.values())
-        )
-        self._turns = {client.url: asyncio.Semaphore(MAX_LOOKS) for client in pool}
-        # Jobs being looked at; True: something happened meanwhile, look once more.
-        self._looking: dict[int, bool] = {}
-        # When a job is asked for again although nothing was pushed: after a failure, or to be sure.
-        self._retry_at: dict[int, float] = {}
-        self._reconcile_at: dict[int, float] = {}
-        self._next_reconcile: dict[str, float] = {}
-        self._early = EarlyEvents()
-        self._born = clock()
+        self._permits = {
+            client.name: asyncio.Semaphore(tuning.max_fetches_per_client) for client in registry
+        }
+        # Jobs that are being fetched. True: something has happened since, so fetch once more.
+        self._fetching: dict[int, bool] = {}
+        self._early_events = EarlyEvents()
+        self._started_at = clock()
+        self.loop = Loop("collector", self.run_pass, interval_s=tuning.collect_interval_s)
+
+    async def resume(self) -> None:
+        """Take over jobs of a previous run of the server that no other path leads to.
+
+        Jobs of a client that is not configured any more become Unknown, as those of a silent one.
+        Output of a job that was terminated just before the stop may be missing. The jobs of all
+        other clients are fetched when their clients are connected.
+        """
+        for name in await self._store.dispatched_to():
+            if self._registry.get(name) is None:
+                await self._fetcher.mark_unknown(name, str(ClientNotConfigured(name)))
+        for job in await self._store.killed_without_output(RECENT_S):
+            self.fetch(job)
 
     async def run_pass(self) -> None:
-        """Look at the jobs of clients that can only be polled, and at those that are due."""
-        for client in self._pool:
-            self._look_at(client, self._due_at(client))
-        if self._clock() - self._born >= self._lost_after_s:
-            await self._lose_silent_ones()
-
-    async def recover(self) -> None:
-        """Take up what an earlier life left, beside the jobs of clients that will be asked anyway.
-
-        Jobs of a client that is not configured any more wait for it as for a silent one. The output
-        of a job that was just terminated may not be here yet.
-        """
-        for url in await self._store.dispatched_to():
-            if self._pool.get(url) is None:
-                await self._fetcher.client_lost(url, f"{url} is no longer configured")
-        for job in await self._store.killed_without_output(RECENT_S):
-            self.follow_up(job)
-
-    async def _lose_silent_ones(self) -> None:
-        """Give up jobs whose client was silent for too long; never before it could be heard: while
-        the server was down, it was the server that did not listen."""
-        for job in await self._store.unknown_for(self._lost_after_s):
-            why = f"{job.message} (for more than {self._lost_after_s:g} s)"
-            if (silent := self._pool.get(job.client)) is not None:
-                self._pool.failed(silent, why)
-            await self._fetcher.lose(job, why, may_still_run=True)
-
-    def reconcile(self, client: Client) -> None:
-        """Look at every job of a client: it has just become reachable, events may be missed."""
-        self._look_at(client, client.jobs)
-
-    def track(self, job: Job) -> None:
-        """Forget what was planned for a job that no client has any more."""
-        if job.status not in DISPATCHED_JOB:
-            self._fetcher.forget(job)
-            self._retry_at.pop(job.id, None)
-            self._reconcile_at.pop(job.id, None)
-
-    def submitted(self, job: Job, payload: Payload) -> None:
-        """A client has accepted a job as ``payload``.
-
-        Its first events may have come before this; and a submit that was repeated after a crash is
-        answered with a payload that may have ended long ago, of which no event comes any more.
-        """
-        client = self._pool.get(job.client)
-        if client is None:
-            return
-        self._reconcile_at[job.id] = self._clock() + RECONCILE_S
-        status = self._early.take(client.url, payload.id) or payload.status
-        if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
-            self.follow_up(job)
-        elif status is PayloadStatus.RUNNING:
-            self._fetcher.note_that_it_runs(job)
-
-    def on_event(self, client: Client, event: PayloadEvent) -> None:
-        """A client tells that a payload has got a new state."""
-        job = client.payloads.get(event.id)
-        if job is None:
-            self._early.keep(client.url, event.id, event.status)
-        elif event.status in FINAL_PAYLOAD or event.status is PayloadStatus.CLEANED:
-            self.follow_up(job)
-        elif event.status is PayloadStatus.RUNNING:
-            self._fetcher.note_that_it_runs(job)
-
-    def follow_up(self, job: Job) -> None:
-        """Look at a job now; if that is being done already, once more afterwards."""
-        client = self._pool.get(job.client)
-        if client is None:
-            return
-        if job.id in self._looking:
-            self._looking[job.id] = True
-        else:
-            self._looking[job.id] = False
-            self._retry_at.pop(job.id, None)
-            self._reconcile_at[job.id] = self._clock() + RECONCILE_S
-            self._looks.spawn(self._follow(job, client), f"job {job.id}")
+        """Fetch the jobs that are due, and give up those of clients that were silent too long."""
+        for client in self._registry:
+            self._fetch_all(client, self._schedule.due(client))
+        # While the server was down, it was the server that did not listen: the time counts only
+        # from its start.
+        if self._clock() - self._started_at >= self._lost_after_s:
+            await self._give_up_silent()
 
     async def close(self) -> None:
-        """Cancel all looks; results that are half here are fetched again by the next life."""
-        await self._looks.close()
+        """Cancel all fetches; unfinished ones are repeated after the next start."""
+        await self._fetches.close()
         await self._fetcher.close()
 
-    async def client_lost(self, client: Client, problem: str) -> None:
-        """A client can't be reached: its jobs are Unknown, not gone."""
-        await self._fetcher.client_lost(client.url, problem)
+    def on_job_changed(self, job: Job) -> None:
+        """Drop what was planned for a job that no client has any more."""
+        if job.status not in DISPATCHED_JOB:
+            self._fetcher.forget(job)
+            self._schedule.forget(job)
 
-    def _due_at(self, client: Client) -> list[int]:
-        """The jobs of a client that are to be looked at now."""
-        now = self._clock()
-        if not client.pushes:
-            return [i for i in client.jobs if self._retry_at.get(i, 0.0) <= now]
-        due = [i for i, at in self._retry_at.items() if at <= now and i in client.jobs]
-        if client.jobs and now >= self._next_reconcile.get(client.url, 0.0):
-            oldest = min(client.jobs, key=lambda i: self._reconcile_at.get(i, 0.0))
-            if self._reconcile_at.get(oldest, 0.0) <= now:
-                self._next_reconcile[client.url] = now + RECONCILE_PACE_S
-                due.append(oldest)
-        return due
+    def on_submitted(self, job: Job, payload: Payload) -> None:
+        """Follow a job that its client has accepted as ``payload``.
 
-    def _look_at(self, client: Client, job_ids: Iterable[int]) -> None:
-        for job_id in set(job_ids) - self._looking.keys():
+        The payload's first events may have arrived before. A submit that was repeated after a crash
+        may be answered with a payload that ended long ago, of which no event comes any more.
+        """
+        client = self._registry.get(job.client)
+        if client is None:
+            return
+        self._schedule.postpone_reconcile(job)
+        status = self._early_events.pop(client, payload.id) or payload.status
+        if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
+            self.fetch(job)
+        elif status is PayloadStatus.RUNNING:
+            self._fetcher.record_running(job)
+
+    def on_event(self, client: Client, event: PayloadEvent) -> None:
+        """React to a client's event: a payload has a new state."""
+        job = client.payloads.get(event.id)
+        if job is None:
+            self._early_events.add(client, event)
+        elif event.status.has_ended:
+            self.fetch(job)
+        elif event.status is PayloadStatus.RUNNING:
+            self._fetcher.record_running(job)
+
+    def on_connected(self, client: Client) -> None:
+        """Fetch all jobs of a client that has become reachable: events may have been missed."""
+        self._fetch_all(client, client.jobs)
+
+    async def on_unreachable(self, client: Client, problem: str) -> None:
+        """Make the jobs of a client that can't be reached Unknown."""
+        await self._fetcher.mark_unknown(client.name, problem)
+
+    def fetch(self, job: Job) -> None:
+        """Fetch a job now, or once more if it is being fetched."""
+        client = self._registry.get(job.client)
+        if client is None:
+            return
+        if job.id in self._fetching:
+            self._fetching[job.id] = True
+        else:
+            self._fetching[job.id] = False
+            self._schedule.begin(job)
+            self._fetches.spawn(self._fetch(job, client), f"job {job.id}")
+
+    def _fetch_all(self, client: Client, job_ids: Iterable[int]) -> None:
+        for job_id in set(job_ids) - self._fetching.keys():
             job = client.jobs[job_id]
             if job.status in DISPATCHED_JOB:
-                self.follow_up(job)
+                self.fetch(job)
 
-    async def _follow(self, job: Job, client: Client) -> None:
-        """Look at a job as long as something happens to it. What ``client`` says is never taken
-        for news of a run at another one, where the job may have been sent meanwhile.
+    async def _fetch(self, job: Job, client: Client) -> None:
+        """Fetch a job for as long as something happens to it.
+
+        Only while ``client`` has it: what this client says of an earlier attempt must not be
+        applied to the next one, which may run elsewhere by now.
         """
         now = job
         try:
-            async with self._turns[client.url]:
-                with logging_about(**about_attempt(job)):
+            async with self._permits[client.name]:
+                with logging_about(**job.log_fields()):
                     again = True
                     while again:
-                        self._looking[job.id] = False
+                        self._fetching[job.id] = False
                         now = await self._store.get(job.id)
-                        if now.client != client.url:
+                        if now.client != client.name:
                             break
-                        await self._fetcher.look(now, client)
-                        again = self._looking[job.id]
-        except (OSError, DatabaseError) as error:
-            # Our own disk or database: the job is what it is, and looked at again.
-            self._retry(job, error)
+                        await self._fetcher.fetch(now, client)
+                        again = self._fetching[job.id]
+        except (OSError, StoreError) as error:
+            # The server's own disk or database: the job keeps its state and is fetched again.
+            self._schedule.retry(job, error)
         finally:
-            del self._looking[job.id]
-        if now.client != client.url and now.status in DISPATCHED_JOB:
-            self.follow_up(now)
+            del self._fetching[job.id]
+        if now.client != client.name and now.status in DISPATCHED_JOB:
+            self.fetch(now)
 
-    def _retry(self, job: Job, error: Exception) -> None:
-        if job.status in DISPATCHED_JOB:
-            self._retry_at[job.id] = self._clock() + RETRY_S
-        logger.warning("Job %d: %s; next try in %g s", job.id, error, RETRY_S)
+    async def _give_up_silent(self) -> None:
+        for job in await self._store.unknown_for(self._lost_after_s):
+            silent = ClientSilent(f"{job.message} (for more than {self._lost_after_s:g} s)")
+            await self._failed_attempts.give_up_dispatched(job, silent)
+
+
+class EarlyEvents:
+    """The last state of payloads that no job refers to yet, by client and payload id.
+
+    A short payload may have ended before the answer to its submit is recorded here.
+    """
+
+    def __init__(self) -> None:
+        self._states: defaultdict[str, OrderedDict[int, PayloadStatus]] = defaultdict(OrderedDict)
+
+    def add(self, client: Client, event: PayloadEvent) -> None:
+        """Keep a state; the oldest one is dropped if there are too many."""
+        states = self._states[client.name]
+        states[event.id] = event.status
+        while len(states) > MAX_EARLY_EVENTS:
+            states.popitem(last=False)
+
+    def pop(self, client: Client, payload_id: int) -> PayloadStatus | None:
+        """Remove and return the state of a payload; None if no event came."""
+        return self._states[client.name].pop(payload_id, None)

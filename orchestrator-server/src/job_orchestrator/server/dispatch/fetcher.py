@@ -1,9 +1,10 @@
-"""Asks a client for a job, and does what the answer calls for."""
+"""Fetches the state and the results of a job from its client, and applies them to the job."""
 
 import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages import Payload
@@ -11,8 +12,9 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
-from job_orchestrator.server.clients.registry import Client, ClientPool
-from job_orchestrator.server.dispatch.payload_ends import ENDED_BADLY, reason_of
+from job_orchestrator.server.clients.registry import Client
+from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
+from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.errors import (
     ClientBusy,
     ClientError,
@@ -21,94 +23,121 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.folder import BrokenArchive, JobFiles
-from job_orchestrator.server.files.receiving import Arrival
-from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.files.base import BrokenArchive, JobFiles
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 
-OUTPUT_PATIENCE_S = 30.0
-MAX_NOTES = 10_000
+MAX_DEFERRED_WRITES = 10_000
 
 NO_FOLDER = "Its folder on the server is gone: there is no place for its results"
 
+ENDED_BADLY: Mapping[PayloadStatus, JobStatus] = {
+    PayloadStatus.FAILED: JobStatus.FAILED,
+    PayloadStatus.INVALID: JobStatus.INVALID,
+    PayloadStatus.KILLED: JobStatus.KILLED,
+}
+"""The state of a job whose payload ended without results."""
+
+
+class Histogram(Protocol):
+    """A metric that collects values, as those of prometheus_client."""
+
+    def observe(self, amount: float) -> None:
+        """Add a value."""
+
 
 class Fetcher:
-    """Looks at jobs, one at a time each; *when* is the getter's concern.
+    """Fetches jobs. The collector decides when, and runs at most one fetch of a job at a time.
 
-    ``retry`` is told of a job that has to be looked at again, and why. ``clock`` gives seconds that
-    only grow, ``fetched`` is called with the seconds that it took to fetch results.
+    ``fetch_seconds`` observes the duration of each fetch of results, ``clock`` returns monotonic
+    seconds. A failed job waits at most ``output_patience_s`` for its output.
     """
 
     def __init__(
         self,
         store: JobStore,
         files: JobFiles,
-        pool: ClientPool,
-        services: Mapping[str, Service],
-        retry: Callable[[Job, Exception], None],
+        schedule: FetchSchedule,
+        failed_attempts: FailedAttempts,
+        fetch_seconds: Histogram,
         *,
-        lost_after_s: float,
         max_result_bytes: int,
-        clock: Callable[[], float],
-        fetched: Callable[[float], None],
+        output_patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._files = files
-        self._pool = pool
-        self._services = services
-        self._retry = retry
-        self._lost_after_s = lost_after_s
+        self._schedule = schedule
+        self._failed_attempts = failed_attempts
+        self._fetch_seconds = fetch_seconds
         self._max_result_bytes = max_result_bytes
+        self._output_patience_s = output_patience_s
         self._clock = clock
-        self._fetched = fetched
-        self._notes = TaskOwner("getter", limit=MAX_NOTES)
-        # Since when the output of an ended payload can't be had.
+        self._deferred_writes = TaskOwner("fetcher", limit=MAX_DEFERRED_WRITES)
+        # Since when the output of an ended payload could not be fetched, by job.
         self._without_output_since: dict[int, float] = {}
 
     def forget(self, job: Job) -> None:
-        """No client has the job any more."""
+        """Drop what is known of a job that no client has any more."""
         self._without_output_since.pop(job.id, None)
 
     async def close(self) -> None:
-        """Cancel what is being noted."""
-        await self._notes.close()
+        """Cancel deferred writes."""
+        await self._deferred_writes.close()
 
-    async def look(self, job: Job, client: Client) -> None:
-        """Ask the client for a job's results, and do what the answer calls for."""
+    async def fetch(self, job: Job, client: Client) -> None:
+        """Ask the client for a job's results, and apply the answer to the job.
+
+        A failure to reach the client or to keep the results plans another fetch.
+        """
         if job.dest_id is None:
-            return  # it was given up meanwhile
+            return  # the attempt was given up in the meantime
         try:
             if job.status is JobStatus.KILLED:
                 await self._keep_output_of_killed(job, client, job.dest_id)
             else:
                 if job.kill_requested:
-                    await client.api.kill(job.dest_id)
-                await self._ask(job, client, job.dest_id)
+                    await client.transport.kill(job.dest_id)
+                await self._fetch_results(job, client, job.dest_id)
         except PayloadLost as error:
-            await self.lose(job, str(error), may_still_run=False)
+            await self._failed_attempts.give_up_dispatched(job, error)
         except ClientUnreachable as error:
-            self._retry(job, error)
-            await self.client_lost(client.url, str(error))
+            self._schedule.retry(job, error)
+            await self.mark_unknown(client.name, str(error))
         except StorageFull as error:
-            self._retry(job, error)
+            self._schedule.retry(job, error)
         except (ClientError, BrokenArchive) as error:
-            # As with a client that can't be reached: it is asked again, but not for ever.
-            self._retry(job, error)
+            # Unknown, as with a client that can't be reached: LOST_AFTER ends the retries.
+            self._schedule.retry(job, error)
             with contextlib.suppress(TransitionRefused):
                 await self._store.transition(job, JobStatus.UNKNOWN, str(error))
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
-    async def _ask(self, job: Job, client: Client, dest_id: int) -> None:
+    def record_running(self, job: Job) -> None:
+        """Record that a job's script was started.
+
+        The write is deferred, as no request waits for it: the end of a short job may be written in
+        the same transaction.
+        """
+        if job.status is not JobStatus.RUNNING:
+            self._deferred_writes.spawn(self._write_running(job), f"job {job.id} runs")
+
+    async def mark_unknown(self, client_name: str, problem: str) -> None:
+        """Make the jobs of a client that can't be reached Unknown: they may still run there."""
+        for job in await self._store.client_lost(client_name, problem):
+            logger.warning("Job %d is Unknown: %s", job.id, problem)
+
+    async def _fetch_results(self, job: Job, client: Client, payload_id: int) -> None:
         if job.status not in (JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.UNKNOWN):
             return
         reach(Point.SERVER_BEFORE_FETCH)
         began = time.perf_counter()
-        arrival = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            answer = await client.api.retrieve(dest_id, job.key, arrival)
+            answer = await client.transport.retrieve(payload_id, job.key, receiver)
         except (FileNotFoundError, ResultsTooLarge) as error:
             why = await self._why_not_kept(job, error)
             await self._end(job, client, JobStatus.FAILED, why, 0, output_bytes=None)
@@ -116,69 +145,69 @@ class Fetcher:
         if isinstance(answer, Payload):
             await self._apply(job, client, answer)
         else:
-            self._fetched(time.perf_counter() - began)
+            self._fetch_seconds.observe(time.perf_counter() - began)
             await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
-        """Bring a job to the state that its payload has."""
+        """Bring a job to the state of its payload, which has no results (yet)."""
         if payload.status in ENDED_BADLY:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
-            self.note_that_it_runs(job)
+            self.record_running(job)
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
                 await self._store.transition(job, JobStatus.SUBMITTED, "A client has it")
         else:
-            raise PayloadLost(f"{client.api} has removed the results of payload {payload.id}")
+            raise PayloadLost(f"{client.name} has removed the results of payload {payload.id}")
 
     async def _end_without_result(self, job: Job, client: Client, payload: Payload) -> None:
-        """A payload that ended badly: keep its output, then say why.
+        """Keep the output of a payload that ended badly, then end its job.
 
-        A client that answers, and can't give the output for ``OUTPUT_PATIENCE_S`` (its disk is
-        full, perhaps of this very payload), does not keep the job from its end: to run it again
-        would not be the truth.
+        A client that answers may be unable to hand over the output because its disk is full,
+        perhaps of this very payload. After a while the job ends without output, because running it
+        again would hide how it ended.
         """
         message = reason_of(payload)
         try:
             size, problem = await self._fetch_partial(job, client, payload.id)
         except (ClientBusy, ClientFailed) as error:
             since = self._without_output_since.setdefault(job.id, self._clock())
-            if self._clock() - since < min(OUTPUT_PATIENCE_S, self._lost_after_s / 2):
+            if self._clock() - since < self._output_patience_s:
                 raise
             size, problem = None, f"Its output could not be fetched: {error}"
         message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
         await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
 
-    async def _keep_output_of_killed(self, job: Job, client: Client, dest_id: int) -> None:
+    async def _keep_output_of_killed(self, job: Job, client: Client, payload_id: int) -> None:
         if not job.has_output:
-            size, problem = await self._fetch_partial(job, client, dest_id)
+            size, problem = await self._fetch_partial(job, client, payload_id)
             if size is not None:
                 await self._store.keep_output(job, size)
             elif problem:
                 logger.warning("Job %d: %s", job.id, problem)
-        client.discards.add(dest_id)
+        client.unacknowledged.add(payload_id)
 
     async def _fetch_partial(
-        self, job: Job, client: Client, dest_id: int
+        self, job: Job, client: Client, payload_id: int
     ) -> tuple[int | None, str]:
-        """Fetch what a payload left behind: its size, or None and what its user is to know of that.
+        """Fetch the output that a payload has. Returns its size, or None and why it was not kept.
 
-        An older client can't give it, which nobody need know.
+        The reason is empty for an older client, which can't hand over partial output.
         """
-        arrival = Arrival(self._files, job, self._max_result_bytes)
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            return await client.api.retrieve_partial(dest_id, arrival), ""
+            return await client.transport.retrieve_partial(payload_id, receiver), ""
         except PayloadLost:
             return None, ""
         except (FileNotFoundError, ResultsTooLarge) as error:
             return None, await self._why_not_kept(job, error)
 
     async def _why_not_kept(self, job: Job, error: FileNotFoundError | ResultsTooLarge) -> str:
-        """Why results will never be kept. Raises ``error`` if that may pass."""
+        """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.lost, job):
+        if await in_thread(self._files.are_lost, job):
             return NO_FOLDER
         raise error
 
@@ -198,15 +227,9 @@ class Fetcher:
         reach(Point.SERVER_JOB_ENDED)
         logger.info("Job %d is %s%s", job.id, status, f": {message}" if message else "")
         if ended.dest_id is not None:
-            client.discards.add(ended.dest_id)
+            client.unacknowledged.add(ended.dest_id)
 
-    def note_that_it_runs(self, job: Job) -> None:
-        """A job's script was started."""
-        if job.status is not JobStatus.RUNNING:
-            self._notes.spawn(self._note_running(job), f"job {job.id} runs")
-
-    async def _note_running(self, job: Job) -> None:
-        """Nobody waits for this: a quick job's end may be written in the same transaction."""
+    async def _write_running(self, job: Job) -> None:
         try:
             await self._store.transition(
                 job, JobStatus.RUNNING, "run.sh is executing", deferred=True
@@ -214,32 +237,13 @@ class Fetcher:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
-    async def client_lost(self, url: str, problem: str) -> None:
-        """A client can't be reached: its jobs are Unknown, not gone."""
-        for job in await self._store.client_lost(url, problem):
-            logger.warning("Job %d is Unknown: %s", job.id, problem)
 
-    async def lose(self, job: Job, why: str, *, may_still_run: bool) -> None:
-        """The payload of a job is gone: run it again, unless that has been tried often enough.
-
-        ``may_still_run``: it may not be gone, only out of reach; then it is ended as soon as it can be.
-        """
-        given_up = job.key
-        client, service = self._pool.get(job.client), self._services.get(job.service)
-        try:
-            job = await self._store.requeue(
-                job,
-                why,
-                delay_s=0.0,
-                max_attempts=service.max_attempts if service else 1,
-                # That an administrator stops a client is no failure of the job.
-                counts=client is None or not client.draining,
-                may_still_run=may_still_run,
-            )
-        except TransitionRefused as refused:
-            logger.debug("Job %d: %s", job.id, refused)
-            return
-        if may_still_run and client is not None:
-            client.strays.add(given_up)
-        reach(Point.SERVER_JOB_LOST)
-        logger.warning("Job %d is %s: %s", job.id, job.status, why)
+def reason_of(payload: Payload) -> str:
+    """Return why a payload ended without results. Older clients don't send a message."""
+    if payload.message:
+        return payload.message
+    if payload.status is PayloadStatus.INVALID:
+        return "The client's check of run.sh refused it"
+    if payload.exit_code is not None:
+        return f"run.sh exited with code {payload.exit_code}"
+    return f"The client reports {payload.status}"

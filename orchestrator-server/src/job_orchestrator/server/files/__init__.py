@@ -1,1 +1,1 @@
-"""Storage of input files and results."""
+"""Storage of the inputs and results of jobs."""

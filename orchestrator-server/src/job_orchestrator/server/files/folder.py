@@ -1,179 +1,263 @@
-"""Layout of the jobs' files.
+"""Storage of files in a local folder.
 
 ::
 
-    DATA_PATH/incoming/<uuid>/input/…       an upload that is still arriving
-    DATA_PATH/<uuid>/input/…                the files of a job, as uploaded
-    DATA_PATH/<uuid>/output-<attempt>.zip   its results
-    DATA_PATH/<uuid>/.output-<attempt>      results that are still arriving
+    DATA_PATH/incoming/<uuid>/input/…       staging folder of an upload
+    DATA_PATH/<uuid>/input/…                inputs of a job, as uploaded
+    DATA_PATH/<uuid>/output-<attempt>.zip   results of an attempt
+    DATA_PATH/<uuid>/.output-<attempt>      results that are still being received
 
-Inputs have a folder of their own, so that no uploaded name can meet one of ours; results carry the
-number of the attempt, so that what an earlier attempt brings late replaces nothing. All methods
-block: call them in a thread.
+Inputs have their own folder, so that an uploaded name cannot collide with a name of the server's.
+Names of results contain the attempt, so that late results of an earlier attempt replace nothing.
 """
 
 import contextlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from uuid import UUID
 
-from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.data_folder import check_writable, locked, make_data_folder
 from job_orchestrator.common.storage.durable import (
+    WriteBehind,
     fsync_path,
     fsync_tree,
     full_disk_as_domain_error,
     replace_durably,
 )
-from job_orchestrator.server.files.zip_reader import NoZip, read_directory, read_entries
+from job_orchestrator.common.storage.small_file import read_if_small
+from job_orchestrator.server.errors import ResultsTooLarge
+from job_orchestrator.server.files.base import BrokenArchive, LocalFile
+from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
 from job_orchestrator.server.model import Job
 
 INCOMING = "incoming"
-MAX_LISTED = 10_000
 
 PRIVATE = 0o700
-"""Permissions of folders: what users send is nobody else's business on this machine."""
-
-
-class BrokenArchive(DomainError):
-    """What a client sent is not a whole ZIP file."""
+"""Permissions of folders: other users of this machine must not read what users have uploaded."""
 
 
 @dataclass(frozen=True)
-class JobFiles:
-    """The data folder."""
+class FolderFiles:
+    """The data folder ``root``. Implements ``JobFiles``."""
 
     root: Path
 
     def prepare(self) -> None:
-        """Make the folders. Raises ``StartupError`` if they can't be written."""
+        """Create the folders. Raises ``StartupError`` if they can't be written."""
         make_data_folder(self.root, self.root / INCOMING, mode=PRIVATE)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the data folder for this process. Raises ``StartupError`` if another holds it."""
+        """Lock the data folder for this process.
+
+        Raises ``StartupError`` if another process holds the lock.
+        """
         return locked(self.root, command="jo-server", data_path=self.root)
 
-    def drop_incoming(self) -> None:
-        """Drop uploads that an earlier life of the server left half done.
+    def remove_unfinished_uploads(self) -> None:
+        """Remove the staging folders of uploads that a previous run of the server left behind.
 
-        Only while holding the folder: another server's uploads may be on their way in there.
+        Call it only while holding the lock: otherwise another server may be receiving uploads.
         """
-        for entry in list(os.scandir(self.root / INCOMING)):
-            shutil.rmtree(entry.path)
+        for folder in self.unfinished_uploads():
+            shutil.rmtree(folder)
+
+    def unfinished_uploads(self) -> list[Path]:
+        """Return the staging folders that exist."""
+        return [Path(entry.path) for entry in os.scandir(self.root / INCOMING)]
 
     def check(self) -> None:
         """Raise ``OSError`` unless the folder can be written."""
         check_writable(self.root)
 
-    def incoming(self, uuid: str) -> Path:
-        """The folder that the files of an upload go to."""
+    def staging_folder(self, uuid: str) -> Path:
+        """Return the folder that receives the files of an upload."""
         return self.root / INCOMING / uuid / "input"
 
     def accept(self, uuid: str) -> None:
-        """Make an upload that arrived whole the files of a job; on return they are durable.
+        """Make the staging folder the job's folder, durably.
 
-        The rename comes first, so that one flush covers everything: until there is a row, nobody
-        takes the folder for a job's.
+        The rename precedes the flushes, so that one pass of flushes covers both the files and
+        their final name. A crash in between is harmless: without a row the folder is an orphan.
         """
-        folder = self.root / uuid
-        arrived = self.root / INCOMING / uuid
+        folder = self.job_folder(uuid)
+        staged = self.root / INCOMING / uuid
         with full_disk_as_domain_error():
-            # The data folder may be older than this rule, and somebody else's work.
-            arrived.chmod(PRIVATE)
-            arrived.rename(folder)
+            # The data folder itself may be readable by others, if an administrator created it.
+            staged.chmod(PRIVATE)
+            staged.rename(folder)
             reach(Point.SERVER_FOLDER_RENAMED)
             fsync_tree(folder)
             fsync_path(self.root)
 
     def discard(self, uuid: str) -> None:
-        """Remove what there is of an upload that is no job."""
+        """Remove all files of an upload or an orphan. What can't be removed is left."""
         shutil.rmtree(self.root / INCOMING / uuid, ignore_errors=True)
-        shutil.rmtree(self.root / uuid, ignore_errors=True)
+        shutil.rmtree(self.job_folder(uuid), ignore_errors=True)
 
     def inputs(self, job: Job) -> FormBody:
-        """The job's files as they are sent to a client, in a stable order; loaded if small.
-
-        Raises ``FileNotFoundError`` if they are gone.
-        """
-        top = self.root / job.uuid / "input"
-        files = sorted(_files_below(top, ""), key=lambda file: file.path)
+        """Return the inputs, sorted by path. Raises ``FileNotFoundError`` if they are gone."""
+        files = sorted(_files_below(self.input_folder(job.uuid), ""), key=lambda file: file.path)
         if not files:
             raise FileNotFoundError(f"The files of job {job.id} are gone")
         body = FormBody(files)
         body.load_if_small()
         return body
 
-    def lost(self, job: Job) -> bool:
-        """Whether the job's folder is gone, from a data folder that is in its place."""
-        return (self.root / INCOMING).is_dir() and not (self.root / job.uuid).exists()
+    def are_lost(self, job: Job) -> bool:
+        """Return whether the job's folder is gone; false if the data folder is not mounted."""
+        return (self.root / INCOMING).is_dir() and not self.job_folder(job.uuid).exists()
 
-    def result(self, job: Job) -> Path:
-        """Where the job's results are, once it has output."""
-        return self.root / job.uuid / f"output-{job.attempt}.zip"
+    def result_receiver(self, job: Job, max_bytes: int = 0) -> "FolderResultReceiver":
+        """Return the receiver of the results of the job's current attempt."""
+        return FolderResultReceiver(self, job, max_bytes)
 
-    def arriving(self, job: Job) -> Path:
-        """Where results go while they arrive."""
-        return self.root / job.uuid / f".output-{job.attempt}"
+    def served_result(self, job: Job) -> LocalFile:
+        """Return the ZIP file. Raises ``FileNotFoundError``, ``OSError``."""
+        path = self.result_path(job.uuid, job.attempt)
+        small = read_if_small(path)
+        if small is not None:
+            return LocalFile(path, len(small.content), small.modified_ns, small.content)
+        status = path.stat()
+        return LocalFile(path, status.st_size, status.st_mtime_ns, None)
 
-    def keep_result(self, job: Job) -> None:
-        """Make what has arrived the job's results: checked to be a whole ZIP, flushed, renamed.
+    def open_result(self, job: Job) -> IO[bytes]:
+        """Open the ZIP file. Raises ``FileNotFoundError``, ``OSError``."""
+        return self.result_path(job.uuid, job.attempt).open("rb")
 
-        Raises ``BrokenArchive``, ``StorageFull``.
-        """
-        arrived = self.arriving(job)
-        with arrived.open("rb") as file, full_disk_as_domain_error():
-            _check_archive(job, file)
-            os.fsync(file.fileno())
-            replace_durably(arrived, self.result(job))
+    def remove(self, job: Job) -> None:
+        """Remove the job's folder. Raises ``OSError`` if a part can't be removed."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.job_folder(job.uuid))
 
-    def keep_small_result(self, job: Job, content: bytes) -> None:
-        """Write results that have arrived in memory; like ``keep_result``."""
-        _check_archive(job, io.BytesIO(content))
+    def stored_uuids(self) -> Sequence[str]:
+        """Return the names of all job folders. Other folders in DATA_PATH are not the server's."""
+        return [entry.name for entry in os.scandir(self.root) if _is_uuid(entry.name)]
+
+    def job_folder(self, uuid: str) -> Path:
+        """Return the folder of a job's files."""
+        return self.root / uuid
+
+    def input_folder(self, uuid: str) -> Path:
+        """Return the folder of a job's inputs."""
+        return self.root / uuid / "input"
+
+    def result_path(self, uuid: str, attempt: int) -> Path:
+        """Return the path of the results of an attempt."""
+        return self.root / uuid / f"output-{attempt}.zip"
+
+    def unfinished_result_path(self, uuid: str, attempt: int) -> Path:
+        """Return the path of results while they are being received."""
+        return self.root / uuid / f".output-{attempt}"
+
+    def unfinished_results(self, uuid: str) -> list[Path]:
+        """Return the results of a job, of any attempt, that are not completely received."""
+        return list(self.job_folder(uuid).glob(".output-*"))
+
+
+@dataclass(frozen=True)
+class FolderResultReceiver:
+    """Receiver of the results of ``job``'s current attempt. Implements ``ResultReceiver``.
+
+    ``max_bytes`` limits their size (0: no limit). Clients have such a limit too, but a client is
+    not trusted to keep it.
+    """
+
+    files: FolderFiles
+    job: Job
+    max_bytes: int = 0
+
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+        """Store the results; a single block takes one thread hop. Raises as ``ResultReceiver``."""
+        first = await anext(blocks, b"")
+        try:
+            reach(Point.SERVER_RESULTS_ARRIVED)
+            self._check_size(len(first))
+            second = await anext(blocks, None)
+            if second is None:
+                await in_thread(self._keep_content, first)
+                size = len(first)
+            else:
+                size = await self._write(first, second, blocks)
+                await in_thread(self._keep_file)
+            reach(Point.SERVER_RESULTS_KEPT)
+        except BaseException:
+            await in_thread(self._drop_partial)
+            raise
+        return size
+
+    async def _write(self, first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> int:
         with full_disk_as_domain_error():
-            with self.arriving(job).open("wb") as file:
+            file = await in_thread(self._partial.open, "wb")
+            behind = WriteBehind(file.fileno())
+
+            def write(block: bytes) -> int:
+                file.write(block)
+                behind.wrote(len(block))
+                return len(block)
+
+            try:
+                size = await in_thread(write, first)
+                self._check_size(size + len(second))
+                size += await in_thread(write, second)
+                async for block in rest:
+                    self._check_size(size + len(block))
+                    size += await in_thread(write, block)
+            finally:
+                await in_thread(file.close)
+        return size
+
+    def _check_size(self, size: int) -> None:
+        if self.max_bytes and size > self.max_bytes:
+            raise ResultsTooLarge(self.max_bytes)
+
+    def _keep_file(self) -> None:
+        """Make the received file the results: check that the ZIP is complete, flush, rename."""
+        with self._partial.open("rb") as file, full_disk_as_domain_error():
+            check_archive(self.job, file)
+            os.fsync(file.fileno())
+            replace_durably(self._partial, self._final)
+
+    def _keep_content(self, content: bytes) -> None:
+        """Make ``content`` the results: check that the ZIP is complete, write, flush, rename."""
+        check_archive(self.job, io.BytesIO(content))
+        with full_disk_as_domain_error():
+            with self._partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            replace_durably(self.arriving(job), self.result(job))
+            replace_durably(self._partial, self._final)
 
-    def listed(self, path: Path) -> tuple[list[tuple[str, int]], bool]:
-        """Paths and sizes in bytes of the files in results, and whether there are more.
+    def _drop_partial(self) -> None:
+        self._partial.unlink(missing_ok=True)
 
-        Raises ``FileNotFoundError`` if the results are gone.
-        """
-        shown: list[tuple[str, int]] = []
-        with path.open("rb") as file:
-            for entry in read_entries(file, read_directory(file)):
-                if entry.is_folder:
-                    continue
-                if len(shown) == MAX_LISTED:
-                    return shown, True
-                shown.append((entry.path, entry.size))
-        return shown, False
+    @property
+    def _partial(self) -> Path:
+        return self.files.unfinished_result_path(self.job.uuid, self.job.attempt)
 
-    def drop_arriving(self, job: Job) -> None:
-        """Remove results that did not arrive whole."""
-        self.arriving(job).unlink(missing_ok=True)
+    @property
+    def _final(self) -> Path:
+        return self.files.result_path(self.job.uuid, self.job.attempt)
 
-    def remove(self, job: Job) -> None:
-        """Remove everything of a job. What is gone already is no error; what can't go is."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.root / job.uuid)
 
-    def folders(self) -> list[str]:
-        """Names of all job folders."""
-        return [entry.name for entry in os.scandir(self.root) if _is_uuid(entry.name)]
+def check_archive(job: Job, file: IO[bytes]) -> None:
+    """Raise ``BrokenArchive`` unless ``file`` ends with the directory of a ZIP.
 
-    def remove_orphan(self, uuid: str) -> None:
-        """Remove a folder that belongs to no job."""
-        shutil.rmtree(self.root / uuid, ignore_errors=True)
+    The directory is at the end of a ZIP, so a file that was cut off has none.
+    """
+    try:
+        read_directory(file)
+    except NotAZip as error:
+        raise BrokenArchive(
+            f"The results of job {job.id} are not a complete ZIP file: {error}"
+        ) from error
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[FormFile]:
@@ -184,14 +268,6 @@ def _files_below(folder: Path, prefix: str) -> Iterator[FormFile]:
                 yield from _files_below(path, f"{prefix}{entry.name}/")
             else:
                 yield FormFile(f"{prefix}{entry.name}", path, entry.stat().st_size)
-
-
-def _check_archive(job: Job, file: IO[bytes]) -> None:
-    """A ZIP ends with its directory: one that was cut off has none. Raises ``BrokenArchive``."""
-    try:
-        read_directory(file)
-    except NoZip as error:
-        raise BrokenArchive(f"The results of job {job.id} are no whole ZIP: {error}") from error
 
 
 def _is_uuid(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""The directory of a ZIP file, which is at its end, and a file in it, read as streams.
+"""Reader of ZIP files in constant memory: the directory at the end, and the content of one entry.
 
-``zipfile`` makes an object for each entry before it tells anything: results with a million files
-would cost the server half a gigabyte whenever somebody looks at them. All functions block.
+``zipfile`` creates an object for each entry when it opens a file: a ZIP with a million entries
+would cost the server half a gigabyte for each request that lists it. All functions block.
 """
 
 import os
@@ -29,13 +29,13 @@ _STORED, _DEFLATED = 0, 8
 BUFFER_BYTES = 1 << 16
 
 
-class NoZip(DomainError):
-    """This is no ZIP file, or not the whole of one."""
+class NotAZip(DomainError):
+    """The file is not a ZIP file, or it is incomplete or corrupt."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """Where the entries begin, how many bytes they have together, and how many there are."""
+    """Location of the directory: its offset and size in bytes, and the number of its entries."""
 
     offset: int
     size: int
@@ -44,7 +44,11 @@ class Directory:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder in a ZIP: bytes unpacked and packed, where its head is, how it is kept."""
+    """A file or folder in a ZIP.
+
+    ``size`` is its size in bytes and ``packed`` its compressed size, ``offset`` is that
+    of the local header, ``method`` the number of the compression method.
+    """
 
     path: str
     size: int
@@ -55,12 +59,12 @@ class Entry:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
+        """True for a folder, false for a file."""
         return self.path.endswith("/")
 
 
 def read_directory(file: IO[bytes]) -> Directory:
-    """Find the directory: a file that was cut off has none. Raises ``NoZip``."""
+    """Find the directory at the end of a ZIP. Raises ``NotAZip``, also if the file was cut off."""
     length = file.seek(0, os.SEEK_END)
     start = max(0, length - _END.size - _MAX_COMMENT)
     tail = _read(file, start, length - start)
@@ -71,34 +75,34 @@ def read_directory(file: IO[bytes]) -> Directory:
             if at + _END.size + comment == len(tail):
                 return _checked(file, Directory(offset, size, entries), start + at)
         at = tail.rfind(b"PK\5\6", 0, at)
-    raise NoZip("it does not end with a directory")
+    raise NotAZip("it does not end with a directory")
 
 
 def _checked(file: IO[bytes], found: Directory, end: int) -> Directory:
-    """The directory that the record at ``end`` tells of, which may be in another record."""
+    """Return the directory that the end record at ``end`` describes, or its ZIP64 end record."""
     if end >= _LOCATOR.size:
         signature, _, at, _ = _LOCATOR.unpack(_read(file, end - _LOCATOR.size, _LOCATOR.size))
         if signature == b"PK\6\7":
             if at + _END_64.size > end:
-                raise NoZip("its end refers to what is not there")
+                raise NotAZip("its end record refers to a position outside of the file")
             record = _END_64.unpack(_read(file, at, _END_64.size))
             if record[0] != b"PK\6\6":
-                raise NoZip("its end refers to something else")
+                raise NotAZip("its end record refers to something else")
             found, end = Directory(record[-1], record[-2], record[-3]), at
     if found.offset + found.size > end or found.entries * _ENTRY.size > found.size:
-        raise NoZip("its directory is cut off")
+        raise NotAZip("its directory is cut off")
     if found.entries and _read(file, found.offset, 4) != b"PK\1\2":
-        raise NoZip("its directory is not where it should be")
+        raise NotAZip("its directory is not at the position that its end record names")
     return found
 
 
 def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
-    """The entries, one after the other. Raises ``NoZip`` at one that is broken."""
+    """Yield the entries. Raises ``NotAZip`` at the first corrupt one."""
     file.seek(directory.offset)
     for _ in range(directory.entries):
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\1\2"):
-            raise NoZip("its directory is broken")
+            raise NotAZip("its directory is corrupt")
         fields = _ENTRY.unpack(head)
         flags, method = fields[3:5]
         name_length, extra_length, comment_length = fields[10:13]
@@ -111,7 +115,7 @@ def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
 
 
 def _large(numbers: tuple[int, int, int], extra: bytes) -> Iterator[int]:
-    """The numbers, those that are too large for 32 bits from the ZIP64 field of an entry."""
+    """Yield the numbers; those beyond 32 bits are read from the ZIP64 field of ``extra``."""
     found = _zip64_field(extra) if _IN_EXTRA in numbers else b""
     at = 0
     for number in numbers:
@@ -132,29 +136,32 @@ def _zip64_field(extra: bytes) -> bytes:
     return b""
 
 
-class Content:
-    """What a file in a ZIP holds, from its beginning. Raises ``NoZip`` if it can't be unpacked."""
+class EntryReader:
+    """Reader of the content of one entry. Raises ``NotAZip`` if it can't be decompressed.
+
+    The reader owns ``file``: closing the reader closes the ZIP.
+    """
 
     def __init__(self, file: IO[bytes], entry: Entry) -> None:
         if entry.encrypted or entry.method not in (_STORED, _DEFLATED):
-            raise NoZip(f"{entry.path} is packed in an unusual way")
+            raise NotAZip(f"{entry.path} is encrypted or compressed with an unsupported method")
         if entry.offset + entry.packed > file.seek(0, os.SEEK_END):
-            raise NoZip(f"{entry.path} is cut off")
+            raise NotAZip(f"{entry.path} is cut off")
         head = _HEAD.unpack(_read(file, entry.offset, _HEAD.size))
         if head[0] != b"PK\3\4":
-            raise NoZip(f"{entry.path} is not where it should be")
+            raise NotAZip(f"{entry.path} is not at the position that the directory names")
         file.seek(head[-2] + head[-1], os.SEEK_CUR)
         self._file = file
         self._left = entry.packed
         self._inflating = zlib.decompressobj(-15) if entry.method == _DEFLATED else None
 
     def skip(self, size: int) -> None:
-        """Go on by ``size`` bytes, or to the end."""
+        """Skip ``size`` bytes, or up to the end."""
         while size and (block := self.read(min(size, BUFFER_BYTES))):
             size -= len(block)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most ``size``; none at the end."""
+        """Return the next bytes, at most ``size``; b"" at the end."""
         if self._inflating is None:
             return self._packed(size)
         while not self._inflating.eof:
@@ -162,11 +169,11 @@ class Content:
             try:
                 block = self._inflating.decompress(packed, size)
             except zlib.error as error:
-                raise NoZip(f"it is broken: {error}") from error
+                raise NotAZip(f"its compressed data is corrupt: {error}") from error
             if block:
                 return block
             if not (packed or self._inflating.eof):
-                raise NoZip("it is cut off")
+                raise NotAZip("it is cut off")
         return b""
 
     def _packed(self, size: int) -> bytes:
@@ -175,7 +182,7 @@ class Content:
         return block
 
     def close(self) -> None:
-        """Close the ZIP."""
+        """Close the ZIP file."""
         self._file.close()
 
 
@@ -183,5 +190,5 @@ def _read(file: IO[bytes], offset: int, length: int) -> bytes:
     file.seek(offset)
     content = file.read(length)
     if len(content) != length:
-        raise NoZip("it is cut off")
+        raise NotAZip("it is cut off")
     return content

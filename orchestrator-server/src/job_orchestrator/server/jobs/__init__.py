@@ -1,1 +1,1 @@
-"""Use cases of a job: submit, query, follow, terminate, fetch results."""
+"""Use cases about jobs, without HTTP and without SQL."""

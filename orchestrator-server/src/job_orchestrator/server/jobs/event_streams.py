@@ -1,8 +1,8 @@
-"""Streams of events: what happens to jobs, pushed to whoever asks.
+"""Event streams: changes of jobs, services and clients, pushed to subscribers.
 
-The database numbers every change, so a stream that broke off goes on after the number that its
-reader saw last, without a gap and without a repeat. What is new is read once for all streams, and
-not at all while there are none.
+The store numbers every event, so a stream that broke off can be resumed after the last number that
+its subscriber received, without a gap and without a repeat. Each event is read from the store once
+for all streams, and not at all while there are no streams.
 """
 
 import asyncio
@@ -12,164 +12,178 @@ from dataclasses import dataclass, field, replace
 
 from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
-from job_orchestrator.common.runtime.bounded_queue import Backlog
+from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop
-from job_orchestrator.common.status import FINAL_JOB, JobStatus
-from job_orchestrator.server.jobs.job_view import view_of
-from job_orchestrator.server.jobs.queries import Overview
+from job_orchestrator.server.jobs.queries import JobQueries
+from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import JobEvent
-from job_orchestrator.server.store.sqlite.events import JobEvents
+from job_orchestrator.server.store.base import JobEvent, JobEvents
 
 KEEP_ALIVE_S = 15.0
 WINDOW = 1000
-"""Events that are read at once."""
+"""Events that are read with one query."""
 
 MAX_REPLAYS = 2
-"""Windows of the past that are read at once. Whoever begins a long way back, or often, reads all of
-the history, and shares the database with everybody: those wait for so many windows, and no more."""
+"""Concurrent queries for past events. A subscriber that resumes from long ago reads the whole
+history; the limit keeps such subscribers, however many, from occupying the database."""
 
 INTERVAL_S = 1.0
-"""Between two looks for changed services and clients; for jobs nobody waits so long."""
+"""Interval at which services and clients are compared with their last published state. Changes of
+jobs are published immediately."""
 
 JOB_KIND = "job"
 
 
 @dataclass(frozen=True)
 class Topic:
-    """What a stream is about: one job until it ends, a user's jobs, or (both None) everything."""
+    """Subject of a stream: one job until it ends, a user's jobs, or everything (both are None)."""
 
     job_id: int | None = None
     user_id: int | None = None
 
     def covers(self, job: Job) -> bool:
-        """Whether a job is part of it."""
+        """Return whether changes of a job belong to the topic."""
         return self.job_id in (None, job.id) and self.user_id in (None, job.user_id)
 
     @property
-    def everything(self) -> bool:
-        """Whether services and clients are part of it too."""
+    def is_everything(self) -> bool:
+        """True if changes of services and clients belong to the topic too."""
         return self.job_id is None and self.user_id is None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An event as it is sent; number 0 for those that are not of a job and can't be resumed."""
+    """An encoded event. ``number`` is 0 for events of services and clients, which have no history.
+
+    ``is_last`` says that a stream about one job ends with this event.
+    """
 
     number: int
     data: bytes
-    last: bool = False
+    is_last: bool = False
 
 
 @dataclass(eq=False)
 class _Stream:
     topic: Topic
     begins_after: int
-    backlog: Backlog[Entry] = field(default_factory=Backlog)
+    entries: SubscriberQueue[Entry] = field(default_factory=SubscriberQueue)
 
 
-class Journal:
-    """All event streams, and the ``loops`` that feed them; ``note`` is a listener of the store."""
+class EventStreams:
+    """Registry of the open event streams, with the ``loops`` that feed them.
 
-    def __init__(self, events: JobEvents, overview: Overview) -> None:
+    ``on_job_changed`` subscribes to the store.
+    """
+
+    def __init__(
+        self,
+        events: JobEvents,
+        queries: JobQueries,
+        *,
+        window: int = WINDOW,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
         self._events = events
-        self._overview = overview
-        self._loop = Loop("journal", self.run_pass, interval_s=INTERVAL_S)
-        self.loops = (self._loop, Loop("overview", self.show_overview, interval_s=INTERVAL_S))
+        self._queries = queries
+        self._window = window
+        self._keep_alive_s = keep_alive_s
+        self._loop = Loop("event streams", self.run_pass, interval_s=INTERVAL_S)
+        self.loops = (self._loop, Loop("overview", self.publish_overview, interval_s=INTERVAL_S))
         self._streams: set[_Stream] = set()
         self._read_until = 0
-        self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._replays = asyncio.Semaphore(MAX_REPLAYS)
         self._closed = False
-        self._shown: dict[str, bytes] = {}
+        self._published: dict[str, bytes] = {}
 
     @property
     def open_streams(self) -> int:
-        """How many streams there are now."""
+        """Number of open streams."""
         return len(self._streams)
 
-    def note(self, _: Job) -> None:
-        """A job is new or has changed."""
+    def on_job_changed(self, _: Job) -> None:
+        """Publish the change of a job soon."""
         if self._streams:
             self._loop.wake()
 
     async def run_pass(self) -> None:
-        """Read what is new and hand it to the streams."""
-        async with self._turn:
+        """Read the events since the last pass and publish them to the streams."""
+        async with self._reading:
             while self._streams:
-                until = min(self._read_until + WINDOW, await self._events.last_id())
+                until = min(self._read_until + self._window, await self._events.last_id())
                 if until <= self._read_until:
                     return
                 for event in await self._events.between(self._read_until, until):
                     self._publish(event)
                 self._read_until = until
 
-    async def show_overview(self) -> None:
-        """Send services and clients to those who follow everything, if something has changed."""
-        streams = [stream for stream in self._streams if stream.topic.everything]
+    async def publish_overview(self) -> None:
+        """Publish services and clients to the streams about everything, if they have changed."""
+        streams = [stream for stream in self._streams if stream.topic.is_everything]
         if not streams:
-            self._shown.clear()
+            self._published.clear()
             return
-        for kind, data in (await self._overview_now()).items():
-            if self._shown.get(kind) != data:
-                self._shown[kind] = data
+        for kind, data in (await self._overview()).items():
+            if self._published.get(kind) != data:
+                self._published[kind] = data
                 for stream in streams:
-                    stream.backlog.put(Entry(0, data))
+                    stream.entries.put(Entry(0, data))
 
     async def follow(self, topic: Topic, after: int | None) -> AsyncGenerator[bytes, None]:
-        """The blocks of a stream: what came after number ``after``, then what comes.
+        """Yield the blocks of a stream: the events after number ``after``, then those to come.
 
-        The first block is empty: whoever has it misses nothing that happens from then on.
-        With None, a job's stream begins with the job as it is now, others with what comes. A job's
-        stream ends with the job. Raises ``JobNotFound``.
+        The first block is empty; from then on no event is missed. If ``after`` is None, a stream
+        about a job begins with the current state of the job, any other stream with the next event.
+        A stream about a job ends with the job. Raises ``JobNotFound``.
         """
-        async with self._streaming(topic) as stream:
+        async with self._open_stream(topic) as stream:
             yield b""
             seen = stream.begins_after
             if topic.job_id is not None and after is None:
                 seen, job = await self._events.present(topic.job_id)
                 yield encode_event(JOB_KIND, encode(view_of(job)), seen)
-                if _has_ended(job.status):
+                if job.status.has_ended:
                     return
             elif after is not None:
-                # A number that was never given (another database) is taken for the last one.
+                # A number beyond the last one is from another database, and means the last one.
                 seen = min(after, await self._events.last_id())
                 async for entry in self._past(topic, seen, stream.begins_after):
                     yield entry.data
-                    if entry.last:
+                    if entry.is_last:
                         return
-            if topic.everything:
-                yield b"".join((await self._overview_now()).values())
-            while (entries := await stream.backlog.next(KEEP_ALIVE_S)) is not None:
-                new = [entry for entry in entries if not 0 < entry.number <= seen]
-                if new or not entries:
-                    yield b"".join(entry.data for entry in new) or KEEP_ALIVE
-                if any(entry.last for entry in new):
+            if topic.is_everything:
+                yield b"".join((await self._overview()).values())
+            while (entries := await stream.entries.next(self._keep_alive_s)) is not None:
+                unseen = [entry for entry in entries if not 0 < entry.number <= seen]
+                if unseen or not entries:
+                    yield b"".join(entry.data for entry in unseen) or KEEP_ALIVE
+                if any(entry.is_last for entry in unseen):
                     return
 
     async def is_over(self, job_id: int, after: int) -> bool:
-        """Whether a job has ended and nothing has happened to it after number ``after``.
+        """Return whether a job has ended and has no events after number ``after``.
 
         Raises ``JobNotFound``.
         """
         last, job = await self._events.present(job_id)
-        return _has_ended(job.status) and last <= after
+        return job.status.has_ended and last <= after
 
     def close(self) -> None:
-        """End every stream, present or to come: the server stops."""
+        """End every present and future stream, because the server stops."""
         self._closed = True
         for stream in self._streams:
-            stream.backlog.end()
+            stream.entries.end()
 
     @asynccontextmanager
-    async def _streaming(self, topic: Topic) -> AsyncIterator[_Stream]:
-        async with self._turn:
+    async def _open_stream(self, topic: Topic) -> AsyncIterator[_Stream]:
+        async with self._reading:
             if not self._streams:
                 self._read_until = await self._events.last_id()
             stream = _Stream(topic, self._read_until)
             self._streams.add(stream)
         if self._closed:
-            stream.backlog.end()
+            stream.entries.end()
         try:
             yield stream
         finally:
@@ -179,50 +193,55 @@ class Journal:
         entry: Entry | None = None
         for stream in self._streams:
             if stream.topic.covers(event.job):
-                entry = entry or _entry(event)
-                stream.backlog.put(replace(entry, last=entry.last and bool(stream.topic.job_id)))
+                entry = entry or _encoded(event)
+                stream.entries.put(_for_topic(entry, stream.topic))
 
     async def _past(self, topic: Topic, after: int, until: int) -> AsyncIterator[Entry]:
         while after < until:
             if topic.job_id is not None:
-                # The events of one job are few: they need no windows.
+                # The events of one job are few, and are read with one query.
                 end = until
                 events = await self._events.between(after, end, topic.job_id)
             else:
-                end = min(after + WINDOW, until)
+                end = min(after + self._window, until)
                 async with self._replays:
                     events = await self._events.between(after, end)
             for event in events:
                 if topic.covers(event.job):
-                    entry = _entry(event)
-                    yield replace(entry, last=entry.last and bool(topic.job_id))
+                    yield _for_topic(_encoded(event), topic)
             after = end
 
-    async def _overview_now(self) -> dict[str, bytes]:
-        services = encode(await self._overview.all_services())
-        clients = encode(self._overview.all_clients())
+    async def _overview(self) -> dict[str, bytes]:
+        services = encode(await self._queries.all_services())
+        clients = encode(self._queries.all_clients())
         return {
             "services": encode_event("services", services),
             "clients": encode_event("clients", clients),
         }
 
 
-def _entry(event: JobEvent) -> Entry:
-    """The job as it was at the event, as far as it was noted; the rest is as it is now."""
-    job, ended = event.job, _has_ended(event.status)
-    started = job.started_at is not None and job.started_at <= event.at
+def _for_topic(entry: Entry, topic: Topic) -> Entry:
+    """Return the entry as a stream needs it: only a stream about one job ends with the job."""
+    return replace(entry, is_last=entry.is_last and topic.job_id is not None)
+
+
+def _encoded(event: JobEvent) -> Entry:
+    """Encode the job as it was at the event.
+
+    The event records status and reason. Other fields are taken from the current job, except those
+    that are only set later than the event.
+    """
+    job, has_ended = event.job, event.status.has_ended
+    has_started = job.started_at is not None and job.started_at <= event.at
     then = replace(
         job,
         status=event.status,
         message=event.why,
-        started_at=job.started_at if started else None,
-        ended_at=job.ended_at if ended else None,
-        exit_code=job.exit_code if ended else None,
-        has_output=job.has_output and ended,
-        output_bytes=job.output_bytes if ended else None,
+        started_at=job.started_at if has_started else None,
+        ended_at=job.ended_at if has_ended else None,
+        exit_code=job.exit_code if has_ended else None,
+        has_output=job.has_output and has_ended,
+        output_bytes=job.output_bytes if has_ended else None,
     )
-    return Entry(event.id, encode_event(JOB_KIND, encode(view_of(then)), event.id), last=ended)
-
-
-def _has_ended(status: JobStatus) -> bool:
-    return status in FINAL_JOB or status is JobStatus.CLEANED
+    data = encode_event(JOB_KIND, encode(view_of(then)), event.id)
+    return Entry(event.id, data, is_last=has_ended)

@@ -1,27 +1,27 @@
-"""What a submitted form says of its job, checked."""
+"""Parsing and checks of the form fields of a submission."""
 
 import re
 from dataclasses import dataclass
 
 from job_orchestrator.common.config.units import parse_duration_s
-from job_orchestrator.common.protocol.multipart_reader import ReceivedForm
+from job_orchestrator.common.storage.form_receiver import ReceivedForm
 from job_orchestrator.server.auth.principal import Principal
-from job_orchestrator.server.callbacks.rules import CallbackRules
+from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
-from job_orchestrator.server.model import MAX_USER_ID, MIN_USER_ID, JobOptions
+from job_orchestrator.server.model import MAX_USER_ID, MIN_USER_ID, CallbackRules, JobOptions
 
-MAX_NAME = 200
-MAX_TAG = 100
+MAX_NAME_LENGTH = 200
+MAX_TAG_LENGTH = 100
 MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 365 * 86400.0
-MAX_KEY = 255
+MAX_KEY_LENGTH = 255
 
 _INTEGER = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class JobForm:
-    """Whose job it is, for which service, and what else was said of it."""
+    """The checked fields: owner, service and options of the job."""
 
     user_id: int
     service: str
@@ -34,10 +34,11 @@ def read_job_form(
     idempotency_key: str | None,
     callback_rules: CallbackRules,
 ) -> JobForm:
-    """Read the fields of a form. Raises ``InvalidSubmission``; ``Forbidden`` for another's user_id.
+    """Read and check the fields of a form.
 
-    A user need not name themselves. Whether the service is a configured one is for the caller to
-    see.
+    ``user_id`` may be missing if the principal is a user. The caller checks that the service is
+    configured. Raises ``InvalidSubmission``, ``CallbackRefused``; ``Forbidden`` if the form names
+    another user.
     """
     user_id = principal.narrow(_user_id(_text(form, "user_id")))
     if user_id is None:
@@ -46,12 +47,12 @@ def read_job_form(
         user_id=user_id,
         service=_text(form, "service").lower(),
         options=JobOptions(
-            name=_words(form, "name", MAX_NAME),
-            tag=_words(form, "tag", MAX_TAG),
+            name=_line(form, "name", MAX_NAME_LENGTH),
+            tag=_line(form, "tag", MAX_TAG_LENGTH),
             priority=_priority(_text(form, "priority")),
             time_limit_s=_time_limit_s(_text(form, "time_limit")),
             callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
-            idempotency_key=_key(idempotency_key),
+            idempotency_key=_checked_key(idempotency_key),
         ),
     )
 
@@ -71,11 +72,11 @@ def _user_id(text: str) -> int | None:
     return number
 
 
-def _words(form: ReceivedForm, name: str, longest: int) -> str:
+def _line(form: ReceivedForm, name: str, max_length: int) -> str:
     text = _text(form, name)
-    if len(text) > longest or not text.isprintable():
+    if len(text) > max_length or not text.isprintable():
         raise InvalidSubmission(
-            f"Invalid {name}, should be at most {longest} printable characters on one line"
+            f"Invalid {name}, should be at most {max_length} printable characters on one line"
         )
     return text
 
@@ -106,15 +107,15 @@ def _time_limit_s(text: str) -> float | None:
 def _callback_url(text: str, rules: CallbackRules) -> str | None:
     if not text:
         return None
-    rules.check(text)
+    check_url(text, rules)
     return text
 
 
-def _key(text: str | None) -> str | None:
+def _checked_key(text: str | None) -> str | None:
     if text is None:
         return None
-    if not (0 < len(text) <= MAX_KEY and text.isascii() and text.isprintable()):
+    if not (0 < len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()):
         raise InvalidSubmission(
-            f"Invalid Idempotency-Key, should be 1 to {MAX_KEY} printable ASCII characters"
+            f"Invalid Idempotency-Key, should be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
         )
     return text

@@ -1,4 +1,4 @@
-"""What happened lately, kept in memory: jobs a minute, waiting times, how long jobs take."""
+"""Statistics of the last hour, kept in memory: jobs per minute, queue times and run times."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,16 +9,16 @@ from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import Times
 
 MINUTES = 60
-SEEN_AT_START = 20_000
-"""The newest jobs, from which the past is made up at the start."""
+JOBS_READ_AT_START = 20_000
+"""The number of newest jobs from which the statistics are restored at a start."""
 
-WEIGHT = 0.2
-"""Of the latest job in the mean time that a service's jobs take."""
+LATEST_WEIGHT = 0.2
+"""Weight of the latest job in the exponential moving average of a service's run times."""
 
 
 @dataclass
 class Minute:
-    """The counts of one minute; ``number`` is that of its start, in minutes since the epoch."""
+    """Counts of one minute. ``number`` counts minutes since the epoch."""
 
     number: int
     submitted: int = 0
@@ -31,20 +31,23 @@ class Minute:
 
     @property
     def mean_wait_s(self) -> float | None:
-        """Mean time from submission to start of the jobs that started in it."""
+        """Mean time from submission to start, of the jobs that started in this minute."""
         return self.waited_s / self.waits if self.waits else None
 
 
-class Recent:
-    """A listener of the store; ``now`` gives seconds since the epoch."""
+class JobStatistics:
+    """Counts of the last ``MINUTES`` minutes and average run times of services.
+
+    ``on_job_changed`` subscribes to the store. ``now`` returns seconds since the epoch.
+    """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._minutes: dict[int, Minute] = {}
         self._run_s: dict[str, float] = {}
 
-    def note(self, job: Job) -> None:
-        """A job is new or has changed."""
+    def on_job_changed(self, job: Job) -> None:
+        """Count a job that was created, started or ended by this change."""
         if job.status is JobStatus.QUEUED and job.attempt == 0 and job.changed_at == job.created_at:
             self._created(job.created_at)
         elif job.started_at is not None and job.started_at == job.changed_at:
@@ -52,8 +55,8 @@ class Recent:
         if job.status in FINAL_JOB and job.ended_at == job.changed_at:
             self._ended(job.service, job.status, job.started_at, job.ended_at)
 
-    def adopt(self, jobs: Iterable[Times]) -> None:
-        """Take in what happened in an earlier life of the server."""
+    def restore(self, jobs: Iterable[Times]) -> None:
+        """Count jobs of previous runs of the server."""
         for job in jobs:
             self._created(job.created_at)
             if job.started_at is not None:
@@ -62,13 +65,13 @@ class Recent:
                 self._ended(job.service, job.status, job.started_at, job.ended_at)
 
     def minutes(self) -> Iterator[Minute]:
-        """The last ``MINUTES``, the present one included, the oldest first."""
-        present = int(self._now() // 60)
-        for number in range(present - MINUTES + 1, present + 1):
+        """Yield the last ``MINUTES`` minutes, oldest first; the last one is the current minute."""
+        current = int(self._now() // 60)
+        for number in range(current - MINUTES + 1, current + 1):
             yield self._minutes.get(number) or Minute(number)
 
     def run_s(self, service: str) -> float | None:
-        """How long jobs of a service have lately run; None if none has."""
+        """Return the average run time of a service's recent jobs; None if none has run."""
         return self._run_s.get(service)
 
     def _created(self, at: float) -> None:
@@ -91,14 +94,14 @@ class Recent:
                 minute.completed += 1
             elif status is JobStatus.KILLED:
                 minute.cancelled += 1
-            elif status in FINAL_JOB:
+            elif status in (JobStatus.FAILED, JobStatus.INVALID):
                 minute.failed += 1
         if started_at is not None:
-            known = self._run_s.get(service, at - started_at)
-            self._run_s[service] = known + WEIGHT * (at - started_at - known)
+            average_s = self._run_s.get(service, at - started_at)
+            self._run_s[service] = average_s + LATEST_WEIGHT * (at - started_at - average_s)
 
     def _minute(self, at: float) -> Minute | None:
-        """The minute of a time; None if it is too long ago."""
+        """Return the minute of a time; None if the time is more than ``MINUTES`` ago."""
         number = int(at // 60)
         if number not in self._minutes:
             oldest = int(self._now() // 60) - MINUTES + 1

@@ -1,117 +1,56 @@
-"""Jobs, services and clients as they are shown: the JSON of lists, details and event streams.
+"""Conversion of the server's values to the messages that web apps read."""
 
-Times are ISO 8601 in UTC with milliseconds; fields that end in ``_s`` are seconds. Fields are only
-ever added.
-"""
-
-import msgspec
-
-from job_orchestrator.common.messages import JobView
+from job_orchestrator.common import messages
+from job_orchestrator.common.messages import WireTime
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.jobs.statistics import Minute
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import Change
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a job's state, and for how long it stayed there (so far, if it still is)."""
-
-    at: str
-    before: JobStatus | None = msgspec.field(name="from")
-    to: JobStatus
-    why: str
-    seconds: float | None
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job stands in its user's queue."""
-
-    ahead: int
-    estimated_wait_s: float | None
-
-
-class JobDetail(JobView, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` only while it is queued."""
-
-    history: list[Step]
-    queue: Place | None
-
-
-class JobPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of jobs; ``next`` is the cursor of the page after it, if there is one."""
-
-    jobs: list[JobView]
-    next: str | None
+def view_of(job: Job) -> messages.Job:
+    """Return the message that shows ``job`` to web apps."""
+    return messages.Job(
+        id=job.id,
+        user_id=job.user_id,
+        service=job.service,
+        status=job.status,
+        message=job.message,
+        name=job.name,
+        tag=job.tag,
+        priority=job.priority,
+        attempt=job.attempt,
+        exit_code=job.exit_code,
+        client=job.client,
+        time_limit_s=job.time_limit_s,
+        created_at=WireTime.at(job.created_at),
+        started_at=None if job.started_at is None else WireTime.at(job.started_at),
+        ended_at=None if job.ended_at is None else WireTime.at(job.ended_at),
+        has_output=job.has_output and job.status is not JobStatus.CLEANED,
+        output_bytes=job.output_bytes,
+    )
 
 
-class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
-    """A service: its limits, its use, and whether its clients can be used."""
-
-    name: str
-    runs_per_user: int
-    max_runs: int
-    max_attempts: int
-    time_limit_s: float | None
-    active: int
-    queued: int
-    state: str
-    problem: str
-    clients: list[str]
+def step_of(change: Change, until: float) -> messages.Step:
+    """Return a step of a history that lasted until ``until``, in seconds since the epoch."""
+    cleaned = change.to is JobStatus.CLEANED
+    return messages.Step(
+        at=WireTime.at(change.at),
+        before=change.before,
+        to=change.to,
+        why=change.why,
+        seconds=None if cleaned else round(max(until - change.at, 0.0), 3),
+    )
 
 
-class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
-    """All services."""
-
-    services: list[ServiceView]
-
-
-class ClientView(msgspec.Struct, frozen=True, kw_only=True):
-    """A client as the server sees it; what it doesn't know is null."""
-
-    url: str
-    services: list[str]
-    state: str
-    problem: str
-    slots: int | None
-    running: int | None
-    waiting: int | None
-    cpu: float | None
-    memory: float | None
-    jobs: int
-    version: str | None
-    draining: bool
-
-
-class ClientList(msgspec.Struct, frozen=True, kw_only=True):
-    """All clients."""
-
-    clients: list[ClientView]
-
-
-class MinuteView(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in a minute: ``failed`` are Failed and Invalid jobs, ``cancelled`` Killed."""
-
-    at: str
-    submitted: int
-    completed: int
-    failed: int
-    cancelled: int
-    wait_s_mean: float | None
-    wait_s_max: float | None
-
-
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """The last 60 minutes, the oldest first."""
-
-    minutes: list[MinuteView]
-
-
-class ResultFile(msgspec.Struct, frozen=True):
-    """A file in a job's output, ``size`` in bytes."""
-
-    path: str
-    size: int
-
-
-class ResultFiles(msgspec.Struct, frozen=True):
-    """The files in a job's output; ``truncated``: there are more."""
-
-    files: list[ResultFile]
-    truncated: bool
+def minute_of(minute: Minute) -> messages.Minute:
+    """Return the message that shows the counts of one minute."""
+    return messages.Minute(
+        at=WireTime.at(minute.number * 60),
+        submitted=minute.submitted,
+        completed=minute.completed,
+        failed=minute.failed,
+        cancelled=minute.cancelled,
+        wait_s_mean=minute.mean_wait_s,
+        wait_s_max=minute.longest_wait_s if minute.waits else None,
+    )

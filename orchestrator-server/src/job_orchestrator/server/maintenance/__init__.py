@@ -1,1 +1,1 @@
-"""Retention, backup and integrity check."""
+"""Retention, backup and integrity of database and files."""

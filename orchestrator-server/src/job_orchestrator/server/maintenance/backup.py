@@ -1,12 +1,12 @@
-"""Backup and restore: the database and the files, as they were together at one moment.
+"""Backup and restore of the database and the data folder, consistent with each other.
 
-The database is copied first. A job's files are in place before its row is written, so each row of
-the copy has its files; what arrives afterwards belongs to no row of it and is left out. Files are
-never changed once they are in place. They can only go, when their job is cleaned, and its row says
-so before they do: a second look at the rows tells whose files may have gone while they were copied.
-Those are Cleaned in the backup too.
+The database is copied first. A job's files are stored before its row is written, so all files of
+the copied rows exist; files that are stored later belong to no copied row and are left out. Stored
+files are never changed, but retention may remove them while they are copied. It marks the row
+Cleaned before it removes the files, so the rows are read a second time after the files: jobs that
+are Cleaned by then are marked Cleaned in the backup too.
 
-All functions block; the server may run during a backup, and may not during a restore.
+All functions block. The server may run during a backup, but not during a restore.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from job_orchestrator.common.storage.durable import (
     replace_durably,
     touch_private,
 )
-from job_orchestrator.server.files.folder import JobFiles
+from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.store.sqlite.maintenance import (
     KeptJob,
     cleaned_of,
@@ -44,85 +44,87 @@ from job_orchestrator.server.store.sqlite.maintenance import (
 
 DATABASE = "db.sqlite"
 DATA = "data"
-NOTE = "backup.json"
+MANIFEST = "backup.json"
 
 _ERROR_NUMBER = re.compile(r"\[Errno \d+\] ")
 
 
 class BackupFailed(DomainError):
-    """The backup could not be made, or is none."""
+    """The backup could not be made or restored."""
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies in a backup beside database and files; its presence says that it is whole."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Description of a backup. It is written last: a folder without it is not a backup."""
 
     made_at: datetime
     schema_version: int
     jobs: int
-    """Whose files are in it."""
+    """Number of jobs whose files are in the backup."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a server keeps its things."""
+class Locations:
+    """Database and data folder of a server."""
 
     database: Path
-    files: JobFiles
+    files: FolderFiles
 
 
-def make_backup(places: Places, folder: Path) -> tuple[Note, list[str]]:
-    """Back up to ``folder``, which must not be there; it appears when the backup is whole.
+def make_backup(locations: Locations, folder: Path) -> tuple[Manifest, list[str]]:
+    """Back up to ``folder``, which must not exist and is created when the backup is complete.
 
-    Returns what files should have been there and were not, too. Raises ``BackupFailed``,
-    ``DatabaseUnusable``.
+    Returns the manifest, and a message for each job whose files are missing. Raises
+    ``BackupFailed``, ``DatabaseUnusable``.
     """
     if folder.exists():
-        raise BackupFailed(f"{folder} is there already; name a new folder for each backup")
+        raise BackupFailed(f"{folder} already exists; each backup needs a new folder")
     partial = folder.with_name(f".{folder.name}.partial")
     with _failing(f"The backup to {folder} failed"):
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        # What users have sent is nobody else's business.
+        # Other users of this machine must not read what users have uploaded.
         partial.mkdir(mode=0o700)
         (partial / DATA).mkdir()
         try:
-            note, missing = _fill(places, partial)
+            manifest, missing = _fill(locations, partial)
             fsync_tree(partial)
             replace_durably(partial, folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    return note, missing
+    return manifest, missing
 
 
-def _fill(places: Places, partial: Path) -> tuple[Note, list[str]]:
-    with opened(places.database) as live:
+def _fill(locations: Locations, partial: Path) -> tuple[Manifest, list[str]]:
+    with opened(locations.database) as live:
         copy_database(live, partial / DATABASE)
         with opened(partial / DATABASE) as copy:
             jobs = list(kept_jobs(copy))
-            missing = {job.id: gap for job in jobs if (gap := _back_up(places.files, job, partial))}
+            missing = {
+                job.id: gap for job in jobs if (gap := _back_up(locations.files, job, partial))
+            }
             gone = cleaned_of(live, [job.id for job in jobs])
             for job in jobs:
                 if job.id in gone:
                     shutil.rmtree(partial / DATA / job.uuid, ignore_errors=True)
             mark_cleaned(copy, gone, "Its files were removed after the retention time", time.time())
-            note = Note(
+            manifest = Manifest(
                 made_at=datetime.now(UTC),
                 schema_version=schema_version(copy),
                 jobs=len(jobs) - len(gone),
             )
-    (partial / NOTE).write_bytes(msgspec.json.encode(note))
-    return note, [text for job_id, text in missing.items() if job_id not in gone]
+    (partial / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    return manifest, [text for job_id, text in missing.items() if job_id not in gone]
 
 
-def _back_up(files: JobFiles, job: KeptJob, partial: Path) -> str:
-    """Copy a job's files, by links where that can be; what was not there, if anything."""
-    source, target = files.root / job.uuid, partial / DATA / job.uuid
+def _back_up(files: FolderFiles, job: KeptJob, partial: Path) -> str:
+    """Copy a job's files, with hard links if possible. Returns a message if some are missing."""
+    source, target = files.job_folder(job.uuid), partial / DATA / job.uuid
     try:
         shutil.copytree(
             source,
             target,
-            ignore=lambda folder, names: _arriving(Path(folder) == source, names),
+            ignore=lambda folder, names: _unfinished(Path(folder) == source, names),
             copy_function=_link_or_copy,
         )
     except FileNotFoundError as error:
@@ -134,8 +136,8 @@ def _back_up(files: JobFiles, job: KeptJob, partial: Path) -> str:
     return ""
 
 
-def _arriving(is_top: bool, names: list[str]) -> list[str]:
-    """Results that are not whole yet. Uploaded files, which lie deeper, may have any name."""
+def _unfinished(is_top: bool, names: list[str]) -> list[str]:
+    """Return the names of incomplete results. Uploaded files, one level deeper, have any name."""
     return [name for name in names if is_top and name.startswith(".")]
 
 
@@ -146,85 +148,86 @@ def _link_or_copy(source: str, target: str) -> None:
     shutil.copy2(source, target, follow_symlinks=False)
 
 
-def restore_backup(folder: Path, places: Places) -> Note:
-    """Bring back what ``folder`` holds, to where nothing is.
+def restore_backup(folder: Path, locations: Locations) -> Manifest:
+    """Restore the backup in ``folder`` to locations that hold nothing else.
 
-    The files first, the database last and at once: what is interrupted can be done again. Raises
-    ``BackupFailed``, ``DatabaseUnusable``; ``StartupError`` while a server holds the data folder.
+    Files are restored first and the database last, with one rename, so that an interrupted restore
+    can be repeated. Raises ``BackupFailed``, ``DatabaseUnusable``; ``StartupError`` while a server
+    has locked the data folder.
     """
-    note = _read_note(folder)
-    # What is left beside a database that was taken away would be read as part of the new one.
-    for path in (places.database, *_beside(places.database)):
+    manifest = _read_manifest(folder)
+    # SQLite would read leftover journal files of a removed database as part of the restored one.
+    for path in (locations.database, *_journal_files(locations.database)):
         if path.exists():
-            raise BackupFailed(f"{path} is there; move it and the data folder away first")
+            raise BackupFailed(f"{path} exists; move it and the data folder away first")
     with _failing(f"The restore from {folder} failed"):
-        places.files.prepare()
-        with places.files.locked():
-            known = {entry.name for entry in os.scandir(folder / DATA)}
-            strangers = set(places.files.folders()) - known
-            if strangers:
+        locations.files.prepare()
+        with locations.files.locked():
+            in_backup = {entry.name for entry in os.scandir(folder / DATA)}
+            foreign = set(locations.files.stored_uuids()) - in_backup
+            if foreign:
                 raise BackupFailed(
-                    f"{places.files.root} holds {len(strangers)} folders that are not of this "
+                    f"{locations.files.root} holds {len(foreign)} folders that are not in this "
                     "backup; move them away first"
                 )
-            for uuid in sorted(known):
-                _bring_back(folder / DATA / uuid, places.files, uuid)
-            fsync_path(places.files.root)
-            _bring_back_database(folder / DATABASE, places.database)
-    return note
+            for uuid in sorted(in_backup):
+                _restore_files(folder / DATA / uuid, locations.files, uuid)
+            fsync_path(locations.files.root)
+            _restore_database(folder / DATABASE, locations.database)
+    return manifest
 
 
-def _bring_back(source: Path, files: JobFiles, uuid: str) -> None:
+def _restore_files(source: Path, files: FolderFiles, uuid: str) -> None:
     files.discard(uuid)
-    arriving = files.incoming(uuid).parent
-    shutil.copytree(source, arriving)
-    fsync_tree(arriving)
-    arriving.rename(files.root / uuid)
+    staged = files.staging_folder(uuid).parent
+    shutil.copytree(source, staged)
+    fsync_tree(staged)
+    staged.rename(files.job_folder(uuid))
 
 
-def _bring_back_database(source: Path, target: Path) -> None:
-    arriving = target.with_name(f".{target.name}.partial")
-    arriving.unlink(missing_ok=True)
-    touch_private(arriving)
-    shutil.copyfile(source, arriving)
-    with opened(arriving) as connection:
+def _restore_database(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    touch_private(partial)
+    shutil.copyfile(source, partial)
+    with opened(partial) as connection:
         leave_id_gap(connection)
-    fsync_path(arriving)
-    replace_durably(arriving, target)
+    fsync_path(partial)
+    replace_durably(partial, target)
 
 
-def _beside(database: Path) -> list[Path]:
+def _journal_files(database: Path) -> list[Path]:
     return [database.with_name(database.name + end) for end in ("-wal", "-shm", "-journal")]
 
 
-def _read_note(folder: Path) -> Note:
+def _read_manifest(folder: Path) -> Manifest:
     try:
-        note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Note)
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
-        why = f"its {NOTE} can't be read ({_told(error)})"
+        reason = f"its {MANIFEST} can't be read ({_in_words(error)})"
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            why = f"there is no {NOTE} in it" if folder.is_dir() else "there is no such folder"
+            reason = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
         raise BackupFailed(
-            f"{folder} is no folder that jo-server backup has made: {why}"
+            f"{folder} is not a folder that jo-server backup has made: {reason}"
         ) from error
     with opened(folder / DATABASE) as connection:
         found = damage(connection)
     if found:
         raise BackupFailed(f"The database of the backup {folder} is damaged: {found[0]}")
-    return note
+    return manifest
 
 
 @contextmanager
 def _failing(what: str) -> Iterator[None]:
-    """Turn errors of the operating system into ``BackupFailed``."""
+    """Convert errors of the operating system to ``BackupFailed``."""
     try:
         yield
     except (OSError, shutil.Error) as error:
-        raise BackupFailed(f"{what}: {_told(error)}") from error
+        raise BackupFailed(f"{what}: {_in_words(error)}") from error
 
 
-def _told(error: Exception) -> str:
-    """An error as people say it, without Python's numbers and lists."""
+def _in_words(error: Exception) -> str:
+    """Return the message of an error without Python's error numbers and lists."""
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         (source, _, reason), *more = error.args[0]
         text = f"{source}: {reason}" + (f", and {len(more)} more" if more else "")

@@ -1,8 +1,9 @@
-"""Whether rows and files agree, and how what doesn't is mended.
+"""Integrity check of database and data folder, and repair.
 
-With the server running it only looks; what is just coming or going is looked at twice. Nothing that
-can still be read is given up: a job that has ended needs no inputs, and what can't be read just
-now (rights, a failing disk) is left for its administrator. All functions block.
+A check may run while the server runs. It then examines everything twice, because jobs are created
+and cleaned in between; a repair requires that no server runs. A repair gives up nothing that can
+still be read: the inputs of an ended job are not needed, and a file that can't be read now
+(permissions, a failing disk) is left to the administrator. All functions block.
 """
 
 import contextlib
@@ -14,9 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from job_orchestrator.common.status import FINAL_JOB
-from job_orchestrator.server.files.folder import INCOMING, JobFiles
-from job_orchestrator.server.files.zip_reader import NoZip, read_directory
+from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
 from job_orchestrator.server.store.sqlite.maintenance import (
     Database,
     KeptJob,
@@ -32,48 +32,56 @@ from job_orchestrator.server.store.sqlite.maintenance import (
     wrong_usage,
 )
 
-SECOND_LOOK_S = 2.0
+RECHECK_DELAY_S = 2.0
 MAX_HISTORIES = 20
+"""Findings about histories that are listed one by one."""
 
 
 class Remedy(Enum):
-    """What helps against a finding; the first ones are not for ``mend``."""
+    """Remedy for a finding. Those in ``NOT_REPAIRED`` are left to the administrator."""
 
     RESTORE = "restore a backup"
-    READABLE = "nothing is changed; see that jo-server's user can read it"
-    SERVER = "the server ends it, with the reason, when it needs them"
-    CLEAN = "its row {} made Cleaned"
-    FORGET = "its row {} made to have no output"
+    READABLE = "nothing is changed; make sure that the user of jo-server can read it"
+    SERVER = "the server ends the job, with the reason, when it needs them"
+    CLEAN = "the job {} marked Cleaned"
+    FORGET = "the job {} marked as without output"
     REMOVE = "it {} removed"
     APPEND = "an event {} added"
-    RECOUNT = "it {} counted anew"
+    RECOUNT = "it {} counted again"
 
-    def told(self, *, at_work: bool) -> str:
-        """In words, for an administrator: what ``mend`` does, or what it would do."""
-        if self in NOT_MENDED:
+    def description(self, *, repairing: bool) -> str:
+        """Return a text for the administrator: what a repair does, or what it would do."""
+        if self in NOT_REPAIRED:
             return self.value
-        return (
-            self.value.format("is") if at_work else f"with --repair {self.value}".format("would be")
-        )
+        if repairing:
+            return self.value.format("is")
+        return f"with --repair {self.value.format('would be')}"
 
 
-NOT_MENDED = frozenset({Remedy.RESTORE, Remedy.READABLE, Remedy.SERVER})
+NOT_REPAIRED = frozenset({Remedy.RESTORE, Remedy.READABLE, Remedy.SERVER})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: of the job, or at the path."""
+    """An inconsistency, about a job or a path."""
 
-    what: str
+    problem: str
     remedy: Remedy
     job_id: int = 0
     path: Path | None = None
 
 
-def find(
-    database: Path, files: JobFiles, *, alone: bool, wait: Callable[[float], None] = time.sleep
+def find_problems(
+    database: Path,
+    files: FolderFiles,
+    *,
+    exclusive: bool,
+    wait: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
-    """Look at everything. ``alone``: no server runs. Raises ``DatabaseUnusable``."""
+    """Check database and files. ``exclusive`` says that no server runs.
+
+    Raises ``DatabaseUnusable``.
+    """
     with opened(database) as connection:
         broken = [
             Finding(f"The database is damaged: {line}", Remedy.RESTORE)
@@ -81,17 +89,18 @@ def find(
         ]
         if broken:
             return broken
-        found = _look(connection, files, alone=alone)
-        if found and not alone:
-            # An upload has its folder a moment before its row, a job that is cleaned its row first.
-            wait(SECOND_LOOK_S)
-            again = set(_look(connection, files, alone=alone))
+        found = _examine(connection, files, exclusive=exclusive)
+        if found and not exclusive:
+            # An upload has its folder a moment before its row; a job that is being cleaned has its
+            # folder a moment longer than its row says. Such findings disappear by themselves.
+            wait(RECHECK_DELAY_S)
+            again = set(_examine(connection, files, exclusive=exclusive))
             found = [finding for finding in found if finding in again]
         return found
 
 
-def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Finding]:
-    """Mend what can be; only while no server runs. Returns what is left as it was."""
+def apply_remedies(database: Path, findings: list[Finding]) -> list[Finding]:
+    """Repair what can be repaired, while no server runs. Returns the findings that remain."""
     with opened(database) as connection:
         clean = [f.job_id for f in findings if f.remedy is Remedy.CLEAN]
         mark_cleaned(connection, clean, "Its files are gone from the disk", time.time())
@@ -100,80 +109,80 @@ def mend(database: Path, files: JobFiles, findings: list[Finding]) -> list[Findi
             complete_histories(connection)
         if any(f.remedy is Remedy.RECOUNT for f in findings):
             recount_usage(connection)
-    return [f for f in findings if f.remedy in NOT_MENDED or not _removed(f)]
+    return [f for f in findings if f.remedy in NOT_REPAIRED or not _removed(f)]
 
 
-def _look(connection: Database, files: JobFiles, *, alone: bool) -> list[Finding]:
-    folders = set(files.folders())
+def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> list[Finding]:
+    # The folders are listed before the rows: otherwise the folder of a job that is submitted in
+    # between would look like an orphan.
+    stored = set(files.stored_uuids())
     jobs = list(kept_jobs(connection))
-    found = [finding for job in jobs for finding in _of_job(job, files)]
-    strangers = folders - {job.uuid for job in jobs}
+    found = [finding for job in jobs for finding in _check_job(job, files)]
+    orphans = stored - {job.uuid for job in jobs}
     found += [
-        Finding(f"The folder {uuid} belongs to no job", Remedy.REMOVE, path=files.root / uuid)
-        for uuid in sorted(strangers)
+        Finding(f"The folder {uuid} belongs to no job", Remedy.REMOVE, path=files.job_folder(uuid))
+        for uuid in sorted(orphans)
     ]
-    if alone:
-        found += list(_leftovers(files, jobs))
-    found += list(_of_histories(connection))
+    if exclusive:
+        found += list(_find_leftovers(files, jobs))
+    found += list(_check_histories(connection))
     found += [
-        Finding(f"What user {user_id} has queued and stored is counted wrongly", Remedy.RECOUNT)
+        Finding(f"The usage of user {user_id} is counted wrongly", Remedy.RECOUNT)
         for user_id in wrong_usage(connection)
     ]
-    gone = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
-    return [finding for finding in found if finding.job_id not in gone]
+    cleaned = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
+    return [finding for finding in found if finding.job_id not in cleaned]
 
 
-def _of_job(job: KeptJob, files: JobFiles) -> Iterator[Finding]:
-    """What is wrong with the files of one job."""
-    folder = files.root / job.uuid
+def _check_job(job: KeptJob, files: FolderFiles) -> Iterator[Finding]:
     name = f"Job {job.id} is {job.status}"
-    if job.status not in FINAL_JOB:
-        # It may have to run, or to run again.
-        if not os.path.isfile(folder / "input" / "run.sh"):  # noqa: PTH113 (raises nothing)
+    if not job.status.has_ended:
+        # The inputs are needed for the first or another attempt.
+        script = files.input_folder(job.uuid) / "run.sh"
+        if not os.path.isfile(script):  # noqa: PTH113 (Path.is_file raises for some errors)
             yield Finding(f"{name}, and its files are gone", Remedy.SERVER, job.id)
-    elif not os.path.lexists(folder):
+    elif not os.path.lexists(files.job_folder(job.uuid)):
         yield Finding(f"{name}, and its files are gone", Remedy.CLEAN, job.id)
     elif job.has_output:
-        yield from _of_output(job, name, folder / f"output-{job.attempt}.zip")
+        yield from _check_output(job, name, files.result_path(job.uuid, job.attempt))
 
 
-def _of_output(job: KeptJob, name: str, path: Path) -> Iterator[Finding]:
-    """What is wrong with a ZIP, which is whole if it has its directory: that is at its end."""
+def _check_output(job: KeptJob, name: str, path: Path) -> Iterator[Finding]:
+    """Check a ZIP. It is complete if it has a directory, which is at its end."""
     try:
         with path.open("rb") as file:
             read_directory(file)
     except FileNotFoundError:
         yield Finding(f"{name}, and its output is gone", Remedy.FORGET, job.id)
-    except NoZip as error:
+    except NotAZip as error:
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.FORGET, job.id)
     except OSError as error:
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.READABLE, job.id)
 
 
-def _of_histories(connection: Database) -> Iterator[Finding]:
+def _check_histories(connection: Database) -> Iterator[Finding]:
     wrong = wrong_histories(connection)
     for job_id, status, last in wrong[:MAX_HISTORIES]:
-        what = f"Job {job_id} is {status}, and its history ends with {last}"
-        yield Finding(what, Remedy.APPEND, job_id)
+        problem = f"Job {job_id} is {status}, and its history ends with {last}"
+        yield Finding(problem, Remedy.APPEND, job_id)
     if len(wrong) > MAX_HISTORIES:
-        what = f"The histories of {len(wrong) - MAX_HISTORIES} more jobs are as wrong"
-        yield Finding(what, Remedy.APPEND)
+        problem = f"The histories of {len(wrong) - MAX_HISTORIES} more jobs are wrong"
+        yield Finding(problem, Remedy.APPEND)
 
 
-def _leftovers(files: JobFiles, jobs: list[KeptJob]) -> Iterator[Finding]:
-    """What a crash left half done. With a server running it may just be arriving."""
+def _find_leftovers(files: FolderFiles, jobs: list[KeptJob]) -> Iterator[Finding]:
+    """Find what a crash interrupted. While a server runs, such files may be in use."""
     with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(files.root / INCOMING):
-            what = f"The upload {entry.name} never arrived whole"
-            yield Finding(what, Remedy.REMOVE, path=Path(entry.path))
+        for path in files.unfinished_uploads():
+            yield Finding(f"The upload {path.name} is incomplete", Remedy.REMOVE, path=path)
     for job in jobs:
-        for path in (files.root / job.uuid).glob(".output-*"):
-            what = f"Results of job {job.id} never arrived whole"
-            yield Finding(what, Remedy.REMOVE, path=path)
+        for path in files.unfinished_results(job.uuid):
+            problem = f"Received results of job {job.id} are incomplete"
+            yield Finding(problem, Remedy.REMOVE, path=path)
 
 
 def _removed(finding: Finding) -> bool:
-    """Remove what a finding says is to go; whether nothing of that is left."""
+    """Remove the path of a finding, and return whether nothing of it is left."""
     path = finding.path
     if finding.remedy is not Remedy.REMOVE or path is None:
         return True

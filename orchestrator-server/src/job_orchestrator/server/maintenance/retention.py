@@ -1,22 +1,22 @@
-"""Removes the files of jobs that ended long ago, and folders that belong to no job."""
+"""Retention: removes the files of jobs that ended long ago, and orphaned files."""
 
 import logging
 
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, TransitionRefused
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.store.sqlite.jobs import JobStore
+from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
 
 BATCH = 200
 
 
-class Cleaner:
-    """The cleaner's pass.
+class Retention:
+    """Removes files that are no longer kept.
 
-    ``max_age_s`` counts from a job's end, so a job that runs for longer than that is never touched.
+    ``max_age_s`` counts from the end of a job, so a job that runs for longer is not affected.
     """
 
     def __init__(self, store: JobStore, files: JobFiles, *, max_age_s: float) -> None:
@@ -25,16 +25,29 @@ class Cleaner:
         self._max_age_s = max_age_s
 
     async def run_pass(self) -> None:
-        """Clean every job that is due."""
+        """Clean every job whose retention time is over."""
         while await self._clean_batch() == BATCH:
             pass
+
+    async def remove_orphans(self) -> None:
+        """Remove files that belong to no job, which a crash has left behind.
+
+        Call it only before the server accepts uploads: the files of an upload are stored a moment
+        before its row is written.
+        """
+        uuids = await in_thread(self._files.stored_uuids)
+        for start in range(0, len(uuids), BATCH):
+            batch = uuids[start : start + BATCH]
+            for uuid in set(batch) - await self._store.known(batch):
+                logger.warning("Removing the files of %s, which belong to no job", uuid)
+                await in_thread(self._files.discard, uuid)
 
     async def _clean_batch(self) -> int:
         jobs = await self._store.ended_before(self._max_age_s, BATCH)
         for job in jobs:
             try:
-                # The row first: a crash in between leaves a folder that belongs to no job, not a
-                # Completed job without its results.
+                # The row is changed first: a crash in between leaves orphaned files, and never a
+                # Completed job without results.
                 await self._store.transition(
                     job, JobStatus.CLEANED, "Its files were removed after the retention time"
                 )
@@ -45,16 +58,3 @@ class Cleaner:
             await in_thread(self._files.remove, job)
             logger.info("Job %d is Cleaned", job.id)
         return len(jobs)
-
-    async def remove_orphans(self) -> None:
-        """Remove folders that a crash left behind.
-
-        Only while no upload can arrive, that is before the server serves: an upload has its folder
-        a moment before its row.
-        """
-        names = await in_thread(self._files.folders)
-        for start in range(0, len(names), BATCH):
-            batch = names[start : start + BATCH]
-            for name in set(batch) - await self._store.known(batch):
-                logger.warning("Removing folder %s, which belongs to no job", name)
-                await in_thread(self._files.remove_orphan, name)

@@ -1,5 +1,6 @@
 """Settings of jo-server, read once at its start."""
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -31,10 +32,10 @@ from job_orchestrator.common.config.settings import (
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
-from job_orchestrator.server.callbacks.rules import CallbackRules, secret_bytes
-from job_orchestrator.server.model import Service
+from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
+_SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
 _HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 
 
@@ -82,8 +83,10 @@ class SigningKey(Kind[bytes]):
     def parse(self, text: str) -> bytes:
         """Convert to the bytes of the key."""
         secret = Secret().parse(text)
+        if not secret.startswith(_SECRET_PREFIX):
+            return secret.encode()
         try:
-            return secret_bytes(secret)
+            return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
         except ValueError as error:
             raise NotAllowed("whsec_ and base64, or a secret without whsec_") from error
 

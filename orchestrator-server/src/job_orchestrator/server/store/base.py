@@ -1,16 +1,53 @@
-"""The contract of the job store: the values that go in and come out."""
+"""Contract of the job store: its operations, and the values that go in and come out.
+
+Each implementation is a package next to this module. The tests in ``tests/store`` run against all
+of them. Rules that hold for every implementation:
+
+- Each change of a job is one compare-and-set on its status. A change that follows from a message of
+  a client also compares the attempt, so that a late message never changes a later attempt.
+- A *durable* change survives a power cut. Every other change survives a crash of the server; if a
+  power cut undoes it, the server derives it again from the clients.
+- A change that was begun is completed even if its caller is cancelled.
+- Every method may raise ``StoreError``. Methods that write raise ``StorageFull`` if the disk of the
+  database is full; nothing of that change is kept.
+- Times are seconds since the epoch. A client is identified by its name (``Job.client``).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, JobOptions, UserLimits
+
+NEWEST = 2**63 - 1
+"""Cursor of the first page of a list: greater than the id of any job."""
+
+MAX_AHEAD = 1000
+"""Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
+
+NO_OPTIONS = JobOptions()
+NO_LIMITS = UserLimits()
+
+Subscriber = Callable[[Job], None]
+"""Function that is called in the event loop with a job that has changed. It must not block."""
+
+
+class StoreError(Exception):
+    """The database failed: it can't be read or written, or it is closed.
+
+    This is a fault of the system, not of a request. Therefore it is not a ``DomainError``.
+    """
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A user with queued jobs; ``queued`` counts those that may be claimed now, up to the free
-    slots; ``head`` is the id of the one that is next in their queue."""
+class WaitingUser:
+    """A user with queued jobs of one service.
+
+    ``queued`` counts the jobs that may be claimed now (it may be capped at the free slots),
+    ``active`` those that hold a slot. ``served`` is the number of the last claim for this user (0:
+    never), so smaller means longer ago. ``head`` is the id of the next job in the user's queue.
+    """
 
     user_id: int
     queued: int
@@ -19,31 +56,41 @@ class Waiting:
     head: int
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a claim saw (before) and took. ``waiting`` is empty when no slot was free."""
-
-    jobs: Sequence[Job]
-    active: int
-    waiting: Sequence[Waiting]
+Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
+"""Scheduling decision: maps the number of active jobs of a service and its waiting users to the
+user of each job to claim, in order. It keeps to the limit of the service. It must be pure and must
+not block: the store calls it within a transaction, and possibly in another thread."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a service may be given: at most ``max_active`` active jobs; ``clients`` get one each."""
+    """Free slots for the jobs of one service.
+
+    At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
+    ``clients`` has the name of a client for each job that may be claimed: a client with two free
+    slots appears twice.
+    """
 
     max_active: int
     clients: Sequence[str]
-    decide: "Decide"
+    decide: Decide
 
 
-Decide = Callable[[int, Sequence[Waiting]], Sequence[int]]
-"""From the number of active jobs and the waiting users: the user of each job to claim, in order."""
+@dataclass(frozen=True)
+class Claim:
+    """The jobs of one service that were claimed, and the counts on which the decision was based.
+
+    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free.
+    """
+
+    jobs: Sequence[Job]
+    active: int
+    waiting: Sequence[WaitingUser]
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """A job got ``status`` because of ``why``; ``job`` is as it was when this was read."""
+    """A change to ``status``, with its reason ``why``. ``job`` is the job as it is now."""
 
     id: int
     at: float
@@ -52,28 +99,19 @@ class JobEvent:
     job: Job
 
 
-NEWEST = 2**63 - 1
-"""A cursor before which every job is."""
-
-
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs a list holds; None and () let all through."""
+    """Selection of jobs for a list. None and () select all."""
 
     user_id: int | None = None
     service: str | None = None
     statuses: Sequence[JobStatus] = ()
     tag: str | None = None
 
-    @property
-    def values(self) -> Mapping[str, object]:
-        """The values of ``statement``."""
-        return {"user_id": self.user_id, "service": self.service, "tag": self.tag}
-
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a job's state. ``before`` is None where the job was created."""
+    """One change of a job's status. ``before`` is None for the creation of the job."""
 
     at: float
     before: JobStatus | None
@@ -83,7 +121,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Times:
-    """When a job was created, started and ended, seconds since the epoch."""
+    """Times at which a job was created, started and ended."""
 
     service: str
     status: JobStatus
@@ -94,11 +132,224 @@ class Times:
 
 @dataclass(frozen=True)
 class DueCallback:
-    """An end to tell, which was tried ``attempts`` times."""
+    """A callback that is due. ``attempts`` counts the deliveries that have failed."""
 
     job: Job
     attempts: int
 
 
-# A job's place is only counted so far; beyond it the answer is "more than".
-MAX_PLACE = 1000
+class JobLists(Protocol):
+    """Reads lists, histories and counts of jobs. The cost does not grow with ended jobs."""
+
+    async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
+        """Return at most ``limit`` jobs with ids below ``before``, newest first."""
+
+    async def history(self, job: Job) -> Sequence[Change]:
+        """Return the status changes of a job, oldest first, at most 1000."""
+
+    async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
+        """Count the jobs that have not ended, by service and status. Counts of 0 are left out."""
+
+    async def latest(self, limit: int) -> Sequence[Times]:
+        """Return the times of the newest jobs, newest first."""
+
+
+class JobEvents(Protocol):
+    """Reads the event log: the status changes of all jobs, numbered in commit order.
+
+    Numbers start at 1 and only grow, but may have gaps.
+    """
+
+    async def last_id(self) -> int:
+        """Return the number of the last event, 0 if there is none."""
+
+    async def between(
+        self, after: int, until: int, job_id: int | None = None
+    ) -> Sequence[JobEvent]:
+        """Return the events after number ``after`` up to ``until``, of all jobs or of one."""
+
+    async def present(self, job_id: int) -> tuple[int, Job]:
+        """Return the number of a job's last event, and the job at that moment.
+
+        Raises ``JobNotFound``.
+        """
+
+
+class Outbox(Protocol):
+    """Transactional outbox of callbacks.
+
+    The transaction that ends a job with a callback URL adds a row, so that an end is neither
+    forgotten nor announced without having happened. The row stays until ``done``.
+    """
+
+    async def due(self, limit: int) -> Sequence[DueCallback]:
+        """Return the callbacks that are due now, longest due first."""
+
+    async def done(self, job_id: int) -> None:
+        """Remove a callback, because it was delivered or given up."""
+
+    async def later(self, job_id: int, delay_s: float) -> None:
+        """Count a failed delivery. The callback is due again in ``delay_s``."""
+
+
+class AbandonedKeys(Protocol):
+    """Keys of abandoned attempts: the client may still run them.
+
+    A key is added in the transaction that abandons the attempt (see ``JobStore.requeue``).
+    """
+
+    async def of(self, client: str, within_s: float) -> set[str]:
+        """Return the keys of a client. Keys of any client older than ``within_s`` are removed."""
+
+    async def forget(self, client: str, key: str) -> None:
+        """Remove a key, because the client no longer has the attempt."""
+
+
+class JobStore(Protocol):
+    """Database of all jobs."""
+
+    @property
+    def lists(self) -> JobLists:
+        """Lists, histories and counts."""
+
+    @property
+    def events(self) -> JobEvents:
+        """Event log."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """Callbacks that are not delivered yet."""
+
+    @property
+    def abandoned(self) -> AbandonedKeys:
+        """Keys of abandoned attempts."""
+
+    def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
+        """Notify ``subscriber`` of every job that is created or changed.
+
+        Notifications follow the commits, in commit order, and precede the return of the call that
+        made the change. For each job, subscribers are called in the order of subscription. If the
+        implementation allows several servers, the changes of other servers are notified as well.
+
+        With ``status_changes_only``, changes within a status (a request to terminate, output that
+        was fetched after the end) are left out.
+        """
+
+    async def create(
+        self,
+        uuid: str,
+        user_id: int,
+        service: str,
+        options: JobOptions = NO_OPTIONS,
+        *,
+        input_bytes: int = 0,
+        limits: UserLimits = NO_LIMITS,
+    ) -> Job:
+        """Add a queued job, whose files are stored under ``uuid``. Durable.
+
+        If the user has a job with the same idempotency key, that job is returned and nothing is
+        added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
+        job would exceed the user's ``limits``.
+        """
+
+    async def check_limits(
+        self, user_id: int, input_bytes: int, key: str | None, limits: UserLimits
+    ) -> None:
+        """Raise the error that ``create`` would raise now for a job of this size.
+
+        Concurrent submissions may still use up the limit before ``create`` is called.
+        """
+
+    async def get(self, job_id: int) -> Job:
+        """Return a job. Raises ``JobNotFound``."""
+
+    async def transition(
+        self,
+        job: Job,
+        wanted: JobStatus,
+        message: str,
+        *,
+        dest_id: int | None = None,
+        exit_code: int | None = None,
+        output_bytes: int | None = None,
+        deferred: bool = False,
+    ) -> Job:
+        """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
+
+        Fields that are None keep their values. ``output_bytes`` is the size of the output that is
+        now stored. ``deferred`` allows a short delay, to share a transaction with another change;
+        later changes of the job are still written after this one. Raises ``TransitionRefused``,
+        with the present status, if that status does not allow the change or if the job is in
+        another attempt.
+        """
+
+    async def requeue(
+        self,
+        job: Job,
+        why: str,
+        *,
+        delay_s: float,
+        max_attempts: int,
+        counts: bool,
+        may_still_run: bool,
+    ) -> Job:
+        """End the present attempt and return the job to the queue.
+
+        The next attempt begins after ``delay_s`` at the earliest. The job fails instead if this
+        attempt counts (``counts``) and is number ``max_attempts`` of those that do. It is Killed
+        instead if its termination was requested. With ``may_still_run``, the attempt is recorded as
+        abandoned in the same transaction. Raises ``TransitionRefused``.
+        """
+
+    async def request_kill(self, job_id: int) -> Job:
+        """Record that a job is to be terminated, unless it has ended. Return the job.
+
+        Raises ``JobNotFound``.
+        """
+
+    async def keep_output(self, job: Job, output_bytes: int) -> None:
+        """Record that the output of an ended job is stored."""
+
+    async def client_lost(self, client: str, why: str) -> Sequence[Job]:
+        """Mark as Unknown the jobs of a client that can't be reached. Return those jobs."""
+
+    async def claim(self, offers: Mapping[str, Offer]) -> Mapping[str, Claim]:
+        """Claim queued jobs for the services in ``offers``.
+
+        Counting, decision and claim are one transaction: no limit is exceeded and no job is claimed
+        twice, however many callers claim concurrently. Returns a claim for each offered service
+        that has queued jobs.
+        """
+
+    async def active(self, client: str) -> Sequence[Job]:
+        """Return the active jobs of a client, including those that are being sent to it."""
+
+    async def processing(self) -> Sequence[Job]:
+        """Return the jobs that are claimed and not known to have reached their client."""
+
+    async def unknown_for(self, seconds: float) -> Sequence[Job]:
+        """Return jobs that have been Unknown for longer than ``seconds``, at most 1000."""
+
+    async def dispatched_to(self) -> Sequence[str]:
+        """Return the names of all clients that have a job, configured or not."""
+
+    async def killed_without_output(self, within_s: float) -> Sequence[Job]:
+        """Return jobs that were Killed within the last seconds and whose output was not fetched.
+
+        Only jobs that had reached their client, latest first, at most 100.
+        """
+
+    async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
+        """Return ended jobs whose files are due for removal, oldest end first."""
+
+    async def ahead(self, job: Job) -> int:
+        """Count the queued jobs in front of ``job``, of the same user and service.
+
+        Counts at most ``MAX_AHEAD``.
+        """
+
+    async def known(self, uuids: Sequence[str]) -> set[str]:
+        """Return those of ``uuids`` that belong to a job whose files are kept."""
+
+    async def check(self) -> None:
+        """Raise ``StoreError`` if the database can't be written."""

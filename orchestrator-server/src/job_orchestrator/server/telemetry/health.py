@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from job_orchestrator.common.errors import Unhealthy
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.server.files.folder import JobFiles
-from job_orchestrator.server.store.sqlite.jobs import JobStore
-from job_orchestrator.server.store.sqlite.schema import DatabaseError
+from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.store.base import JobStore, StoreError
 
 TIMEOUT_S = 5.0
 
@@ -27,7 +26,7 @@ class HealthCheck:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self.store.check()
-        except (DatabaseError, TimeoutError) as error:
+        except (StoreError, TimeoutError) as error:
             raise Unhealthy(f"The database can't be written: {error or 'no answer'}") from error
         try:
             await in_thread(self.files.check)

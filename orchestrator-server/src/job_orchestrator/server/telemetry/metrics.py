@@ -85,7 +85,7 @@ class Metrics:
             for status in NOT_ENDED:
                 self._jobs.labels(service.name, status).set(counts.get((service.name, status), 0))
         for client in clients:
-            url = client.url
+            url = client.name
             self._client_connected.labels(url).set(client.pushes)
             self._client_usable.labels(url).set(not client.problem and client.state != "unknown")
             self._client_slots.labels(url).set(client.slots or 0)

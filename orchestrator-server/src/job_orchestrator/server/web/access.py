@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from job_orchestrator.common.errors import Forbidden
-from job_orchestrator.common.protocol.bearer import token_of
+from job_orchestrator.common.protocol.bearer import bearer_token
 from job_orchestrator.common.web.openapi import DOCUMENT_PATH, UI_PATH
 from job_orchestrator.server import keys
 from job_orchestrator.server.auth.principal import Principal
@@ -58,7 +58,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
         return await handler(request)
     tokens = request.app[keys.TOKENS]
-    principal = await tokens.principal(token_of(request.headers.get(hdrs.AUTHORIZATION)))
+    principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
     request[keys.PRINCIPAL] = principal
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
@@ -68,7 +68,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Cut the request off when its token is revoked, or expires, within the block."""
-    shown = token_of(request.headers.get(hdrs.AUTHORIZATION))
+    shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
     return request.app[keys.TOKENS].in_use(shown, partial(_cut_off, request))
 
 

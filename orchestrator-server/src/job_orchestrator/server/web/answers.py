@@ -3,16 +3,17 @@
 from typing import Any
 
 from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
-from job_orchestrator.common.messages import JobError, encode
-from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.jobs.views import (
+from job_orchestrator.common.messages import (
     ClientList,
     JobDetail,
+    JobError,
     JobPage,
     ResultFiles,
     ServiceList,
     Stats,
+    encode,
 )
+from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.web.schemas import schemas_of
 
 SCHEMAS: dict[str, Any] = {

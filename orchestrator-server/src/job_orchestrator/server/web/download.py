@@ -50,11 +50,11 @@ async def download(request: web.Request) -> web.StreamResponse:
           application/json:
             example: {id: 7, status: Unknown, message: Job 7 not found}
     """
-    submission = request.app[keys.SUBMISSION]
-    job = await submission.settled(job_id(request), wait_s(request))
+    queries = request.app[keys.QUERIES]
+    job = await queries.wait_for_end(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
         return await results(request, job)
-    return json_response(JobAnswer(job.id, job.status, await submission.explain(job)))
+    return json_response(JobAnswer(job.id, job.status, await queries.explain(job)))
 
 
 async def download_partial(request: web.Request) -> web.StreamResponse:
@@ -85,19 +85,18 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
       "504":
         description: The job's client doesn't answer in time
     """
-    submission = request.app[keys.SUBMISSION]
-    job = await submission.settled(job_id(request), 0)
+    job = await request.app[keys.QUERIES].store.get(job_id(request))
     if job.has_output:
         return await results(request, job)
-    client, dest_id = submission.payload_of(job)
+    client, dest_id = request.app[keys.RESULTS].payload_of(job)
     response = web.StreamResponse(headers=attachment(job, "partial"))
     response.content_type = ZIP
 
     async def blocks() -> AsyncGenerator[bytes, None]:
-        async with client.api.open_partial(dest_id) as source:
-            response.content_length = source.content_length
+        async with client.transport.open_partial(dest_id) as output:
+            response.content_length = output.size
             yield b""  # it is there
-            async for block in source.content.iter_any():
+            async for block in output.blocks:
                 yield block
 
     return await send(request, response, await begun(blocks()))

@@ -38,7 +38,7 @@ async def events(request: web.Request) -> web.StreamResponse:
         description: The token is for another user
     """
     topic = Topic(user_id=user_id(request))
-    blocks = request.app[keys.JOURNAL].follow(topic, _last_event_id(request))
+    blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 
@@ -69,9 +69,9 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     """
     number, after = job_id(request), _last_event_id(request)
     # A browser that is answered 204 does not connect again. Unknown jobs are found out here too.
-    if await request.app[keys.JOURNAL].is_over(number, -1 if after is None else after):
+    if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
-    blocks = request.app[keys.JOURNAL].follow(Topic(job_id=number), after)
+    blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 

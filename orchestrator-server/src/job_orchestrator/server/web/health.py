@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from job_orchestrator.common.web.answers import Health, json_response
+from job_orchestrator.common.messages import Health
+from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import __version__, keys
 
 
@@ -26,4 +27,4 @@ async def health(request: web.Request) -> web.Response:
             example: {id: 0, status: Unknown, message: "The data folder can't be written"}
     """
     await request.app[keys.HEALTH]()
-    return json_response(Health(version=__version__))
+    return json_response(Health(version=__version__, status="healthy"))

@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
 from job_orchestrator.server.web.parameters import cursor, job_filter, job_id, page_size
@@ -37,7 +36,7 @@ async def jobs(request: web.Request) -> web.Response:
       "403":
         description: The token is for another user
     """
-    page = await request.app[keys.OVERVIEW].jobs(
+    page = await request.app[keys.QUERIES].jobs(
         job_filter(request), cursor(request), page_size(request)
     )
     return json_response(page)
@@ -64,7 +63,7 @@ async def job(request: web.Request) -> web.Response:
       "404":
         description: There is no such job
     """
-    return json_response(await request.app[keys.OVERVIEW].job(job_id(request)))
+    return json_response(await request.app[keys.QUERIES].job(job_id(request)))
 
 
 async def files(request: web.Request) -> web.Response:
@@ -85,6 +84,5 @@ async def files(request: web.Request) -> web.Response:
       "404":
         description: There is no such job, or it has no output
     """
-    submission = request.app[keys.SUBMISSION]
-    found = await submission.store.get(job_id(request))
-    return json_response(await in_thread(submission.listed, found))
+    found = await request.app[keys.QUERIES].store.get(job_id(request))
+    return json_response(await request.app[keys.RESULTS].listing(found))

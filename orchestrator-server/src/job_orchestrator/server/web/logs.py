@@ -49,7 +49,10 @@ async def job_logs(request: web.Request) -> web.StreamResponse:
     asked = log_query(request)
     try:
         async with asyncio.timeout(None) as bound:
-            with logs.until_stopped(bound):
-                return await send(request, response, await begun(logs.read(job_id(request), asked)))
+            with logs.expiring_at_stop(bound):
+                blocks = logs.read(
+                    job_id(request), asked.stream, offset=asked.offset, follow=asked.follow
+                )
+                return await send(request, response, await begun(blocks))
     except TimeoutError:
         return response  # the server stops

@@ -20,10 +20,13 @@ async def metrics(request: web.Request) -> web.Response:
           text/plain:
             schema: {type: string}
     """
-    overview = request.app[keys.OVERVIEW]
+    queries = request.app[keys.QUERIES]
     shown = request.app[keys.METRICS]
-    counts = await overview.store.lists.unended()
+    counts = await queries.store.lists.unended()
     shown.set_gauges(
-        counts, overview.services.values(), overview.pool, request.app[keys.JOURNAL].open_streams
+        counts,
+        queries.services.values(),
+        queries.clients,
+        request.app[keys.EVENT_STREAMS].open_streams,
     )
     return await metrics_response(shown.registry)

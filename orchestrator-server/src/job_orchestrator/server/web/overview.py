@@ -22,7 +22,7 @@ async def services(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/ServiceList"}
     """
-    return json_response(await request.app[keys.OVERVIEW].all_services())
+    return json_response(await request.app[keys.QUERIES].all_services())
 
 
 async def clients(request: web.Request) -> web.Response:
@@ -41,7 +41,7 @@ async def clients(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/ClientList"}
     """
-    return json_response(request.app[keys.OVERVIEW].all_clients())
+    return json_response(request.app[keys.QUERIES].all_clients())
 
 
 async def stats(request: web.Request) -> web.Response:
@@ -60,4 +60,4 @@ async def stats(request: web.Request) -> web.Response:
           application/json:
             schema: {$ref: "#/components/schemas/Stats"}
     """
-    return json_response(request.app[keys.OVERVIEW].stats())
+    return json_response(request.app[keys.QUERIES].stats())

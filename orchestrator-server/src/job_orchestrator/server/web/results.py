@@ -4,15 +4,17 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server import keys
-from job_orchestrator.server.jobs.small_results import etag
+from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
 from job_orchestrator.server.web.ranges import usable_range
@@ -30,18 +32,26 @@ _CONDITIONS = (
 
 async def results(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
-    submission = request.app[keys.SUBMISSION]
-    small = await submission.small_result(job)
     headers = {**attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
-    if small is None or any(header in request.headers for header in _CONDITIONS):
-        path = submission.result(job)
-        return ResultsResponse(path, headers, partial(while_token_is_valid, request))
+    match await request.app[keys.RESULTS].served(job):
+        case LocalFile() as file:
+            return _local_file(request, file, headers)
+        case unserved:
+            assert_never(unserved)
+
+
+def _local_file(
+    request: web.Request, file: LocalFile, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send a small file from memory, unless aiohttp has to evaluate a condition or a range."""
+    if file.content is None or any(header in request.headers for header in _CONDITIONS):
+        return ResultsResponse(file.path, headers, partial(while_token_is_valid, request))
     return web.Response(
-        body=small.content,
+        body=file.content,
         headers={
             **headers,
-            hdrs.ETAG: small.etag,
-            hdrs.LAST_MODIFIED: small.last_modified,
+            hdrs.ETAG: _etag(file.modified_ns, file.size),
+            hdrs.LAST_MODIFIED: formatdate(file.modified_ns // 10**9, usegmt=True),
             hdrs.ACCEPT_RANGES: "bytes",
         },
     )
@@ -95,6 +105,11 @@ def _still_the_same(request: web.BaseRequest, status: os.stat_result) -> bool:
     if validator is None:
         return True
     if validator.endswith('"'):
-        return validator == etag(status.st_mtime_ns, status.st_size)
+        return validator == _etag(status.st_mtime_ns, status.st_size)
     # aiohttp compares dates, and takes what is none for no condition.
     return request.if_range is not None
+
+
+def _etag(modified_ns: int, size: int) -> str:
+    """Return the ETag that aiohttp computes for a file, so that both ways to send it agree."""
+    return f'"{modified_ns:x}-{size:x}"'

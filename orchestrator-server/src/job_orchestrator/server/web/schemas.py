@@ -11,7 +11,17 @@ def schemas_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         messages, ref_template="#/components/schemas/{name}"
     )
-    return {name: _in_version_3_0(schema) for name, schema in components.items()}
+    return {name: _in_version_3_0(_complete(schema)) for name, schema in components.items()}
+
+
+def _complete(schema: dict[str, Any]) -> dict[str, Any]:
+    """Mark every field as required. Defaults are for readers: an answer holds all fields."""
+    fields = schema.get("properties")
+    if fields is None:
+        return schema
+    for field in fields.values():
+        field.pop("default", None)
+    return {**schema, "required": list(fields)}
 
 
 def _in_version_3_0(schema: Any) -> Any:

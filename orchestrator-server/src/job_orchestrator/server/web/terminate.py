@@ -38,5 +38,5 @@ async def terminate(request: web.Request) -> web.Response:
       "504":
         description: The job's client doesn't answer; the job is ended as soon as it does
     """
-    job = await request.app[keys.SUBMISSION].terminate(job_id(request))
+    job = await request.app[keys.TERMINATION].terminate(job_id(request))
     return json_response(JobAnswer(job.id, job.status, "job terminated"))

@@ -1,18 +1,10 @@
 """GET /whoami."""
 
-import msgspec
 from aiohttp import web
 
+from job_orchestrator.common.messages import Identity
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
-
-
-class WhoAmI(msgspec.Struct, frozen=True):
-    """Answer of ``GET /whoami``. ``auth``: whether this server wants tokens at all."""
-
-    user_id: int | None
-    admin: bool
-    auth: bool
 
 
 async def whoami(request: web.Request) -> web.Response:
@@ -30,4 +22,4 @@ async def whoami(request: web.Request) -> web.Response:
             schema: {$ref: "#/components/schemas/WhoAmI"}
     """
     who = request[keys.PRINCIPAL]
-    return json_response(WhoAmI(user_id=who.user_id, admin=who.is_admin, auth=who.authenticated))
+    return json_response(Identity(user_id=who.user_id, admin=who.is_admin, auth=who.authenticated))

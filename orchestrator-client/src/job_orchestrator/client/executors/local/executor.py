@@ -21,7 +21,7 @@ from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, Pay
 from job_orchestrator.client.executors.local.sandbox import Bubblewrap
 from job_orchestrator.client.executors.local.spawner import Place, Process, Spawner
 from job_orchestrator.client.executors.local.users import ScriptUsers
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.runtime.threads import in_thread
 
@@ -94,7 +94,7 @@ class LocalExecutor:
         return self._spawner.sandbox is not None
 
     @property
-    def large_leftovers(self) -> LargeTrees:
+    def large_leftovers(self) -> DeferredRemoval:
         """What payloads left outside their folders, and is not removed yet."""
         return self._spawner.large_leftovers
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from uuid import uuid4
 
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees, removed_if_small
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval, remove_if_small
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ IPC_KINDS = (("shm", "shmid", "-m"), ("sem", "semid", "-s"), ("msg", "msqid", "-
 IPCRM_TIMEOUT_S = 10.0
 
 
-def remove_leftovers(uids: Set[int], large: LargeTrees) -> None:
+def remove_leftovers(uids: Set[int], large: DeferredRemoval) -> None:
     """Remove the files and the System V IPC objects of users.
 
     Nobody is kept from a start by what can't be removed: it is told.
@@ -58,17 +58,17 @@ def _owned(folder: Path, uids: Set[int]) -> Iterator[Path]:
         return  # there is none on this machine
 
 
-def _remove(path: Path, large: LargeTrees) -> None:
+def _remove(path: Path, large: DeferredRemoval) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
-    elif not removed_if_small(path):
+    elif not remove_if_small(path):
         doomed = path.with_name(f"{DOOMED}{uuid4().hex}")
         path.rename(doomed)
         _close(doomed)
         large.add(doomed)
 
 
-def remove_later(large: LargeTrees) -> None:
+def remove_later(large: DeferredRemoval) -> None:
     """Let be removed what an earlier life has left unfinished."""
     for folder in FOLDERS:
         for path in _owned(folder, {os.geteuid()}):

@@ -20,9 +20,9 @@ from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
 from job_orchestrator.client.executors.local.start_gate import Gate
 from job_orchestrator.client.executors.local.users import ScriptUsers
 from job_orchestrator.client.model import ScriptUser
-from job_orchestrator.client.workspace.deferred_removal import LargeTrees
+from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspace
-from job_orchestrator.client.workspace.ownership import hand_over
+from job_orchestrator.client.workspace.ownership import give_to_user
 
 
 class Process(Protocol):
@@ -55,14 +55,16 @@ class Spawner:
     cgroups: Cgroups | None = None
     users: ScriptUsers | None = None
     sandbox: Bubblewrap | None = None
-    large_leftovers: LargeTrees = field(default_factory=lambda: LargeTrees("large leftovers"))
+    large_leftovers: DeferredRemoval = field(
+        default_factory=lambda: DeferredRemoval("large leftovers")
+    )
 
     def take_place(self, workspace: Workspace) -> Place:
         """Make a payload its place. Raises ``OSError``."""
         user = self.users.take() if self.users is not None else None
         try:
             if user is not None:
-                hand_over(workspace.root, (workspace.work, workspace.scratch), user)
+                give_to_user(workspace.root, (workspace.work, workspace.scratch), user)
             group = self.cgroups.make(workspace.root.name) if self.cgroups is not None else None
         except BaseException:
             self.leave(Place(None, user))

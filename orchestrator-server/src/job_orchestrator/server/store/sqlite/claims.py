@@ -1,14 +1,14 @@
-"""Counting and claiming in one transaction."""
+"""Claims: counting, decision and claim are one transaction."""
 
 import sqlite3
 from collections.abc import Mapping
 
-from job_orchestrator.server.store.base import Claim, Offer, Waiting
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, IS_ACTIVE, job_of
+from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
-# What is queued is looked for in the index of what is queued, and nowhere else: SQLite would rather
-# look for the smallest service in an index of all jobs, past everything that has ever ended. And
-# what is active in the index of that, which is small enough to stay in SQLite's cache.
+# The indexes are named, because SQLite would search the smallest service in an index of all jobs,
+# and pass every job that has ever ended. The index of active jobs is small enough to stay in
+# SQLite's cache.
 _QUEUED = "jobs INDEXED BY jobs_queued"
 _ACTIVE = "jobs INDEXED BY jobs_active"
 
@@ -26,7 +26,7 @@ ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS
 
 ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
 
-# A skip scan: one index look-up for each user with queued jobs, however many jobs each has.
+# A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
 WAITING_USERS = f"""
 WITH RECURSIVE users (user_id) AS (
     SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
@@ -71,7 +71,7 @@ ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
 def claim(
     connection: sqlite3.Connection, offers: Mapping[str, Offer], now: float
 ) -> dict[str, Claim]:
-    """Claim queued jobs of the services that have any, within the transaction that is open.
+    """Claim queued jobs of the offered services, within the open transaction.
 
     ``decide`` is called in the connection's thread.
     """
@@ -80,26 +80,26 @@ def claim(
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:
-    """Whether any job waits, of whatever service."""
+    """Return whether a job of any service is queued."""
     ((found,),) = connection.execute(ANY_QUEUED)
     return bool(found)
 
 
 def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: float) -> Claim:
-    """Claim for one service.
+    """Claim jobs of one service.
 
-    The first query already settles the usual case of a full service, so that a pass over it costs
-    next to nothing.
+    The first query is enough in the usual case of a service without a free slot, which a claim
+    therefore passes at almost no cost.
     """
     ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
     free = min(offer.max_active - active, len(offer.clients))
     if free <= 0:
         return Claim((), active, ())
     rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": free})
-    waiting = [Waiting(*row) for row in rows]
+    waiting = [WaitingUser(*row) for row in rows]
     jobs = []
-    for user_id, client_url in zip(offer.decide(active, waiting), offer.clients, strict=False):
-        values = {"service": service, "user_id": user_id, "client_url": client_url, "now": now}
+    for user_id, client in zip(offer.decide(active, waiting), offer.clients, strict=False):
+        values = {"service": service, "user_id": user_id, "client_url": client, "now": now}
         jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
         connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
     return Claim(jobs, active, waiting)

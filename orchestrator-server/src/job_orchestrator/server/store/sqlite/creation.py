@@ -1,12 +1,12 @@
-"""Adding a job: a repeat is found and limits are asked in the transaction that adds it."""
+"""Creation of a job. Repeats and limits are checked in the transaction that adds the row."""
 
 import sqlite3
 from dataclasses import asdict, dataclass
 
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, HAS_KEY, job_of
-from job_orchestrator.server.store.sqlite.usage import limit_problem
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
@@ -15,18 +15,19 @@ VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
     :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes)
 RETURNING {COLUMNS}
 """  # noqa: S608
+
 REPEATED = f"""
 SELECT {COLUMNS} FROM jobs
 WHERE user_id = :user_id AND idempotency_key = :idempotency_key AND {HAS_KEY}
 """  # noqa: S608
 
-NO_OPTIONS = JobOptions()
-NO_LIMITS = UserLimits()
+# Triggers keep the counters of a user, so that limits cost one look-up however many jobs there are.
+USAGE = "SELECT queued, stored_bytes FROM usage WHERE user_id = ?"
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job whose files, ``input_bytes`` together, are in the folder ``uuid``."""
+    """A job to add, whose files have ``input_bytes`` and are stored under ``uuid``."""
 
     uuid: str
     user_id: int
@@ -38,9 +39,9 @@ class NewJob:
 def add(
     connection: sqlite3.Connection, new: NewJob, limits: UserLimits, now: float
 ) -> Job | DomainError:
-    """Add a job, or find the one that its idempotency key has.
+    """Add a job, or return the job that has its idempotency key.
 
-    An error is returned, not raised: what others write in the same transaction is to stay.
+    An error is returned, not raised: the transaction also holds changes of other callers.
     """
     values = {
         "uuid": new.uuid,
@@ -53,5 +54,32 @@ def add(
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)
-    problem = limit_problem(connection, limits, new.user_id, new.input_bytes)
+    problem = _limit_problem(connection, limits, new.user_id, new.input_bytes)
     return problem or job_of(connection.execute(CREATE, values).fetchall()[0])
+
+
+def refusal(
+    connection: sqlite3.Connection,
+    user_id: int,
+    input_bytes: int,
+    key: str | None,
+    limits: UserLimits,
+) -> DomainError | None:
+    """Return the error that ``add`` would return now, if any.
+
+    The key is looked up after the counters, so that a job that they include is found by its key.
+    """
+    problem = _limit_problem(connection, limits, user_id, input_bytes)
+    if problem is None:
+        return None
+    values = {"user_id": user_id, "idempotency_key": key}
+    return None if connection.execute(REPEATED, values).fetchall() else problem
+
+
+def _limit_problem(
+    connection: sqlite3.Connection, limits: UserLimits, user_id: int, input_bytes: int
+) -> TooManyQueued | TooMuchStored | None:
+    if not limits.any:
+        return None
+    queued, stored = connection.execute(USAGE, (user_id,)).fetchone() or (0, 0)
+    return limits.problem(queued, stored, user_id, input_bytes)

@@ -1,19 +1,42 @@
 """Lists of jobs, newest first, at a cost that doesn't grow with the number of jobs.
 
-A list of what a filter lets through has to meet few rows that it doesn't. So each combination of
-user, service and state is a *branch*: an index has its jobs in the order of their ids, and the page
-is made of the newest few of every branch. What a filter leaves open is enumerated by skip scans:
-one look-up for each service (of each user, of each user with a tag).
+A list must not scan rows that its filter rejects. Therefore each combination of user, service and
+status is read separately from an index, which has its jobs in the order of their ids, and the page
+is merged from the newest jobs of all combinations. Users and services that the filter leaves open
+are enumerated by skip scans: one index look-up for each value.
+
+The statement for ``JobFilter(user_id=5, statuses=[FAILED])``, without the list of columns::
+
+    WITH RECURSIVE of_user (user_id) AS (SELECT :user_id),
+        of_service (user_id, service) AS (
+            SELECT of_user.user_id,
+                (SELECT min(service) FROM jobs WHERE user_id = of_user.user_id)
+            FROM of_user WHERE of_user.user_id IS NOT NULL
+            UNION ALL
+            SELECT of_service.user_id,
+                (SELECT min(service) FROM jobs
+                 WHERE user_id = of_service.user_id AND service > of_service.service)
+            FROM of_service WHERE of_service.service IS NOT NULL),
+        statuses (status) AS (VALUES ('Failed'))
+    SELECT … FROM jobs WHERE id IN (
+        SELECT found.id FROM of_service CROSS JOIN statuses CROSS JOIN jobs AS found
+        WHERE of_service.service IS NOT NULL AND found.id IN (
+            SELECT id FROM jobs
+            WHERE user_id = of_service.user_id AND service = of_service.service
+                AND status = statuses.status AND id < :before
+            ORDER BY id DESC LIMIT :limit)
+        ORDER BY found.id DESC LIMIT :limit)
+    ORDER BY id DESC
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import Change, JobFilter, Times
-from job_orchestrator.server.store.sqlite.schema import COLUMNS, job_of
-from job_orchestrator.server.store.sqlite.writer import Connection
+from job_orchestrator.server.store.sqlite.connection import Connection
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, job_of
 
 HISTORY = """
 SELECT at, from_status, to_status, why FROM job_events WHERE job_id = ? ORDER BY id LIMIT 1000
@@ -34,7 +57,7 @@ SELECT service, status, created_at, started_at, ended_at FROM jobs ORDER BY id D
 
 
 def listing(wanted: JobFilter) -> str:
-    """The statement for a filter; beside its values it takes ``before`` and ``limit``."""
+    """Return the statement for a filter. Its parameters are those of ``page_values``."""
     if wanted == JobFilter():
         return ALL
     scope = [] if wanted.tag is None else ["tag = :tag AND tag <> ''"]
@@ -60,12 +83,24 @@ def listing(wanted: JobFilter) -> str:
     """  # noqa: S608
 
 
-def _level(column: str, given: bool, scope: Sequence[str], outer: Sequence[str]) -> str:
-    """A table of the values of ``column``, for each row of the level before (``outer``).
+def page_values(wanted: JobFilter, before: int, limit: int) -> Mapping[str, object]:
+    """Return the parameters of a page of at most ``limit`` jobs with ids below ``before``."""
+    return {
+        "user_id": wanted.user_id,
+        "service": wanted.service,
+        "tag": wanted.tag,
+        "before": before,
+        "limit": limit,
+    }
 
-    The last row of a skip scan is NULL.
+
+def _level(column: str, given: bool, scope: Sequence[str], outer: Sequence[str]) -> str:
+    """Return a table of the values of ``column``, for each row of the level before (``outer``).
+
+    ``given`` is true if the filter has one value. Otherwise the table is a skip scan, which ends
+    with a row of NULL.
     """
-    name = column.replace("_id", "").replace("service", "of_service").replace("user", "of_user")
+    name = f"of_{column.removesuffix('_id')}"
     shown = [f"of_user.{each}" for each in outer]
     head = f"{name} ({', '.join([*outer, column])})"
     source = " FROM of_user WHERE of_user.user_id IS NOT NULL" if outer else ""
@@ -84,34 +119,31 @@ def _level(column: str, given: bool, scope: Sequence[str], outer: Sequence[str])
     return f"{head} AS (SELECT {first}{source} UNION ALL {rest})"
 
 
-class JobLists:
-    """What is read of many jobs, or of their past."""
+@dataclass(frozen=True)
+class SqliteJobLists:
+    """Implementation of ``JobLists``."""
 
-    def __init__(self, reader: Connection) -> None:
-        self._reader = reader
+    reader: Connection
 
     async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
-        """At most ``limit`` jobs with ids below ``before``, the newest first."""
-        values = {**wanted.values, "before": before, "limit": limit}
-        return [job_of(row) for row in await self._rows(listing(wanted), values)]
+        """See ``JobLists.page``."""
+        rows = await self.reader.rows(listing(wanted), page_values(wanted, before, limit))
+        return [job_of(row) for row in rows]
 
     async def history(self, job: Job) -> Sequence[Change]:
-        """The changes of a job, the oldest first."""
-        rows = await self._rows(HISTORY, (job.id,))
+        """See ``JobLists.history``."""
+        rows = await self.reader.rows(HISTORY, (job.id,))
         return [
             Change(at, None if before is None else JobStatus(before), JobStatus(to), why)
             for at, before, to, why in rows
         ]
 
     async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
-        """How many jobs of a service have a state, of those that have not ended."""
-        rows = await self._rows(UNENDED, ())
+        """See ``JobLists.unended``."""
+        rows = await self.reader.rows(UNENDED)
         return {(service, JobStatus(status)): int(count) for service, status, count in rows}
 
     async def latest(self, limit: int) -> Sequence[Times]:
-        """The times of the newest jobs."""
-        rows = await self._rows(LATEST, (limit,))
+        """See ``JobLists.latest``."""
+        rows = await self.reader.rows(LATEST, (limit,))
         return [Times(service, JobStatus(status), *times) for service, status, *times in rows]
-
-    async def _rows(self, statement: str, values: Any) -> list[tuple[Any, ...]]:
-        return list(await self._reader.run(lambda c: c.execute(statement, values).fetchall()))

@@ -1,6 +1,6 @@
-"""The database as the commands ``backup``, ``restore`` and ``check`` see it: without the server.
+"""Access to the database by the commands ``backup``, ``restore`` and ``check``.
 
-Nothing here is called while serving. All functions block.
+These commands run in a process of their own, which does not serve. All functions block.
 """
 
 import sqlite3
@@ -12,24 +12,26 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.storage.durable import touch_private
-from job_orchestrator.server.store.sqlite.schema import BUSY_TIMEOUT_MS, IS_ENDED
+from job_orchestrator.server.store.sqlite.connection import BUSY_TIMEOUT_MS
+from job_orchestrator.server.store.sqlite.rows import IS_ENDED
 
 Database = sqlite3.Connection
-"""A database that is open for one of the commands."""
+"""Database that is open for one of the commands."""
 
 BATCH = 500
+"""Ids in one query: SQLite limits the number of parameters."""
 
 ID_GAP = 100_000
-"""Ids that are left out after a restore: those given since the backup must not be given again."""
+"""Ids that are skipped after a restore, so that ids given since the backup are not given again."""
 
 
 class DatabaseUnusable(DomainError):
-    """The file is no database of a jo-server, or can't be read or written."""
+    """The file is not a database of jo-server, or can't be read or written."""
 
 
 @dataclass(frozen=True)
 class KeptJob:
-    """What of a job tells which files it must have."""
+    """The properties of a job that determine which files it must have."""
 
     id: int
     uuid: str
@@ -40,7 +42,10 @@ class KeptJob:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Database]:
-    """Open a database that is there. Raises ``DatabaseUnusable``, also for what is done with it."""
+    """Open an existing database.
+
+    Raises ``DatabaseUnusable``, also for errors of SQLite in the body of the ``with`` statement.
+    """
     try:
         uri = f"{path.absolute().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
@@ -51,25 +56,25 @@ def opened(path: Path) -> Iterator[Database]:
 
 
 def copy_database(source: sqlite3.Connection, target: Path) -> None:
-    """Make ``target`` a copy of the database as it is at one moment; writers are not held up.
+    """Copy the database as it is at one moment to ``target``, without blocking writers.
 
     Raises ``OSError``.
     """
     touch_private(target)
     with closing(sqlite3.connect(target, isolation_level=None)) as copy:
         source.backup(copy)
-        # One file, with nothing beside it.
+        # Without WAL the copy is one file.
         copy.execute("PRAGMA journal_mode = DELETE")
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Number of the last migration; 0: this is no database of a jo-server."""
+    """Return the number of the last migration; 0 if this is not a database of jo-server."""
     ((version,),) = connection.execute("PRAGMA user_version")
     return int(version)
 
 
 def damage(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite itself finds wrong with the file, and rows that lead nowhere."""
+    """Return the problems that SQLite finds in the file, and references to missing rows."""
     found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
     found += [
         f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is not there"
@@ -79,7 +84,7 @@ def damage(connection: sqlite3.Connection) -> list[str]:
 
 
 def kept_jobs(connection: sqlite3.Connection) -> Iterator[KeptJob]:
-    """Every job whose files are kept."""
+    """Yield each job whose files are kept."""
     rows = connection.execute(
         "SELECT id, uuid, status, attempt, has_output FROM jobs WHERE status <> 'Cleaned'"
     )
@@ -88,7 +93,7 @@ def kept_jobs(connection: sqlite3.Connection) -> Iterator[KeptJob]:
 
 
 def cleaned_of(connection: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
-    """Those of ``ids`` that are Cleaned now."""
+    """Return those of ``ids`` that are Cleaned."""
     found: set[int] = set()
     for start in range(0, len(ids), BATCH):
         batch = ids[start : start + BATCH]
@@ -99,7 +104,7 @@ def cleaned_of(connection: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
 
 
 def mark_cleaned(connection: sqlite3.Connection, ids: Iterable[int], why: str, now: float) -> None:
-    """Make ended jobs Cleaned."""
+    """Change the status of ended jobs to Cleaned."""
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
         f"UPDATE jobs SET status = 'Cleaned', message = ?, changed_at = ? "  # noqa: S608
@@ -110,7 +115,7 @@ def mark_cleaned(connection: sqlite3.Connection, ids: Iterable[int], why: str, n
 
 
 def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
-    """Note that ended jobs have no output (any more)."""
+    """Record that ended jobs do not have output."""
     connection.executemany(
         "UPDATE jobs SET has_output = 0, output_bytes = NULL WHERE id = ?",
         [(job_id,) for job_id in ids],
@@ -118,7 +123,7 @@ def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
 
 
 def leave_id_gap(connection: sqlite3.Connection) -> None:
-    """Let the ids of new jobs begin well after those of the jobs that are there."""
+    """Skip ``ID_GAP`` ids after those of the existing jobs."""
     changed = connection.execute(
         "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'jobs'", (ID_GAP,)
     )
@@ -137,13 +142,13 @@ WHERE last IS NOT status
 
 
 def wrong_histories(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
-    """Jobs whose last event is not how they came to their status: id, status, last event."""
+    """Return jobs whose last event does not lead to their status: id, status, last event."""
     rows = connection.execute(_WRONG_HISTORIES)
     return [(job_id, status, last or "nothing") for job_id, status, last in rows]
 
 
 def complete_histories(connection: sqlite3.Connection) -> None:
-    """Add the event that leads to the status of a job, where it is missing."""
+    """Add the event that leads to the status of a job where it is missing."""
     connection.execute(
         f"""
         INSERT INTO job_events (job_id, at, from_status, to_status, why)
@@ -161,7 +166,7 @@ FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
 
 
 def wrong_usage(connection: sqlite3.Connection) -> list[int]:
-    """Users whose counters of what is queued and stored are not what the jobs add up to."""
+    """Return users whose counters differ from the sums over their jobs."""
     rows = connection.execute(
         f"""
         SELECT DISTINCT user_id FROM (
@@ -175,7 +180,7 @@ def wrong_usage(connection: sqlite3.Connection) -> list[int]:
 
 
 def recount_usage(connection: sqlite3.Connection) -> None:
-    """Count anew what every user has queued and stored."""
+    """Recalculate the counters of every user."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM usage")
     connection.execute(f"INSERT INTO usage (user_id, queued, stored_bytes) {_COUNTED}")

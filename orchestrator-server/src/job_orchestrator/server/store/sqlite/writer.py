@@ -1,7 +1,7 @@
-"""The one writer of the database: whatever waits to be written at a moment is one transaction.
+"""Group commit: changes that wait at the same time share one transaction.
 
-A commit costs the same however many changes it holds, so many uploads at once share the flush to
-the disk that makes each of them durable (group commit).
+A commit costs the same however many changes it holds. Concurrent uploads therefore share the flush
+to the disk that makes each of them durable.
 """
 
 import asyncio
@@ -9,55 +9,40 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
-import aiosqlite
-
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import Pending
+from job_orchestrator.common.runtime.threads import PendingResult
+from job_orchestrator.server.store.sqlite.connection import (
+    Connection,
+    Values,
+    Work,
+    store_error,
+)
 
 T = TypeVar("T")
 
-Work = Callable[[sqlite3.Connection], T]
-"""Statements that belong together. Runs in the connection's thread, within a transaction."""
 
-
-class Connection(aiosqlite.Connection):
-    """A connection that runs a whole function in its thread: one hop for many statements."""
-
-    def begin(self, work: Work[T]) -> "asyncio.Future[T]":
-        """Run ``work`` on the connection; its result is to come."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        # Private; the version range of aiosqlite says so too.
-        if not self._running or self._connection is None:
-            future.set_exception(ValueError("The database is closed"))
-        else:
-            self._tx.put_nowait((future, partial(work, self._connection)))
-        return future
-
-    async def run(self, work: Work[T]) -> T:
-        """Run ``work`` on the connection, and return what it returns."""
-        return await self.begin(work)
+def _ignore(result: object) -> None:
+    pass
 
 
 @dataclass(eq=False)
 class _Entry(Generic[T]):
-    """Something to write. ``told`` is called with its result after the commit. One that is
-    ``patient`` doesn't call for a transaction of its own."""
+    """Work that waits for a transaction. A ``deferred`` entry does not start one by itself."""
 
     work: Work[T]
-    told: Callable[[T], None]
+    committed: Callable[[T], None]
     durable: bool
-    patient: bool
-    pending: Pending[T]
+    deferred: bool
+    pending: PendingResult[T]
 
     def settle(self, outcome: T | Exception) -> None:
         if isinstance(outcome, Exception):
             self.pending.fail(outcome)
         else:
             try:
-                self.told(outcome)
+                self.committed(outcome)
             except Exception as error:
                 self.pending.fail(error)
             else:
@@ -65,10 +50,11 @@ class _Entry(Generic[T]):
 
 
 class Writer:
-    """Writes, in the order of the calls.
+    """Writes to the database, in the order of the calls.
 
-    Each work of a transaction that fails is tried again in one of its own, so that what is wrong
-    with one reaches its caller alone. ``wrote`` is called with the seconds that each one took.
+    If a transaction fails, each of its works is repeated in a transaction of its own, so that an
+    error reaches only the caller of the work that causes it. ``wrote`` is called with the duration
+    of each write in seconds.
     """
 
     def __init__(
@@ -84,32 +70,43 @@ class Writer:
         self,
         work: Work[T],
         *,
-        told: Callable[[T], None],
+        committed: Callable[[T], None] = _ignore,
         durable: bool = False,
-        patience_s: float = 0.0,
+        max_delay_s: float = 0.0,
     ) -> T:
-        """Commit what ``work`` does, to its end even if the caller is cancelled meanwhile.
+        """Commit what ``work`` writes and return its result. ``work`` may run more than once.
 
-        ``told`` is called in the order of the commits. With ``durable`` it survives a power cut;
-        else it may be lost by one, but not by a crash of this process. With ``patience_s`` it may
-        wait so long for the transaction of somebody else.
+        The commit is completed even if the caller is cancelled. ``committed`` is called with the
+        result, in commit order. A durable commit survives a power cut, others only a crash of this
+        process. With ``max_delay_s``, the work may wait that long to join another transaction.
         """
         loop = asyncio.get_running_loop()
-        entry = _Entry(work, told, durable, patience_s > 0, Pending(loop))
+        entry = _Entry(work, committed, durable, max_delay_s > 0, PendingResult(loop))
         self._waiting.append(entry)
-        if entry.patient:
-            loop.call_later(patience_s, self._hurry, entry)
+        if entry.deferred:
+            loop.call_later(max_delay_s, self._end_delay, entry)
         else:
             self._write()
-        return await entry.pending.wait()
+        try:
+            return await entry.pending.wait()
+        except sqlite3.Error as error:
+            raise store_error(error) from error
 
-    def _hurry(self, entry: _Entry[Any]) -> None:
-        entry.patient = False
+    async def execute(self, statement: str, values: Values) -> None:
+        """Commit one statement."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(statement, values)
+
+        await self.run(work)
+
+    def _end_delay(self, entry: _Entry[Any]) -> None:
+        entry.deferred = False
         self._write()
 
     def _write(self) -> None:
-        """Write what waits, unless that comes next anyway, or has time."""
-        if self._writing or all(entry.patient for entry in self._waiting):
+        """Begin a transaction with all that waits, unless one is running or all is deferred."""
+        if self._writing or all(entry.deferred for entry in self._waiting):
             return
         self._writing = True
         batch, self._waiting = self._waiting, []
@@ -118,7 +115,8 @@ class Writer:
         def written(future: "asyncio.Future[list[Any]]") -> None:
             self._wrote(time.perf_counter() - began)
             self._writing = False
-            # Whoever came meanwhile shares the next transaction.
+            # Work that was queued during this commit goes into the next transaction, which begins
+            # before the outcomes of this one are handled.
             self._write()
             error = future.exception()
             outcomes = future.result() if error is None else [error] * len(batch)
@@ -128,7 +126,7 @@ class Writer:
         self._connection.begin(lambda c: self._commit(c, batch)).add_done_callback(written)
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Entry[Any]]) -> list[Any]:
-        """The result, or the error, of each entry."""
+        """Return the result, or the error, of each entry."""
         try:
             return self._in_one_transaction(connection, batch)
         except Exception as error:
@@ -143,14 +141,14 @@ class Writer:
         if durable is not self._durable:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        # IMMEDIATE: nobody else writes between what is read here and what is written.
+        # IMMEDIATE: no other process writes between the reads and the writes of the works.
         connection.execute("BEGIN IMMEDIATE")
         try:
             results = [entry.work(connection) for entry in batch]
             reach(Point.SERVER_BEFORE_COMMIT)
             connection.execute("COMMIT")
         except BaseException:
-            # SQLite rolls back by itself on some errors (full disk, I/O).
+            # On some errors (full disk, I/O) SQLite has already rolled back.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

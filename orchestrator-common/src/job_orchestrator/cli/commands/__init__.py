@@ -1,0 +1,1 @@
+"""Commands of ``jo``, each loaded when it is used."""

@@ -1,0 +1,156 @@
+"""Commands that list: list (jobs), services, clients."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
+
+import click
+
+from job_orchestrator.cli.params import WholeNumber, complete_states, parse_states
+from job_orchestrator.cli.session import Session, command
+from job_orchestrator.cli.watch import open_changes
+from job_orchestrator.sdk import Change, Job, JobStatus
+
+
+@click.command("list")
+@click.option(
+    "--user", type=int, envvar="JO_USER", show_envvar=True, help="Only jobs of this user."
+)
+@click.option("--service", help="Only jobs of this service.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    callback=parse_states,
+    shell_complete=complete_states,
+    metavar="STATE[,STATE…]",
+    help=f"Only jobs in these states: {', '.join(JobStatus)}.",
+)
+@click.option("--tag", help="Only jobs with this tag.")
+@click.option(
+    "-n",
+    "--limit",
+    type=WholeNumber("number of jobs", 1),
+    metavar="NUMBER",
+    default=20,
+    show_default=True,
+    help="Number of jobs to list.",
+)
+@click.option("--watch", is_flag=True, help="Keep showing the jobs as they change.")
+@command
+async def list_jobs(
+    session: Session,
+    user: int | None,
+    service: str | None,
+    statuses: frozenset[JobStatus],
+    tag: str | None,
+    limit: int,
+    watch: bool,
+) -> None:
+    """List jobs, newest first."""
+    job_filter = _Filter(user, service, statuses, tag)
+    if not watch:
+        _show(session, await _newest(session, job_filter, limit))
+        return
+    async with open_changes(session, user_id=user) as changes:
+        if session.json:
+            async for change in changes:
+                if isinstance(change, Job) and job_filter.matches(change):
+                    session.show(change)
+        else:
+            jobs = await _newest(session, job_filter, limit)
+            await _show_live(session, jobs, changes, job_filter, limit)
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """Filter of a list of jobs. None, and an empty set of states, match all."""
+
+    user: int | None
+    service: str | None
+    states: frozenset[JobStatus]
+    tag: str | None
+
+    def matches(self, job: Job) -> bool:
+        """Return True if the list contains ``job``."""
+        return (
+            (self.user is None or job.user_id == self.user)
+            and (self.service is None or job.service == self.service.lower())
+            and (not self.states or job.status in self.states)
+            and (self.tag is None or job.tag == self.tag)
+        )
+
+
+async def _newest(session: Session, job_filter: _Filter, limit: int) -> list[Job]:
+    found: list[Job] = []
+    listed = session.client.jobs(
+        user_id=job_filter.user,
+        service=job_filter.service,
+        status=job_filter.states,
+        tag=job_filter.tag,
+    )
+    async with aclosing(listed):
+        async for job in listed:
+            found.append(job)
+            if len(found) == limit:
+                break
+    return found
+
+
+def _show(session: Session, jobs: list[Job]) -> None:
+    if session.json:
+        session.show(jobs)
+        return
+    from job_orchestrator.cli.tables import job_table
+
+    session.out.print(job_table(jobs) if jobs else "No jobs")
+
+
+async def _show_live(
+    session: Session,
+    jobs: list[Job],
+    changes: AsyncGenerator[Change],
+    job_filter: _Filter,
+    limit: int,
+) -> None:
+    from rich.live import Live
+
+    from job_orchestrator.cli.tables import job_table
+
+    found = {job.id: job for job in jobs}
+    with Live(job_table(jobs), console=session.out) as live:
+        async for change in changes:
+            if not isinstance(change, Job):
+                continue
+            found.pop(change.id, None)
+            if job_filter.matches(change):
+                found[change.id] = change
+            newest = sorted(found.values(), key=lambda job: -job.id)
+            live.update(job_table(islice(newest, limit)))
+
+
+@click.command()
+@command
+async def services(session: Session) -> None:
+    """List the services: limits, use, queue, problems."""
+    found = await session.client.services()
+    if session.json:
+        session.show(found)
+        return
+    from job_orchestrator.cli.tables import service_table
+
+    session.out.print(service_table(found))
+
+
+@click.command()
+@command
+async def clients(session: Session) -> None:
+    """List the compute clients: state, slots, load, versions."""
+    found = await session.client.clients()
+    if session.json:
+        session.show(found)
+        return
+    from job_orchestrator.cli.tables import client_table
+
+    session.out.print(client_table(found))

@@ -1,0 +1,82 @@
+"""Types and callbacks of command-line parameters, with messages that name what is expected."""
+
+import math
+from typing import Any
+
+import click
+
+from job_orchestrator.sdk import JobStatus
+
+_STATES = {status.value.lower(): status for status in JobStatus}
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within bounds. ``what`` names the value in messages, such as "job id".
+
+    The message of click would be: 'abc' is not a valid integer range.
+    """
+
+    def __init__(self, what: str, minimum: int, maximum: int | None = None) -> None:
+        super().__init__(minimum, maximum)
+        self._what = what
+        self._minimum = minimum
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number that ``value`` stands for."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or not self._includes(number):
+            self.fail(f"{value!r} is not a {self._what}: {self._expected()}.", param, ctx)
+        return number
+
+    def _includes(self, number: int) -> bool:
+        return number >= self._minimum and (self.max is None or number <= self.max)
+
+    def _expected(self) -> str:
+        if self.max is None:
+            return f"it must be a whole number, {self.min} or more"
+        return f"it must be a whole number from {self.min} to {self.max}"
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds, 0 or more."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds that ``value`` stands for."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not seconds >= 0:
+            self.fail(f"{value!r} is not a time: it must be a number of seconds.", param, ctx)
+        return seconds
+
+
+def parse_states(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> frozenset[JobStatus]:
+    """Read states from an option that may be repeated: comma-separated, in any case."""
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    unknown = [name for name in names if name.lower() not in _STATES]
+    if unknown:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is not a state; the states are: {', '.join(JobStatus)}."
+        )
+    return frozenset(_STATES[name.lower()] for name in names)
+
+
+def complete_states(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of comma-separated states, for the shell."""
+    before, comma, begun = incomplete.rpartition(",")
+    return [
+        f"{before}{comma}{status}"
+        for name, status in _STATES.items()
+        if name.startswith(begun.lower())
+    ]

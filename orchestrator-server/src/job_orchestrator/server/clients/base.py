@@ -1,0 +1,111 @@
+"""The contract between the server and one client, independent of the protocol below it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from job_orchestrator.common.messages import LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.server.errors import ClientError
+
+BLOCK_BYTES = 1 << 20
+"""Receivers get results in blocks of at least this size; only the last one may be smaller."""
+
+
+class EventsNotOffered(ClientError):
+    """The client has no event stream (an older version): it must be polled."""
+
+
+class Receiver(Protocol):
+    """Destination of a ZIP that a client sends."""
+
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+        """Keep all of ``blocks`` and return their size in bytes. Fails if ``blocks`` raises."""
+
+
+@dataclass(frozen=True)
+class OutputStream:
+    """Output of a payload on its way to a user. ``size`` in bytes is None if it is not known."""
+
+    blocks: AsyncIterator[bytes]
+    size: int | None = None
+
+
+class ClientTransport(Protocol):
+    """Carries the server's requests to one client.
+
+    Every failure is a ``ClientError``. Its class says what is known about the request:
+    ``ClientUnreachable`` (not sent), ``AnswerLost`` (may have been carried out), ``ClientBusy``,
+    ``ClientRefused``, ``ClientFailed``, and ``PayloadLost`` if the client has no such payload.
+    Messages of errors name the client. All operations may run concurrently.
+
+    Streams are context managers: a failure while reading is a ``ClientError`` when it leaves the
+    ``async with`` block, not necessarily inside it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that identifies the client, also after a restart of either side."""
+
+    async def submit(
+        self, files: FormBody, key: str, *, time_limit_s: float | None = None
+    ) -> Payload:
+        """Hand over the files of a job. Repeating this with the same ``key`` returns one payload.
+
+        The client ends a script that runs for longer than ``time_limit_s`` (older versions don't).
+        Raises ``AnswerLost`` also if the answer can't be understood: the client may have the job.
+        """
+
+    async def retrieve(self, payload_id: int, key: str, receiver: Receiver) -> Payload | int:
+        """Fetch the results of a payload.
+
+        Returns the number of bytes that ``receiver`` has taken, or the payload if it has no results
+        (yet). Raises ``PayloadLost`` also if the payload was submitted with another key.
+        """
+
+    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> int:
+        """Fetch the output that a payload has so far, in any state. Returns its size in bytes."""
+
+    def open_partial(self, payload_id: int) -> AbstractAsyncContextManager[OutputStream]:
+        """Stream the output that a payload has so far to a user, as a ZIP."""
+
+    def open_logs(
+        self, payload_id: int, stream: str, offset: int, *, follow: bool
+    ) -> AbstractAsyncContextManager[OutputStream]:
+        """Stream what a script writes to a user, from byte ``offset`` on.
+
+        With ``follow`` the stream goes on until the payload has ended; it raises ``ClientTimeout``
+        if nothing arrives for a while.
+        """
+
+    async def kill(self, payload_id: int) -> Payload | None:
+        """End a payload. On return none of its processes runs.
+
+        Returns the payload, unchanged if it had already ended; None if the client does not report
+        it (older versions).
+        """
+
+    async def kill_key(self, key: str) -> Payload:
+        """End the payload that was or will be submitted with ``key``, so that it never runs again.
+
+        Raises ``PayloadLost`` if the client does not know this request (older versions).
+        """
+
+    async def acknowledge(self, payload_ids: Sequence[int]) -> None:
+        """Confirm that the results of these payloads are stored; the client may remove them."""
+
+    async def load(self) -> float:
+        """Return the CPU use of the client's machine, in per cent."""
+
+    def events(
+        self,
+    ) -> AbstractAsyncContextManager[AsyncIterator[PayloadEvent | LoadEvent]]:
+        """Open the event stream.
+
+        It fails when it breaks or stays silent for too long. Raises ``EventsNotOffered`` if the
+        client has none.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""

@@ -1,0 +1,145 @@
+"""Consequences of a failed attempt for its job and its client: one table, and one way to give up.
+
+The reasons are in ADR 6 (docs/adr/0006-how-a-failed-dispatch-is-judged.md).
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.status import JobStatus, TransitionRefused
+from job_orchestrator.server.clients.registry import ClientRegistry
+from job_orchestrator.server.errors import (
+    ClientBusy,
+    ClientError,
+    ClientRefused,
+    ClientUnreachable,
+    PayloadLost,
+)
+from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.store.base import JobStore
+
+logger = logging.getLogger(__name__)
+
+
+class ClientNotConfigured(ClientError):
+    """The client of an interrupted dispatch is missing in the settings of this start."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(f"{name} is no longer configured")
+
+
+class ClientSilent(ClientError):
+    """The client of a dispatched job could not be reached for longer than ``LOST_AFTER``."""
+
+
+@dataclass(frozen=True)
+class AttemptFailure:
+    """The consequences of a failed attempt.
+
+    - ``client_failed``: the client gets no new jobs for a while (back-off).
+    - ``counts``: towards ``SERVICE_<NAME>_MAX_ATTEMPTS``.
+    - ``may_still_run``: the client may have the payload, so the attempt is recorded as abandoned.
+    - ``waits``: the job is not tried before the client's back-off has passed.
+    - ``final``: a repeat would not help, so the job is Failed.
+    - ``reason``: the message for the job's user; ``{}`` stands for the error.
+    """
+
+    client_failed: bool
+    counts: bool
+    may_still_run: bool
+    waits: bool = False
+    final: bool = False
+    reason: str = "{}"
+
+
+UNEXPECTED = AttemptFailure(
+    client_failed=True, counts=True, may_still_run=True, reason="It could not be sent: {}"
+)
+"""A defect of jo-server: the job must not be tried for ever, nor its client be kept on trial."""
+
+FAILURES: Mapping[type[BaseException], AttemptFailure] = {
+    # The client has checked the files and will always refuse them.
+    ClientRefused: AttemptFailure(
+        client_failed=False, counts=True, may_still_run=False, final=True
+    ),
+    # Draining, its disk is full, or it refuses the token: no fault of the job.
+    ClientBusy: AttemptFailure(client_failed=True, counts=False, may_still_run=False, waits=True),
+    # The request was never sent.
+    ClientUnreachable: AttemptFailure(client_failed=True, counts=True, may_still_run=False),
+    # The client works, but has restarted or removed the payload.
+    PayloadLost: AttemptFailure(client_failed=False, counts=True, may_still_run=False),
+    # An administrator has changed the settings: no fault of the job.
+    ClientNotConfigured: AttemptFailure(client_failed=False, counts=False, may_still_run=True),
+    # The answer was lost, made no sense, or there is none.
+    ClientError: AttemptFailure(client_failed=True, counts=True, may_still_run=True),
+    # The job's files are on the server's own disk.
+    OSError: AttemptFailure(
+        client_failed=False,
+        counts=True,
+        may_still_run=False,
+        final=True,
+        reason="Its files can't be read: {}",
+    ),
+    Exception: UNEXPECTED,
+}
+"""Consequences by class of the error; the first class of its ``__mro__`` that is listed counts."""
+
+
+def failure_of(error: Exception) -> AttemptFailure:
+    """Return the consequences of ``error``."""
+    return next(FAILURES[kind] for kind in type(error).__mro__ if kind in FAILURES)
+
+
+class FailedAttempts:
+    """Gives up attempts that failed: their jobs are queued again, or Failed after the last one."""
+
+    def __init__(
+        self, store: JobStore, registry: ClientRegistry, services: Mapping[str, Service]
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._services = services
+
+    async def give_up(
+        self, job: Job, failure: AttemptFailure, reason: str, *, delay_s: float = 0.0
+    ) -> bool:
+        """Give up the present attempt of ``job``; its next one starts after ``delay_s``.
+
+        Returns False, without any effect, if the job is no longer in this attempt.
+        """
+        key, client = job.key, self._registry.get(job.client)
+        try:
+            if failure.final:
+                job = await self._store.transition(job, JobStatus.FAILED, reason)
+            else:
+                service = self._services.get(job.service)
+                job = await self._store.requeue(
+                    job,
+                    reason,
+                    delay_s=delay_s,
+                    max_attempts=service.max_attempts if service else 1,
+                    counts=failure.counts,
+                    may_still_run=failure.may_still_run,
+                )
+        except TransitionRefused as refused:
+            logger.debug("Job %d: %s", job.id, refused)
+            return False
+        if failure.may_still_run and client is not None:
+            client.abandoned.add(key)
+        logger.warning("Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, reason)
+        return True
+
+    async def give_up_dispatched(self, job: Job, error: ClientError) -> None:
+        """Give up an attempt that its client had accepted."""
+        failure, reason = failure_of(error), str(error)
+        client = self._registry.get(job.client)
+        if client is not None:
+            if failure.client_failed:
+                self._registry.mark_failed(client, reason)
+            if client.draining:
+                # An administrator stops the client; this is no failure of the job.
+                failure = replace(failure, counts=False)
+        if await self.give_up(job, failure, reason):
+            reach(Point.SERVER_JOB_LOST)

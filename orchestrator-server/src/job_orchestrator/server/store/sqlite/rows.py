@@ -1,0 +1,49 @@
+"""Rows of the table ``jobs`` as values, and the conditions that select them by status."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
+from job_orchestrator.server.model import Job
+
+_FIELDS = tuple(field.name for field in fields(Job))
+
+_COLUMN_OF = {"client": "client_url"}
+"""Fields whose column has another name. The column holds the client's name, URL or not."""
+
+
+def columns_of(table: str) -> str:
+    """Return the columns of a job, qualified with the name or alias of a table."""
+    return ", ".join(f"{table}.{_COLUMN_OF.get(name, name)}" for name in _FIELDS)
+
+
+COLUMNS = ", ".join(_COLUMN_OF.get(name, name) for name in _FIELDS)
+"""Columns that ``job_of`` reads."""
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """Return the job of a row that was selected with ``COLUMNS``."""
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["status"] = JobStatus(values["status"])
+    values["has_output"] = bool(values["has_output"])
+    values["kill_requested"] = bool(values["kill_requested"])
+    return Job(**values)
+
+
+@cache
+def status_in(statuses: frozenset[JobStatus]) -> str:
+    """Return a condition on ``status``.
+
+    It is sorted, and so has the very text of the condition of a partial index: SQLite uses a
+    partial index only then. The words are our own, not input.
+    """
+    words = ", ".join(f"'{status}'" for status in sorted(statuses))
+    return f"status IN ({words})"
+
+
+IS_ACTIVE = status_in(ACTIVE_JOB)
+IS_DISPATCHED = status_in(DISPATCHED_JOB)
+IS_ENDED = status_in(FINAL_JOB)
+HAS_KEY = "idempotency_key IS NOT NULL AND status <> 'Cleaned'"

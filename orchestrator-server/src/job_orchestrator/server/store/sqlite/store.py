@@ -1,0 +1,315 @@
+"""Implementation of ``JobStore`` on SQLite.
+
+One connection writes and another one reads, so that no reader waits for a writer. This process is
+the only writer of the file.
+"""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.status import JobStatus, TransitionRefused
+from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.store.base import (
+    MAX_AHEAD,
+    NO_LIMITS,
+    NO_OPTIONS,
+    AbandonedKeys,
+    Claim,
+    JobEvents,
+    JobLists,
+    JobStore,
+    Offer,
+    Outbox,
+    Subscriber,
+)
+from job_orchestrator.server.store.sqlite import updates
+from job_orchestrator.server.store.sqlite.abandoned import SqliteAbandonedKeys
+from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
+from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
+from job_orchestrator.server.store.sqlite.recent import RecentChanges
+from job_orchestrator.server.store.sqlite.rows import (
+    COLUMNS,
+    IS_ACTIVE,
+    IS_DISPATCHED,
+    IS_ENDED,
+    job_of,
+)
+from job_orchestrator.server.store.sqlite.schema import migrate
+from job_orchestrator.server.store.sqlite.updates import Update
+from job_orchestrator.server.store.sqlite.writer import Writer
+
+MAX_DELAY_S = 0.05
+"""Time that a deferred change may wait for another transaction."""
+
+GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
+# The first condition is redundant. With it SQLite uses the index of active jobs.
+PROCESSING = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
+"""  # noqa: S608
+ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
+UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ? LIMIT 1000"  # noqa: S608
+ENDED_BEFORE = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
+"""  # noqa: S608
+# Two look-ups, because an index can't serve "or".
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority > :priority
+    UNION ALL
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority = :priority AND id < :id
+    LIMIT :limit)
+"""
+DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
+# Scans the index of ended jobs over the given time. Called at the start only.
+KILLED_WITHOUT_OUTPUT = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
+    AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
+"""  # noqa: S608
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path,
+    now: Callable[[], float] = time.time,
+    *,
+    wrote: Callable[[float], None] = lambda _: None,
+) -> AsyncIterator[JobStore]:
+    """Open the database, create it if it is missing, and migrate it. Raises ``StartupError``.
+
+    ``now`` returns seconds since the epoch. ``wrote`` is called with the duration of each
+    transaction in seconds.
+    """
+    async with contextlib.AsyncExitStack() as connections:
+        writing = await connect(path)
+        connections.push_async_callback(writing.close)
+        await migrate(writing)
+        reading = await connect(path)
+        connections.push_async_callback(reading.close)
+        yield SqliteJobStore(Writer(writing, wrote), reading, now)
+
+
+class SqliteJobStore:
+    """Jobs in a SQLite database. The methods are documented in ``JobStore``."""
+
+    lists: JobLists
+    events: JobEvents
+    outbox: Outbox
+    abandoned: AbandonedKeys
+
+    def __init__(self, writer: Writer, reader: Connection, now: Callable[[], float]) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._now = now
+        self.lists = SqliteJobLists(reader)
+        self.events = SqliteJobEvents(reader)
+        self.outbox = SqliteOutbox(writer, reader, now)
+        self.abandoned = SqliteAbandonedKeys(writer, reader, now)
+        self._recent = RecentChanges()
+        # False while no job is queued, as after most ends of a job on a quiet server. A claim then
+        # returns without a query.
+        self._may_be_queued = True
+
+    def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
+        """See ``JobStore.subscribe``."""
+        self._recent.subscribe(subscriber, status_changes_only=status_changes_only)
+
+    async def create(
+        self,
+        uuid: str,
+        user_id: int,
+        service: str,
+        options: JobOptions = NO_OPTIONS,
+        *,
+        input_bytes: int = 0,
+        limits: UserLimits = NO_LIMITS,
+    ) -> Job:
+        """See ``JobStore.create``."""
+        new = NewJob(uuid, user_id, service, input_bytes, options)
+        now = self._now()
+
+        def committed(outcome: Job | DomainError) -> None:
+            if isinstance(outcome, Job) and outcome.uuid == uuid:
+                self._publish([outcome])
+
+        outcome = await self._writer.run(
+            lambda connection: add(connection, new, limits, now), committed=committed, durable=True
+        )
+        if isinstance(outcome, DomainError):
+            raise outcome
+        return outcome
+
+    async def check_limits(
+        self, user_id: int, input_bytes: int, key: str | None, limits: UserLimits
+    ) -> None:
+        """See ``JobStore.check_limits``."""
+        if not limits.any:
+            return
+        refused = await self._reader.run(
+            lambda connection: refusal(connection, user_id, input_bytes, key, limits)
+        )
+        if refused is not None:
+            raise refused
+
+    async def get(self, job_id: int) -> Job:
+        """See ``JobStore.get``."""
+        if (recent := self._recent.get(job_id)) is not None:
+            return recent
+        jobs = await self._jobs(GET, (job_id,))
+        if not jobs:
+            raise JobNotFound(job_id)
+        # It may have changed after it was read.
+        return self._recent.get(job_id) or jobs[0]
+
+    async def transition(
+        self,
+        job: Job,
+        wanted: JobStatus,
+        message: str,
+        *,
+        dest_id: int | None = None,
+        exit_code: int | None = None,
+        output_bytes: int | None = None,
+        deferred: bool = False,
+    ) -> Job:
+        """See ``JobStore.transition``."""
+        update = updates.transition(
+            job,
+            wanted,
+            message,
+            self._now(),
+            dest_id=dest_id,
+            exit_code=exit_code,
+            output_bytes=output_bytes,
+        )
+        changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
+        if not changed:
+            raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
+        return changed[0]
+
+    async def requeue(
+        self,
+        job: Job,
+        why: str,
+        *,
+        delay_s: float,
+        max_attempts: int,
+        counts: bool,
+        may_still_run: bool,
+    ) -> Job:
+        """See ``JobStore.requeue``."""
+        update = updates.requeue(
+            job,
+            why,
+            self._now(),
+            delay_s=delay_s,
+            max_attempts=max_attempts,
+            counts=counts,
+            may_still_run=may_still_run,
+        )
+        changed = await self._apply(update)
+        if not changed:
+            status = (await self.get(job.id)).status
+            raise TransitionRefused(f"Job {job.id}", status, JobStatus.QUEUED)
+        return changed[0]
+
+    async def request_kill(self, job_id: int) -> Job:
+        """See ``JobStore.request_kill``."""
+        changed = await self._apply(updates.request_kill(job_id))
+        return changed[0] if changed else await self.get(job_id)
+
+    async def keep_output(self, job: Job, output_bytes: int) -> None:
+        """See ``JobStore.keep_output``."""
+        await self._apply(updates.keep_output(job, output_bytes))
+
+    async def client_lost(self, client: str, why: str) -> Sequence[Job]:
+        """See ``JobStore.client_lost``."""
+        return await self._apply(updates.client_lost(client, why, self._now()))
+
+    async def claim(self, offers: Mapping[str, Offer]) -> Mapping[str, Claim]:
+        """See ``JobStore.claim``."""
+        if not self._may_be_queued:
+            return {}
+        now = self._now()
+
+        def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
+            return claim(connection, offers, now), any_queued(connection)
+
+        def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
+            claims, self._may_be_queued = outcome
+            for each in claims.values():
+                self._publish(each.jobs)
+
+        claims, _ = await self._writer.run(work, committed=committed)
+        return claims
+
+    async def active(self, client: str) -> Sequence[Job]:
+        """See ``JobStore.active``."""
+        return await self._jobs(ACTIVE_AT, (client,))
+
+    async def processing(self) -> Sequence[Job]:
+        """See ``JobStore.processing``."""
+        return await self._jobs(PROCESSING)
+
+    async def unknown_for(self, seconds: float) -> Sequence[Job]:
+        """See ``JobStore.unknown_for``."""
+        return await self._jobs(UNKNOWN_SINCE, (self._now() - seconds,))
+
+    async def dispatched_to(self) -> Sequence[str]:
+        """See ``JobStore.dispatched_to``."""
+        return [client for (client,) in await self._reader.rows(DISPATCHED_TO)]
+
+    async def killed_without_output(self, within_s: float) -> Sequence[Job]:
+        """See ``JobStore.killed_without_output``."""
+        return await self._jobs(KILLED_WITHOUT_OUTPUT, (self._now() - within_s,))
+
+    async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
+        """See ``JobStore.ended_before``."""
+        return await self._jobs(ENDED_BEFORE, (self._now() - seconds_ago, limit))
+
+    async def ahead(self, job: Job) -> int:
+        """See ``JobStore.ahead``."""
+        values = {
+            "service": job.service,
+            "user_id": job.user_id,
+            "priority": job.priority,
+            "id": job.id,
+            "limit": MAX_AHEAD,
+        }
+        ((count,),) = await self._reader.rows(AHEAD, values)
+        return int(count)
+
+    async def known(self, uuids: Sequence[str]) -> set[str]:
+        """See ``JobStore.known``."""
+        marks = ", ".join("?" for _ in uuids)
+        statement = f"SELECT uuid FROM jobs WHERE uuid IN ({marks}) AND status <> 'Cleaned'"  # noqa: S608
+        return {str(uuid) for (uuid,) in await self._reader.rows(statement, uuids)}
+
+    async def check(self) -> None:
+        """See ``JobStore.check``."""
+        await self._writer.run(lambda _: None)
+
+    async def _jobs(self, statement: str, values: Values = ()) -> Sequence[Job]:
+        return [job_of(row) for row in await self._reader.rows(statement, values)]
+
+    async def _apply(self, update: Update, *, max_delay_s: float = 0.0) -> Sequence[Job]:
+        def committed(jobs: Sequence[Job]) -> None:
+            self._publish(jobs, status_changed=update.changes_status)
+
+        return await self._writer.run(update.apply, committed=committed, max_delay_s=max_delay_s)
+
+    def _publish(self, jobs: Sequence[Job], *, status_changed: bool = True) -> None:
+        if any(job.status is JobStatus.QUEUED for job in jobs):
+            self._may_be_queued = True
+        self._recent.publish(jobs, status_changed=status_changed)

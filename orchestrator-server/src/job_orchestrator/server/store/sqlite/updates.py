@@ -1,0 +1,137 @@
+"""Updates of jobs. Each is one compare-and-set on the status, and mostly on the attempt."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.sqlite.abandoned import ADD_ABANDONED
+from job_orchestrator.server.store.sqlite.connection import Values
+from job_orchestrator.server.store.sqlite.rows import (
+    COLUMNS,
+    IS_DISPATCHED,
+    IS_ENDED,
+    job_of,
+    status_in,
+)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One statement that changes jobs and returns them.
+
+    ``abandoned`` holds the values of an abandoned key, which is added if a job is changed.
+    ``changes_status`` is false for a change within a status.
+    """
+
+    statement: str
+    values: Values
+    abandoned: Sequence[object] | None = None
+    changes_status: bool = True
+
+    def apply(self, connection: sqlite3.Connection) -> Sequence[Job]:
+        """Run the statement, and return the jobs that it changed."""
+        rows = connection.execute(self.statement, self.values).fetchall()
+        if rows and self.abandoned is not None:
+            connection.execute(ADD_ABANDONED, self.abandoned)
+        return [job_of(row) for row in rows]
+
+
+def transition(
+    job: Job,
+    wanted: JobStatus,
+    message: str,
+    now: float,
+    *,
+    dest_id: int | None,
+    exit_code: int | None,
+    output_bytes: int | None,
+) -> Update:
+    """Change the status of ``job`` to ``wanted``."""
+    statement = f"""
+        UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,
+            dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
+            has_output = has_output OR :output_bytes IS NOT NULL,
+            output_bytes = coalesce(:output_bytes, output_bytes),
+            started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
+                THEN coalesce(started_at, :now) ELSE started_at END,
+            ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
+        WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "wanted": wanted,
+        "message": message,
+        "dest_id": dest_id,
+        "exit_code": exit_code,
+        "output_bytes": output_bytes,
+        "runs": wanted is JobStatus.RUNNING,
+        # The server did not see the job Running, or that change is not written yet.
+        "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
+        "ended": wanted in FINAL_JOB,
+        "now": now,
+    }
+    return Update(statement, values)
+
+
+def requeue(
+    job: Job,
+    why: str,
+    now: float,
+    *,
+    delay_s: float,
+    max_attempts: int,
+    counts: bool,
+    may_still_run: bool,
+) -> Update:
+    """Return ``job`` to the queue, or end it if this was its last attempt."""
+    statement = f"""
+        UPDATE jobs SET failures = failures + :counts,
+            status = CASE WHEN kill_requested THEN 'Killed'
+                WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
+            ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
+                THEN :now ELSE NULL END,
+            message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
+            not_before = :now + :delay, changed_at = :now,
+            client_url = NULL, dest_id = NULL
+        WHERE id = :id AND attempt = :attempt
+            AND {status_in(origins(JobStatus.QUEUED))}
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "counts": int(counts),
+        # An attempt that doesn't count never ends a job, even if the job has no attempt left.
+        "max_attempts": max_attempts if counts else job.failures + 1,
+        "why": why,
+        "delay": delay_s,
+        "now": now,
+    }
+    return Update(statement, values, (job.client, job.key, now) if may_still_run else None)
+
+
+def request_kill(job_id: int) -> Update:
+    """Record that a job is to be terminated, unless it has ended."""
+    statement = f"""
+        UPDATE jobs SET kill_requested = 1 WHERE id = ?
+            AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(statement, (job_id,), changes_status=False)
+
+
+def keep_output(job: Job, output_bytes: int) -> Update:
+    """Record that the output of an ended job is stored."""
+    statement = f"""
+        UPDATE jobs SET has_output = 1, output_bytes = ?
+        WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(statement, (output_bytes, job.id, job.attempt), changes_status=False)
+
+
+def client_lost(client: str, why: str, now: float) -> Update:
+    """Mark the jobs of a client as Unknown."""
+    statement = f"""
+        UPDATE jobs SET status = 'Unknown', message = :why, changed_at = :now
+        WHERE client_url = :client_url AND {IS_DISPATCHED}
+            AND {status_in(origins(JobStatus.UNKNOWN))} RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(statement, {"client_url": client, "why": why, "now": now})

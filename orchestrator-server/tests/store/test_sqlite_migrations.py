@@ -1,0 +1,49 @@
+"""Migrations: a database of an earlier schema keeps everything that is in it."""
+
+import contextlib
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.store.sqlite.store import open_store
+from stores import claim
+
+MIGRATIONS = resources.files("job_orchestrator.server.store.sqlite") / "migrations"
+
+
+def create_first_schema(path: Path) -> None:
+    """Create a database of schema version 1 with one Completed and two Queued jobs."""
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.executescript((MIGRATIONS / "0001_jobs.sql").read_text("utf-8"))
+        database.execute("PRAGMA user_version = 1")
+        for number in (1, 2, 3):
+            database.execute(
+                "INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)"
+                " VALUES (?, 7, 'x', 'Queued', '', ?, ?)",
+                (f"u{number}", number, number),
+            )
+        for at, status in enumerate(("Processing", "Submitted", "Running", "Completed"), start=10):
+            database.execute(
+                "UPDATE jobs SET status = ?, message = ?, changed_at = ?, attempt = 1 WHERE id = 1",
+                (status, f"is {status}", at),
+            )
+        database.execute("UPDATE jobs SET ended_at = 13, has_output = 1 WHERE id = 1")
+
+
+async def test_database_of_schema_1_keeps_its_jobs_and_their_history(sqlite_path: Path) -> None:
+    create_first_schema(sqlite_path)
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
+        before = database.execute("SELECT * FROM job_events ORDER BY rowid").fetchall()
+    async with open_store(sqlite_path) as store:
+        job = await store.get(1)
+        assert (job.status, job.ended_at, job.started_at) == (JobStatus.COMPLETED, 13, 12)
+        assert (job.name, job.tag, job.priority, job.output_bytes) == ("", "", 0, None)
+        assert (await store.get(2)).started_at is None
+        assert [claimed.id for claimed in await claim(store, 2)] == [2, 3]
+        assert (await store.create("u4", 7, "x")).id == 4
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
+        rows = database.execute("SELECT * FROM job_events ORDER BY id").fetchall()
+    assert [row[1:] for row in rows][: len(before)] == before
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row[4] for row in rows[len(before) :]] == ["Processing", "Processing", "Queued"]

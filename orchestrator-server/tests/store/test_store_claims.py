@@ -1,0 +1,105 @@
+"""Contract of ``JobStore.claim``: atomic, within the limits, by the decision of the caller."""
+
+import asyncio
+from collections.abc import Sequence
+
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.model import JobOptions
+from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from stores import CLIENT, Clock, OpenStore, all_of_them, claim
+
+
+async def test_claimed_job_is_processing_at_the_client_in_a_further_attempt(
+    store: JobStore,
+) -> None:
+    await store.create("u", 1, "x")
+    (job,) = await claim(store)
+    assert (job.status, job.client, job.attempt) == (JobStatus.PROCESSING, CLIENT, 1)
+    assert job.message == "Being sent to a client"
+    assert await store.get(job.id) == job
+
+
+async def test_job_is_claimed_once_however_many_callers_claim(store: JobStore) -> None:
+    for number in range(30):
+        await store.create(f"u{number}", number % 3, "x")
+    claimed = await asyncio.gather(*(claim(store, 4) for _ in range(10)))
+    ids = [job.id for each in claimed for job in each]
+    assert sorted(ids) == list(range(1, 31))
+
+
+async def test_claims_are_fifo_within_a_user_and_count_between_users(store: JobStore) -> None:
+    for number in range(6):
+        await store.create(f"u{number}", 1 if number < 4 else 2, "x")
+    seen: list[WaitingUser] = []
+
+    def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+        seen[:] = waiting
+        return [1, 2]
+
+    for active, served in ((0, [0, 0]), (2, [1, 2])):
+        taken = await store.claim({"x": Offer(10, ["c"] * 2, decide)})
+        assert taken["x"].active == active
+        assert list(taken["x"].waiting) == seen
+        assert [user.served for user in seen] == served
+    assert [user.head for user in seen] == [2, 6]
+    assert [user.active for user in seen] == [1, 1]
+
+
+async def test_claims_take_higher_priorities_first_within_a_user(store: JobStore) -> None:
+    for number, priority in enumerate((0, 5, -5, 5)):
+        await store.create(f"u{number}", 1, "x", JobOptions(priority=priority))
+    assert [job.id for job in await claim(store, 4)] == [2, 4, 1, 3]
+
+
+async def test_concurrent_claims_never_exceed_the_limit_of_a_service(store: JobStore) -> None:
+    for number in range(20):
+        await store.create(f"u{number}", number, "x")
+
+    def up_to_seven(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+        return all_of_them(active, waiting)[: 7 - active]
+
+    offers = {"x": Offer(7, [CLIENT] * 5, up_to_seven)}
+    claims = await asyncio.gather(*(store.claim(offers) for _ in range(8)))
+    assert sum(len(each["x"].jobs) for each in claims) == 7
+    full = (await store.claim(offers))["x"]
+    assert (list(full.jobs), full.active, list(full.waiting)) == ([], 7, [])
+
+
+async def test_queued_jobs_of_a_user_are_counted_up_to_the_free_slots(store: JobStore) -> None:
+    for number in range(9):
+        await store.create(f"u{number}", 1, "x")
+    taken = (await store.claim({"x": Offer(10, [CLIENT] * 3, lambda *_: [])}))["x"]
+    assert [user.queued for user in taken.waiting] == [3]
+
+
+async def test_claim_leaves_services_that_are_not_offered(store: JobStore) -> None:
+    await store.create("u", 1, "x")
+    await store.create("v", 1, "y")
+    claims = await store.claim({"y": Offer(9, [CLIENT], all_of_them)})
+    assert [job.service for job in claims["y"].jobs] == ["y"]
+    assert list(claims) == ["y"]
+
+
+async def test_claim_finds_jobs_that_are_queued_after_one_that_found_none(
+    open_job_store: OpenStore,
+) -> None:
+    async with open_job_store() as store:
+        assert await claim(store) == []
+        await store.create("u", 1, "x")
+        assert [job.id for job in await claim(store)] == [1]
+        assert await claim(store) == []
+        await store.create("v", 1, "x")
+    async with open_job_store() as store:
+        assert [job.id for job in await claim(store)] == [2]
+
+
+async def test_delayed_job_is_not_counted_as_claimable(open_job_store: OpenStore) -> None:
+    clock = Clock()
+    async with open_job_store(clock) as store:
+        await store.create("u", 1, "x")
+        (job,) = await claim(store)
+        await store.requeue(
+            job, "busy", delay_s=5, max_attempts=3, counts=False, may_still_run=False
+        )
+        taken = (await store.claim({"x": Offer(9, [CLIENT], all_of_them)}))["x"]
+        assert [(user.queued, user.head) for user in taken.waiting] == [(0, 1)]

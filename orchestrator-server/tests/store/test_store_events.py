@@ -1,0 +1,74 @@
+"""Contract of ``JobStore.events``: the log of all status changes, in commit order."""
+
+import asyncio
+
+import pytest
+
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import JobStore
+from stores import claim
+
+S = JobStatus
+
+
+async def test_empty_log_ends_at_zero(store: JobStore) -> None:
+    assert await store.events.last_id() == 0
+    assert await store.events.between(0, 100) == []
+
+
+async def test_events_have_growing_numbers_and_the_job_as_it_is_now(store: JobStore) -> None:
+    job = await store.create("u", 1, "x")
+    killed = await store.transition(job, S.KILLED, "why")
+    last = await store.events.last_id()
+    queued, ended = await store.events.between(0, last)
+    assert 0 < queued.id < ended.id == last
+    assert (queued.status, ended.status, ended.why) == (S.QUEUED, S.KILLED, "why")
+    assert (ended.at, ended.job, queued.job) == (killed.changed_at, killed, killed)
+
+
+async def test_events_are_those_after_a_number_up_to_another(store: JobStore) -> None:
+    for number in range(5):
+        await store.create(f"u{number}", 1, "x")
+    numbers = [event.id for event in await store.events.between(0, await store.events.last_id())]
+    window = await store.events.between(numbers[0], numbers[3])
+    assert [event.id for event in window] == numbers[1:4]
+
+
+async def test_events_of_one_job_leave_out_others(store: JobStore) -> None:
+    for number in range(3):
+        await store.create(f"u{number}", 1, "x")
+    await claim(store, 3)
+    events = await store.events.between(0, await store.events.last_id(), 2)
+    assert [(event.job.id, event.status) for event in events] == [(2, S.QUEUED), (2, S.PROCESSING)]
+
+
+async def test_event_is_logged_by_the_time_its_subscribers_are_notified(store: JobStore) -> None:
+    notified: list[Job] = []
+    store.subscribe(notified.append)
+    await asyncio.gather(*(store.create(f"u{n}", n, "x") for n in range(20)))
+    await claim(store, 20)
+    events = await store.events.between(0, await store.events.last_id())
+    assert [event.job.id for event in events] == [job.id for job in notified]
+    assert [event.status for event in events] == [job.status for job in notified]
+
+
+async def test_changes_within_a_status_are_not_logged(store: JobStore) -> None:
+    await store.create("u", 1, "x")
+    before = await store.events.last_id()
+    await store.request_kill(1)
+    assert await store.events.last_id() == before
+
+
+async def test_present_job_comes_with_the_number_of_its_last_event(store: JobStore) -> None:
+    await store.create("u", 1, "x")
+    await store.create("v", 1, "x")
+    job = await store.transition(await store.get(1), S.KILLED, "")
+    assert await store.events.present(1) == (await store.events.last_id(), job)
+    assert (await store.events.present(2))[0] < await store.events.last_id()
+
+
+async def test_present_of_an_unknown_job_raises(store: JobStore) -> None:
+    with pytest.raises(JobNotFound, match="Job 7 not found"):
+        await store.events.present(7)

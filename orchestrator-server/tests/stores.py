@@ -1,0 +1,84 @@
+"""Implementations of ``JobStore``, and helpers for tests that need a store.
+
+A further implementation is one more entry in ``IMPLEMENTATIONS``: the tests in ``store/`` then run
+against it as well.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import Decide, JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.sqlite import maintenance
+from job_orchestrator.server.store.sqlite.store import open_store
+
+CLIENT = "http://c/submit"
+
+OpenStore = Callable[..., AbstractAsyncContextManager[JobStore]]
+"""Function that opens the store of a test, with a clock if one is given. Each call opens the same
+database."""
+
+Database = Callable[[], AbstractContextManager[sqlite3.Connection]]
+"""Function that opens the file of a SQLite store in a second connection."""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """An implementation of ``JobStore``.
+
+    ``open`` takes the folder that identifies the database, and a clock. ``problems`` lists what is
+    inconsistent in that database.
+    """
+
+    open: Callable[[Path, Callable[[], float]], AbstractAsyncContextManager[JobStore]]
+    problems: Callable[[Path], Sequence[str]]
+
+
+def _sqlite_problems(folder: Path) -> Sequence[str]:
+    with maintenance.opened(folder / "db.sqlite") as connection:
+        return [
+            *maintenance.damage(connection),
+            *(f"usage of user {user}" for user in maintenance.wrong_usage(connection)),
+            *(f"history: {each}" for each in maintenance.wrong_histories(connection)),
+        ]
+
+
+IMPLEMENTATIONS: Mapping[str, Implementation] = {
+    "sqlite": Implementation(
+        lambda folder, now: open_store(folder / "db.sqlite", now), _sqlite_problems
+    ),
+}
+
+
+def all_of_them(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+    """Choose every job that may be claimed."""
+    return [user.user_id for user in waiting for _ in range(user.queued)]
+
+
+async def claim(
+    store: JobStore, slots: int = 1, *, service: str = "x", decide: Decide = all_of_them
+) -> Sequence[Job]:
+    """Claim queued jobs of one service for a client with free slots."""
+    claims = await store.claim({service: Offer(1000, [CLIENT] * slots, decide)})
+    return [job for each in claims.values() for job in each.jobs]
+
+
+async def requeue(store: JobStore, job: Job, *, counts: bool = False) -> Job:
+    """Return a job to the queue immediately, as if its client had lost it."""
+    return await store.requeue(
+        job, "lost", delay_s=0, max_attempts=3, counts=counts, may_still_run=False
+    )
+
+
+class Clock:
+    """Clock that a test moves forward."""
+
+    def __init__(self, at: float | None = None) -> None:
+        self.at = time.time() if at is None else at
+
+    def __call__(self) -> float:
+        return self.at

@@ -1,0 +1,124 @@
+"""Registry of clients: back-off after failures, trials, and assigned jobs."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.clients.base import ClientTransport
+from job_orchestrator.server.clients.registry import Client, ClientRegistry
+from job_orchestrator.server.model import ClientUrls, Job, Service
+from job_orchestrator.server.tuning import CLIENT_BACKOFF
+from sample_job import JOB
+
+SERVICE = Service("example", (ClientUrls("a", "", ""), ClientUrls("b", "", "")))
+
+
+class Clock:
+    """Monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Create a clock."""
+    return Clock()
+
+
+@pytest.fixture
+def registry(clock: Clock) -> ClientRegistry:
+    """Create a registry of the clients a and b."""
+    # The registry reads nothing but the name of a transport.
+    transports = [cast(ClientTransport, SimpleNamespace(name=name)) for name in ("a", "b")]
+    return ClientRegistry(transports, CLIENT_BACKOFF, clock)
+
+
+def usable(registry: ClientRegistry) -> list[str]:
+    return [client.name for client in registry.usable(SERVICE)]
+
+
+def job(status: JobStatus, client: str, dest_id: int | None = None) -> Job:
+    return replace(JOB, status=status, client=client, dest_id=dest_id)
+
+
+def client_a(registry: ClientRegistry) -> Client:
+    client = registry.get("a")
+    assert client is not None
+    return client
+
+
+def test_client_that_fails_again_and_again_backs_off_for_the_documented_times(
+    registry: ClientRegistry, clock: Clock
+) -> None:
+    client, delays = client_a(registry), []
+    for _ in range(5):
+        delays.append(registry.mark_failed(client, "down"))
+        assert usable(registry) == ["b"]
+        clock.now += delays[-1]
+        assert usable(registry) == ["a", "b"]
+    assert delays == [5.0, 30.0, 120.0, 300.0, 300.0]
+
+
+def test_failures_during_a_back_off_are_one_failure(registry: ClientRegistry, clock: Clock) -> None:
+    client = client_a(registry)
+    registry.mark_failed(client, "down")
+    clock.now += 2.0
+    assert registry.mark_failed(client, "down as well") == 3.0
+    assert (client.failures, client.problem) == (1, "down")
+
+
+def test_client_that_failed_gets_one_job_until_it_works(
+    registry: ClientRegistry, clock: Clock
+) -> None:
+    client = client_a(registry)
+    clock.now += registry.mark_failed(client, "down")
+    registry.begin_attempt(client)
+    assert usable(registry) == ["b"]
+    registry.mark_working(client)
+    registry.begin_attempt(client)
+    assert usable(registry) == ["a", "b"]
+    assert (client.failures, client.problem) == (0, "")
+
+
+def test_draining_client_is_not_usable_and_the_problem_says_so(registry: ClientRegistry) -> None:
+    load = LoadEvent(1.0, 2.0, 4, running=0, waiting=0, draining=True)
+    registry.on_load(client_a(registry), load)
+    assert usable(registry) == ["b"]
+    assert registry.problems(SERVICE) == ["a is stopping and takes no new jobs", ""]
+    assert registry.problem(SERVICE) == ""
+
+
+def test_service_has_a_problem_only_if_all_its_clients_have_one(registry: ClientRegistry) -> None:
+    for client in registry:
+        registry.mark_failed(client, f"{client.name} is down")
+    assert registry.problem(SERVICE) == "a is down"
+
+
+def test_active_job_is_counted_at_its_client_until_it_moves_or_ends(
+    registry: ClientRegistry,
+) -> None:
+    a, b = registry
+    registry.on_job_changed(job(JobStatus.PROCESSING, client="a"))
+    assert (list(a.jobs), list(a.payloads)) == ([1], [])
+    registry.on_job_changed(job(JobStatus.SUBMITTED, client="a", dest_id=7))
+    assert (list(a.jobs), list(a.payloads)) == ([1], [7])
+    registry.on_job_changed(job(JobStatus.PROCESSING, client="b"))
+    assert (list(a.jobs), list(a.payloads), list(b.jobs)) == ([], [], [1])
+    registry.on_job_changed(job(JobStatus.COMPLETED, client="b", dest_id=9))
+    assert (list(b.jobs), list(b.payloads)) == ([], [])
+
+
+def test_job_of_a_client_that_is_not_configured_is_counted_nowhere(
+    registry: ClientRegistry,
+) -> None:
+    registry.on_job_changed(job(JobStatus.RUNNING, client="c"))
+    assert all(not client.jobs for client in registry)
+    assert registry.get("c") is None

@@ -1,0 +1,392 @@
+"""The contract of ``ClientTransport``, against a client that is controlled by the test.
+
+A second transport is one more entry of ``CONNECT``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never, zip_of
+from job_orchestrator.common.messages import LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.server.clients.base import BLOCK_BYTES, ClientTransport, EventsNotOffered
+from job_orchestrator.server.clients.http import HttpTransport
+from job_orchestrator.server.errors import (
+    AnswerLost,
+    ClientBusy,
+    ClientError,
+    ClientFailed,
+    ClientRefused,
+    ClientTimeout,
+    ClientUnreachable,
+    PayloadLost,
+    TokenRefused,
+)
+from job_orchestrator.server.model import ClientUrls
+from job_orchestrator.server.tuning import Tuning
+
+TOKEN = "a-token-of-32-characters-or-more"
+Connect = Callable[[str, Tuning], ClientTransport]
+
+
+def connect_by_http(url: str, tuning: Tuning) -> ClientTransport:
+    urls = ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill")
+    return HttpTransport(urls, TOKEN, tuning)
+
+
+CONNECT: dict[str, Connect] = {"http": connect_by_http}
+
+
+@pytest.fixture(params=CONNECT)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Return the way to connect to a client at a URL."""
+    return CONNECT[request.param]
+
+
+@pytest.fixture
+async def transport(
+    connect: Connect, client: FakeClient, start_client: StartClient, tuning: Tuning
+) -> AsyncIterator[ClientTransport]:
+    """Connect to the fake client."""
+    transport = connect(await start_client(client), tuning)
+    yield transport
+    await transport.close()
+
+
+class Blocks:
+    """Receiver that keeps everything in memory."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+
+    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+        self.blocks = [block async for block in blocks]
+        return sum(map(len, self.blocks))
+
+
+def files() -> FormBody:
+    body = FormBody([FormFile("run.sh", b"exit 0\n", 7), FormFile("in/a.txt", b"1", 1)])
+    body.load_if_small()
+    return body
+
+
+async def submit(transport: ClientTransport, key: str = "k") -> int:
+    return (await transport.submit(files(), key)).id
+
+
+async def read(blocks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([block async for block in blocks])
+
+
+def requests(transport: ClientTransport) -> dict[str, Coroutine[Any, Any, object]]:
+    """Return one request of each kind, by the fake client's name of its handler."""
+    return {
+        "submit": transport.submit(files(), "k"),
+        "retrieve": transport.retrieve(1, "k", Blocks()),
+        "partial": transport.retrieve_partial(1, Blocks()),
+        "kill": transport.kill(1),
+        "kill_key": transport.kill_key("k"),
+        "acknowledge": transport.acknowledge([1]),
+        "load": transport.load(),
+        "events": open_events(transport),
+    }
+
+
+async def open_events(transport: ClientTransport) -> None:
+    async with transport.events():
+        pass
+
+
+async def test_submit_hands_over_the_files_and_returns_the_payload(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload = await transport.submit(files(), "k", time_limit_s=1.5)
+    assert payload == Payload(1, PayloadStatus.PREPARED)
+    assert client.names[1] == {"run.sh", "in/a.txt"}
+    assert client.keys[1] == "k"
+
+
+async def test_submit_with_the_same_key_returns_the_same_payload(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    assert await submit(transport) == await submit(transport)
+    assert await submit(transport, "other") == 2
+    assert len(client.payloads) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [answering(200, "[]"), answering(200, "<html>", "text/html"), answering(502), hang_up]
+)
+async def test_submit_whose_answer_is_not_from_the_client_is_lost(
+    transport: ClientTransport, client: FakeClient, answer: Answer
+) -> None:
+    client.instead["submit"] = answer
+    with pytest.raises(AnswerLost):
+        await submit(transport)
+
+
+async def test_retrieve_of_an_unfinished_payload_returns_its_state(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    client.report(payload_id, PayloadStatus.RUNNING)
+    receiver = Blocks()
+    answer = await transport.retrieve(payload_id, "k", receiver)
+    assert isinstance(answer, Payload)
+    assert answer.status is PayloadStatus.RUNNING
+    assert receiver.blocks == []
+
+
+async def test_retrieve_of_results_hands_large_blocks_to_the_receiver(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    client.complete(payload_id, out="x" * (3 * BLOCK_BYTES))
+    receiver = Blocks()
+    size = await transport.retrieve(payload_id, "k", receiver)
+    assert b"".join(receiver.blocks) == client.results[payload_id]
+    assert size == len(client.results[payload_id])
+    assert all(len(block) >= BLOCK_BYTES for block in receiver.blocks[:-1])
+
+
+async def test_retrieve_with_another_key_finds_no_payload(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.complete(await submit(transport))
+    receiver = Blocks()
+    with pytest.raises(PayloadLost):
+        await transport.retrieve(1, "other", receiver)
+    assert receiver.blocks == []
+
+
+async def test_error_of_the_receiver_is_raised_as_it_is(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    class Full(Blocks):
+        async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+            raise OSError("no space")
+
+    client.complete(await submit(transport))
+    with pytest.raises(OSError, match="no space"):
+        await transport.retrieve(1, "k", Full())
+
+
+async def test_results_that_break_off_are_an_error_for_the_receiver(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.complete(await submit(transport))
+
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/zip"})
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b"PK")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    client.instead["retrieve"] = break_off
+    receiver = Blocks()
+    with pytest.raises(AnswerLost):
+        await transport.retrieve(1, "k", receiver)
+    assert receiver.blocks == []
+
+
+async def test_partial_output_is_received_and_streamed(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id, expected = await submit(transport), zip_of(partial="so far")
+    receiver = Blocks()
+    assert await transport.retrieve_partial(payload_id, receiver) == len(expected)
+    async with transport.open_partial(payload_id) as output:
+        assert output.size == len(expected)
+        assert len(await read(output.blocks)) == len(expected)
+
+
+async def test_logs_are_streamed_from_an_offset(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    async def logs(request: web.Request) -> web.StreamResponse:
+        assert request.query["stream"] == "stderr"
+        return web.Response(body=b"0123456789"[int(request.query["offset"]) :])
+
+    client.instead["logs"] = logs
+    async with transport.open_logs(1, "stderr", 4, follow=False) as output:
+        assert await read(output.blocks) == b"456789"
+
+
+async def test_kill_ends_a_payload_and_leaves_an_ended_one_as_it_is(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    running, done = await submit(transport, "1"), await submit(transport, "2")
+    client.complete(done)
+    killed, ended = await transport.kill(running), await transport.kill(done)
+    assert killed is not None
+    assert killed.status is PayloadStatus.KILLED
+    assert ended is not None
+    assert ended.status is PayloadStatus.COMPLETED
+
+
+async def test_kill_by_an_older_client_that_reports_no_payload_returns_none(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.instead["kill"] = answering(200, "true")
+    assert await transport.kill(1) is None
+
+
+async def test_kill_by_key_reaches_a_payload_whose_id_is_not_known(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    assert (await transport.kill_key("k")).id == payload_id
+    assert client.payloads[payload_id].status is PayloadStatus.KILLED
+    assert (await transport.kill_key("never sent")).status is PayloadStatus.KILLED
+
+
+async def test_acknowledge_names_all_payloads(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    await transport.acknowledge([3, 5])
+    assert client.acknowledged == {3, 5}
+
+
+async def test_load_is_a_number(transport: ClientTransport, client: FakeClient) -> None:
+    assert await transport.load() == 12.5
+    client.instead["load"] = answering(200, "much")
+    with pytest.raises(ClientFailed):
+        await transport.load()
+
+
+async def test_events_arrive_decoded_and_in_order_without_unknown_kinds(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    async with transport.events() as events:
+        load = await anext(events)
+        assert isinstance(load, LoadEvent)
+        assert load.slots == client.slots
+        client.push(b"event: later-version\ndata: {}\n\n")
+        client.report(payload_id, PayloadStatus.RUNNING)
+        client.report(payload_id, PayloadStatus.FAILED, exit_code=3, message="no")
+        assert await anext(events) == PayloadEvent(payload_id, PayloadStatus.RUNNING)
+        assert await anext(events) == PayloadEvent(payload_id, PayloadStatus.FAILED, 3, "no")
+
+
+@pytest.mark.parametrize(
+    "data", [b'event: payload\ndata: {"id": "x"}\n\n', b"data: " + b"x" * (2 << 20)]
+)
+async def test_events_that_can_not_be_read_are_a_failure_of_the_client(
+    transport: ClientTransport, client: FakeClient, data: bytes
+) -> None:
+    async with transport.events() as events:
+        await anext(events)
+        client.push(data)
+        with pytest.raises(ClientFailed):
+            await anext(events)
+
+
+@pytest.mark.parametrize("tuning", [Tuning(event_stream_timeout_s=0.05)])
+async def test_silent_event_stream_is_a_time_out(transport: ClientTransport) -> None:
+    # A failure while reading has its final class only when it leaves the block.
+    with pytest.raises(ClientTimeout):  # noqa: PT012
+        async with transport.events() as events:
+            async for _ in events:
+                pass
+
+
+@pytest.mark.parametrize("answer", [answering(404), answering(405), answering(200, "[]")])
+async def test_client_without_an_event_stream_does_not_offer_events(
+    transport: ClientTransport, client: FakeClient, answer: Answer
+) -> None:
+    client.instead["events"] = answer
+    with pytest.raises(EventsNotOffered):
+        await open_events(transport)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (answering(400, '{"message": "why"}'), ClientRefused),
+        (answering(413, '{"message": "why"}'), ClientRefused),
+        (answering(503, '{"message": "why"}'), ClientBusy),
+        (answering(507, '{"message": "why"}'), ClientBusy),
+        (answering(500, '{"message": "why"}'), ClientFailed),
+        (answering(502, "why"), AnswerLost),
+        (answering(504, "why"), AnswerLost),
+    ],
+    ids=["400", "413", "503", "507", "500", "502", "504"],
+)
+async def test_error_answer_has_its_class_and_says_which_client_and_why(
+    transport: ClientTransport, client: FakeClient, answer: Answer, kind: type[ClientError]
+) -> None:
+    for name, request in requests(transport).items():
+        client.instead[name] = answer
+        with pytest.raises(kind, match=r"why") as caught:
+            await request
+        assert str(caught.value).startswith(f"{transport.name} ")
+
+
+@pytest.mark.parametrize("name", ["retrieve", "partial", "kill"])
+async def test_request_for_an_unknown_payload_reports_it_lost(
+    transport: ClientTransport, name: str
+) -> None:
+    chosen = requests(transport)
+    request = chosen.pop(name)
+    for other in chosen.values():
+        other.close()
+    with pytest.raises(PayloadLost):
+        await request
+
+
+async def test_every_request_carries_the_token_and_a_refusal_is_recognised(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.token = TOKEN
+    await submit(transport)
+    client.token = "another-token-of-32-characters-x"
+    for request in requests(transport).values():
+        with pytest.raises(TokenRefused):
+            await request
+
+
+async def test_connection_that_breaks_loses_the_answer(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    for name, request in requests(transport).items():
+        client.instead[name] = hang_up
+        with pytest.raises(AnswerLost):
+            await request
+
+
+async def test_client_that_is_not_there_is_unreachable(connect: Connect) -> None:
+    transport = connect("http://127.0.0.1:9", Tuning())
+    for request in requests(transport).values():
+        with pytest.raises(ClientUnreachable):
+            await request
+    await transport.close()
+
+
+async def test_hung_request_does_not_block_others(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.instead["kill"] = never
+    hung = asyncio.create_task(transport.kill(1))
+    await asyncio.gather(*(submit(transport, str(n)) for n in range(20)))
+    assert not hung.done()
+    hung.cancel()
+    await asyncio.gather(hung, return_exceptions=True)
+
+
+async def test_name_identifies_the_client(
+    connect: Connect, start_client: StartClient, client: FakeClient
+) -> None:
+    url = await start_client(client)
+    first, second = connect(url, Tuning()), connect(url, Tuning())
+    assert first.name == second.name
+    for each in (first, second):
+        await each.close()

@@ -51,7 +51,7 @@ def test_time_and_size_with_unit_are_converted() -> None:
         ("MAX_UPLOAD_SIZE", "0.5"),
     ],
 )
-def test_trap_43_bad_value_is_refused_in_one_line_that_names_it(name: str, value: str) -> None:
+def test_trap_43_bad_value_is_one_line_that_names_it(name: str, value: str) -> None:
     with pytest.raises(StartupError) as refused:
         read_settings({name: value}, {})
     line = str(refused.value)

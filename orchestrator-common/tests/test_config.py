@@ -22,7 +22,11 @@ from job_orchestrator.common.config.kinds import (
     Urls,
     one_of,
 )
-from job_orchestrator.common.config.options import environment_help, setting_flags
+from job_orchestrator.common.config.options import (
+    environment_help,
+    kind_option,
+    setting_flags,
+)
 from job_orchestrator.common.config.reader import SettingError, SettingsReader
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
@@ -194,6 +198,27 @@ def test_flags_arrive_as_text_by_name_of_their_setting() -> None:
     shown = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
     assert "--wait TIME Time to wait [env WAIT; default 1.5m]" in shown
     assert "--token" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "output"),
+    [
+        (["--wait", "2m"], 0, "120.0"),
+        ([], 0, "None"),
+        (["--wait", "soon"], 2, "Invalid value for '--wait': 'soon'; it must be a time: seconds"),
+    ],
+)
+def test_option_of_a_kind_is_converted_or_refused(
+    arguments: list[str], status: int, output: str
+) -> None:
+    @click.command()
+    @kind_option("--wait", kind=Duration(), help="Time to wait")
+    def command(wait: float | None) -> None:
+        click.echo(str(wait))
+
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == status
+    assert output in result.output
 
 
 def test_settings_without_flag_are_described() -> None:

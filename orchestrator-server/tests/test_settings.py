@@ -47,7 +47,7 @@ def test_size_with_unit_is_converted_to_bytes(text: str, size: int) -> None:
     assert read_settings({**BASE, "MAX_UPLOAD_SIZE": text}, {}).max_upload_bytes == size
 
 
-def test_trap_43_service_name_with_underscore_is_accepted() -> None:
+def test_trap_43_service_names_may_hold_underscores() -> None:
     url = "http://c:1/submit"
     found = service(SERVICE_MY_TOOL_UPLOAD_URL=url, SERVICE_MY_TOOL_DOWNLOAD_URL=url)
     assert found.name == "my_tool"

@@ -1,10 +1,11 @@
-"""Command-line flags of settings, for click."""
+"""Command-line flags of settings, and options with values of their kinds, for click."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
+from job_orchestrator.common.config.kinds import Kind, NotAllowed
 from job_orchestrator.common.config.settings import Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -28,6 +29,21 @@ def setting_flags(settings: Iterable[Setting[Any]]) -> Callable[[Command], Comma
         return command
 
     return decorate
+
+
+def kind_option(*names: str, kind: Kind[object], help: str) -> Callable[[Command], Command]:
+    """Decorate a click command with an option whose value is of a kind of settings.
+
+    Its errors say what is allowed, where click would say "is not a valid integer range".
+    """
+
+    def convert(_: click.Context, __: click.Parameter, text: str | None) -> object:
+        try:
+            return None if text is None else kind.parse(text.strip())
+        except NotAllowed as error:
+            raise click.BadParameter(f"{text!r}; it must be {error.allowed}") from error
+
+    return click.option(*names, metavar=kind.metavar, callback=convert, help=help)
 
 
 def environment_help(settings: Iterable[Setting[Any]], prefix: str = "") -> str:

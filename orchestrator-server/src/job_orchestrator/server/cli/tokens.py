@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from job_orchestrator.common.config.kinds import Duration, NotAllowed
-from job_orchestrator.common.config.numbers import Whole
+from job_orchestrator.common.config.kinds import Duration, Integer
+from job_orchestrator.common.config.options import kind_option
 from job_orchestrator.common.errors import DomainError, StartupError
 from job_orchestrator.server.auth.token_file import (
     Token,
@@ -61,27 +61,28 @@ def token() -> None:
 
 
 @token.command()
-@click.option(
+@kind_option(
     "--user",
-    type=Whole("user_id", MIN_USER_ID, MAX_USER_ID),
-    metavar="NUMBER",
+    kind=Integer(MIN_USER_ID, MAX_USER_ID),
     help="Allow access to the jobs of this user_id",
 )
 @click.option("--admin", is_flag=True, help="Allow everything")
 @click.option("--label", default="", metavar="TEXT", help="Purpose of the token, shown in the list")
-@click.option(
+@kind_option(
     "--expires",
-    metavar="TIME",
+    "valid_s",
+    kind=Duration(),
     help="Time until the token expires, such as 90d; without it, the token does not expire",
 )
 @click.pass_obj
-def create(flags: Flags, user: int | None, admin: bool, label: str, expires: str | None) -> None:
+def create(flags: Flags, user: int | None, admin: bool, label: str, valid_s: float | None) -> None:
     """Create a token and print it. Only its hash is stored, so it cannot be shown again."""
     if (user is None) is not admin:
         raise click.UsageError("Give either --user NUMBER or --admin")
     if not label.isprintable():
         raise click.UsageError("The label contains a control character")
-    valid_s = None if expires is None else _validity_s(expires)
+    if valid_s is not None and valid_s > MAX_VALID_S:
+        raise click.UsageError("A token can be valid for 100 years at most; omit --expires instead")
     with _tokens_file(flags) as path:
         made, kept = create_token(path, user_id=user, label=label, valid_s=valid_s)
     click.echo(f"Token {kept.id} for {_scope(kept)}; it is not shown again:", err=True)
@@ -130,16 +131,6 @@ def _tokens_file(flags: Flags) -> Iterator[Path]:
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error
-
-
-def _validity_s(text: str) -> float:
-    try:
-        valid_s = Duration().parse(text.strip())
-    except NotAllowed as error:
-        raise click.UsageError(f"--expires is {text!r}; it must be {error.allowed}") from error
-    if valid_s > MAX_VALID_S:
-        raise click.UsageError("A token can be valid for 100 years at most; omit --expires instead")
-    return valid_s
 
 
 def _scope(kept: Token) -> str:

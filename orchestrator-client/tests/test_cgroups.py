@@ -26,7 +26,9 @@ from running_client import StartClient
 def controlled(tmp_path: Path) -> None:
     """Skip the test where limits cannot be set."""
     try:
-        cgroups = open_cgroups(ExecutionSettings(limits=Limits(10**9, 1000, 1.0)), tmp_path)
+        cgroups = open_cgroups(
+            ExecutionSettings(memory_limit_bytes=10**9, pids_limit=1000, cpu_limit=1.0), tmp_path
+        )
     except StartupError as error:
         pytest.skip(str(error))
     assert cgroups is not None
@@ -113,11 +115,11 @@ async def test_cpu_limit_slows_a_payload_down(controlled: None, start_client: St
 
 def test_limit_that_cannot_be_set_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="A limit is set, but payloads cannot have"):
-        open_cgroups(ExecutionSettings(limits=Limits(memory_bytes=10**9)), tmp_path, [])
+        open_cgroups(ExecutionSettings(memory_limit_bytes=10**9), tmp_path, [])
     with pytest.raises(StartupError, match=r"CGROUPS is 'required', but .* no freezer"):
         open_cgroups(ExecutionSettings(cgroups="required"), tmp_path, [])
     with pytest.raises(StartupError, match="CGROUPS is off"):
-        open_cgroups(ExecutionSettings(cgroups="off", limits=Limits(pids=5)), tmp_path)
+        open_cgroups(ExecutionSettings(cgroups="off", pids_limit=5), tmp_path)
 
 
 def test_open_cgroups_without_a_writable_hierarchy_returns_none(tmp_path: Path) -> None:

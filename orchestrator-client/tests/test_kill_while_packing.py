@@ -1,4 +1,4 @@
-"""A payload that is terminated ends soon, however much there is to pack of it."""
+"""Termination of a payload while its results are packed, however large they are."""
 
 import asyncio
 
@@ -8,15 +8,15 @@ from job_orchestrator.client.payloads import run as run_module
 from running_client import Client
 
 
-async def check_ended(client: Client, payload: int) -> None:
-    """It is Killed, with what it said, and nothing is left of what was being packed."""
+async def check_only_output_kept(client: Client, payload: int) -> None:
+    """Check that the payload's output was kept, and no unfinished archive."""
     archive = await client.archive(payload)
     assert archive.read(".orchestrator/stdout.txt") == b"said\n"
     assert not any(name.startswith("endless") for name in archive.namelist())
     assert await asyncio.to_thread(lambda: list(client.data.glob("*/.results.zip.tmp"))) == []
 
 
-async def test_payload_that_is_terminated_while_it_is_packed_is_killed_at_once(
+async def test_kill_during_packing_ends_the_payload_immediately(
     client: Client, endless: str
 ) -> None:
     payload = await client.submit(endless + "exit 0\n")
@@ -26,16 +26,17 @@ async def test_payload_that_is_terminated_while_it_is_packed_is_killed_at_once(
     assert killed["message"] == (
         "Terminated on request, before its results were packed; only the output of run.sh was kept"
     )
-    await check_ended(client, payload)
+    await check_only_output_kept(client, payload)
 
 
-async def test_results_of_a_terminated_payload_are_packed_for_a_while_only(
+async def test_kill_before_packing_limits_its_time(
     client: Client, endless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The client runs as a whole here, and the time is not one of its settings.
     monkeypatch.setattr(run_module, "KILLED_PACKING_S", 0.2)
     payload = await client.submit(endless + "touch up; sleep 4731\n")
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     killed = await client.kill(payload)
     assert killed["status"] == "Killed"
     assert "only the output of run.sh was kept" in killed["message"]
-    await check_ended(client, payload)
+    await check_only_output_kept(client, payload)

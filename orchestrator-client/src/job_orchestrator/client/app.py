@@ -149,7 +149,7 @@ def _compose(
     store.subscribe(hub.on_payload_changed)
     store.subscribe(runner.on_payload_changed)
     store.subscribe(output.on_payload_changed)
-    store.subscribe(metrics.note)
+    store.subscribe(metrics.on_payload_changed)
 
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces

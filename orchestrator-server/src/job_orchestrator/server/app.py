@@ -155,7 +155,7 @@ async def _compose(
     if notifier is not None:
         store.subscribe(notifier.on_job_changed)
     store.subscribe(statistics.on_job_changed, status_changes_only=True)
-    store.subscribe(metrics.note, status_changes_only=True)
+    store.subscribe(metrics.on_job_changed, status_changes_only=True)
 
     components = [
         _retention(store, files, settings, tuning),

@@ -20,5 +20,5 @@ async def metrics(request: web.Request) -> web.Response:
             schema: {type: string}
     """
     shown = request.app[keys.METRICS]
-    shown.show(request.app[keys.LOAD].reading, request.app[keys.EVENTS].open_streams)
+    shown.set_gauges(request.app[keys.LOAD].reading, request.app[keys.EVENTS].open_streams)
     return await metrics_response(shown.registry)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import IO
 
-import msgspec
 from aiohttp import hdrs, web
 
 from job_orchestrator.client import keys
@@ -12,6 +11,7 @@ from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.messages import AcknowledgedPayloads
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
@@ -141,12 +141,6 @@ async def forget(request: web.Request) -> web.Response:
     return json_response(payload_of(request, await store.get(row.id)))
 
 
-class Discarded(msgspec.Struct, frozen=True):
-    """Answer of ``DELETE /retrieve``: the payloads whose files were removed."""
-
-    discarded: list[int]
-
-
 async def discard(request: web.Request) -> web.Response:
     """Remove the files of many payloads whose results the server has.
 
@@ -172,4 +166,4 @@ async def discard(request: web.Request) -> web.Response:
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:
         raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
-    return json_response(Discarded(await request.app[keys.RETENTION].clean(ids)))
+    return json_response(AcknowledgedPayloads(await request.app[keys.RETENTION].clean(ids)))

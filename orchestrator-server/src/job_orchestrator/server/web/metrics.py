@@ -23,7 +23,7 @@ async def metrics(request: web.Request) -> web.Response:
     queries = request.app[keys.QUERIES]
     shown = request.app[keys.METRICS]
     counts = await queries.store.lists.unended()
-    shown.show(
+    shown.set_gauges(
         counts,
         queries.services.values(),
         queries.clients,

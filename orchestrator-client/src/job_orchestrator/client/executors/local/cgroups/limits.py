@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from job_orchestrator.client.model import Limits
-from job_orchestrator.common.config.reader import size_text
+from job_orchestrator.common.config.units import size_text
 
 PERIOD_US = 100_000
 """Period in which the kernel accounts CPU time; its default."""

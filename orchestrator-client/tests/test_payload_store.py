@@ -130,7 +130,7 @@ async def test_only_cleaned_rows_are_deleted(store: PayloadStore, clock: Clock) 
 
 
 operations = st.lists(
-    st.slot(
+    st.one_of(
         st.tuples(st.just("add"), st.integers(1, 4), st.none()),
         st.tuples(st.just("start"), st.just(0), st.none()),
         st.tuples(st.just("kill"), st.integers(1, 4), st.none()),

@@ -7,6 +7,8 @@ from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
+MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
 
 @dataclass(frozen=True)
 class ClientUrls:
@@ -53,10 +55,10 @@ class Service:
 
     name: str
     clients: tuple[ClientUrls, ...]
-    runs_per_user: int = 5
-    max_runs: int = 10
-    max_attempts: int = 3
-    time_limit_s: float | None = None
+    runs_per_user: int
+    max_runs: int
+    max_attempts: int
+    time_limit_s: float | None
 
     @property
     def client_names(self) -> tuple[str, ...]:

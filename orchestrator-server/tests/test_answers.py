@@ -357,7 +357,7 @@ async def test_document_tells_errors_from_answers_and_open_routes_from_others(
     assert responses["/terminate/{id}", "502"]["example"] == {
         "id": 0,
         "status": "Unknown",
-        "message": "The job's client can't be reached; the job is ended as soon as it can",
+        "message": "The job's client can't be reached; the job is terminated as soon as it can be",
     }
     assert responses["/terminate/{id}", "409"]["example"]["status"] == "Completed"
     for place, body in responses.items():

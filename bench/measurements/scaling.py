@@ -75,7 +75,10 @@ async def _passes(databases: Mapping[str, Path], samples: int) -> dict[str, Samp
                 full[name].append(await _pass_ms(store, 0))
                 claiming[name].append(await _pass_ms(store, 1))
                 rows.put_back(databases[name])
-    return {"a sender pass that claims a job": claiming, "a sender pass, no free slot": full}
+    return {
+        "a dispatcher pass that claims a job": claiming,
+        "a dispatcher pass, no free slot": full,
+    }
 
 
 async def _pass_ms(store: JobStore, slots: int) -> float:

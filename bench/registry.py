@@ -1,4 +1,4 @@
-"""All measurements by name, in the order in which they run and are shown."""
+"""Registry of measurements by name, in the order in which they run and are shown."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path

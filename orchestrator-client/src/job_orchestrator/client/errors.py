@@ -30,7 +30,7 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """All 32-bit ids were used."""
+    """Every 32-bit id has been used."""
 
 
 class ClientStops(TryLater):

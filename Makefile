@@ -11,7 +11,7 @@ SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke soak
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,7 @@ format: $(VENV)/.dev  ## put the code into shape
 	$(BIN)/ruff format .
 
 typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench
+	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench scripts
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -92,6 +92,16 @@ soak: $(VENV)/.dev  ## break everything at random and check the promises; MINUTE
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict
 
+settings-tables: $(VENV)/.installed  ## write the tables of settings in README.md and docs/
+	$(BIN)/python scripts/settings_tables.py
+
+set-version: $(VENV)/.installed  ## set the version of the three distributions; VERSION=1.2.0
+	$(BIN)/python scripts/set_version.py $(VERSION)
+
+dist: $(VENV)/.dev  ## build sdists and wheels into dist/
+	rm -rf dist
+	for each in $(DISTRIBUTIONS); do $(BIN)/python -m build --outdir dist $$each || exit 1; done
+
 up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
 	@$(BIN)/python examples/up.py
 
@@ -100,9 +110,9 @@ constraints:  ## resolve the exact versions anew (constraints.txt)
 	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
 	  -r requirements-dev.txt -r bench/requirements.txt zensical mkdocstrings-python
 	{ echo "# Exact versions that are tested together; made by: make constraints"; \
-	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^orchestrator-'; } > constraints.txt
+	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^job-orchestrator-'; } > constraints.txt
 	rm -rf $(VENV)-constraints
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
+	rm -rf $(VENV) dist site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

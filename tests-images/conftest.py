@@ -1,4 +1,4 @@
-"""A container engine of its own for the tests: podman with its storage in a temporary folder."""
+"""Container engine for the tests: podman with its storage in a temporary folder."""
 
 import json
 import os
@@ -17,7 +17,7 @@ BASE = "docker.io/library/python:3.12-slim"
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The engine; all that it made is removed at the end."""
+    """Provide the engine; remove its images, containers and networks at the end."""
     folders = os.pathsep.join([os.environ["PATH"], "/usr/lib/podman"])
     missing = [tool for tool in TOOLS if shutil.which(tool, path=folders) is None]
     if missing:
@@ -33,7 +33,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def _configuration(folder: Path) -> dict[str, str]:
-    """Settings that also work where there is no service manager and no cgroup delegation."""
+    """Configure podman for machines without a service manager and without cgroup delegation."""
     storage, containers = folder / "storage.conf", folder / "containers.conf"
     storage.write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
@@ -53,7 +53,7 @@ def _configuration(folder: Path) -> dict[str, str]:
 
 
 def _provide_base(engine: Engine, folder: Path) -> None:
-    """The base image: pulled, or where no registry is reached, made of Debian's packages."""
+    """Pull the base image; if no registry is reachable, build one from Debian packages."""
     pulled = subprocess.run(
         ["podman", "pull", "-q", BASE],
         env=engine.environment,
@@ -85,12 +85,12 @@ def _provide_base(engine: Engine, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: Engine) -> dict[str, int]:
-    """Both images, built as compose.yaml names them; their sizes in bytes."""
+    """Build both images with the names of compose.yaml; return their sizes in bytes."""
     sizes = {}
     for name in ("jo-server", "jo-client"):
         dockerfile = f"orchestrator-{name.removeprefix('jo-')}/Dockerfile"
         engine.run(
-            # The docker format: OCI's knows no health checks.
+            # The OCI format has no health checks.
             *("buildah", "bud", "--format", "docker", "--isolation", "chroot", "--network", "host"),
             *("-f", dockerfile, "-t", f"localhost/{name}", "."),
         )
@@ -101,7 +101,7 @@ def images(engine: Engine) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def composed(engine: Engine, images: dict[str, int]) -> Iterator[dict[str, str]]:
-    """compose.yaml as it is, brought up; the names of its containers by service."""
+    """Start the services of compose.yaml; return the names of the containers by service."""
     compose = ("podman-compose", "--project-name", "jotest")
     try:
         engine.run(*compose, "up", "-d", "--no-build")

@@ -1,4 +1,4 @@
-"""Commands of a container engine."""
+"""Commands of the container engine."""
 
 import subprocess
 import tempfile
@@ -11,13 +11,13 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs the engine's commands."""
+    """Runs commands with the environment of the engine."""
 
     environment: dict[str, str]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command from the repository root; its output."""
-        # To a file, not a pipe: a container's monitor would keep the pipe open for its own life.
+        """Run a command in the root of the repository; return its output."""
+        # A file, because the monitor of a container would keep a pipe open as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 command,
@@ -30,10 +30,10 @@ class Engine:
                 check=False,
             )
             output.seek(0)
-            said = output.read()
-        assert done.returncode == 0 or not check, f"{command}:\n{said}"
-        return said
+            text = output.read()
+        assert done.returncode == 0 or not check, f"{command}:\n{text}"
+        return text
 
     def inside(self, container: str, *command: str) -> str:
-        """Run a command in a container; its output."""
+        """Run a command in a container; return its output."""
         return self.run("podman", "exec", container, *command).strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Installation, Job
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
@@ -43,7 +43,7 @@ async def traced(sqlite_path: Path) -> AsyncIterator[Traced]:
     await migrate(writing)
     statements: list[str] = []
     await writing.set_trace_callback(statements.append)
-    yield Traced(SqliteJobStore(Writer(writing), reading, time.time), statements)
+    yield Traced(SqliteJobStore(Writer(writing), reading, Installation("i"), time.time), statements)
     await writing.close()
     await reading.close()
 

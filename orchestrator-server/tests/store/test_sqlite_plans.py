@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.model import Installation
 from job_orchestrator.server.store.base import NEWEST, JobFilter, JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, outbox
 from job_orchestrator.server.store.sqlite import store as store_module
@@ -69,7 +70,8 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
     sqlite_database: Database, statement: str
 ) -> None:
     names = (
-        "service user_id now free client_url id priority limit idempotency_key after until job_id"
+        "service user_id now free client_url nonce id priority limit idempotency_key after until"
+        " job_id"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -143,7 +145,14 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             return 0
 
         connection.set_progress_handler(count_steps, 100)
-        values = {"service": "x", "user_id": 1, "now": 2.0, "free": 10, "client_url": "u"}
+        values = {
+            "service": "x",
+            "user_id": 1,
+            "now": 2.0,
+            "free": 10,
+            "nonce": "n",
+            "client_url": "u",
+        }
         for statement in (
             claims.QUEUED_SERVICES,
             claims.ACTIVE_COUNT,
@@ -166,7 +175,7 @@ async def test_claim_while_no_job_is_queued_runs_no_statement(sqlite_path: Path)
     writing, reading = await connect(sqlite_path), await connect(sqlite_path)
     try:
         await migrate(writing)
-        store = SqliteJobStore(Writer(writing), reading, lambda: 0.0)
+        store = SqliteJobStore(Writer(writing), reading, Installation("i"), lambda: 0.0)
         await store.create("u", 1, "x")
         await store.create("v", 1, "x")
         await store.create("w", 1, "not offered")

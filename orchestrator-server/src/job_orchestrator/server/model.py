@@ -1,5 +1,6 @@
 """Values of the server: jobs, services, limits. Without I/O, SQL and HTTP."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,12 +68,34 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Installation:
+    """Identity of a database of jobs, by which its keys are told from those of other servers.
+
+    A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
+    restored backup has the ``id`` of the database that was backed up.
+    """
+
+    id: str
+
+    def new_nonce(self) -> str:
+        """Return the nonce of a new attempt."""
+        return f"{self.id}-{secrets.token_hex(8)}"
+
+    def made(self, key: str) -> bool:
+        """Return whether ``key`` names an attempt of this installation.
+
+        False for a key without a nonce, as attempts had before there were nonces.
+        """
+        return key.rpartition(".")[2].startswith(f"{self.id}-")
+
+
+@dataclass(frozen=True)
 class Job:
     """A job, as it was when it was read from the store. Times are seconds since the epoch.
 
     - ``message`` is the reason for the status, for the user.
-    - ``attempt`` numbers the attempts from 1, and is 0 before the first. ``failures`` counts those
-      that count towards the maximum of the service.
+    - ``attempt`` numbers the attempts from 1, and is 0 before the first. ``nonce`` is random and
+      new for each. ``failures`` counts those that count towards the maximum of the service.
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which the job was first Running.
@@ -87,6 +110,7 @@ class Job:
     status: JobStatus
     message: str
     attempt: int
+    nonce: str
     failures: int
     not_before: float
     client: str | None
@@ -108,8 +132,12 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Idempotency key of the present attempt: sending the job again never starts it twice."""
-        return f"{self.uuid}.{self.attempt}"
+        """Idempotency key of the present attempt: sending the job again never starts it twice.
+
+        Attempts that were claimed before there were nonces have none.
+        """
+        key = f"{self.uuid}.{self.attempt}"
+        return f"{key}.{self.nonce}" if self.nonce else key
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the log fields of the present attempt.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
 
 NEWEST = 2**63 - 1
 """Cursor of the first page of a list: greater than the id of any job."""
@@ -227,6 +227,10 @@ class JobStore(Protocol):
     def abandoned(self) -> AbandonedKeys:
         """Keys of abandoned attempts."""
 
+    @property
+    def installation(self) -> Installation:
+        """Identity of this database."""
+
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.
 
@@ -317,7 +321,7 @@ class JobStore(Protocol):
         """Mark as Unknown the jobs of a client that can't be reached. Return those jobs."""
 
     async def claim(self, offers: Mapping[str, Offer]) -> Mapping[str, Claim]:
-        """Claim queued jobs for the services in ``offers``.
+        """Claim queued jobs for the services in ``offers``. Each gets a new nonce.
 
         Counting, decision and claim are one transaction: no limit is exceeded and no job is claimed
         twice, however many callers claim concurrently. Returns a claim for each offered service

@@ -14,7 +14,7 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
     NO_LIMITS,
@@ -97,18 +97,27 @@ async def open_store(
         await migrate(writing)
         reading = await connect(path)
         connections.push_async_callback(reading.close)
-        yield SqliteJobStore(Writer(writing, wrote), reading, now)
+        ((name,),) = await reading.rows("SELECT id FROM installation")
+        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
 
 
 class SqliteJobStore:
     """Jobs in a SQLite database. The methods are documented in ``JobStore``."""
 
+    installation: Installation
     lists: JobLists
     events: JobEvents
     outbox: Outbox
     abandoned: AbandonedKeys
 
-    def __init__(self, writer: Writer, reader: Connection, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Connection,
+        installation: Installation,
+        now: Callable[[], float],
+    ) -> None:
+        self.installation = installation
         self._writer = writer
         self._reader = reader
         self._now = now
@@ -244,7 +253,7 @@ class SqliteJobStore:
         now = self._now()
 
         def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
-            return claim(connection, offers, now), any_queued(connection)
+            return claim(connection, self.installation, offers, now), any_queued(connection)
 
         def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
             claims, self._may_be_queued = outcome

@@ -40,6 +40,11 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/logs"
 
     @property
+    def payloads(self) -> str:
+        """URL of the inventory, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/payloads"
+
+    @property
     def load(self) -> str:
         """URL of the CPU load, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/load"

@@ -5,6 +5,7 @@ from importlib import resources
 from aiohttp import web
 
 from job_orchestrator.client.web.events import events
+from job_orchestrator.client.web.inventory import inventory
 from job_orchestrator.client.web.kill import kill, kill_key
 from job_orchestrator.client.web.logs import logs
 from job_orchestrator.client.web.retrieve import discard, forget, retrieve, retrieve_partial
@@ -25,6 +26,7 @@ ROUTES = (
     web.post("/submit", submit),
     web.get("/retrieve/{id}", retrieve, allow_head=False),
     web.get("/retrieve_partial/{id}", retrieve_partial, allow_head=False),
+    web.get("/payloads", inventory, allow_head=False),
     web.post("/kill/{id}", kill),
     web.post("/kill", kill_key),
     web.delete("/retrieve/{id}", forget),

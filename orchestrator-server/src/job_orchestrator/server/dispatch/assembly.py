@@ -4,7 +4,7 @@ The components call each other in one direction only::
 
     Dispatcher ─▶ Delivery ─▶ Collector ─▶ Fetcher ─▶ FetchSchedule
                                  ▲
-    Watcher (one a client) ──────┴─▶ AbandonedAttempts (one a client)
+    Watcher (one a client) ──────┴─▶ Inventory ─▶ AbandonedAttempts (one of each a client)
 
 ``FailedAttempts`` is what delivery, fetcher and collector do with attempts that failed.
 ``Acknowledger`` (one a client) confirms what the fetcher has stored.
@@ -22,6 +22,7 @@ from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.dispatch.dispatcher import Dispatcher
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
+from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.files.base import JobFiles
@@ -101,7 +102,8 @@ class Dispatch:
             zip(self._registry, self._abandoned, strict=True), start=1
         ):
             acknowledger = Acknowledger(client)
-            watcher = Watcher(client, self._registry, self.collector, abandoned, tuning)
+            inventory = Inventory(client, self._store, self.collector.fetch)
+            watcher = Watcher(client, self._registry, self.collector, inventory, abandoned, tuning)
             loops += [
                 Loop(
                     f"acknowledger {number}",

@@ -355,6 +355,9 @@ class JobStore(Protocol):
         Counts at most ``MAX_AHEAD``.
         """
 
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """Return the jobs that have one of these uuids, by uuid."""
+
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """Return those of ``uuids`` that belong to a job whose files are kept."""
 

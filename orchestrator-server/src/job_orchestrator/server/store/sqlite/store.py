@@ -51,6 +51,9 @@ from job_orchestrator.server.store.sqlite.writer import Writer
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
 
+UUIDS_AT_ONCE = 500
+"""UUIDs in one query: SQLite limits the number of parameters."""
+
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition is redundant. With it SQLite uses the index of active jobs.
 PROCESSING = f"""
@@ -298,6 +301,16 @@ class SqliteJobStore:
         }
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
+
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """See ``JobStore.with_uuids``."""
+        found: dict[str, Job] = {}
+        for start in range(0, len(uuids), UUIDS_AT_ONCE):
+            batch = uuids[start : start + UUIDS_AT_ONCE]
+            marks = ", ".join("?" for _ in batch)
+            statement = f"SELECT {COLUMNS} FROM jobs WHERE uuid IN ({marks})"  # noqa: S608
+            found |= {job.uuid: job for job in await self._jobs(statement, batch)}
+        return found
 
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """See ``JobStore.known``."""

@@ -87,21 +87,28 @@ class Dispatch:
             store, registry, policy, delivery, services, tuning, lost_after_s=lost_after_s
         )
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]
+        self._acknowledgers = [
+            Acknowledger(client, store, tuning.acknowledge_backoff) for client in registry
+        ]
 
     async def load(self) -> None:
-        """Load what a previous run of the server has left: active jobs and abandoned attempts."""
+        """Load what a previous run of the server has left.
+
+        These are active jobs, abandoned attempts and acknowledgements.
+        """
         for client, abandoned in zip(self._registry, self._abandoned, strict=True):
             for job in await self._store.active(client.name):
                 self._registry.on_job_changed(job)
             await abandoned.load()
+        for acknowledger in self._acknowledgers:
+            await acknowledger.load()
 
     def components(self) -> Sequence[Component]:
         """Return the background components, in the order of their start."""
         tuning, loops, streams = self._tuning, [self.dispatcher.loop, self.collector.loop], []
-        for number, (client, abandoned) in enumerate(
-            zip(self._registry, self._abandoned, strict=True), start=1
+        for number, (client, abandoned, acknowledger) in enumerate(
+            zip(self._registry, self._abandoned, self._acknowledgers, strict=True), start=1
         ):
-            acknowledger = Acknowledger(client)
             inventory = Inventory(client, self._store, self.collector.fetch)
             watcher = Watcher(client, self._registry, self.collector, inventory, abandoned, tuning)
             loops += [

@@ -44,6 +44,7 @@ class Watcher:
         try:
             await self._follow_events()
         except EventsNotOffered:
+            self._client.has_events = False
             await self._poll_load()
         except ClientError as error:
             await self._on_broken(str(error))
@@ -53,7 +54,7 @@ class Watcher:
     async def _follow_events(self) -> None:
         async with self._client.transport.events() as events:
             # From here on every change is pushed; earlier changes are fetched on connection.
-            self._client.pushes = True
+            self._client.pushes = self._client.has_events = True
             await self._inventory.compare()
             # Abandoned attempts are killed first, so that none runs concurrently with the next
             # attempt of its job.

@@ -204,8 +204,29 @@ class AbandonedKeys(Protocol):
     async def of(self, client: str, within_s: float) -> set[str]:
         """Return the keys of a client. Keys of any client older than ``within_s`` are removed."""
 
-    async def forget(self, client: str, key: str) -> None:
-        """Remove a key, because the client no longer has the attempt."""
+    async def forget(self, client: str, key: str, *, acknowledge: int | None = None) -> None:
+        """Remove a key, because the client no longer runs the attempt.
+
+        ``acknowledge`` is the payload of the attempt: its acknowledgement is added in the same
+        transaction.
+        """
+
+
+class Acknowledgements(Protocol):
+    """Payloads that their clients may remove, and have not confirmed yet.
+
+    The transaction that ends a job adds its payload (see ``JobStore.transition``), so that no copy
+    of results stays on a client because the server crashed.
+    """
+
+    async def of(self, client: str, within_s: float) -> set[int]:
+        """Return the payloads of a client. Those older than ``within_s`` are removed."""
+
+    async def add(self, client: str, payload_id: int) -> None:
+        """Add a payload whose job has ended before."""
+
+    async def confirmed(self, client: str, payload_ids: Sequence[int]) -> None:
+        """Remove payloads, because the client has confirmed their acknowledgement."""
 
 
 class JobStore(Protocol):
@@ -230,6 +251,10 @@ class JobStore(Protocol):
     @property
     def installation(self) -> Installation:
         """Identity of this database."""
+
+    @property
+    def acknowledgements(self) -> Acknowledgements:
+        """Payloads that their clients may remove."""
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.
@@ -279,13 +304,16 @@ class JobStore(Protocol):
         dest_id: int | None = None,
         exit_code: int | None = None,
         output_bytes: int | None = None,
+        acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
         Fields that are None keep their values. ``output_bytes`` is the size of the output that is
-        now stored. ``deferred`` allows a short delay, to share a transaction with another change;
-        later changes of the job are still written after this one. Raises ``TransitionRefused``,
+        now stored. ``acknowledge`` is a payload of the job's client that is not needed any more:
+        its acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
+        share a transaction with another change; later changes of the job are still written after
+        this one. Raises ``TransitionRefused``,
         with the present status, if that status does not allow the change or if the job is in
         another attempt.
         """
@@ -315,7 +343,10 @@ class JobStore(Protocol):
         """
 
     async def keep_output(self, job: Job, output_bytes: int) -> None:
-        """Record that the output of an ended job is stored."""
+        """Record that the output of an ended job is stored.
+
+        The acknowledgement of the job's payload is added in the same transaction.
+        """
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """Mark as Unknown the jobs of a client that can't be reached. Return those jobs."""

@@ -1,8 +1,10 @@
 """Keys of abandoned attempts. The table is nearly always empty."""
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from job_orchestrator.server.store.sqlite.acknowledgements import ADD_ACKNOWLEDGEMENT
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.writer import Writer
 
@@ -23,7 +25,13 @@ class SqliteAbandonedKeys:
         rows = await self.reader.rows("SELECT key FROM strays WHERE client_url = ?", (client,))
         return {str(key) for (key,) in rows}
 
-    async def forget(self, client: str, key: str) -> None:
+    async def forget(self, client: str, key: str, *, acknowledge: int | None = None) -> None:
         """See ``AbandonedKeys.forget``."""
-        statement = "DELETE FROM strays WHERE client_url = ? AND key = ?"
-        await self.writer.execute(statement, (client, key))
+        now = self.now()
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM strays WHERE client_url = ? AND key = ?", (client, key))
+            if acknowledge is not None:
+                connection.execute(ADD_ACKNOWLEDGEMENT, (client, acknowledge, now))
+
+        await self.writer.run(work)

@@ -20,6 +20,7 @@ from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
+    Acknowledgements,
     Claim,
     JobEvents,
     JobLists,
@@ -30,6 +31,7 @@ from job_orchestrator.server.store.base import (
 )
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.abandoned import SqliteAbandonedKeys
+from job_orchestrator.server.store.sqlite.acknowledgements import SqliteAcknowledgements
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
@@ -112,6 +114,7 @@ class SqliteJobStore:
     events: JobEvents
     outbox: Outbox
     abandoned: AbandonedKeys
+    acknowledgements: Acknowledgements
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class SqliteJobStore:
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
+        self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued, as after most ends of a job on a quiet server. A claim then
         # returns without a query.
@@ -193,6 +197,7 @@ class SqliteJobStore:
         dest_id: int | None = None,
         exit_code: int | None = None,
         output_bytes: int | None = None,
+        acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """See ``JobStore.transition``."""
@@ -204,6 +209,7 @@ class SqliteJobStore:
             dest_id=dest_id,
             exit_code=exit_code,
             output_bytes=output_bytes,
+            acknowledge=acknowledge,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
         if not changed:
@@ -243,7 +249,7 @@ class SqliteJobStore:
 
     async def keep_output(self, job: Job, output_bytes: int) -> None:
         """See ``JobStore.keep_output``."""
-        await self._apply(updates.keep_output(job, output_bytes))
+        await self._apply(updates.keep_output(job, output_bytes, self._now()))
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """See ``JobStore.client_lost``."""

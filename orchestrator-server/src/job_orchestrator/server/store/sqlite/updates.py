@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.sqlite.abandoned import ADD_ABANDONED
+from job_orchestrator.server.store.sqlite.acknowledgements import ADD_ACKNOWLEDGEMENT
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -21,7 +22,8 @@ from job_orchestrator.server.store.sqlite.rows import (
 class Update:
     """One statement that changes jobs and returns them.
 
-    ``abandoned`` holds the values of an abandoned key, which is added if a job is changed.
+    ``abandoned`` holds the values of an abandoned key, ``acknowledgement`` those of an
+    acknowledgement; each is added if a job is changed.
     ``changes_status`` is false for a change within a status. ``durable`` is true for a change that
     users or clients act upon, false for one that is derived from the clients.
     """
@@ -29,6 +31,7 @@ class Update:
     statement: str
     values: Values
     abandoned: Sequence[object] | None = None
+    acknowledgement: Sequence[object] | None = None
     changes_status: bool = True
     durable: bool = True
 
@@ -37,6 +40,8 @@ class Update:
         rows = connection.execute(self.statement, self.values).fetchall()
         if rows and self.abandoned is not None:
             connection.execute(ADD_ABANDONED, self.abandoned)
+        if rows and self.acknowledgement is not None:
+            connection.execute(ADD_ACKNOWLEDGEMENT, self.acknowledgement)
         return [job_of(row) for row in rows]
 
 
@@ -49,6 +54,7 @@ def transition(
     dest_id: int | None,
     exit_code: int | None,
     output_bytes: int | None,
+    acknowledge: int | None,
 ) -> Update:
     """Change the status of ``job`` to ``wanted``."""
     statement = f"""
@@ -75,7 +81,12 @@ def transition(
         "ended": wanted in FINAL_JOB,
         "now": now,
     }
-    return Update(statement, values, durable=wanted in FINAL_JOB)
+    return Update(
+        statement,
+        values,
+        acknowledgement=_acknowledgement(job, acknowledge, now),
+        durable=wanted in FINAL_JOB,
+    )
 
 
 def requeue(
@@ -122,12 +133,23 @@ def request_kill(job_id: int) -> Update:
     return Update(statement, (job_id,), changes_status=False)
 
 
-def keep_output(job: Job, output_bytes: int) -> Update:
+def keep_output(job: Job, output_bytes: int, now: float) -> Update:
     """Record that the output of an ended job is stored."""
     statement = f"""
         UPDATE jobs SET has_output = 1, output_bytes = ?
         WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
-    return Update(statement, (output_bytes, job.id, job.attempt), changes_status=False)
+    return Update(
+        statement,
+        (output_bytes, job.id, job.attempt),
+        acknowledgement=_acknowledgement(job, job.dest_id, now),
+        changes_status=False,
+    )
+
+
+def _acknowledgement(job: Job, payload_id: int | None, now: float) -> Sequence[object] | None:
+    if job.client is None or payload_id is None:
+        return None
+    return job.client, payload_id, now
 
 
 def client_lost(client: str, why: str, now: float) -> Update:

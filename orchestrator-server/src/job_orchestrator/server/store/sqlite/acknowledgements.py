@@ -1,0 +1,48 @@
+"""Acknowledgements that their clients have not confirmed. The table is nearly always empty."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.server.store.sqlite.connection import Connection
+from job_orchestrator.server.store.sqlite.writer import Writer
+
+ADD_ACKNOWLEDGEMENT = """
+INSERT OR IGNORE INTO acknowledgements (client_url, payload_id, since) VALUES (?, ?, ?)
+"""
+
+MAX_DELAY_S = 0.05
+"""Time that a removal may wait for another transaction. A row too many costs one request."""
+
+
+@dataclass(frozen=True)
+class SqliteAcknowledgements:
+    """Implementation of ``Acknowledgements``. ``now`` returns seconds since the epoch."""
+
+    writer: Writer
+    reader: Connection
+    now: Callable[[], float]
+
+    async def of(self, client: str, within_s: float) -> set[int]:
+        """See ``Acknowledgements.of``."""
+        old = self.now() - within_s
+        await self.writer.execute("DELETE FROM acknowledgements WHERE since < ?", (old,))
+        rows = await self.reader.rows(
+            "SELECT payload_id FROM acknowledgements WHERE client_url = ?", (client,)
+        )
+        return {int(payload_id) for (payload_id,) in rows}
+
+    async def add(self, client: str, payload_id: int) -> None:
+        """See ``Acknowledgements.add``."""
+        await self.writer.execute(ADD_ACKNOWLEDGEMENT, (client, payload_id, self.now()))
+
+    async def confirmed(self, client: str, payload_ids: Sequence[int]) -> None:
+        """See ``Acknowledgements.confirmed``."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM acknowledgements WHERE client_url = ? AND payload_id = ?",
+                [(client, payload_id) for payload_id in payload_ids],
+            )
+
+        await self.writer.run(work, max_delay_s=MAX_DELAY_S)

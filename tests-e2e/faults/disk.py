@@ -16,7 +16,7 @@ SIZE_BYTES = 256 << 20
 
 
 class CanNotMount(Exception):
-    """This machine does not allow loop devices or mounts, or has no ext4."""
+    """Error of a machine without loop devices, mounts or ext4."""
 
 
 class Disk:

@@ -1,4 +1,4 @@
-"""Power cuts of the server's machine: nothing that anybody was told is taken back."""
+"""Power cuts of the server's machine: nothing that users have seen is taken back."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @dataclass
 class Seen:
-    """What users of a server have seen of their jobs."""
+    """Answers and events about jobs that users have received."""
 
     log: Path
     tokens: dict[int, str] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Installation:
-    """Identity of a database of jobs, by which its keys are told from those of other servers.
+    """Identity of a database of jobs, which distinguishes its keys from those of other servers.
 
     A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
     restored backup has the ``id`` of the database that was backed up.

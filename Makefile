@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
+TESTS := $(DISTRIBUTIONS:%=%/tests) tests-e2e tests-browser tests-images bench/tests
 PYTEST_ARGS ?=
 MINUTES ?= 10
 ONLY ?=
@@ -46,7 +47,7 @@ demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py
 
 test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --durations=20 $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and the rules of dependency
 	$(BIN)/ruff check .
@@ -57,8 +58,11 @@ format: $(VENV)/.dev  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench scripts
+typecheck: $(VENV)/.dev  ## check the types, tests included
+	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench scripts conftest.py
+	@# One call for each folder of tests: they have modules of the same name, such as conftest.
+	@for folder in $(TESTS); do echo "mypy $$folder"; \
+	  MYPYPATH=$$folder:tests-e2e:scripts:examples/portals $(BIN)/mypy $$folder || exit 1; done
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from playwright.async_api import Browser, Page, async_playwright, expect
@@ -212,7 +212,7 @@ async def _submit(
         return int((await response.json())["id"])
 
 
-async def take(browser: Browser, shown: Scene, name: str, place: str, **profile: object) -> None:
+async def take(browser: Browser, shown: Scene, name: str, place: str, **profile: Any) -> None:
     """Take a picture of a part of the dashboard."""
     context = await browser.new_context(reduced_motion="reduce", **profile)
     page = await context.new_page()

@@ -14,7 +14,7 @@ CLIENT_TOKEN = "client-token-of-a-good-length"
 
 def make_token(file: Path, *scope: str) -> str:
     """Run ``jo-server token create`` and return its output."""
-    command = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
+    command: list[str | Path] = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

@@ -9,7 +9,7 @@ import pytest
 from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.web import events
+from job_orchestrator.client.web import streams
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED
@@ -67,7 +67,7 @@ async def test_closed_hub_ends_streams_present_and_to_come() -> None:
 async def test_idle_stream_shows_that_it_lives(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.01)
     async with asyncio.timeout(20), client.http.get("/events") as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         while b": keep-alive\n\n" not in await response.content.readany():

@@ -4,11 +4,10 @@ from importlib import resources
 
 from aiohttp import web
 
-from job_orchestrator.client.web.events import events
 from job_orchestrator.client.web.kill import kill, kill_key
-from job_orchestrator.client.web.logs import logs
 from job_orchestrator.client.web.retrieve import discard, forget, retrieve, retrieve_partial
 from job_orchestrator.client.web.service import health, load, metrics
+from job_orchestrator.client.web.streams import events, logs
 from job_orchestrator.client.web.submit import submit
 from job_orchestrator.common.web.answers import ping
 

@@ -1,4 +1,4 @@
-"""Routes about the server itself: its health, its metrics, and the owner of a token."""
+"""Routes about the server and what it uses: health, metrics, tokens, services, clients."""
 
 from aiohttp import web
 
@@ -33,3 +33,18 @@ async def whoami(request: web.Request) -> web.Response:
     return json_response(
         Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
     )
+
+
+async def services(request: web.Request) -> web.Response:
+    """List the services."""
+    return json_response(await request.app[keys.QUERIES].all_services())
+
+
+async def clients(request: web.Request) -> web.Response:
+    """List the clients."""
+    return json_response(request.app[keys.QUERIES].all_clients())
+
+
+async def stats(request: web.Request) -> web.Response:
+    """Return the statistics of the last hour."""
+    return json_response(request.app[keys.QUERIES].stats())

@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
@@ -12,6 +11,7 @@ from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
+from job_orchestrator.server.model import Principal
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import Metrics

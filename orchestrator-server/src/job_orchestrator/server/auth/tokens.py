@@ -9,8 +9,8 @@ from pathlib import Path
 
 from job_orchestrator.common.errors import StartupError, Unauthorized
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.server.auth.principal import EVERYBODY, Principal
 from job_orchestrator.server.auth.token_file import Token, TokenFileUnusable, digest, read_tokens
+from job_orchestrator.server.model import EVERYBODY, Principal
 
 logger = logging.getLogger(__name__)
 

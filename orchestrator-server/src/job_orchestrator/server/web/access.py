@@ -16,8 +16,8 @@ from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.protocol.bearer import bearer_token
 from job_orchestrator.common.web.openapi import DOCUMENT_PATH, UI_PATH
 from job_orchestrator.server import keys
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.model import Principal
 from job_orchestrator.server.web.parameters import job_id
 
 DASHBOARD = "/dashboard"

@@ -265,6 +265,4 @@ async def test_request_malformed_http_is_answered_in_plain_text(
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     # aiohttp offers no public access to the address of a session.
-    url = server.http._base_url
-    assert url is not None
-    return await asyncio.open_connection(url.host, url.port)
+    return await asyncio.open_connection(server.url.host, server.url.port)

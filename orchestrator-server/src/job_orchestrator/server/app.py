@@ -71,7 +71,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
     app[keys.METRICS] = Metrics(settings.services.values())
-    app[keys.TOKENS] = Tokens(settings.api_tokens_file)
+    app[keys.TOKENS] = Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s)
     document_routes(
         app,
         ROUTES,

@@ -9,7 +9,7 @@ from job_orchestrator.client.web.answers import payload_id
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, KEEP_ALIVE
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.web.log_query import log_query, log_response
-from job_orchestrator.common.web.streaming import begun, send, stream_response
+from job_orchestrator.common.web.streaming import send, started, stream_response
 
 KEEP_ALIVE_S = 5.0
 
@@ -25,7 +25,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     query = log_query(request)
     output = request.app[keys.SCRIPT_OUTPUT]
     blocks = output.read(payload_id(request), query.stream, query.offset, follow=query.follow)
-    return await send(request, log_response(), await begun(blocks))
+    return await send(request, log_response(), await started(blocks))
 
 
 async def _blocks(backlog: SubscriberQueue[bytes]) -> AsyncGenerator[bytes, None]:

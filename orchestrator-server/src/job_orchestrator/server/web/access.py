@@ -94,8 +94,8 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Abort the request if its token is revoked or expires within the block."""
-    shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-    return request.app[keys.TOKENS].in_use(shown, partial(_cut_off, request))
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
@@ -109,16 +109,16 @@ async def _check(request: web.Request, path: str, principal: Principal) -> None:
             if not principal.owns(job.user_id):
                 raise JobNotFound(job.id)
         case _:
-            raise Forbidden("Only an administrator's token may ask for this")
+            raise Forbidden("This route is for administrators; the token is that of a user")
 
 
 def _metrics_open(request: web.Request) -> bool:
     return request.app[keys.SETTINGS].metrics_open
 
 
-def _cut_off(request: web.Request) -> None:
+def _abort(request: web.Request) -> None:
     """Abort a request whose token was revoked or has expired."""
-    # As aiohttp does to cancel the handler of a peer that has disconnected.
+    # aiohttp cancels the handler of a disconnected peer in the same way.
     request.task.cancel()
     if request.transport is not None:
         request.transport.abort()

@@ -21,7 +21,7 @@ from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
-from job_orchestrator.common.web.streaming import begun, send
+from job_orchestrator.common.web.streaming import send, started
 from job_orchestrator.server import keys
 from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
@@ -70,7 +70,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
             async for block in output.blocks:
                 yield block
 
-    return await send(request, response, await begun(blocks()))
+    return await send(request, response, await started(blocks()))
 
 
 async def _results(request: web.Request, job: Job) -> web.StreamResponse:

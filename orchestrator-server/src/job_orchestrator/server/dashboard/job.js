@@ -193,6 +193,6 @@ class JobPage {
 }
 
 function queueText({ ahead, estimated_wait_s: wait }) {
-  const position = ahead === 0 ? "First in the queue" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
+  const position = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
   return wait === null || wait === undefined ? `${position}.` : `${position}. Expected to start in ${roughDuration(wait)}.`;
 }

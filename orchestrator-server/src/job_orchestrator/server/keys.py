@@ -11,7 +11,6 @@ from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
-from job_orchestrator.server.model import Principal
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import Metrics
@@ -28,6 +27,3 @@ QUERIES = web.AppKey("queries", JobQueries)
 RESULTS = web.AppKey("results", JobResults)
 TERMINATION = web.AppKey("termination", JobTermination)
 TOKENS = web.AppKey("tokens", Tokens)
-
-PRINCIPAL = web.RequestKey("principal", Principal)
-"""The principal that sent the request; set on every route that is not public."""

@@ -1,6 +1,6 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job_orchestrator.common.errors import Forbidden
@@ -9,6 +9,9 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
+MAX_JOB_ID = 2**63 - 1
+"""Upper bound of job ids. As a cursor, it selects the first page of a list."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,16 @@ class JobOptions:
     time_limit_s: float | None = None
     callback_url: str | None = None
     idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Selection of jobs for a list. None and () select all."""
+
+    user_id: int | None = None
+    service: str | None = None
+    statuses: Sequence[JobStatus] = ()
+    tag: str | None = None
 
 
 @dataclass(frozen=True)

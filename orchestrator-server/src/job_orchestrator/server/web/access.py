@@ -18,7 +18,7 @@ from job_orchestrator.common.web.openapi import DOCUMENT_PATH, UI_PATH
 from job_orchestrator.server import keys
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Principal
-from job_orchestrator.server.web.parameters import job_id
+from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
 DASHBOARD = "/dashboard"
 METRICS = "/metrics"
@@ -29,7 +29,7 @@ class Access(Enum):
 
     OPEN = "everybody, also without a token: the route reveals nothing about any job"
     ALL_USERS = "the owner of any token"
-    OWN_JOBS = "the owner of any token, for whose jobs (keys.PRINCIPAL) the handler narrows it"
+    OWN_JOBS = "the owner of any token, for whose jobs (PRINCIPAL) the handler narrows it"
     ONE_JOB = "the user of the job in the path"
     ADMIN = "administrators"
 
@@ -85,7 +85,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     tokens = request.app[keys.TOKENS]
     principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
-    request[keys.PRINCIPAL] = principal
+    request[PRINCIPAL] = principal
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
     with while_token_is_valid(request):

@@ -5,6 +5,7 @@ from aiohttp import web
 from job_orchestrator.common.messages import Health, Identity
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
+from job_orchestrator.server.web.parameters import PRINCIPAL
 
 
 async def health(request: web.Request) -> web.Response:
@@ -29,7 +30,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def whoami(request: web.Request) -> web.Response:
     """Return the owner of the token."""
-    principal = request[keys.PRINCIPAL]
+    principal = request[PRINCIPAL]
     return json_response(
         Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
     )

@@ -79,24 +79,22 @@ async def test_reader_that_takes_nothing_is_cut_off(
 ) -> None:
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
     hub = client.app[keys.EVENTS]
-    url = client.http._base_url
-    assert url is not None
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(reader, (url.host, url.port))
+        await loop.sock_connect(reader, (client.url.host, client.url.port))
         await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         for _ in range(200):
             hub.on_payload_changed(row("x" * 100_000))
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)
 
 
 async def test_client_stops_at_once_although_a_reader_takes_nothing(client: Client) -> None:
     hub = client.app[keys.EVENTS]
     async with client.http.get("/events"):
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         async with asyncio.timeout(10):
             await client.app.shutdown()
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)

@@ -374,6 +374,15 @@ async def test_document_distinguishes_errors_and_open_routes(
     assert ("/jobs", "401") in responses
 
 
+async def test_descriptions_of_schemas_are_not_indented(server: Server) -> None:
+    async with server.http.get("/api-docs/openapi.json") as response:
+        schemas = (await response.json())["components"]["schemas"]
+    assert "\n" in schemas["Job"]["description"], "it has several paragraphs"
+    for name, schema in schemas.items():
+        # Markdown displays an indented paragraph as code.
+        assert "\n " not in schema.get("description", ""), name
+
+
 async def test_swagger_ui_loads_nothing_from_other_hosts(server: Server) -> None:
     async with server.http.get("/swagger") as response:
         assert response.url.path == "/swagger-ui/"

@@ -156,8 +156,8 @@ class _Document:
         docs.spec["security"] = [{}, {"token": []}]
         operations = read_operations(self._api.operations)
         docs.add_routes([_documented(route, operations) for route in self._routes])
-        for path, operations in docs.spec["paths"].items():
-            for operation in operations.values():
+        for path, methods in docs.spec["paths"].items():
+            for operation in methods.values():
                 self._add_refusals(path, operation)
                 for status, response in operation["responses"].items():
                     if status >= "400":

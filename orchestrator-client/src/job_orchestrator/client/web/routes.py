@@ -1,6 +1,6 @@
 """Route table of jo-client."""
 
-from importlib import resources
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from job_orchestrator.client.web.streams import events, logs
 from job_orchestrator.client.web.submit import submit
 from job_orchestrator.common.web.answers import ping
 
-OPERATIONS = resources.files("job_orchestrator.client.web") / "openapi"
+OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
 ROUTES = (

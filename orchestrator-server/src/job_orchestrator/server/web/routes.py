@@ -1,6 +1,6 @@
 """Route table of jo-server."""
 
-from importlib import resources
+from pathlib import Path
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from job_orchestrator.server.web.service import clients, health, metrics, servic
 from job_orchestrator.server.web.streams import events, job_events, job_logs
 from job_orchestrator.server.web.upload import upload
 
-OPERATIONS = resources.files("job_orchestrator.server.web") / "openapi"
+OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
 ROUTES = (

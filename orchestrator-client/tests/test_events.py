@@ -9,7 +9,7 @@ import pytest
 from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.web import events
+from job_orchestrator.client.web import streams
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED
@@ -67,7 +67,7 @@ async def test_closed_hub_ends_streams_present_and_to_come() -> None:
 async def test_idle_stream_shows_that_it_lives(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.01)
     async with asyncio.timeout(20), client.http.get("/events") as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         while b": keep-alive\n\n" not in await response.content.readany():
@@ -79,24 +79,22 @@ async def test_reader_that_takes_nothing_is_cut_off(
 ) -> None:
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
     hub = client.app[keys.EVENTS]
-    url = client.http._base_url
-    assert url is not None
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(reader, (url.host, url.port))
+        await loop.sock_connect(reader, (client.url.host, client.url.port))
         await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         for _ in range(200):
             hub.on_payload_changed(row("x" * 100_000))
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)
 
 
 async def test_client_stops_at_once_although_a_reader_takes_nothing(client: Client) -> None:
     hub = client.app[keys.EVENTS]
     async with client.http.get("/events"):
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         async with asyncio.timeout(10):
             await client.app.shutdown()
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)

@@ -100,9 +100,7 @@ async def test_too_large_payload_is_refused_and_leaves_nothing(start_client: Sta
 
 
 async def test_trap_36_upload_that_breaks_off_leaves_nothing(client: Client) -> None:
-    url = client.http._base_url
-    assert url is not None
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    reader, writer = await asyncio.open_connection(client.url.host, client.url.port)
     content = body(("f", "run.sh"), ("f", "x" * 100), end="")
     writer.write(
         b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n"

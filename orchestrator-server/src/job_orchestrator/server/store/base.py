@@ -18,10 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
-
-NEWEST = 2**63 - 1
-"""Cursor of the first page of a list: greater than the id of any job."""
+from job_orchestrator.server.model import Job, JobFilter, JobOptions, UserLimits
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
@@ -97,16 +94,6 @@ class JobEvent:
     status: JobStatus
     why: str
     job: Job
-
-
-@dataclass(frozen=True)
-class JobFilter:
-    """Selection of jobs for a list. None and () select all."""
-
-    user_id: int | None = None
-    service: str | None = None
-    statuses: Sequence[JobStatus] = ()
-    tag: str | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """All 32-bit ids were used."""
+    """There is no unused 32-bit id."""
 
 
 class ClientStops(TryLater):

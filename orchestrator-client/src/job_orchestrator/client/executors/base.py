@@ -43,13 +43,13 @@ class RunPhase(StrEnum):
     RUNNING = "running"
 
     ENDED = "ended"
-    """Nothing of the run is left; its outcome is known."""
+    """The run is over, and its outcome is known."""
 
     FAILED = "failed"
     """The executor could not run the script to its end; another try would not help."""
 
     LOST = "lost"
-    """Nothing of the run is left, its outcome is not known, and the script is not to blame."""
+    """The run is over, its outcome is not known, and the script is not to blame."""
 
     UNKNOWN = "unknown"
     """The executor cannot tell at the moment. This is never taken for an end."""
@@ -73,13 +73,13 @@ class RunState:
 
     @property
     def over(self) -> bool:
-        """Whether the state is final."""
+        """True if the state is final."""
         return self.phase in _OVER
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run: ``run.sh`` in the work folder of ``workspace``.
+    """Request to run ``run.sh`` in the work folder of ``workspace``.
 
     ``time_limit_s`` is for executors that must reserve time. The runner itself ends a run at its
     time limit, so an executor may ignore the value or add a margin.
@@ -91,11 +91,11 @@ class RunRequest:
 
 
 class RunRefused(DomainError):
-    """This run cannot be submitted, now or later. Nothing of it runs."""
+    """The run cannot be submitted, now or later. No process of it runs."""
 
 
 class ExecutorBusy(DomainError):
-    """Nothing was submitted, for want of resources; the same request succeeds later."""
+    """The executor lacks resources and submitted nothing; the same request can succeed later."""
 
 
 class ExecutorUnavailable(DomainError):
@@ -110,7 +110,7 @@ class Executor(Protocol):
 
     @property
     def survives_restart(self) -> bool:
-        """Whether runs continue while jo-client is stopped."""
+        """True if runs continue while jo-client is stopped."""
 
     @property
     def poll_interval_s(self) -> float:
@@ -158,8 +158,8 @@ class Executor(Protocol):
     async def cancel(self, run_id: RunId) -> None:
         """End a run with everything that it started; on return nothing of it runs.
 
-        Safe at any time: a run that is over or was never submitted is no error. Raises
-        ``StillRunning`` if processes resist.
+        Safe at any time: a run that is over or was never submitted is not an error. Raises
+        ``StillRunning`` if processes resist, or if the executor does not answer.
         """
 
     def forget(self, run_id: RunId) -> None:

@@ -137,12 +137,15 @@ class PayloadRun:
                 await asyncio.sleep(self._backoff.delay_s(failures))
                 continue
             self.in_executor = True
-            if self._killed or self._client_stops:  # during the submission
+            if self._must_end():  # since the submission began
                 await self._executor.cancel(self.run_id)
             return True
-        if in_doubt:
+        if in_doubt and self._must_end():
             await self._executor.cancel(self.run_id)
         return False
+
+    def _must_end(self) -> bool:
+        return self._killed or (self._client_stops and not self._executor.survives_restart)
 
     async def _until_over(self) -> RunState:
         """Wait for the end of the run, and end it when its time limit is reached."""

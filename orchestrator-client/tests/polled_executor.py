@@ -64,10 +64,14 @@ class BatchSystem:
                     self._end(job, code)
 
     def lose(self, run_id: RunId) -> None:
-        """Let the machine of a job fail."""
+        """Let the machine of a running job fail. Blocks until its processes have ended."""
         job = self.jobs[run_id]
-        self.cancel(run_id)
+        # Before the end: a poll at the same time must not take the end for that of the script.
         job.state = RunState(RunPhase.LOST, reason="node failure")
+        if job.process is not None:
+            os.killpg(job.process.pid, signal.SIGKILL)
+            job.process.wait()
+            _kill_group(job.process.pid)
 
     def cancel(self, run_id: RunId) -> None:
         """End a job, waiting or running. Blocks until it has ended."""

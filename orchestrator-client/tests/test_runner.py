@@ -127,12 +127,13 @@ async def test_payload_killed_while_its_submission_is_in_doubt_does_not_go_on(
     world.system.answers = False
     await world.submit("touch up; sleep 1043\n")
     await until_there(world.workspaces.of(RUN_ID).work / "up")
+    process = world.system.jobs[RUN_ID].process
+    assert process is not None
     killed = asyncio.create_task(world.runner.kill(1))
     world.system.answers = True
     row, _ = await killed
     assert row.status is PayloadStatus.KILLED
-    process = world.system.jobs[RUN_ID].process if RUN_ID in world.system.jobs else None
-    assert process is None or process.poll() is not None
+    assert process.poll() is not None
 
 
 async def test_executor_that_does_not_answer_a_poll_ends_no_payload(world: World) -> None:

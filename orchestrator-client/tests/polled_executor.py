@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,10 @@ class Job:
 
 @dataclass
 class BatchSystem:
-    """Jobs by name. The system goes on when the executor, its client, is closed."""
+    """Jobs by name. The system goes on when the executor, its client, is closed.
+
+    All methods block. They execute one at a time, as the commands of a scheduler do.
+    """
 
     jobs: dict[RunId, Job] = field(default_factory=dict)
     queue_is_open: bool = True
@@ -46,49 +50,48 @@ class BatchSystem:
     answers: bool = True
     """False: every command fails, although a submission has its effect."""
 
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
     def submit(self, request: RunRequest) -> None:
         """Accept a job; a name that is known already has no further effect."""
         if not request.workspace.work.is_dir():
             raise RunRefused(f"{request.workspace.work} does not exist")
-        self.jobs.setdefault(request.run_id, Job(request))
-        self.schedule()
+        with self.lock:
+            self.jobs.setdefault(request.run_id, Job(request))
+            self.schedule()
 
     def schedule(self) -> None:
-        """Start the jobs that wait, if the queue is open, and see which ones have ended."""
-        for job in self.jobs.values():
-            if job.state.phase is RunPhase.WAITING and self.queue_is_open:
-                self._start(job)
-            elif job.state.phase is RunPhase.RUNNING and job.process is not None:
-                code = job.process.poll()
-                if code is not None:
-                    self._end(job, code)
+        """Start the jobs that wait, if the queue is open, and record those that have ended."""
+        with self.lock:
+            for job in tuple(self.jobs.values()):
+                if job.state.phase is RunPhase.WAITING and self.queue_is_open:
+                    self._start(job)
+                elif job.state.phase is RunPhase.RUNNING and job.process is not None:
+                    code = job.process.poll()
+                    if code is not None:
+                        self._end(job, code)
 
     def lose(self, run_id: RunId) -> None:
-        """Let the machine of a running job fail. Blocks until its processes have ended."""
-        job = self.jobs[run_id]
-        # Before the end: a poll at the same time must not take the end for that of the script.
-        job.state = RunState(RunPhase.LOST, reason="node failure")
-        if job.process is not None:
-            os.killpg(job.process.pid, signal.SIGKILL)
-            job.process.wait()
-            _kill_group(job.process.pid)
+        """Let the machine of a job fail."""
+        with self.lock:
+            self.cancel(run_id)
+            self.jobs[run_id].state = RunState(RunPhase.LOST, reason="node failure")
 
     def cancel(self, run_id: RunId) -> None:
-        """End a job, waiting or running. Blocks until it has ended."""
-        job = self.jobs.get(run_id)
-        if job is None or job.state.over:
-            return
-        if job.process is None:
-            job.state = RunState(RunPhase.LOST, reason="cancelled in the queue")
-            return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if job.process.poll() is None:
-                os.killpg(job.process.pid, number)
-                try:
-                    job.process.wait(GRACE_S if number is signal.SIGTERM else None)
-                except subprocess.TimeoutExpired:
-                    continue
-        self._end(job, job.process.wait())
+        """End a job, waiting or running, and wait until its processes have ended."""
+        with self.lock:
+            job = self.jobs.get(run_id)
+            if job is None or job.state.over:
+                return
+            if job.process is None:
+                job.state = RunState(RunPhase.LOST, reason="cancelled in the queue")
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.process.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    job.process.wait(GRACE_S)
+                os.killpg(job.process.pid, signal.SIGKILL)
+            self._end(job, job.process.wait())
 
     def _start(self, job: Job) -> None:
         workspace = job.request.workspace
@@ -119,7 +122,10 @@ class BatchSystem:
 
 
 def _kill_group(group: int) -> None:
-    """Kill what a script has left, and wait until nothing of it is left."""
+    """Kill the processes that a script has left, and wait until they have ended.
+
+    The script itself must have been reaped.
+    """
     with contextlib.suppress(ProcessLookupError):
         while True:
             os.killpg(group, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""POST /submit: what is taken in, what is refused, and that a refusal leaves nothing."""
+"""Submission of payloads: accepted and refused requests; a refusal leaves nothing behind."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ BOUNDARY = "b0undary"
 
 
 def body(*files: tuple[str, str], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
-    """A multipart body of files: part names and file names, as they stand on the wire."""
+    """Build a multipart body of files from part names and file names."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"'
         f"\r\n\r\n{filename}\r\n"

@@ -30,7 +30,7 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """There is no unused 32-bit id."""
+    """Every 32-bit id has been used."""
 
 
 class ClientStops(TryLater):

@@ -43,13 +43,13 @@ class RunPhase(StrEnum):
     RUNNING = "running"
 
     ENDED = "ended"
-    """The run is over, and its outcome is known."""
+    """The run has ended with a known outcome; none of its processes is left."""
 
     FAILED = "failed"
     """The executor could not run the script to its end; another try would not help."""
 
     LOST = "lost"
-    """The run is over, its outcome is not known, and the script is not to blame."""
+    """The run has ended with an unknown outcome, and the script is not to blame."""
 
     UNKNOWN = "unknown"
     """The executor cannot tell at the moment. This is never taken for an end."""
@@ -95,7 +95,7 @@ class RunRefused(DomainError):
 
 
 class ExecutorBusy(DomainError):
-    """The executor lacks resources and submitted nothing; the same request can succeed later."""
+    """The executor lacks resources and has submitted nothing; the same request succeeds later."""
 
 
 class ExecutorUnavailable(DomainError):

@@ -1,4 +1,4 @@
-"""GET /events."""
+"""Route with the event stream."""
 
 from collections.abc import AsyncGenerator
 
@@ -13,7 +13,7 @@ KEEP_ALIVE_S = 5.0
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Push every change."""
+    """Stream the changes of payloads and of the load."""
     with request.app[keys.EVENTS].subscribed() as backlog:
         return await send(request, stream_response(CONTENT_TYPE), _blocks(backlog))
 

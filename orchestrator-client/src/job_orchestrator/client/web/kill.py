@@ -1,4 +1,4 @@
-"""POST /kill/{id}."""
+"""Routes to terminate payloads."""
 
 import msgspec
 from aiohttp import web
@@ -11,12 +11,12 @@ from job_orchestrator.common.web.answers import json_response
 
 
 async def kill(request: web.Request) -> web.Response:
-    """End a payload."""
+    """Terminate a payload."""
     return await _killed(request, payload_id(request))
 
 
 async def kill_key(request: web.Request) -> web.Response:
-    """End the payload of a key, or let it never run."""
+    """Terminate the payload of a key, or prevent that it ever runs."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if not key:
         raise BadRequest(

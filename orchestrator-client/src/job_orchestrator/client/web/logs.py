@@ -1,4 +1,4 @@
-"""GET /logs/{id}."""
+"""Route with the output of a script."""
 
 from aiohttp import web
 
@@ -9,7 +9,7 @@ from job_orchestrator.common.web.streaming import begun, send
 
 
 async def logs(request: web.Request) -> web.StreamResponse:
-    """Give what the script says."""
+    """Return the standard output or error of a payload."""
     asked = log_query(request)
     output = request.app[keys.SCRIPT_OUTPUT]
     blocks = output.read(payload_id(request), asked.stream, asked.offset, follow=asked.follow)

@@ -1,4 +1,4 @@
-"""GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}, DELETE /retrieve."""
+"""Routes to fetch the results of payloads, and to acknowledge them."""
 
 import os
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ MAX_DISCARDED = 1000
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
-    """Give the results of a payload, or its state."""
+    """Return the results of a completed payload, or the state of any other."""
     row = await request.app[keys.STORE].get(payload_id(request))
     headers = {IDEMPOTENCY_KEY: row.key} if row.key else {}
     if row.status is not PayloadStatus.COMPLETED:
@@ -38,7 +38,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
 
 
 async def retrieve_partial(request: web.Request) -> web.StreamResponse:
-    """Give what there is of a payload's output, whatever its state."""
+    """Return the output that a payload has so far, in any state."""
     row = await request.app[keys.STORE].get(payload_id(request))
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
@@ -51,7 +51,7 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
 
 
 async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:
-    """The packed results; None if there are none."""
+    """Return the file with the packed results, None if it is missing."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
     try:
         small = await in_thread(read_if_small, workspace.results)
@@ -74,7 +74,7 @@ async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
 
 
 async def forget(request: web.Request) -> web.Response:
-    """Remove the files of a payload whose results the server has."""
+    """Remove the files of a payload whose results are stored on the server."""
     store = request.app[keys.STORE]
     row = await store.get(payload_id(request))
     if not row.status.has_ended:
@@ -84,7 +84,7 @@ async def forget(request: web.Request) -> web.Response:
 
 
 async def discard(request: web.Request) -> web.Response:
-    """Remove the files of many payloads whose results the server has."""
+    """Remove the files of several payloads whose results are stored on the server."""
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:
         raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")

@@ -1,4 +1,4 @@
-"""POST /submit."""
+"""Route to submit a payload."""
 
 import math
 
@@ -12,7 +12,7 @@ from job_orchestrator.common.web.answers import json_response
 
 
 async def submit(request: web.Request) -> web.Response:
-    """Take a payload in."""
+    """Accept a payload."""
     row = await request.app[keys.INTAKE].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
@@ -23,7 +23,7 @@ async def submit(request: web.Request) -> web.Response:
 
 
 def _time_limit_s(request: web.Request) -> float | None:
-    """How long the script may run; None: as long as it takes. Raises ``BadRequest``."""
+    """Return the time limit of the script in seconds, None if unlimited. Raises ``BadRequest``."""
     text = request.headers.get(TIME_LIMIT)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""GET /events, GET /jobs/{id}/events."""
+"""Routes with event streams of all jobs and of one job."""
 
 from aiohttp import web
 
@@ -14,16 +14,16 @@ _MAX_DIGITS = 18
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Push what happens to jobs."""
+    """Stream the changes of jobs."""
     topic = Topic(user_id=user_id(request))
     blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 
 async def job_events(request: web.Request) -> web.StreamResponse:
-    """Push what happens to a job, until it has ended."""
+    """Stream the changes of a job until it has ended."""
     number, after = job_id(request), _last_event_id(request)
-    # A browser that is answered 204 does not connect again. Unknown jobs are found out here too.
+    # A browser does not reconnect after 204. Unknown jobs are detected here, too.
     if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
     blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
@@ -31,7 +31,7 @@ async def job_events(request: web.Request) -> web.StreamResponse:
 
 
 def _last_event_id(request: web.Request) -> int | None:
-    """After which event the stream goes on. Raises ``BadRequest``."""
+    """Return the number of the last event that the reader has. Raises ``BadRequest``."""
     text = request.headers.get(LAST_EVENT_ID) or request.query.get("last_event_id")
     if not text:
         return None

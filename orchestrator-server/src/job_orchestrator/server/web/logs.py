@@ -1,4 +1,4 @@
-"""GET /jobs/{id}/logs."""
+"""Route with the output of a script."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from job_orchestrator.server.web.parameters import job_id
 
 
 async def job_logs(request: web.Request) -> web.StreamResponse:
-    """Give what a job's script says."""
+    """Return the standard output or error of a job."""
     logs, response = request.app[keys.JOB_LOGS], log_response()
     asked = log_query(request)
     try:

@@ -1,4 +1,4 @@
-"""GET /services, GET /clients, GET /stats."""
+"""Routes about services, clients and statistics."""
 
 from aiohttp import web
 
@@ -17,5 +17,5 @@ async def clients(request: web.Request) -> web.Response:
 
 
 async def stats(request: web.Request) -> web.Response:
-    """Tell what happened in the last hour."""
+    """Return the statistics of the last hour."""
     return json_response(request.app[keys.QUERIES].stats())

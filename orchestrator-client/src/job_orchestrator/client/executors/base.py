@@ -158,8 +158,8 @@ class Executor(Protocol):
     async def cancel(self, run_id: RunId) -> None:
         """End a run with everything that it started; on return nothing of it runs.
 
-        Safe at any time: a run that is over or was never submitted is no error. Raises
-        ``StillRunning`` if processes resist.
+        Safe at any time: a run that is over or was never submitted is not an error. Raises
+        ``StillRunning`` if processes resist, or if the executor does not answer.
         """
 
     def forget(self, run_id: RunId) -> None:

@@ -22,7 +22,7 @@ BOUNDARY = "b0undary"
 
 
 def body(*files: tuple[str, str], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
-    """A multipart body of files: part names and file names, as they stand on the wire."""
+    """Return a multipart body of files, given as pairs of part name and file name."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"'
         f"\r\n\r\n{filename}\r\n"

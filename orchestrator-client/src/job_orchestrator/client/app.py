@@ -1,6 +1,5 @@
-"""Composition root: the components of the client, and the order in which they start and stop."""
+"""Composition root: creates the components of the client, connects them, starts and stops them."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -31,6 +30,7 @@ from job_orchestrator.client.web.routes import ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_receiver import FormLimits
@@ -45,18 +45,18 @@ logger = logging.getLogger(__name__)
 LAG_INTERVAL_S = 2.0
 
 WORKER_THREADS = 32
-"""Threads for short work with files and processes, which waits for nothing but the disk.
+"""Number of threads for short work with files and processes, which waits only for the disk.
 
 All are started at the beginning: when scripts have used up the machine's processes, no thread can
 be started, and the client must still be able to end scripts.
 """
 
-LARGE_TREES = web.AppKey("large_trees", list[DeferredRemoval])
-LOOPS = web.AppKey("loops", list[Loop])
+DEFERRED_REMOVALS = web.AppKey("deferred_removals", list[DeferredRemoval])
+LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Build the client's application. Files and databases are opened when it is run."""
+    """Build the client's application. Data folder and database are opened when it runs."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     add_request_ids(app)
     app.middlewares.extend(
@@ -89,7 +89,10 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
-    """Lock the data folder, end and remove what a previous process left, open the executor."""
+    """Open the data folder, the executor and the database, then compose.
+
+    What a previous process of jo-client left is ended and removed before a payload is accepted.
+    """
     start_threads(WORKER_THREADS)
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
@@ -121,35 +124,34 @@ def _compose(
     large_leftovers: DeferredRemoval,
 ) -> None:
     """Create the components and connect them."""
-    settings = app[keys.SETTINGS]
-    metrics = app[keys.METRICS]
+    settings, metrics = app[keys.SETTINGS], app[keys.METRICS]
     hub = EventHub()
     packer = Packer(settings.max_result_bytes)
+    intake = _intake(settings, store, workspaces)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
-    intake = Intake(
-        store,
-        workspaces,
-        PayloadIds(settings.data_path / "next-id"),
-        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
-    )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
-    lag = LoopLag(PREFIX, metrics.registry)
-    loops = [
-        *runner.loops,
-        *executor.loops,
-        Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
-        meter.loop,
-        *retention.loops,
-        large_leftovers.loop,
-    ]
 
-    # Called in this order for each change. None depends on what another one did, and none waits.
+    # Subscribers are notified in this order. It puts the servers, which wait for the change, first;
+    # nothing else depends on it, because no subscriber uses what another one did, and none waits.
     store.subscribe(hub.on_payload_changed)
     store.subscribe(runner.on_payload_changed)
     store.subscribe(output.on_payload_changed)
     store.subscribe(metrics.on_payload_changed)
+
+    lifecycle = Lifecycle(
+        [
+            # Payloads are ended when no pass can start another one.
+            Component(runner.loops, close=runner.stop),
+            Component(executor.loops),
+            _loop_lag(metrics),
+            # The first request for the load must find a reading.
+            Component([meter.loop], prepare=meter.run_pass),
+            Component(retention.loops),
+            Component([large_leftovers.loop]),
+        ]
+    )
 
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces
@@ -161,9 +163,23 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, loops)
-    app[LARGE_TREES] = [retention.large, large_leftovers]
-    app[LOOPS] = loops
+    app[keys.HEALTH] = HealthCheck(workspaces, lifecycle.loops)
+    app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
+    app[LIFECYCLE] = lifecycle
+
+
+def _intake(settings: Settings, store: PayloadStore, workspaces: Workspaces) -> Intake:
+    return Intake(
+        store,
+        workspaces,
+        PayloadIds(settings.data_path / "next-id"),
+        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+    )
+
+
+def _loop_lag(metrics: Metrics) -> Component:
+    lag = LoopLag(PREFIX, metrics.registry)
+    return Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)])
 
 
 async def _start(app: web.Application) -> None:
@@ -176,10 +192,7 @@ async def _start(app: web.Application) -> None:
         logger.warning("%s", line)
     for line in summary(settings):
         logger.info("%s", line)
-    # The first request for the load must find a reading.
-    await app[keys.LOAD].run_pass()
-    for loop in app[LOOPS]:
-        loop.start()
+    await app[LIFECYCLE].start()
 
 
 async def _stop(app: web.Application) -> None:
@@ -187,7 +200,7 @@ async def _stop(app: web.Application) -> None:
     # ended by itself.
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
-    for trees in app[LARGE_TREES]:
-        trees.stop()
-    await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
-    await app[keys.RUNNER].stop()
+    # The removal of a large folder is one pass, which can take longer than the grace time.
+    for removal in app[DEFERRED_REMOVALS]:
+        removal.stop()
+    await app[LIFECYCLE].stop()

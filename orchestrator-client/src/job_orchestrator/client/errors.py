@@ -30,7 +30,7 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """All 32-bit ids were used."""
+    """No 32-bit id is left."""
 
 
 class ClientStops(TryLater):

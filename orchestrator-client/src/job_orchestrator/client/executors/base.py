@@ -73,13 +73,13 @@ class RunState:
 
     @property
     def over(self) -> bool:
-        """Whether the state is final."""
+        """True if the state is final."""
         return self.phase in _OVER
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run: ``run.sh`` in the work folder of ``workspace``.
+    """Request to run ``run.sh`` in the work folder of ``workspace``.
 
     ``time_limit_s`` is for executors that must reserve time. The runner itself ends a run at its
     time limit, so an executor may ignore the value or add a margin.
@@ -110,7 +110,7 @@ class Executor(Protocol):
 
     @property
     def survives_restart(self) -> bool:
-        """Whether runs continue while jo-client is stopped."""
+        """True if runs continue while jo-client is stopped."""
 
     @property
     def poll_interval_s(self) -> float:

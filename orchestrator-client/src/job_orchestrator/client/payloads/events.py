@@ -57,7 +57,7 @@ class EventHub:
 
     @property
     def followed(self) -> bool:
-        """Whether at least one stream is open."""
+        """True if at least one stream is open."""
         return bool(self._subscribers)
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ async def post(client: Client, content: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def left(client: Client) -> list[str]:
-    # os.walk takes it that what it has seen may be gone when it gets there.
+    # os.walk ignores a folder that was removed after it was listed.
     found = os.walk(client.data)
     return [name for _, folders, files in found for name in (*folders, *files)]
 

@@ -79,13 +79,11 @@ async def test_reader_that_reads_nothing_is_disconnected(
 ) -> None:
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
     hub = client.app[keys.EVENTS]
-    url = client.http._base_url
-    assert url is not None
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(reader, (url.host, url.port))
+        await loop.sock_connect(reader, (client.url.host, client.url.port))
         await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.eventually(lambda: hub.open_streams == 1)
         for _ in range(200):

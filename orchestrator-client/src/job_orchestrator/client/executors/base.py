@@ -52,7 +52,7 @@ class RunPhase(StrEnum):
     """Nothing of the run is left, its outcome is not known, and the script is not to blame."""
 
     UNKNOWN = "unknown"
-    """The executor cannot tell at the moment. This is never taken for an end."""
+    """The executor cannot determine the phase at the moment. This is never taken for an end."""
 
 
 _OVER = frozenset({RunPhase.ENDED, RunPhase.FAILED, RunPhase.LOST})

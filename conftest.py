@@ -1,4 +1,4 @@
-"""For the tests of all folders."""
+"""Fixtures and hooks for the tests of all folders."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ from skip_limit import watch_skips
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the list of skips, if there is one; let Ctrl-C reach what tests start in the background.
+    """Apply the list of allowed skips, and restore the handlers of SIGINT and SIGQUIT.
 
-    Shells let those ignore it (and Ctrl-\\), and what ignores a signal hands that on.
+    Shells ignore these signals for background jobs, and children inherit that.
     """
     watch_skips(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -24,9 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """After the session no process of ours that it started lives, and so no port is open.
+    """Check at the end of the session that none of its service processes is left.
 
-    Here, so that it begins before all others, and ends after them.
+    Defined here, so that it starts before all other fixtures and ends after them.
     """
     yield
     children = psutil.Process(os.getpid()).children(recursive=True)

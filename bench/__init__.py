@@ -1,1 +1,1 @@
-"""The benchmarks: every figure beside what the machine itself can do at best, in the same run."""
+"""Benchmarks: each figure with the floor of the machine, measured in the same run."""

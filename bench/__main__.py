@@ -1,4 +1,4 @@
-"""Run by ``make bench``: measure, write the results, show the table."""
+"""Entry point of ``make bench``: measures, writes the results, prints the table."""
 
 import asyncio
 import signal
@@ -33,11 +33,11 @@ SIZES = {"full": FULL, "smoke": SMOKE}
     help="Where files are written meanwhile; it must be on a disk, with 40 GB free for a full run.",
 )
 def main(only: str, size: str, folder: Path | None) -> None:
-    """Measure both services beside what this machine can do at best."""
+    """Measure both services, and the floors of this machine."""
     names = [name.strip() for name in only.split(",") if name.strip()] or list(MEASUREMENTS)
     if unknown := set(names) - MEASUREMENTS.keys():
         raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
-    # As Ctrl-C does: what was started is ended, what was written is removed.
+    # As Ctrl-C does: processes are ended and files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="jo-bench-", dir=folder) as scratch:
         result = run(Path(scratch), SIZES[size], names)
@@ -62,7 +62,10 @@ def _write(result: dict[str, Any], target: Path) -> None:
 
 
 def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
-    """Measure what is named; the result file's content. What fails is missing there."""
+    """Run the named measurements and return the content of the result file.
+
+    A measurement that fails is missing there.
+    """
     about = machine.describe(scratch)
     if text := machine.warning(about):
         click.echo(f"WARNING: {text}", err=True)
@@ -73,7 +76,7 @@ def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
             with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
                 outcome = asyncio.run(_measure(name, Path(folder), size))
         except Exception:
-            # The others took minutes, too.
+            # The other measurements took minutes and must not be lost.
             click.echo(f"{name} failed:\n{traceback.format_exc()}", err=True)
             continue
         seconds = time.perf_counter() - begun

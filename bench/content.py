@@ -1,4 +1,4 @@
-"""What large jobs are made of, without a large file to make it from."""
+"""Content of large jobs, generated without a large file."""
 
 import random
 
@@ -6,10 +6,10 @@ TEXT_BLOCK_BYTES = 4 << 20
 
 
 def text_block(size: int = TEXT_BLOCK_BYTES) -> bytes:
-    """Text like that of a PDB file: columns of names and numbers.
+    """Return a block of text like that of a PDB file: columns of names and numbers.
 
-    A large file is this block over and over. Deflate looks back 32 KiB, so it finds no more in that
-    than in a file that never repeats.
+    A large file repeats this block. Deflate searches 32 KiB back, so it finds no more matches than
+    in a file that never repeats.
     """
     chance = random.Random(0)  # noqa: S311
     lines: list[str] = []

@@ -1,7 +1,6 @@
-"""Where the time of one job goes, in seconds since the epoch.
+"""Timestamps of one job, in seconds since the epoch.
 
-What the server knows stands in its database, which is only read here; what the client knows comes
-with the results.
+Those of the server are read from its database; those of the client are in the results.
 """
 
 import io
@@ -13,7 +12,7 @@ from pathlib import Path
 
 
 def states(database: Path, job_id: int) -> dict[str, float]:
-    """When a job got each of its states."""
+    """Return the time of each state of a job."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "SELECT to_status, at FROM job_events WHERE job_id = ? ORDER BY rowid", (job_id,)
@@ -22,14 +21,14 @@ def states(database: Path, job_id: int) -> dict[str, float]:
 
 
 def count(database: Path, status: str) -> int:
-    """How many jobs have this state now."""
+    """Count the jobs in this state."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         ((number,),) = connection.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,))
         return int(number)
 
 
 def script(results: bytes) -> tuple[float, float]:
-    """When run.sh began and ended, from a job's ZIP."""
+    """Return start and end of run.sh, from the ZIP of a job."""
     with zipfile.ZipFile(io.BytesIO(results)) as archive:
         said = json.loads(archive.read(".orchestrator/result.json"))
     return float(said["started_at"]), float(said["ended_at"])

@@ -1,7 +1,7 @@
-"""A web app that costs next to nothing: it shares the cores with what it measures.
+"""HTTP client with little overhead, because it shares the cores with the services.
 
-HTTP/1.1 over one kept connection, bodies made beforehand. It understands what our services answer,
-and no more.
+HTTP/1.1 over one kept connection, with bodies prepared in advance. It understands only the answers
+of our services.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ POLL_S = 0.02
 
 
 class UnexpectedAnswer(Exception):
-    """A service answered something else than a measurement needs."""
+    """A service gave an answer that the measurement can not use."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with its body."""
+    """An answer and its body."""
 
     status: int
     content_type: str
     body: bytes
 
     def json(self) -> dict[str, object]:
-        """The body as a JSON object."""
+        """Decode the body as a JSON object."""
         return msgspec.json.decode(self.body, type=dict[str, object])
 
 
 @dataclass(frozen=True)
 class Form:
-    """A multipart/form-data body that lies ready in memory."""
+    """A multipart/form-data body in memory."""
 
     content_type: str
     body: bytes
 
     @classmethod
     def of(cls, fields: Mapping[str, str], files: Mapping[str, bytes]) -> "Form":
-        """A form with these fields and files."""
+        """Create a form with these fields and files."""
         boundary = secrets.token_hex(16)
         body = form_head(boundary, fields)
         for path, content in files.items():
@@ -54,7 +54,7 @@ class Form:
 
 
 def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
-    """The part of a form that its fields make."""
+    """Return the part of a form that holds the fields."""
     return b"".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -62,7 +62,7 @@ def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
 
 
 def file_head(boundary: str, path: str) -> bytes:
-    """What comes before the content of a file in a form."""
+    """Return the bytes before the content of a file in a form."""
     filename = path.rpartition("/")[2]
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="{path}"; filename="{filename}"\r\n'
@@ -71,7 +71,7 @@ def file_head(boundary: str, path: str) -> bytes:
 
 
 class Connection:
-    """One connection to a service. Use as an async context manager."""
+    """One connection to a service, as an async context manager."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -92,12 +92,12 @@ class Connection:
             self._streams[1].close()
 
     async def get(self, path: str, headers: str = "") -> Answer:
-        """GET."""
+        """Send a GET request."""
         head = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{headers}\r\n"
         return await self._ask(head.encode())
 
     async def post(self, path: str, form: Form) -> Answer:
-        """POST a form."""
+        """Send a form by POST."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {form.content_type}\r\n"
             f"Content-Length: {len(form.body)}\r\n\r\n"
@@ -105,14 +105,14 @@ class Connection:
         return await self._ask(head.encode() + form.body)
 
     async def submit(self, form: Form) -> int:
-        """Submit a job; its id."""
+        """Submit a job and return its id."""
         answer = await self.post("/upload", form)
         if answer.status != 201:
             raise UnexpectedAnswer(f"{answer.status}: {answer.body[:300]!r}")
         return int(str(answer.json()["id"]))
 
     async def result(self, job_id: int) -> bytes:
-        """The ZIP of a job, once it is there."""
+        """Return the ZIP of a job when it has ended."""
         while True:
             answer = await self.get(f"/download/{job_id}?wait=60")
             if answer.content_type == "application/zip":
@@ -123,7 +123,7 @@ class Connection:
         """Wait until a job runs."""
         async with asyncio.timeout(TIMEOUT_S):
             while _unfinished(await self.get(f"/download/{job_id}")) != "Running":  # noqa: ASYNC110
-                await asyncio.sleep(POLL_S)  # nobody tells
+                await asyncio.sleep(POLL_S)  # no event announces this
 
     async def until_ended(self, job_id: int) -> None:
         """Wait until a job is Completed, without fetching anything of its results but one byte."""
@@ -150,7 +150,7 @@ class Connection:
 
 
 async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count: int) -> None:
-    """Submit ``count`` jobs, ``forms`` in turn, over all connections at once."""
+    """Submit ``count`` jobs, ``forms`` in turn, over all connections concurrently."""
     numbers = iter(range(count))
 
     async def submit(portal: Connection) -> None:
@@ -163,7 +163,7 @@ async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count
 
 
 def _unfinished(answer: Answer) -> str:
-    """The state of a job that is to go on; that it ended is an error."""
+    """Return the state of a job that must not have ended yet."""
     status = str(answer.json().get("status")) if answer.status == 200 else ""
     if status not in ("Queued", "Processing", "Submitted", "Running"):
         raise UnexpectedAnswer(f"{answer.status}: {answer.body[:300]!r}")

@@ -1,7 +1,7 @@
-"""One large job on its whole way, each hop timed.
+"""One large job through both services, with each hop timed.
 
-The portal is a plain socket that sends a block over and over and drops what it receives, as on the
-floors; a second listener on the client's event stream sees when the results are packed.
+The portal is a plain socket that sends a block repeatedly and discards the answer, as in the
+floors. A second reader of the client's event stream sees when the results are packed.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Trip:
-    """What a large job took; seconds, and bytes of the ZIP."""
+    """Durations (seconds) of the hops of a large job, and the size of its ZIP in bytes."""
 
     upload_s: float
     transfer_s: float
@@ -42,7 +42,7 @@ class Trip:
 
 
 async def trip(services: Pair, block: bytes, size: int) -> Trip:
-    """Send a file of ``size`` bytes, run nothing on it, fetch the results, which hold it."""
+    """Submit a file of ``size`` bytes and fetch the results, which contain it."""
     begun = time.time()
     async with _payload_events(services.client.url) as seen:
         job_id = await asyncio.to_thread(_upload, services.server.url, block, size)
@@ -66,7 +66,7 @@ async def trip(services: Pair, block: bytes, size: int) -> Trip:
 
 @asynccontextmanager
 async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
-    """When each state of a payload was told, as long as the context lasts."""
+    """Record the time of each event of a payload during the block."""
     seen: dict[str, float] = {}
 
     async def follow(response: aiohttp.ClientResponse) -> None:
@@ -87,7 +87,7 @@ async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
 
 
 def _upload(url: str, block: bytes, size: int) -> int:
-    """Submit the job; its id. The file is never anywhere as a whole."""
+    """Submit the job and return its id. The file never exists as a whole."""
     boundary = secrets.token_hex(16)
     head = form_head(boundary, FIELDS) + file_head(boundary, "run.sh") + SCRIPT + b"\r\n"
     head += file_head(boundary, "atoms.pdb")
@@ -110,7 +110,7 @@ def _upload(url: str, block: bytes, size: int) -> int:
 
 
 def _download(url: str, job_id: int) -> int:
-    """Fetch the results and drop them; their size in bytes."""
+    """Fetch and discard the results; return their size in bytes."""
     with _connected(url) as peer:
         peer.sendall(f"GET /download/{job_id} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
         received = b""

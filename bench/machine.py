@@ -1,4 +1,4 @@
-"""The machine that a run was made on, and whether it had anything else to do."""
+"""Description of the machine of a run, and of its other load."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ BUSY_LOAD_PER_CORE = 0.3
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What the figures depend on; ``folder`` is where files are written."""
+    """Describe the machine; ``folder`` is on the measured file system."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
@@ -32,7 +32,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def warning(machine: Mapping[str, Any]) -> str:
-    """Why the figures may be worth little; empty if nothing speaks against them."""
+    """Return a warning if the machine was busy, else an empty text."""
     if machine["load_average"][0] > BUSY_LOAD_PER_CORE * machine["cores"]:
         return (
             f"The machine was busy with something else (load {machine['load_average'][0]} on"

@@ -1,4 +1,4 @@
-"""What a measurement found: figures that are judged, each beside its floor, and whatever else."""
+"""Outcome of a measurement: judged figures, each with its floor, and details."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One figure and what it has to reach.
+    """One figure and its target.
 
-    ``limit`` is in the unit of ``measured`` and was worked out from the floors of the same run;
-    ``rule`` says how, in words. None: there is nothing to reach. ``at_most``: smaller is better.
+    ``limit`` is in the unit of ``measured`` and was computed from the floors of the same run;
+    ``rule`` says how, in words. None: there is no target. ``at_most``: smaller is better.
     """
 
     what: str
@@ -23,20 +23,20 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the figure reaches what it has to."""
+        """Return whether the figure reaches its target."""
         if self.limit is None:
             return None
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
     @property
     def ratio(self) -> float | None:
-        """Measured, in multiples of the floor."""
+        """Figure in multiples of the floor."""
         return self.measured / self.floor if self.floor else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that one measurement found. ``details`` is kept in the result file as it is."""
+    """Figures of one measurement. ``details`` is stored in the result file unchanged."""
 
     rows: list[Row]
     details: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Draws where the time of a trivial job goes, and how it spreads."""
+"""Chart of the time of a trivial job by hop, with its spread."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(latency: Mapping[str, Any], file: Path) -> None:
-    """Draw from the details of the latency measurement."""
+    """Draw the chart from the details of the latency measurement."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1)
@@ -64,6 +64,6 @@ def _time_line(axes: Axes, hops: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _beside(axes: Axes, at: tuple[float, float], text: str, *, left: bool = False) -> None:
-    """A word beside a point, a little away from it."""
+    """Write a label next to a point."""
     offset, align = (-4, "right") if left else (4, "left")
     axes.annotate(text, at, (offset, 0), textcoords="offset points", va="center", ha=align)

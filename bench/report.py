@@ -1,4 +1,4 @@
-"""The results as a Markdown table, and as the part of the documentation that shows them."""
+"""The results as a Markdown table, and as a part of the documentation."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ _MET = {True: "met", False: "**missed**", None: ""}
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """What was measured, its floor, the ratio of both, and whether it reaches what it has to."""
+    """Return the table: figure, floor, ratio, and whether the target is reached."""
     lines = [
         "| what | measured | floor | ratio | to reach | |",
         "| --- | ---: | ---: | ---: | --- | --- |",
@@ -29,12 +29,12 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def rows(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """All rows of a result file."""
+    """Return all rows of a result file."""
     return [row for found in result["measurements"].values() for row in found["rows"]]
 
 
 def write_into(page: Path, result: Mapping[str, Any], picture: str) -> None:
-    """Replace what stands between the marks of a page of the documentation."""
+    """Replace the text between the marks in a page of the documentation."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     about = result["machine"]
@@ -50,5 +50,5 @@ def write_into(page: Path, result: Mapping[str, Any], picture: str) -> None:
 
 
 def _figure(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format with three digits, or with all digits before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,7 +1,6 @@
-"""The whole way of a job on this machine: start both services, submit, wait, show the result.
+"""The way of a job on this machine: start both services, submit, wait, print the result.
 
-Run by ``make demo``. Everything lives in a temporary folder and is gone at the end, whatever
-happens on the way.
+Run by ``make demo``. All files are in a temporary folder, which is removed in any case.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ SHOWN_PAIRS = 5
 
 
 class DemoFailed(Exception):
-    """Something did not work; the message says what, the services' logs follow."""
+    """The demo failed. The message says why; the logs of the services follow."""
 
 
 def say(text: str) -> None:
@@ -48,7 +47,7 @@ async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIte
         },
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        # Ctrl-C at the terminal is for the demo, which then ends its services itself.
+        # Ctrl-C at the terminal reaches only the demo, which then ends its services.
         start_new_session=True,
     )
     log: deque[str] = deque(maxlen=30)

@@ -1,7 +1,7 @@
-"""Both services in the foreground, for development. Run by ``make up``; Ctrl-C ends them.
+"""Both services in the foreground, for development. Run by ``make up``; Ctrl-C stops them.
 
-They are reached from this machine only, because they believe everybody: HOST=0.0.0.0 opens them.
-PORT and CLIENT_PORT choose other ports than 5000 and 9000.
+They listen on this machine only, because they require no tokens: HOST=0.0.0.0 opens them. PORT
+and CLIENT_PORT select other ports than 5000 and 9000.
 """
 
 import os
@@ -18,15 +18,16 @@ SERVER_PORT = os.environ.get("PORT") or "5000"
 CLIENT_PORT = os.environ.get("CLIENT_PORT") or "9000"
 
 START_S = 15.0
-"""How long the server waits for the client to listen; then it starts anyway."""
+"""Seconds that the server waits for the client to listen before it starts anyway."""
 
 Service = subprocess.Popen[bytes]
 
 
 def start(name: str, settings: dict[str, str]) -> Service:
-    """Start a service. All settings but those that are made here come from the shell.
+    """Start a service. Settings that are not given here come from the shell.
 
-    It gets a session of its own: Ctrl-C reaches this program alone, which ends them in order.
+    It runs in a separate session, so that Ctrl-C reaches only this program, which stops the
+    services in order.
     """
     bin_folder = Path(sys.executable).parent
     environment = {"HOST": "127.0.0.1", **os.environ, **settings}
@@ -37,26 +38,30 @@ def start(name: str, settings: dict[str, str]) -> Service:
 
 
 def until_it_listens(service: Service, port: str) -> None:
-    """Wait for a service to listen, or to end: the server would warn of a client that is away."""
+    """Wait until a service listens or has ended; the server would warn of an absent client."""
     until = time.monotonic() + START_S
     while service.poll() is None and time.monotonic() < until:
         try:
             socket.create_connection(("127.0.0.1", int(port)), 1).close()
-        except (OSError, ValueError, OverflowError):  # the last two: a port that it will refuse
+        except (
+            OSError,
+            ValueError,
+            OverflowError,
+        ):  # the last two: a port that the service will refuse
             time.sleep(0.05)
         else:
             return
 
 
 def end(services: Iterable[Service]) -> None:
-    """End the services in this order. A second Ctrl-C ends all of them at once."""
+    """Stop the services in this order. A second Ctrl-C stops all of them immediately."""
     try:
         for service in services:
             service.terminate()
             service.wait()
     except (KeyboardInterrupt, SystemExit):
         for service in services:
-            service.terminate()  # once more: it gives up what it waits for
+            service.terminate()  # the second signal ends its grace time
         for service in services:
             service.wait()
 
@@ -67,7 +72,7 @@ def main() -> int:
     (DATA / "server").mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
-    # The client first: when it ends, it gives its jobs back to a server that still listens, which
+    # The client first: at its end it returns its jobs to a server that still listens, which
     # costs them no attempt.
     services: list[Service] = []
     try:

@@ -1,4 +1,4 @@
-"""What browser tests share: what a page must not do, and jobs to look at."""
+"""Helpers of browser tests: checks of a page, and jobs to show."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,14 +16,14 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 class Watch:
-    """What a page must not do, whatever the test is about."""
+    """Checks of a page that hold in every test."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.faults: list[str] = []
 
     def attach(self, page: Page) -> None:
-        """Watch a page from its beginning to its end."""
+        """Watch a page from its start to its end."""
         page.on("request", self._request)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
@@ -46,16 +46,16 @@ class Gate:
         self._path = path
 
     def script(self, *, before: str = "", after: str = "") -> str:
-        """A script that waits until the gate is open."""
+        """Return a script that waits until the gate is open."""
         return f"{before}\nuntil [ -e {self._path} ]; do sleep 0.05; done\n{after}\n"
 
     def open(self) -> None:
-        """Let them go on."""
+        """Open the gate."""
         self._path.touch()
 
 
 async def submit(url: str, script: str, **fields: str) -> int:
-    """Submit a job with optional fields; its id."""
+    """Submit a job with optional fields and return its id."""
     form = aiohttp.FormData({"user_id": "1", "service": "example", **fields}, quote_fields=False)
     form.add_field("file", script.encode(), filename="run.sh")
     async with aiohttp.request("POST", f"{url}/upload", data=form) as response:

@@ -1,6 +1,6 @@
 """One Chromium, and one jo-server with a jo-client, for all browser tests of a worker.
 
-Everything here lives in the loop of the session, because a browser does; so do the tests.
+The fixtures live in the loop of the session, as the browser does; so do the tests.
 """
 
 import shutil
@@ -23,7 +23,7 @@ expect.set_options(timeout=TIMEOUT_MS)
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser; skips where there is none."""
+    """A browser. The test is skipped if none is installed."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("chromium is not installed")
@@ -37,7 +37,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def start_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartService]:
-    """Start services by name; they are ended with the session, and so are their folders."""
+    """Start services by name; they and their folders are removed at the end of the session."""
     running: list[Service] = []
     root = tmp_path_factory.mktemp("browser")
 
@@ -56,7 +56,7 @@ async def start_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def start_server(start_service: StartService) -> StartService:
-    """Start a jo-server for the service ``example`` with a client of its own, with settings."""
+    """Start a jo-server for the service ``example`` with a separate client."""
 
     async def start(**settings: str) -> Service:
         client = await start_service("jo-client", SLOTS="4", KILL_GRACE="1s")
@@ -80,21 +80,21 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server(start_server: StartService) -> Service:
-    """A server that the tests share: each has users of its own."""
+    """A server that the tests share; each test has separate users."""
     return await start_server()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def portal(server: Service, http: aiohttp.ClientSession) -> Portal:
-    """A web app before that server."""
+    """A portal in front of that server."""
     return Portal(server.url, http)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
-    """Open a page of a server's dashboard in a fresh profile; options are those of the profile.
+    """Open a page of a dashboard in a fresh profile; options are those of the profile.
 
-    At the end of the test no page has run or fetched anything that it must not.
+    At the end of the test it is checked that no page has run or fetched anything forbidden.
     """
     contexts, watches = [], []
 
@@ -118,5 +118,5 @@ async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
-    """What scripts of this test may wait for."""
+    """A gate that scripts of this test wait for."""
     return Gate(tmp_path / "gate")

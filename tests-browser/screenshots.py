@@ -1,7 +1,7 @@
-"""Make the pictures of the dashboard in docs/images/; run by ``make screenshots``.
+"""Creates the pictures of the dashboard in docs/images/; run by ``make screenshots``.
 
-Everything in them is real but for the past: jobs of the last hour are written into the database
-before the server starts. Hosts get names that read better than loopback addresses do.
+Everything in them is real but the past: jobs of the last hour are inserted into the database
+before the server starts. Hosts get readable names instead of loopback addresses.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ sleep 600
 
 
 class Ended(NamedTuple):
-    """How a job of the past ended: its state, message and exit code."""
+    """End of a past job: its state, message and exit code."""
 
     status: str
     message: str
@@ -71,7 +71,7 @@ BADLY = (
 
 
 def write_past(database: Path, clients: dict[str, str]) -> None:
-    """Jobs of the last hour, more in its middle than at its ends."""
+    """Insert jobs of the last hour, more in its middle than at its ends."""
     chance = random.Random(11)  # noqa: S311 (pictures)
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         start = time.time() - 3540
@@ -124,7 +124,7 @@ def _write_job(
 
 
 class Scene(NamedTuple):
-    """A server with something to look at."""
+    """A server with jobs to show."""
 
     url: str
     hosts: dict[str, str]
@@ -134,7 +134,7 @@ class Scene(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def scene(root: Path) -> AsyncIterator[Scene]:
-    """Three clients, of which one has gone; jobs that run, wait and have ended."""
+    """Create three clients, one of them gone, and jobs that run, wait and have ended."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(name: str, number: int, **settings: str) -> Service:
@@ -213,12 +213,12 @@ async def _submit(
 
 
 async def take(browser: Browser, shown: Scene, name: str, place: str, **profile: object) -> None:
-    """Make a picture of a place of the dashboard."""
+    """Take a picture of a part of the dashboard."""
     context = await browser.new_context(reduced_motion="reduce", **profile)
     page = await context.new_page()
     await page.goto(f"{shown.url}/dashboard/{place}")
     await expect(page.locator(".job-table tr, .timeline li").last).to_be_visible()
-    # Charts and output are drawn as they come.
+    # Charts and output are drawn as their data arrives.
     await page.wait_for_load_state("load")
     await page.wait_for_timeout(1500)
     await _name_hosts(page, shown.hosts)
@@ -243,7 +243,7 @@ async def _name_hosts(page: Page, hosts: dict[str, str]) -> None:
 
 
 async def main() -> None:
-    """Make all pictures."""
+    """Take all pictures."""
     IMAGES.mkdir(exist_ok=True)
     phone = {"viewport": PHONE, "device_scale_factor": 2}
     desk = {"viewport": DESK}

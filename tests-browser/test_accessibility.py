@@ -1,4 +1,4 @@
-"""axe-core finds nothing wrong, in both themes, on desk and phone; and nothing sticks out."""
+"""Accessibility by axe-core, in both themes, on desktop and phone; and no overflow."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 
 async def check(page: Page) -> None:
-    """No violation of any rule, and nothing wider than the page."""
+    """Check that no rule is violated and nothing is wider than the page."""
     # Evaluated by the debugger, which the page's policy does not bind.
     await page.evaluate(AXE)
     result = await page.evaluate("axe.run({resultTypes: ['violations']})")

@@ -18,7 +18,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def row(page: Page, job: int) -> Locator:
-    """The row of a job in the list."""
+    """Return the row of a job in the list."""
     return page.locator("tr", has=page.locator(f'a[href="#/jobs/{job}"]'))
 
 
@@ -97,7 +97,7 @@ async def test_texts_of_others_are_shown_and_never_run(
     await expect(page.get_by_role("row", name=f"{HOSTILE} 2 B")).to_be_visible()
     await page.get_by_role("tab", name="stderr").click()
     await expect(page.get_by_role("region", name="stderr of the job")).to_have_text(f"{HOSTILE}\n")
-    assert await page.locator("img").count() == 1  # the sign beside the name
+    assert await page.locator("img").count() == 1  # the sign next to the name
 
 
 async def test_filters_and_pages_survive_reload_and_back(
@@ -165,11 +165,11 @@ async def test_new_user_submits_what_the_page_says_and_connection_comes_back(
     await expect(page.locator("#live")).to_have_text("Disconnected")
     await server.start()
     await submit(server.url, "exit 0\n")
-    # In one step: the page may just have found the server by itself, and the button is gone.
+    # In one step: the page may have reconnected by itself, and the button may be gone.
     await page.evaluate("document.querySelector('.banner button')?.click()")
     await expect(page.locator("#live")).to_have_text("Live")
     await expect(page.locator(".banner")).to_be_hidden()
-    # What happened meanwhile is told.
+    # Changes during the interruption are shown.
     await expect(row(page, 2)).to_contain_text("Completed")
 
 

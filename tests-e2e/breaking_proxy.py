@@ -1,4 +1,4 @@
-"""A TCP proxy before a service, whose connections break where a test wants them to."""
+"""TCP proxy of a service that breaks connections where a test wants it."""
 
 import asyncio
 from collections import deque
@@ -10,10 +10,10 @@ BLOCK_BYTES = 1 << 16
 
 
 class BreakingProxy:
-    """Forwards everything, but for what ``cuts`` says.
+    """Forwards everything, except as ``cuts`` says.
 
-    Each new connection takes the next of ``cuts`` and breaks after so many bytes of answers; 0: the
-    request gets through, and its answer is lost. Without one it is left in peace.
+    Each new connection takes the next of ``cuts`` and breaks after this number of bytes of answers;
+    0: the request arrives, and its answer is lost. Without a cut the connection stays intact.
     """
 
     def __init__(self, target: str, *cuts: int) -> None:
@@ -60,7 +60,7 @@ class BreakingProxy:
         except* ConnectionError:
             pass
         finally:
-            # Reset, not ended in order: what broke must not look whole.
+            # Reset instead of an orderly end: a broken answer must not look complete.
             for end in (writer, back):
                 end.transport.abort()
             self._ends -= {writer, back}

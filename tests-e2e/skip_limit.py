@@ -1,7 +1,8 @@
-"""Skipped tests prove nothing: where a list of reasons is kept, any other reason fails the run.
+"""Limit on skipped tests, because a skipped test proves nothing.
 
-``ALLOWED_SKIPS`` names the list, a file with one reason a line (a regular expression for all of
-it); ``#`` begins a comment. Without it tests may be skipped for any reason, as on a laptop.
+``ALLOWED_SKIPS`` names a file with one reason a line (a regular expression for the complete
+reason); ``#`` starts a comment. Any other reason fails the run. Without the variable, tests may be
+skipped for any reason, as on a laptop.
 """
 
 import os
@@ -14,7 +15,7 @@ VARIABLE = "ALLOWED_SKIPS"
 
 
 class SkipLimit:
-    """A plugin of pytest, to be registered where the reports of all workers arrive."""
+    """Plugin of pytest, registered in the process that receives the reports of all workers."""
 
     def __init__(self, allowed: Path) -> None:
         lines = (line.partition("#")[0].strip() for line in allowed.read_text().splitlines())
@@ -22,7 +23,7 @@ class SkipLimit:
         self._unexpected: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at the reason of a skipped test."""
+        """Check the reason of a skipped test."""
         if not report.skipped or hasattr(report, "wasxfail"):
             return
         where = report.longrepr
@@ -32,12 +33,12 @@ class SkipLimit:
             self._unexpected.append(f"{report.nodeid}: {reason}")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail if any was skipped that should not be."""
+        """Fail the run if a test was skipped for another reason."""
         if self._unexpected:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Tell which."""
+        """List these tests."""
         if self._unexpected:
             terminalreporter.section(f"skipped for a reason that {VARIABLE} does not list")
             for line in self._unexpected:
@@ -45,7 +46,7 @@ class SkipLimit:
 
 
 def watch_skips(config: pytest.Config) -> None:
-    """Hold this run to the list, if there is one."""
+    """Register the plugin if there is a list."""
     allowed = os.environ.get(VARIABLE)
     if allowed and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipLimit(Path(allowed)))

@@ -18,7 +18,7 @@ AGREE = (0, "Database and files agree\n")
 
 
 async def command(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of ``jo-server`` in a folder."""
+    """Run ``jo-server`` in a folder; return exit status and output."""
     process = await asyncio.create_subprocess_exec(
         BIN / "jo-server",
         *arguments,
@@ -227,7 +227,7 @@ async def test_repair_unreadable_output_is_left_unchanged(
     await portal.end_of(job)
     await server.end()
     (results,) = (server.folder / "data").glob("*/output-1.zip")
-    # As on a disk that fails, or where another user owns it: opening it is an error.
+    # As on a failing disk, or if another user owns the file: opening it is an error.
     results.rename(results.with_name("kept"))
     results.symlink_to(results.name)
     for arguments in (("check",), ("check", "--repair"), ("check", "--repair")):

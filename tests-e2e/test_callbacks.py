@@ -15,7 +15,7 @@ from harness import Portal, StartClient, StartServer
 
 
 class Receiver:
-    """Keeps what it is told, and answers when it may."""
+    """Records the callbacks, and answers when it is allowed to."""
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()

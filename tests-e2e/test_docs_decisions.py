@@ -1,4 +1,4 @@
-"""docs/adr/ has a number for each decision, and its index has them all."""
+"""Numbers and index of docs/adr/."""
 
 import re
 from pathlib import Path

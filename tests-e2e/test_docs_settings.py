@@ -1,4 +1,4 @@
-"""The tables of settings in the documentation are those of the code, and links are valid."""
+"""Tables of settings in the documentation, and links of the repository."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shell scripts as users of the documented system have them: they work unchanged."""
+"""Shell scripts of users of the documented system, which must work unchanged."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ for i in {10..1}; do curl -s -X POST $URL/terminate/$i | jq -r .status; done
 
 
 async def run(server: Service, folder: Path, script: str) -> str:
-    """Run a script against a server; its output."""
+    """Run a script against a server and return its output."""
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-euo",

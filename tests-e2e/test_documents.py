@@ -1,4 +1,4 @@
-"""What the pages for users print works as printed."""
+"""Snippets in the documentation work as printed."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ SNIPPET = re.compile(r"^```(bash|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTAL
 
 
 def snippets(page: str) -> list[str]:
-    """The snippets of a page as shell, in order, but for those marked as not to be run."""
+    """Return the snippets of a page as shell, in order, without those marked as not-run."""
     text = (ROOT / page).read_text()
     return [
         f"python3 - << 'END OF SNIPPET'\n{match[2]}END OF SNIPPET\n"

@@ -1,4 +1,4 @@
-"""The example portals do what they show, before a real server; the page in a real browser."""
+"""The example portals with a real server; the page in a real browser."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""What the services cost the machine while nobody uses them."""
+"""Memory of idle services."""
 
 import aiohttp
 import psutil
@@ -6,7 +6,7 @@ import psutil
 from harness import Portal, StartClient, StartServer
 
 IDLE_BYTES = 60 << 20
-# The measured process shall not measure its own coverage, which takes memory.
+# Coverage would take memory in the measured process.
 PLAIN = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
 
@@ -17,7 +17,7 @@ async def test_idle_services_stay_within_60_mib_each(
     server = await start_server(client, **PLAIN)
     portal = Portal(server.url, session)
     await portal.end_of(await portal.submit("echo done\n"))
-    # Who looks at the API gets it, and the memory that this takes is given back.
+    # The API document is built on request, and its memory is released.
     for service in (server, client):
         async with session.get(f"{service.url}/api-docs/openapi.json") as response:
             assert (await response.json())["openapi"].startswith("3.")

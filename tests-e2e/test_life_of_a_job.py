@@ -1,4 +1,4 @@
-"""What a web app sees of a job, from upload to result, on real processes."""
+"""The life of a job as a portal sees it, from upload to result, on real processes."""
 
 import json
 from pathlib import Path

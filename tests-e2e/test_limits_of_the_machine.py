@@ -1,4 +1,4 @@
-"""Few processes, and files larger than what may be held in memory."""
+"""Few processes, and files larger than the allowed memory."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ PAYLOADS = 1000
 
 FILE_BYTES = 250 << 20
 MEMORY_BYTES = 100 << 20
-"""What a service may grow by while files of ``FILE_BYTES`` go through it."""
+"""Bytes that a service may grow by while files of ``FILE_BYTES`` pass through it."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_trap_04_a_thousand_payloads_under_a_limit_of_256_processes_leave_
 
 
 class _Peak:
-    """The most memory that a process has held since, in bytes."""
+    """Peak memory of a process since the start of the measurement, in bytes."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")

@@ -1,4 +1,4 @@
-"""Servers and clients of the documented system work with ours."""
+"""Servers and clients of the documented system, with ours."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Signals that come when a service is stopping already, as those of the impatient do."""
+"""Signals during the stop of a service."""
 
 import asyncio
 import signal

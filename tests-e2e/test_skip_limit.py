@@ -1,4 +1,4 @@
-"""The list of reasons for which CI lets tests be skipped is kept."""
+"""The list of allowed skips is applied."""
 
 import subprocess
 import sys

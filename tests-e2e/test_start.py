@@ -1,4 +1,4 @@
-"""A service that can't work as it is set up says so in one line and ends with status 2."""
+"""Refused starts: one line that names the problem, and exit status 2."""
 
 import resource
 import socket

@@ -1,4 +1,4 @@
-"""Tokens on real processes: what gets in, and that none gets into a log."""
+"""Tokens on real processes: access, and that no token gets into a log."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ CLIENT_TOKEN = "client-token-of-a-good-length"
 
 
 def make_token(file: Path, *scope: str) -> str:
-    """What ``jo-server token create`` prints."""
+    """Run ``jo-server token create`` and return its output."""
     command = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 async def send_raw(url: str, text: str) -> None:
-    """Send what no HTTP library would, and read the answer."""
+    """Send a request that no HTTP library would send, and return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(text.encode())
     with contextlib.suppress(ConnectionError):

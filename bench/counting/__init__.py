@@ -1,1 +1,1 @@
-"""Counts what a job costs, from outside: nothing in the services knows of it."""
+"""Counters of the cost of a job, from outside of the services."""

@@ -14,7 +14,7 @@ _CHANGES = struct.Struct("=8xI")
 
 
 def commits(database: Path) -> int:
-    """How many transactions were committed since some moment before; differences count."""
+    """Return a count of committed transactions. Only differences have a meaning."""
     for _ in range(100):
         with database.with_name(f"{database.name}-shm").open("rb") as file:
             both = file.read(2 * _HEADER_BYTES)

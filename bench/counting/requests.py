@@ -10,5 +10,5 @@ DISCARD = "DELETE /retrieve"
 
 
 def count(log: Path) -> Counter[str]:
-    """Requests that were answered so far, as ``GET /retrieve``."""
+    """Count the answered requests, by method and route such as ``GET /retrieve``."""
     return Counter(f"{method} {path}" for method, path in _LINE.findall(log.read_text()))

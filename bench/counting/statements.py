@@ -14,17 +14,17 @@ from typing import Any, TextIO
 
 
 def wrapper(file: Path) -> list[str]:
-    """The command to start a service with."""
+    """Return the command that starts a service with its statements traced."""
     return [sys.executable, __file__, str(file)]
 
 
 def count(file: Path) -> Counter[str]:
-    """Statements so far, by their first word; those of triggers are not among them."""
+    """Count the statements so far by their first word, without those of triggers."""
     return Counter(file.read_text().splitlines())
 
 
 def run(file: Path, command: str) -> None:
-    """Be the service."""
+    """Run as the service."""
     out = file.open("a", buffering=1)
     plain_connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
@@ -39,15 +39,15 @@ def run(file: Path, command: str) -> None:
 
 
 class _Notes:
-    """Notes what one connection is given to do."""
+    """Records the statements of one connection."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._last = ""
 
     def note(self, statement: str) -> None:
-        """A statement begins."""
-        # A trigger shows as the statement that fired it once more, values and all.
+        """Record the start of a statement."""
+        # For a trigger SQLite reports the statement that fired it again, with its values.
         if statement != self._last:
             self._out.write(f"{statement.split(None, 1)[0]}\n")
         self._last = statement

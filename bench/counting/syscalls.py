@@ -13,32 +13,32 @@ _UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$")
 
 
 def available() -> bool:
-    """Whether there is a strace."""
+    """Return whether strace is installed."""
     return shutil.which("strace") is not None
 
 
 def wrapper(file: Path) -> list[str]:
-    """The command to start a service with; its calls go to ``file``, as they are made.
+    """Return the command that starts a service with its system calls written to ``file``.
 
-    Threads too (-f), with the paths of files (-y), and as nobody's parent (-D): the process that is
-    started is the service itself.
+    It traces threads too (-f) and paths of files (-y). With -D the started process is the service
+    itself, and strace its child.
     """
     return ["strace", "-D", "-f", "-y", "-q", "-s", "0", "-o", str(file)]
 
 
 class Trace:
-    """What was traced between two moments."""
+    """The system calls between two moments."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._from = file.stat().st_size
 
     def flushes(self, data: Path) -> Counter[str]:
-        """What was flushed to the disk, by its path below ``data``; ids are left out."""
+        """Count the flushes by path below ``data``, without ids."""
         return Counter(_generic(path, data) for _, path in _FLUSH.findall(self._read()))
 
     def calls(self, threads: Set[int]) -> Counter[str]:
-        """System calls of these threads: what the scripts do is not the service's."""
+        """Count the system calls of these threads, without those of the scripts."""
         return Counter(
             name for thread, name in _CALL.findall(self._read()) if int(thread) in threads
         )

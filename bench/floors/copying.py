@@ -1,7 +1,8 @@
-"""How fast a large file goes from one process to the disk of another, through a socket.
+"""Speed of a large file from one process through a socket to the disk of another.
 
-Run as a program it is the other process: ``copying.py take FOLDER`` or ``copying.py give FILE``.
-It prints its port, and serves connections one after the other until its standard input ends.
+Run as a program, the module is the other process: ``copying.py take FOLDER`` or
+``copying.py give FILE``. It prints its port and serves one connection after the other until its
+standard input ends.
 """
 
 import os
@@ -20,9 +21,9 @@ _SIZE = struct.Struct("!Q")
 
 
 def socket_to_disk_s(folder: Path, block: bytes, size: int) -> float:
-    """Seconds until ``size`` bytes, ``block`` over and over, are on the disk of another process.
+    """Measure the seconds until ``size`` bytes are on the disk of another process.
 
-    Received with one buffer of a MiB, written, flushed; the file is removed again.
+    The process receives with one buffer of a MiB, writes, flushes, and removes the file.
     """
     with _other("take", folder) as port, socket.create_connection(("127.0.0.1", port)) as peer:
         begun = time.perf_counter()
@@ -34,9 +35,9 @@ def socket_to_disk_s(folder: Path, block: bytes, size: int) -> float:
 
 
 def sendfile_s(file: Path, size: int) -> float:
-    """Seconds until the first ``size`` bytes of ``file`` have come from another process.
+    """Measure the seconds to receive ``size`` bytes of ``file`` from another process.
 
-    Sent with sendfile; what comes is dropped.
+    The process uses sendfile; the bytes are discarded here.
     """
     with _other("give", file) as port, socket.create_connection(("127.0.0.1", port)) as peer:
         begun = time.perf_counter()
@@ -46,14 +47,14 @@ def sendfile_s(file: Path, size: int) -> float:
 
 
 def send_over_and_over(peer: socket.socket, block: bytes, size: int) -> None:
-    """Send ``size`` bytes."""
+    """Send ``size`` bytes, a block repeatedly."""
     for _ in range(size // len(block)):
         peer.sendall(block)
     peer.sendall(block[: size % len(block)])
 
 
 def drain(peer: socket.socket, size: int) -> None:
-    """Receive ``size`` bytes and drop them."""
+    """Receive ``size`` bytes and discard them."""
     buffer = bytearray(BLOCK_BYTES)
     while size > 0:
         received = peer.recv_into(buffer, min(size, BLOCK_BYTES))
@@ -64,7 +65,7 @@ def drain(peer: socket.socket, size: int) -> None:
 
 @contextmanager
 def _other(what: str, path: Path) -> Iterator[int]:
-    """The other process; yields its port."""
+    """Run the other process and yield its port."""
     command = [sys.executable, __file__, what, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or process.stdin is None:

@@ -1,4 +1,4 @@
-"""How many small uploads a second are accepted, each durable before its 201."""
+"""Rate of small uploads, each durable before its 201."""
 
 import statistics
 import time
@@ -19,9 +19,9 @@ BUSY = "exec sleep 600\n"
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """``uploads`` a round over eight connections, to a server whose only slot is taken.
+    """Submit ``uploads`` jobs a round over eight connections, while the only slot is taken.
 
-    So nothing but accepting is done meanwhile. The floor before each round.
+    So the server does nothing but accept. The floor is measured before each round.
     """
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": b"exit 0\n"})
     rates: list[float] = []

@@ -1,4 +1,4 @@
-"""What one trivial job costs, in counts that don't depend on the machine."""
+"""Cost of one trivial job in counts, which do not depend on the machine."""
 
 import asyncio
 import itertools
@@ -23,14 +23,14 @@ POLL_S = 0.02
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """One job after the other: requests, commits and statements; then, traced, system calls."""
+    """Count requests, commits and statements of single jobs; then, traced, system calls."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
     details = await _requests_and_commits(folder / "plain", form, size.counted_jobs)
     if syscalls.available():
         details |= await _system_calls(folder / "traced", form, size.counted_jobs)
     rows = [
         Row(
-            "requests between the services for a job, beside the event stream",
+            "requests between the services for a job, in addition to the event stream",
             sum(details["requests_per_job"].values()),
             "requests",
             REQUESTS,
@@ -78,14 +78,14 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
 
 
 async def _all_discarded(log: Path) -> None:
-    """Wait until the client has been told that it may remove what was fetched so far.
+    """Wait until all fetched results are acknowledged.
 
-    That is the last request that has to do with a job, so all others have been logged by then.
+    That is the last request for a job, so all others have been logged by then.
     """
     seen = requests.count(log)[requests.DISCARD]
     async with asyncio.timeout(TOLD_WITHIN_S):
         while requests.count(log)[requests.DISCARD] == seen:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # nobody tells
+            await asyncio.sleep(POLL_S)  # no event announces this
 
 
 async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:

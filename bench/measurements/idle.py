@@ -1,4 +1,4 @@
-"""What both services do when there is nothing to do, and while a thousand payloads run."""
+"""Cost of idle services, and of a thousand running payloads."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ POLL_S = 0.2
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """CPU time and requests over ``idle_s`` seconds, with no payload and with many that run."""
+    """Measure CPU time and requests over ``idle_s`` seconds, without payloads and with many."""
     async with pair(folder / "idle") as services:
         await asyncio.sleep(size.settle_s)
         idle = await _at_rest(services, size.idle_s)
@@ -47,7 +47,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _start(services: Pair, count: int) -> None:
-    """Submit jobs that only wait, and wait until all of them run."""
+    """Submit jobs that only sleep, and wait until all of them run."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SLEEP})
     async with AsyncExitStack() as stack:
         url = services.server.url
@@ -56,11 +56,11 @@ async def _start(services: Pair, count: int) -> None:
     database = services.server.folder / "db.sqlite"
     async with asyncio.timeout(STARTED_WITHIN_S):
         while hops.count(database, "Running") < count:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # nobody tells
+            await asyncio.sleep(POLL_S)  # no event announces this
 
 
 async def _at_rest(services: Pair, seconds: float) -> dict[str, Any]:
-    """CPU of both in per cent of a core, and the requests between them per second."""
+    """Measure the CPU of both services in per cent of a core, and the requests per second."""
     both = services.by_name()
     asked = requests.count(services.client.log).total()
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How long a portal waits for a trivial job: from POST to the ZIP, one job after the other."""
+"""Time from POST to the ZIP of a trivial job, one job after the other."""
 
 import statistics
 import time
@@ -24,7 +24,7 @@ FLOOR_SAMPLES = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """One job as its portal saw it; times in seconds since the epoch."""
+    """Timestamps of one job as the portal saw it, in seconds since the epoch."""
 
     id: int
     posted: float
@@ -34,12 +34,12 @@ class Seen:
 
     @property
     def ms(self) -> float:
-        """From POST to ZIP."""
+        """Milliseconds from POST to ZIP."""
         return (self.received - self.posted) * 1000
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Submit and wait, ``latency_jobs`` times a round; the floors before each round."""
+    """Run ``latency_jobs`` jobs a round, with the floors before each round."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
     seen: list[Seen] = []
     spawns: list[float] = []
@@ -99,8 +99,9 @@ async def _run(portal: Connection, form: Form) -> Seen:
 
 
 def _time_line(job: Seen, database: Path) -> dict[str, tuple[float, float]]:
-    """Begin and end of each hop, in ms since the POST. They may overlap: a client starts a script
-    while the server still writes down that it has been sent.
+    """Return begin and end of each hop, in ms since the POST.
+
+    Hops may overlap: a client starts a script while the server still records the submission.
     """
     states = hops.states(database, job.id)
     started, ended = hops.script(job.results)

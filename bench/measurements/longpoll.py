@@ -1,4 +1,4 @@
-"""How soon a crowd that waits for a job hears of its end."""
+"""Time until many requests that wait for one job are answered."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ SPARE_DESCRIPTORS = 500
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """``waiting`` connections ask for the result of one job, which then ends."""
+    """Let ``waiting`` connections wait for one job, which then ends."""
     _allow_descriptors(size.waiting + SPARE_DESCRIPTORS)
     gate = folder / "gate"
     os.mkfifo(gate)
@@ -58,7 +58,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 def _wait_for(url: str, job_id: int, count: int, gate: Path, settle_s: float) -> list[float]:
-    """Let the script end once all wait; when each was answered."""
+    """End the script when all requests wait; return the time of each answer."""
     parts = urlsplit(url)
     request = f"GET /download/{job_id}?wait=60 HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -77,7 +77,7 @@ def _wait_for(url: str, job_id: int, count: int, gate: Path, settle_s: float) ->
 
 
 def _answers(poll: select.epoll, waiting: dict[int, socket.socket]) -> list[float]:
-    """When each was answered; that it was with the ZIP is looked at afterwards."""
+    """Return the time of each answer. Their contents are checked afterwards."""
     answered: list[float] = []
     received: list[bytes] = []
     until = time.monotonic() + ANSWERED_WITHIN_S
@@ -94,6 +94,6 @@ def _answers(poll: select.epoll, waiting: dict[int, socket.socket]) -> list[floa
 
 
 def _allow_descriptors(count: int) -> None:
-    """For this process and the services, which inherit it."""
+    """Raise the limit of open files of this process; the services inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))

@@ -1,4 +1,4 @@
-"""How much memory each service takes: at rest, with a long queue, and for a very large job."""
+"""Memory of each service: idle, with a long queue, and for a very large job."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ Mib = Mapping[str, float]
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Resident memory of both services, and how far it grows from there."""
+    """Measure the resident memory of both services, and its growth."""
     limit = {"MAX_UPLOAD_SIZE": str(2 * size.memory_bytes)}
     async with pair(folder / "large", server=limit, client=limit) as services:
         await asyncio.sleep(size.settle_s)
@@ -59,7 +59,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _queue(services: Pair, count: int) -> None:
-    """Take the only slot and submit so many jobs more."""
+    """Take the only slot and submit this number of jobs."""
     async with AsyncExitStack() as stack:
         url = services.server.url
         portals = [await stack.enter_async_context(Connection(url)) for _ in range(SUBMITTERS)]
@@ -70,9 +70,9 @@ async def _queue(services: Pair, count: int) -> None:
 
 
 def _resident(services: Pair) -> Mib:
-    """Resident memory now: what ``ps`` shows, shared libraries included.
+    """Return the resident memory, as ``ps`` shows it, with shared libraries.
 
-    Beside it, of the processes that a service keeps, their part of what they share.
+    For the helper processes of a service, their proportional share of shared memory is added.
     """
     return {
         name: _status_mib(each, "VmRSS") + sum(map(_own_mib, each.process.children(recursive=True)))
@@ -90,7 +90,7 @@ def _reset_peaks(services: Pair) -> None:
 
 
 def _peaks(services: Pair) -> Mib:
-    """The most that was resident since the peaks were reset."""
+    """Return the peak of the resident memory since the reset."""
     return {name: _status_mib(each, "VmHWM") for name, each in services.by_name().items()}
 
 

@@ -1,4 +1,4 @@
-"""How many trivial jobs a second go all the way: submitted, run, and their ZIP fetched."""
+"""Rate of trivial jobs, from submission to the fetched ZIP."""
 
 import asyncio
 import statistics
@@ -20,7 +20,7 @@ FLOOR_PARALLEL = 10
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """For each number of slots, ``throughput_jobs`` a round; the floor before each round."""
+    """Run ``throughput_jobs`` a round for each number of slots, after the floor."""
     rows: list[Row] = []
     details: dict[str, object] = {}
     for slots in size.throughput_slots:
@@ -43,7 +43,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _rates(folder: Path, size: Size, slots: int) -> tuple[list[float], list[float]]:
-    """Jobs a second and scripts a second, a pair each round."""
+    """Measure jobs and scripts per second, a pair for each round."""
     rates: list[float] = []
     floors: list[float] = []
     forms = [
@@ -67,7 +67,7 @@ async def _rates(folder: Path, size: Size, slots: int) -> tuple[list[float], lis
 async def _run(
     submitters: list[Connection], fetchers: list[Connection], forms: list[Form], jobs: int
 ) -> None:
-    """Submit so many jobs and fetch all results, each as soon as somebody can wait for it."""
+    """Submit jobs and fetch all results, each as soon as a connection is free to wait for it."""
     to_submit = iter(range(jobs))
     submitted: asyncio.Queue[int | None] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""What becomes of results: the table, the page of the documentation, the picture."""
+"""Output of the benchmarks: the table, the page of the documentation, the chart."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_page_gets_the_table_between_its_marks_and_keeps_the_rest(tmp_path: Path
     page = tmp_path / "performance.md"
     page.write_text(PAGE)
     result = {"machine": MACHINE, "measurements": {"latency": {"rows": [ROW]}}}
-    for _ in range(2):  # the second time, what it wrote itself is what is old
+    for _ in range(2):  # the second time it replaces its own output
         report.write_into(page, result, "performance.svg")
     text = page.read_text()
     assert text.startswith("before\n<!-- measured: begin")

@@ -10,7 +10,7 @@ CUTOFF = 5.5
 
 
 def heavy_atoms(residue: gemmi.Residue) -> list[gemmi.Atom]:
-    """All atoms but hydrogens."""
+    """Return the atoms other than hydrogens."""
     return [atom for atom in residue if not atom.is_hydrogen()]
 
 

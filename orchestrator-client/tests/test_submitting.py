@@ -1,4 +1,4 @@
-"""POST /submit: accepted and refused payloads; a refused one leaves no files."""
+"""Submission of payloads: accepted and refused requests; a refusal leaves nothing behind."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ BOUNDARY = "b0undary"
 
 
 def body(*files: tuple[str, str], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
-    """Return a multipart body of files, given as pairs of part name and file name."""
+    """Build a multipart body of files from part names and file names."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"'
         f"\r\n\r\n{filename}\r\n"

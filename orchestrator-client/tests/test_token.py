@@ -60,7 +60,7 @@ async def test_cross_origin_request_is_refused(start_client: StartClient, origin
     client = await start_client()
     client.http.headers["Origin"] = origin
     status, answer = await client.post("exit 0")
-    assert (status, answer["message"]) == (403, "Web pages of other origins may not ask here")
+    assert (status, answer["message"]) == (403, "Cross-origin requests are not allowed")
     # Swagger UI has the same origin as the API.
     del client.http.headers["Origin"]
     async with client.http.get("/load") as response:

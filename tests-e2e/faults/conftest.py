@@ -16,7 +16,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture
 async def open_proxy() -> AsyncIterator[OpenProxy]:
-    """Put a proxy before a service."""
+    """Put a proxy in front of a service."""
     opened: list[Proxy] = []
 
     async def open_one(service: Service) -> Proxy:
@@ -31,7 +31,7 @@ async def open_proxy() -> AsyncIterator[OpenProxy]:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small file system; the test is skipped where that is not allowed."""
+    """Mount a small file system; the test is skipped if mounting is not allowed."""
     mounted: list[Path] = []
 
     def make(size: str) -> Path:
@@ -50,5 +50,5 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 @pytest.fixture
 def workload(tmp_path: Path) -> Workload:
-    """Jobs that tell from the outside how often they ran."""
+    """Jobs that record from outside how often they ran."""
     return Workload(tmp_path / "runs")

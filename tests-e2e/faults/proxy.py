@@ -1,6 +1,6 @@
-"""A TCP proxy between the services that does what networks do to them.
+"""TCP proxy between the services that simulates faults of a network.
 
-Each direction has its own ``Weather``. Changes take effect on the connections that are open, too.
+Each direction has a separate ``Weather``. Changes also affect open connections.
 """
 
 import asyncio
@@ -14,12 +14,11 @@ BLOCK_BYTES = 1 << 16
 
 @dataclass
 class Weather:
-    """What happens to the bytes of one direction.
+    """Faults of one direction.
 
-    ``delay_s`` holds each block for a while. ``cut_after`` breaks a connection once so many more
-    bytes have passed, of all connections together, and once only. ``garbage`` is sent instead of
-    the next block, and once only. ``hole`` lets nothing through until it is filled; what was held
-    arrives then, as with TCP.
+    ``delay_s`` delays each block. ``cut_after`` breaks a connection, once, after so many more bytes
+    of all connections together. ``garbage`` is sent once instead of the next block. ``hole`` holds
+    everything back until it is filled; the held bytes arrive then, as with TCP.
     """
 
     delay_s: float = 0.0
@@ -31,7 +30,7 @@ class Weather:
         self.hole.set()
 
     async def pass_through(self, block: bytes) -> tuple[bytes, bool]:
-        """What becomes of a block, and whether the connection survives it."""
+        """Apply the faults to a block; return the bytes to send, and whether to stay connected."""
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         await self.hole.wait()
@@ -48,13 +47,13 @@ class Weather:
 
 
 class Proxy:
-    """Listens on a free port of its own for one service. ``url`` stands for that service's."""
+    """Listens on a free port for one service. ``url`` replaces that of the service."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname, parts.port)
         self._server: asyncio.Server | None = None
-        # Bound, and never listening: it keeps the port while connections are refused.
+        # Bound but not listening: it keeps the port while connections are refused.
         self._reserved = _bound(0)
         self._port: int = self._reserved.getsockname()[1]
         self._connections: set[asyncio.Task[None]] = set()
@@ -63,11 +62,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it listens, or has listened."""
+        """URL where the proxy listens, or did."""
         return f"http://127.0.0.1:{self._port}"
 
     async def open(self) -> "Proxy":
-        """Accept connections, on the same port as ever."""
+        """Accept connections, always on the same port."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, sock=_bound(self._port))
         return self
@@ -87,17 +86,17 @@ class Proxy:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def hold(self) -> None:
-        """Let nothing through, either way: connections are accepted, and silent."""
+        """Hold everything back, in both directions: connections are accepted and stay silent."""
         self.requests.hole.clear()
         self.answers.hole.clear()
 
     def release(self) -> None:
-        """Let everything through again, what was held first."""
+        """Let everything pass again, the held bytes first."""
         self.requests.hole.set()
         self.answers.hole.set()
 
     async def close(self) -> None:
-        """End it."""
+        """Close the proxy."""
         await self.refuse()
         self._reserved.close()
 
@@ -124,21 +123,21 @@ class Proxy:
                 asyncio.ensure_future(_pump(there[0], writer, self.answers)),
             ]
             try:
-                # When one side closes, the other one has nothing more to say in HTTP.
+                # When one side closes, the other one sends nothing more in HTTP.
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
         finally:
-            # An end, not a reset: what was written last must arrive.
+            # An orderly end, not a reset: the last bytes must arrive.
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()
             there[1].transport.abort()
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket on a port that only its kind may share."""
+    """Bind a socket to a port that only sockets of this kind may share."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))

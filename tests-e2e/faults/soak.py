@@ -1,12 +1,12 @@
-"""The soak: faults of every kind, at random from a seed, over jobs of every kind; then a reckoning.
+"""The soak: random faults of every kind over jobs of every kind, then a check of all promises.
 
     make soak MINUTES=10 SEED=1
 
-One server, two clients, two users. Services are killed at any moment and at named points, what is
-between them is cut, held back, refused, delayed and garbled, disks are full and slow, databases
-fail. At the end all faults stop, and the promises are checked from outside: by the answers of the
-server, by the results, by what the scripts themselves have noted, and by what is left of processes,
-files and connections. The seed decides what is done; when things meet, the machine decides.
+One server, two clients, two users. Services are killed at any moment and at named points;
+connections between them are cut, held, refused, delayed and garbled; disks are full and slow;
+databases fail. At the end all faults stop, and the promises are checked from outside: by the
+answers of the server, the results, the records of the scripts, and the remaining processes, files
+and connections. The seed decides the faults; the machine decides when they coincide.
 """
 
 import argparse
@@ -35,15 +35,15 @@ RUNS_PER_USER = 3
 MAX_RUNS = 5
 LOST_AFTER_S = 30.0
 FINISH_S = 150.0
-"""How long after the last fault every job must have ended."""
+"""Seconds after the last fault within which every job must have ended."""
 
 MOST_OPEN_FILES = 80
-"""Of a service at rest: its threads, databases, sockets, and some idle connections."""
+"""Descriptors of an idle service: threads, databases, sockets, some idle connections."""
 
 
 @dataclass
 class Report:
-    """What the soak did, and what it found. ``problems`` is empty if all promises were kept."""
+    """Faults and findings of the soak. ``problems`` is empty if all promises were kept."""
 
     seed: int
     minutes: float
@@ -62,7 +62,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """For people."""
+        """Return the report as text."""
         rows = [
             f"Soak of {self.minutes:g} minutes, seed {self.seed}",
             f"  faults      {sum(self.faults.values())}",
@@ -82,7 +82,7 @@ class Report:
 
 
 async def soak(minutes: float, seed: int, folder: Path) -> Report:
-    """Make trouble for so long, then wait, look and report."""
+    """Inject faults for this time, then wait, check and report."""
     world = World(folder, random.Random(seed))  # noqa: S311 (not for secrets)
     log = folder / "runs"
     try:
@@ -121,7 +121,7 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
 
 
 async def _calm(world: World) -> None:
-    """No more faults: from here on, everything must come to its end."""
+    """Stop all faults; from here on, every job must end."""
     for proxy in world.proxies:
         for weather in (proxy.requests, proxy.answers):
             weather.delay_s, weather.cut_after, weather.garbage = 0.0, None, None
@@ -132,7 +132,7 @@ async def _calm(world: World) -> None:
 
 
 async def _left_while_running(world: World) -> list[str]:
-    """What a service at rest holds open that it should not, and processes of jobs."""
+    """List descriptors that an idle service should not hold, and processes of jobs."""
     problems = [f"left running: {text}" for text in processes_of(str(world.folder))]
     for ward in world.wards:
         process = psutil.Process(ward.service.pid)
@@ -164,7 +164,7 @@ def _connections(client: Ward) -> int:
 
 
 async def _left_at_the_end(world: World) -> list[str]:
-    """What is left of files when everything has passed its MAX_AGE."""
+    """List files that remain after MAX_AGE."""
     problems = []
     for ward in world.wards:
         ward.service.settings["MAX_AGE"] = "0s"
@@ -183,7 +183,7 @@ async def _left_at_the_end(world: World) -> list[str]:
 
 
 def _entries(data: Path, kept: list[Path]) -> list[Path]:
-    """Whatever lies in a data folder and its folders for what is on its way in."""
+    """List the entries of a data folder and of its folders for incoming files."""
     found = [path for path in data.iterdir() if path not in kept]
     for folder in (data / "incoming", data / "payloads"):
         if folder.exists():
@@ -243,7 +243,7 @@ def _report(
 
 
 def main() -> None:
-    """Run it; exit status 1 if a promise was broken."""
+    """Run the soak; exit status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description="Faults of every kind over jobs of every kind")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))

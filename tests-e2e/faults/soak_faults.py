@@ -1,4 +1,4 @@
-"""The faults of the soak that come from outside of the services."""
+"""Faults of the soak that come from outside of the services."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from faults.soak_world import Ward, World
 from job_orchestrator.common.runtime.threads import in_thread
 
 PAUSE_S = (0.2, 1.6)
-"""Between two faults."""
+"""Seconds between two faults."""
 
 GARBAGE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
@@ -35,11 +35,11 @@ FAULTS = {
     "disk full": 5,
     "disk read-only": 3,
 }
-"""Kinds of faults, and how often each comes."""
+"""Kinds of faults with their relative frequencies."""
 
 
 class Trouble:
-    """Makes trouble until it is cancelled. Counts what it did."""
+    """Injects faults until it is cancelled, and counts them."""
 
     def __init__(self, world: World, chance: random.Random, *, lost_after_s: float) -> None:
         self.done: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Trouble:
         self._refusing: set[Proxy] = set()
 
     async def make(self) -> None:
-        """One fault after the other, at most three at once."""
+        """Inject one fault after another, at most three at the same time."""
         at_once = asyncio.Semaphore(3)
 
         async def one(kind: str) -> None:
@@ -126,17 +126,17 @@ class Trouble:
 
     async def _lose(self, client: Ward, proxy: Proxy) -> bool:
         if self._long.locked():
-            return False  # the other client is needed
+            return False  # the other client must stay reachable
         async with self._long:
             begin = now()
             refused = await self._refuse(proxy, self._lost_after_s * 1.5)
-            # Until the server has been able to end what it had given up.
+            # Until the server has been able to end the abandoned attempts.
             client.absences.append(Absence(str(client.data), begin, now() + 5.0))
         return refused
 
     async def _fill(self, ward: Ward) -> bool:
         try:
-            # Not asyncio.to_thread, which goes on when it is cancelled, unseen.
+            # Not asyncio.to_thread, which continues unseen when it is cancelled.
             filled = await in_thread(ward.disk.fill)
             self.disks_failed = self.disks_failed or filled
             await self._for_a_while(3.0)
@@ -145,7 +145,7 @@ class Trouble:
         return filled
 
     async def _protect(self, ward: Ward) -> bool:
-        # A file system with files that are open for writing can't be made read-only: try at once.
+        # A file system with files open for writing can't be made read-only: try immediately.
         try:
             protected = await in_thread(ward.disk.make, writable=False)
             self.disks_failed = self.disks_failed or protected

@@ -1,7 +1,7 @@
-"""The jobs of the soak, and what must be true of each, seen from outside.
+"""Jobs of the soak, and the promises about each, checked from outside.
 
-Every script notes in a file that no service knows of when it begins, that it lives, and when it
-ends. Those lines, the answers of the server and the results are all the evidence there is.
+Every script records its start, its life and its end in a file that no service knows. These lines,
+the answers of the server and the results are the only evidence.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ KINDS = {
     "cancelled": 14,
     "refused": 6,
 }
-"""Kinds of jobs, and how often each comes."""
+"""Kinds of jobs with their relative frequencies."""
 
 EXPECTED = {"failing": "Failed", "cancelled": "Killed", "refused": "Invalid"}
 
 BIG_BYTES = 600_000
 CANCEL_GRACE_S = 1.0
-"""How much later than the answer to a cancel a line may carry its time: clocks and buffers."""
+"""Tolerance for a line that is written after the answer to a termination: clocks and buffers."""
 
 ODD_NAMES = ("a/x", "b/x", "ü ö/ß.bin", "--help", "a'b", "semi;colon", ".hidden", "$HOME")
 
@@ -47,12 +47,12 @@ FAULTY_DISK = (
     "could not be packed",
     "can't be read",
 )
-"""What a job that Failed for a disk or database that was made to fail tells its user."""
+"""Message of a job that Failed because of an injected fault of a disk or database."""
 
 
 @dataclass
 class SoakJob:
-    """A job: what was asked for, and what came of it. Times are seconds since the epoch."""
+    """A job: its request and its outcome. Times are seconds since the epoch."""
 
     kind: str
     user: int
@@ -66,12 +66,12 @@ class SoakJob:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What is uploaded beside run.sh."""
+        """Uploaded files other than run.sh."""
         names = ODD_NAMES if self.kind == "odd names" else ("in put/ä.bin",)
         return {name: f"{self.token} {name}\n".encode() * 20 for name in names}
 
     def script(self, log: Path) -> str:
-        """run.sh. Exit status 9: the disk did not take what it wrote."""
+        """Content of run.sh. Exit status 9: the disk refused its output."""
         note = f"say() {{ echo \"$1 {self.token} $(date +%s.%N) $PWD\" >> '{log}'; }}\nsay start\n"
         copies = "mkdir -p copies || exit 9\n"
         for number, name in enumerate(self.files):
@@ -96,7 +96,7 @@ class SoakJob:
 
 
 def next_job(chance: random.Random) -> SoakJob:
-    """A job of some kind for one of two users; half of them with an idempotency key."""
+    """Return a random job for one of two users; half of them with an idempotency key."""
     kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
     job = SoakJob(kind, chance.choice((1, 2)))
     if chance.random() < 0.5:
@@ -106,7 +106,7 @@ def next_job(chance: random.Random) -> SoakJob:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the scripts' log: ``start``, ``alive`` or ``end``."""
+    """A line of the log of scripts: ``start``, ``alive`` or ``end``."""
 
     what: str
     at: float
@@ -114,7 +114,7 @@ class Line:
 
 
 def read_log(log: Path) -> dict[str, list[Line]]:
-    """The lines of each token, in order."""
+    """Read the lines of each token, in order."""
     lines: dict[str, list[Line]] = {}
     for text in log.read_text().splitlines() if log.exists() else ():
         what, token, at, folder = text.split(" ", 3)
@@ -124,7 +124,7 @@ def read_log(log: Path) -> dict[str, list[Line]]:
 
 @dataclass(frozen=True)
 class Absence:
-    """A time for which a client was dead, or out of reach for longer than LOST_AFTER."""
+    """Interval in which a client was dead, or unreachable for longer than LOST_AFTER."""
 
     client_folder: str
     begin: float
@@ -134,7 +134,7 @@ class Absence:
 def broken_promises(
     job: SoakJob, lines: list[Line], absences: list[Absence], *, disks_failed: bool
 ) -> list[str]:
-    """What is wrong with a job, in words."""
+    """Describe the broken promises of a job."""
     wrong = []
     name = f"job {job.job_id} ({job.kind}, {job.token})"
     starts = [line for line in lines if line.what == "start"]
@@ -160,7 +160,7 @@ def broken_promises(
 
 
 def _explains(absence: Absence, earlier: Line, later: Line) -> bool:
-    """Whether a client was away after a run began there, and before the next one did."""
+    """Return whether a client was absent between the start of a run there and the next run."""
     return (
         earlier.folder.startswith(absence.client_folder)
         and absence.end >= earlier.at
@@ -169,7 +169,7 @@ def _explains(absence: Absence, earlier: Line, later: Line) -> bool:
 
 
 def wrong_results(job: SoakJob, body: bytes) -> list[str]:
-    """What is wrong with the results of a job that Completed, or Failed as it should."""
+    """Describe wrong results of a job that Completed, or Failed as intended."""
     archive = ZipFile(BytesIO(body))
     for number, content in enumerate(job.files.values()):
         if archive.read(f"copies/{number}") != content:
@@ -182,5 +182,5 @@ def wrong_results(job: SoakJob, body: bytes) -> list[str]:
 
 
 def now() -> float:
-    """The clock that the scripts use."""
+    """Return the time of the clock that the scripts use."""
     return time.time()

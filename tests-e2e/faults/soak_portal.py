@@ -1,4 +1,4 @@
-"""The portal of the soak: it submits, cancels, waits and fetches, and never gives up."""
+"""Portal of the soak: submits, terminates, waits, fetches, and retries for ever."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from faults.soak_jobs import SoakJob, next_job, now, wrong_results
 from harness import FINAL
 
 MOST_AT_ONCE = 24
-"""Jobs that have not ended yet: more than the quotas let run."""
+"""Maximum number of jobs that have not ended: more than the quotas allow to run."""
 
 RETRY_S = 0.3
 SAMPLE_S = 0.05
@@ -24,7 +24,7 @@ SAMPLE_S = 0.05
 
 @dataclass
 class Tally:
-    """What the portal met."""
+    """Counts of the portal's requests and errors."""
 
     jobs: list[SoakJob] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Tally:
 
 
 class SoakPortal:
-    """Submits jobs as long as it runs, and follows each to its end."""
+    """Submits jobs until it is cancelled, and follows each to its end."""
 
     def __init__(self, url: str, log: Path, chance: random.Random) -> None:
         self.url = url
@@ -46,7 +46,7 @@ class SoakPortal:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=45))
 
     async def submit_for_ever(self) -> None:
-        """Submit until cancelled; jobs that were submitted are followed further."""
+        """Submit until cancelled; submitted jobs are still followed."""
         while True:
             await asyncio.sleep(self._chance.uniform(0.0, 0.3))
             if len(self._following) < MOST_AT_ONCE:
@@ -57,7 +57,7 @@ class SoakPortal:
                 task.add_done_callback(self._following.discard)
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait until all jobs have ended, but not for ever."""
+        """Wait until all jobs have ended, for a limited time."""
         if self._following:
             await asyncio.wait(set(self._following), timeout=timeout_s)
         for task in set(self._following):
@@ -77,7 +77,7 @@ class SoakPortal:
             self.tally.problems.append(f"job {job.job_id} ({job.kind}): {error!r}")
 
     async def _submit(self, job: SoakJob) -> int | None:
-        """Its id; None if it has no key and it is not known whether it was taken."""
+        """Submit a job and return its id, None if it has no key and its fate is unknown."""
         while True:
             form = aiohttp.FormData(quote_fields=False)
             form.add_field("user_id", str(job.user))
@@ -150,7 +150,7 @@ class SoakPortal:
         return True
 
     async def sample_quotas(self, database: Path) -> None:
-        """Look at the counts of active jobs until cancelled."""
+        """Sample the counts of active jobs until cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_S)
             try:
@@ -163,7 +163,7 @@ class SoakPortal:
 
 
 def _active(database: Path) -> list[int]:
-    """How many active jobs each user has, at one moment."""
+    """Count the active jobs of each user at one moment."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)) as connection:
         rows = connection.execute(
             "SELECT count(*) FROM jobs WHERE status IN"
@@ -173,7 +173,7 @@ def _active(database: Path) -> list[int]:
 
 
 def processes_of(mark: str) -> list[str]:
-    """Living processes whose command line or work folder has ``mark`` in it."""
+    """List living processes whose command line or work folder contains ``mark``."""
     found = []
     for process in psutil.process_iter():
         try:

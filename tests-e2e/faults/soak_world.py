@@ -1,4 +1,4 @@
-"""What the soak runs in: services that are brought back when they die, on disks of their own."""
+"""Environment of the soak: services that are restarted when they die, on separate disks."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from job_orchestrator.common.runtime.fault_injection import Point
 
 DISK = "300m"
 MOST_ARRIVALS = 6
-"""A fault point is armed for one of its first so many arrivals."""
+"""A fault point is armed for one of its first arrivals, up to this number."""
 
 END_TIMEOUT_S = 60.0
 POINTS = {
@@ -28,17 +28,17 @@ POINTS = {
 
 
 class Disk:
-    """A small file system of one service, if this user may mount one; else a folder."""
+    """Small file system of one service, or a folder if this user may not mount one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lock = asyncio.Lock()  # held by whoever spoils it
+        self.lock = asyncio.Lock()  # held by the fault that uses the disk
         folder.mkdir(parents=True)
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
         self.own = subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def fill(self) -> bool:
-        """Leave no room on it."""
+        """Fill the disk."""
         if self.own:
             with contextlib.suppress(OSError), (self.folder / "filler").open("wb") as file:
                 while True:
@@ -46,24 +46,24 @@ class Disk:
         return self.own
 
     def empty(self) -> None:
-        """Make room again."""
+        """Free the space again."""
         (self.folder / "filler").unlink(missing_ok=True)
 
     def make(self, *, writable: bool) -> bool:
-        """Make it writable or not; False if it can't be changed now."""
+        """Make the disk writable or read-only. Return False if that is not possible now."""
         option = f"remount,{'rw' if writable else 'ro'}"
         command = ["mount", "-o", option, str(self.folder)]
         return self.own and subprocess.run(command, capture_output=True).returncode == 0
 
     def remove(self) -> None:
-        """Unmount it."""
+        """Unmount the disk."""
         if self.own:
             subprocess.run(["umount", "-l", str(self.folder)], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Ward:
-    """A service that is started again whenever it dies, half the time with a fault armed."""
+    """Supervised service: restarted whenever it dies, half the time with an armed fault."""
 
     def __init__(
         self, name: str, folder: Path, settings: Mapping[str, str], chance: random.Random
@@ -88,13 +88,13 @@ class Ward:
         self._up = asyncio.Event()
 
     async def start(self) -> None:
-        """Start it, well, and watch over it from now on."""
+        """Start the service without a fault and supervise it."""
         await self.service.start()
         self._up.set()
         self._task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """End it, for good."""
+        """Stop the service permanently."""
         if self._task is not None:
             await self._up.wait()
             self._task.cancel()
@@ -102,14 +102,14 @@ class Ward:
         await self.service.end()
 
     async def calm(self) -> None:
-        """Start it once more without any fault, and let it be."""
+        """Restart the service without a fault, and inject no more."""
         self.faults_allowed = False
         await self.strike(signal.SIGTERM, "calmed")
         await asyncio.sleep(0)
         await self._up.wait()
 
     async def strike(self, number: int, cause: str) -> None:
-        """Send it a signal that ends it."""
+        """Send a signal that ends the service."""
         await self._up.wait()
         self._cause, self._struck_at = cause, now()
         self._up.clear()
@@ -126,18 +126,18 @@ class Ward:
             self.note_errors()
             await asyncio.sleep(self._chance.random() * 1.5)
             await self._revive()
-            # Until it has ended what an earlier life of it had left running.
+            # Until it has ended the processes of its previous run.
             self.absences.append(Absence(str(self.data), died - 0.5, now() + 0.5))
             self._up.set()
 
     async def _ended(self) -> int:
-        """Wait for its end. One that was told to end and does not is a problem."""
+        """Wait for the end. A service that does not end after a signal is a problem."""
         while True:
             try:
                 return await asyncio.wait_for(self.service.gone(), END_TIMEOUT_S)
             except TimeoutError:
                 if self._cause:
-                    # Its threads tell where they are, thanks to PYTHONFAULTHANDLER.
+                    # PYTHONFAULTHANDLER makes it dump the stacks of its threads.
                     self.service.send(signal.SIGABRT)
                     await self.service.gone()
                     log = self.service.logged[-4000:]
@@ -153,7 +153,7 @@ class Ward:
             try:
                 await self.service.start()
             except (AssertionError, TimeoutError):
-                # It died before it listened, or its disk is full just now.
+                # It died before it listened, or its disk is full.
                 with contextlib.suppress(ProcessLookupError):
                     self.service.send(signal.SIGKILL)
                 await self.service.gone()
@@ -163,7 +163,7 @@ class Ward:
         self.problems.append(f"{self.name} does not start: {self.service.logged[-2000:]}")
 
     def _fault(self) -> str:
-        """A crash at a named point, most often."""
+        """Choose a fault, most often a crash at a named point."""
         dice = self._chance.random()
         if dice < 0.75:
             point = self._chance.choice(POINTS[self.kind])
@@ -182,7 +182,7 @@ class Ward:
         return f"by itself ({status})"
 
     def note_errors(self) -> None:
-        """Count the errors whose tracebacks this life of it has logged."""
+        """Count the errors with tracebacks in the log of this run of the service."""
         lines = self.service.logged.splitlines()
         for number, line in enumerate(lines):
             if line.startswith("Traceback"):
@@ -191,7 +191,7 @@ class Ward:
 
 
 class World:
-    """A server and two clients, each behind a proxy of its own."""
+    """A server and two clients, each behind a separate proxy."""
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.folder = folder
@@ -202,11 +202,11 @@ class World:
 
     @property
     def wards(self) -> list[Ward]:
-        """All services."""
+        """The supervised services."""
         return [self.server, *self.clients]
 
     async def start(self, settings: Mapping[str, str]) -> None:
-        """Start all of it."""
+        """Start all services."""
         common = {"LOG_LEVEL": "INFO", "MAX_AGE": "2d"}
         for name in ("client-a", "client-b"):
             client = Ward(
@@ -229,13 +229,13 @@ class World:
         await self.server.start()
 
     async def stop(self) -> None:
-        """End all of it, the server first."""
+        """Stop all services, the server first."""
         for ward in self.wards:
             await ward.stop()
         for proxy in self.proxies:
             await proxy.close()
 
     def remove(self) -> None:
-        """Remove its disks."""
+        """Remove the disks."""
         for ward in self.wards:
             ward.disk.remove()

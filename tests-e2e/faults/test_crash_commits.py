@@ -17,13 +17,13 @@ NOWHERE = ""
 
 
 def states(server: Service) -> list[str]:
-    """Those of all jobs in the database of a server, which may be dead."""
+    """Return the states of all jobs in the database of a server, which may be dead."""
     with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as database:
         return [status for (status,) in database.execute("SELECT status FROM jobs")]
 
 
 async def dies_with_a_job(server: Service, portal: Portal, workload: Workload) -> bool:
-    """Submit a job and follow it to its end; whether the server dies first."""
+    """Submit a job and follow it to its end. Return whether the server died before."""
     try:
         job = await workload.submit(portal, "quick")
         await portal.end_of(job)
@@ -34,7 +34,7 @@ async def dies_with_a_job(server: Service, portal: Portal, workload: Workload) -
 
 
 async def recovers(server: Service, portal: Portal, workload: Workload) -> None:
-    """Start a server again: its job ends as it should, also if nobody was told that it is there."""
+    """Check that after a restart the job ends, also if its submission was not answered."""
     del server.settings["JO_FAULT"]
     await server.start()
     portal.url = server.url
@@ -67,7 +67,7 @@ async def test_trap_16_no_job_is_lost_or_run_twice_at_any_commit_of_its_life(
         try:
             server = await start_server(client, JO_FAULT=f"{point}:{number}")
         except AssertionError:
-            continue  # a start writes too
+            continue  # a start commits as well
         portal, workload = Portal(server.url, session), Workload(tmp_path / f"runs-{number}")
         if not await dies_with_a_job(server, portal, workload):
             break

@@ -14,10 +14,10 @@ from harness import Portal, Service, StartClient, StartServer, eventually
 from job_orchestrator.common.runtime.fault_injection import Point
 
 ELSEWHERE = {
-    # These are there to fail, not to crash at.
+    # These points inject errors, not crashes.
     Point.DATABASE,
     Point.DISK_FLUSH,
-    # These are reached in tests of their own: below, in test_crash_commits.py and test_network.py.
+    # These are reached in separate tests: below, in test_crash_commits.py and test_network.py.
     Point.SERVER_BEFORE_COMMIT,
     Point.SERVER_COMMITTED,
     Point.SERVER_JOB_CLEANED,
@@ -30,11 +30,11 @@ SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in 
 CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in ELSEWHERE)
 
 NOT_RUNNING = {Point.CLIENT_FORM_WHOLE}
-"""When the client dies here, no script was running or had results that were not fetched."""
+"""Points of the client at which no script runs and no results are unfetched."""
 
 
 class Stage:
-    """A server with a client, one of which dies at a point and is started again without it."""
+    """A server with a client; one of them dies at a point and is restarted without it."""
 
     def __init__(self, portal: Portal, workload: Workload, victim: Service) -> None:
         self.portal = portal
@@ -42,14 +42,14 @@ class Stage:
         self.victim = victim
 
     async def play(self) -> None:
-        """Jobs of several kinds, some of them terminated, while the victim dies and comes back."""
+        """Run jobs of several kinds, some terminated, while the victim dies and comes back."""
         revival = asyncio.create_task(self._revive())
         for kind in ("quick", "failing", "gated", "big", "quick"):
             await self._submit(kind)
         await self._submit_and_terminate()
         self.workload.open_gate()
         async with asyncio.timeout(60):
-            # A terminated job ends in more than one way, whichever comes first: one may not do.
+            # A terminated job can end in several ways, and may not pass the point.
             while not (await asyncio.wait({revival}, timeout=1.0))[0]:
                 await self._submit_and_terminate()
             await revival
@@ -72,7 +72,7 @@ class Stage:
             raise ConnectionError(f"not terminated yet: {answer}")
 
     async def _until_done(self, step: Callable[[], Awaitable[object]]) -> None:
-        """As a portal does: try again while the service is away."""
+        """Retry while the service is away, as a portal does."""
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -144,7 +144,7 @@ async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(
     await portal.until(job, "Completed")
     await server.end()
     server.settings["JO_FAULT"] = "server.job-cleaned"
-    with contextlib.suppress(AssertionError):  # it may not come so far as to listen
+    with contextlib.suppress(AssertionError):  # it may die before it listens
         await server.start()
     assert await server.died() == -signal.SIGKILL
     data = server.folder / "data"

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or slow, databases that fail: told, survived, recovered from."""
+"""Full, read-only and slow disks, and failing databases: reported, survived, recovered from."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 def _fill(folder: Path) -> None:
-    """Leave no room on a disk."""
+    """Fill a disk."""
     with (folder / "filler").open("wb", buffering=0) as file:
         try:
             while True:
@@ -74,7 +74,7 @@ async def test_trap_37_full_disk_of_a_client_costs_jobs_a_wait(
 
     await eventually(told)
     (disk / "filler").unlink()
-    await server.end()  # a new life does not wait for the rest of the back-off
+    await server.end()  # a restarted server does not wait for the rest of the back-off
     await server.start()
     await workload.check(portal)
 
@@ -141,7 +141,7 @@ async def test_slow_disk_is_only_slow(
 
 
 async def _submitted(portal: Portal, workload: Workload, server: Service) -> None:
-    """Submit jobs to a server whose database may refuse one; such a job is not acknowledged."""
+    """Submit jobs to a server whose database may refuse one, which is then not acknowledged."""
     for kind in ("quick", "failing", "quick"):
         try:
             await workload.submit(portal, kind)
@@ -161,7 +161,7 @@ async def test_trap_09_no_job_runs_twice_whichever_statement_of_the_server_fails
     try:
         server = await start_server(client, JO_FAULT=f"database:{statement}")
     except AssertionError:
-        return  # it needs this statement to start, and said so
+        return  # it needs this statement to start, and reported that
     portal = Portal(server.url, session)
     await _submitted(portal, workload, server)
     await workload.check(portal)

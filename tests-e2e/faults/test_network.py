@@ -1,4 +1,4 @@
-"""What is between server and client breaks: every job ends with its results, after one run."""
+"""Broken connections between server and client: every job ends with its results after one run."""
 
 import asyncio
 import os
@@ -122,7 +122,7 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
     await eventually(runs_there)
     await portal.until(job, "Running")
     await proxy.refuse()
-    # What is owed to the silent client outlives the server, at whichever step that dies.
+    # The termination that the silent client owes survives a crash of the server at any step.
     assert await server.died() == -signal.SIGKILL
     server.settings["JO_FAULT"] = "server.stray-ended"
     await server.start()
@@ -149,7 +149,7 @@ def _scripts_of(client: Service) -> int:
     count = 0
     for child in psutil.Process(client.pid).children(recursive=True):
         try:
-            # Its leader: what bash forks is called as bash is, for a moment.
+            # The session leader only: a forked bash has the same name for a moment.
             count += child.cmdline()[-1:] == ["run.sh"] and os.getsid(child.pid) == child.pid
         except (psutil.Error, ProcessLookupError):
             continue

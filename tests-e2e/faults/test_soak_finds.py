@@ -1,4 +1,4 @@
-"""The soak sees a broken promise when there is one: else its silence would mean nothing."""
+"""The soak detects a broken promise; otherwise its success would prove nothing."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""Jobs that tell from the outside how often they ran, and whether what came back is theirs."""
+"""Jobs that record their runs from outside, and whose results can be recognised."""
 
 import hashlib
 from collections import Counter
@@ -19,14 +19,14 @@ ACCEPTED = {
 
 @dataclass(frozen=True)
 class Work:
-    """One job of a portal: its script notes each run in a file that no service knows of."""
+    """One job of a portal. Its script records each run in a file that no service knows."""
 
     kind: str
     token: str
     content: bytes
 
     def script(self, log: Path) -> str:
-        """run.sh."""
+        """Content of run.sh."""
         note = f"echo {self.token} >> '{log}'\n"
         copy = "mkdir -p out && cat 'in put/ä.bin' > out/copy\n"
         ends = {
@@ -41,33 +41,33 @@ class Work:
 
 @dataclass
 class Workload:
-    """What was asked for, what was acknowledged, and what is to be seen of it from outside."""
+    """Submitted and acknowledged jobs, and their records."""
 
     log: Path
     accepted: dict[int, Work] = field(default_factory=dict)
 
     def new(self, kind: str) -> Work:
-        """A job that nobody had before."""
+        """Create a job with a new token."""
         token = uuid4().hex
         return Work(kind, token, token.encode() * 100)
 
     async def submit(self, portal: Portal, kind: str, user: int = 1) -> int:
-        """Submit a job of a kind; raises what the portal meets."""
+        """Submit a job of a kind. Raises the errors that the portal meets."""
         work = self.new(kind)
         job = await portal.submit(work.script(self.log), {"in put/ä.bin": work.content}, user=user)
         self.accepted[job] = work
         return job
 
     def open_gate(self) -> None:
-        """Let gated jobs end."""
+        """Let the gated jobs end."""
         self.log.with_name(f"{self.log.name}.gate").touch()
 
     def runs(self) -> Counter[str]:
-        """How often each script began."""
+        """Count the starts of each script."""
         return Counter(self.log.read_text().split()) if self.log.exists() else Counter()
 
     async def check(self, portal: Portal, *, most_runs: int = 1) -> None:
-        """Every acknowledged job ends as it must, with its own results, and ran often enough."""
+        """Check that every acknowledged job ends with its own results, and how often it ran."""
         for job, work in self.accepted.items():
             state = await portal.end_of(job)
             assert state["status"] == ACCEPTED[work.kind], state
@@ -79,9 +79,9 @@ class Workload:
 
 
 async def check_results(portal: Portal, job: int, work: Work) -> None:
-    """The output of an ended job is its own, and whole."""
+    """Check that an ended job has its own, complete output."""
     if work.kind == "endless":
-        return  # what there was of it may have gone with its client
+        return  # its partial output may be lost with its client
     archive = await portal.results(
         job, "download_partial" if work.kind == "failing" else "download"
     )

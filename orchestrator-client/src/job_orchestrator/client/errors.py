@@ -30,7 +30,7 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """No 32-bit id is left."""
+    """Every 32-bit id has been used."""
 
 
 class ClientStops(TryLater):

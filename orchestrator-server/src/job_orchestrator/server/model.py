@@ -142,10 +142,10 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class CallbackRules:
-    """Where callbacks may go. Without ``patterns`` there are no callbacks.
+    """Rules for the destinations of callbacks. Without ``patterns`` there are no callbacks.
 
-    ``patterns`` match host names in lower case; ``*`` stands for any characters.
-    ``allow_private`` also allows addresses that are not on the public internet.
+    ``patterns`` match host names in lower case; ``*`` stands for any characters. ``allow_private``
+    also allows addresses that are not on the public internet.
     """
 
     patterns: tuple[str, ...] = ()

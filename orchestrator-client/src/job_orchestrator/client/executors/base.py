@@ -43,13 +43,13 @@ class RunPhase(StrEnum):
     RUNNING = "running"
 
     ENDED = "ended"
-    """Nothing of the run is left; its outcome is known."""
+    """The run has ended with a known outcome; none of its processes is left."""
 
     FAILED = "failed"
     """The executor could not run the script to its end; another try would not help."""
 
     LOST = "lost"
-    """Nothing of the run is left, its outcome is not known, and the script is not to blame."""
+    """The run has ended with an unknown outcome, and the script is not to blame."""
 
     UNKNOWN = "unknown"
     """The executor cannot determine the phase at the moment. This is never taken for an end."""
@@ -91,11 +91,11 @@ class RunRequest:
 
 
 class RunRefused(DomainError):
-    """This run cannot be submitted, now or later. Nothing of it runs."""
+    """The run cannot be submitted, now or later. No process of it runs."""
 
 
 class ExecutorBusy(DomainError):
-    """Nothing was submitted, for want of resources; the same request succeeds later."""
+    """The executor lacks resources and has submitted nothing; the same request succeeds later."""
 
 
 class ExecutorUnavailable(DomainError):

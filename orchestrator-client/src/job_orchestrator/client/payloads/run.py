@@ -60,7 +60,7 @@ class PayloadRun:
         self.row = row
         self.run_id = RunId(row.uuid)
         self.in_executor = False
-        """True while the executor has the run: it was submitted, and is not over."""
+        """True if the executor has the run: it was submitted, and is not over."""
         self._workspace = workspace
         self._executor = executor
         self._monitor = monitor

@@ -36,7 +36,7 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Pid, which the kernel does not reuse before ``wait`` has returned."""
+        """Process id, which the kernel does not reuse before ``wait`` has returned."""
 
     def wait(self) -> int:
         """Return the exit code when the process has ended; negative: the signal that ended it."""

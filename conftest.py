@@ -1,4 +1,4 @@
-"""For the tests of all folders."""
+"""Hooks and fixtures of the tests in all folders."""
 
 import os
 import signal
@@ -11,9 +11,10 @@ from skip_limit import watch_skips
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the list of skips, if there is one; let Ctrl-C reach what tests start in the background.
+    """Limit the reasons for skipped tests, and restore the default handlers of two signals.
 
-    Shells let those ignore it (and Ctrl-\\), and what ignores a signal hands that on.
+    Shells start background jobs with SIGINT and SIGQUIT ignored, and child processes inherit that.
+    The processes that tests start have to react to both signals.
     """
     watch_skips(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,18 +24,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """After the session no process of ours that it started lives, and so no port is open.
+def no_process_is_left() -> Iterator[None]:
+    """Check after the session that no service or script that it started still runs.
 
-    Here, so that it begins before all others, and ends after them.
+    Defined in this file, so that it is set up before, and torn down after, all other fixtures.
     """
     yield
     children = psutil.Process(os.getpid()).children(recursive=True)
-    ours = [p for p in children if _is_ours(p)]
-    assert not ours, f"left running: {ours}"
+    left = [p for p in children if _belongs_to_a_service(p)]
+    assert not left, f"left running: {left}"
 
 
-def _is_ours(process: psutil.Process) -> bool:
+def _belongs_to_a_service(process: psutil.Process) -> bool:
     try:
         command = " ".join(process.cmdline())
         return process.status() != psutil.STATUS_ZOMBIE and (

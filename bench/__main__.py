@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from bench import machine, picture, report
+from bench import chart, machine, report
 from bench.outcome import Outcome
 from bench.registry import MEASUREMENTS
 from bench.sizes import FULL, SMOKE, Size
@@ -45,7 +45,7 @@ def main(only: str, size: str, folder: Path | None) -> None:
     _write(result, RESULTS / ("latest" if complete else "partial"))
     if complete:
         report.write_into(PAGE, result, PICTURE.name)
-        picture.draw(result["measurements"]["latency"]["details"], PICTURE)
+        chart.draw(result["measurements"]["latency"]["details"], PICTURE)
     click.echo(report.table(report.rows(result)), nl=False)
     if text := machine.warning(result["machine"]):
         click.echo(f"WARNING: {text}")

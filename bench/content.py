@@ -11,11 +11,11 @@ def text_block(size: int = TEXT_BLOCK_BYTES) -> bytes:
     A large file is this block over and over. Deflate looks back 32 KiB, so it finds no more in that
     than in a file that never repeats.
     """
-    chance = random.Random(0)  # noqa: S311
+    rng = random.Random(0)  # noqa: S311
     lines: list[str] = []
     for number in range(size // 81 + 1):
-        x, y, z, factor = (chance.uniform(-99, 99) for _ in range(4))
-        name, residue = chance.choice(("N", "CA", "C", "O", "CB")), chance.choice(("LEU", "GLY"))
+        x, y, z, factor = (rng.uniform(-99, 99) for _ in range(4))
+        name, residue = rng.choice(("N", "CA", "C", "O", "CB")), rng.choice(("LEU", "GLY"))
         lines.append(
             f"ATOM  {number % 99999:5d}  {name:<3} {residue} A{number // 8 % 9999:4d}    "
             f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00{factor:6.2f}           {name[0]}  \n"

@@ -1,7 +1,7 @@
-"""Skipped tests prove nothing: where a list of reasons is kept, any other reason fails the run.
+"""Limit on skipped tests: a test that is skipped for an unlisted reason fails the run.
 
-``ALLOWED_SKIPS`` names the list, a file with one reason a line (a regular expression for all of
-it); ``#`` begins a comment. Without it tests may be skipped for any reason, as on a laptop.
+The variable ``ALLOWED_SKIPS`` names a file with one reason a line: a regular expression that has to
+match the whole reason. ``#`` begins a comment. Without the variable every reason is allowed.
 """
 
 import os
@@ -14,7 +14,7 @@ VARIABLE = "ALLOWED_SKIPS"
 
 
 class SkipLimit:
-    """A plugin of pytest, to be registered where the reports of all workers arrive."""
+    """Plugin for the pytest process that receives the reports of all workers."""
 
     def __init__(self, allowed: Path) -> None:
         lines = (line.partition("#")[0].strip() for line in allowed.read_text().splitlines())
@@ -22,7 +22,7 @@ class SkipLimit:
         self._unexpected: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at the reason of a skipped test."""
+        """Record a skipped test whose reason is not listed."""
         if not report.skipped or hasattr(report, "wasxfail"):
             return
         where = report.longrepr
@@ -32,12 +32,12 @@ class SkipLimit:
             self._unexpected.append(f"{report.nodeid}: {reason}")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail if any was skipped that should not be."""
+        """Fail the run if a test was skipped for an unlisted reason."""
         if self._unexpected:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Tell which."""
+        """List the tests that were skipped for an unlisted reason."""
         if self._unexpected:
             terminalreporter.section(f"skipped for a reason that {VARIABLE} does not list")
             for line in self._unexpected:
@@ -45,7 +45,7 @@ class SkipLimit:
 
 
 def watch_skips(config: pytest.Config) -> None:
-    """Hold this run to the list, if there is one."""
+    """Register the limit if the variable is set."""
     allowed = os.environ.get(VARIABLE)
     if allowed and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipLimit(Path(allowed)))

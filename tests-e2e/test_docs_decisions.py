@@ -1,4 +1,4 @@
-"""docs/adr/ has a number for each decision, and its index has them all."""
+"""Decision records (docs/adr/) are numbered without gaps, and the index lists all of them."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of settings say what the code says, and links in the repository lead somewhere."""
+"""Documented settings agree with the code, and links between files of the repository work."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ import yaml
 from job_orchestrator.client import settings as client
 from job_orchestrator.common.config.reader import Option
 from job_orchestrator.common.errors import StartupError
+from job_orchestrator.server.model import ClientUrls, Service
 from job_orchestrator.server.settings import server
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ Table = dict[str, tuple[str, str]]
 
 
 def table(page: str, heading: str) -> Table:
-    """Default and meaning by variable: the first table below ``heading``."""
+    """Return default and meaning by variable from the first table below ``heading``."""
     section = re.split(rf"^#+ {heading}$", (ROOT / page).read_text(), flags=re.MULTILINE)[1]
     section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| `(\S+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
@@ -47,12 +48,14 @@ def test_tables_of_settings_are_those_of_the_code(
     ("read", "options"),
     [(server.read_settings, server.OPTIONS), (client.read_settings, client.OPTIONS)],
 )
-def test_documented_default_is_the_one_in_force(
+def test_documented_defaults_are_in_effect(
     read: Callable[..., Any], options: Sequence[Option]
 ) -> None:
     in_words = {"number of CPUs", "none"}
-    said = {option.name: option.default for option in options if option.default not in in_words}
-    assert read({**SERVICE, **said}, {}) == read(SERVICE, {})
+    documented = {
+        option.name: option.default for option in options if option.default not in in_words
+    }
+    assert read({**SERVICE, **documented}, {}) == read(SERVICE, {})
 
 
 @pytest.mark.parametrize(
@@ -64,10 +67,10 @@ def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) 
         name.removeprefix("SERVICE_<NAME>_"): default
         for name, (default, _) in table(page, heading).items()
     }
-    urls = {f"{field.name.upper()}_URL" for field in fields(server.ClientUrls)}
+    urls = {f"{field.name.upper()}_URL" for field in fields(ClientUrls)}
     limits = {
         field.name.upper().removesuffix("_S"): "none" if field.default is None else field.default
-        for field in fields(server.Service)
+        for field in fields(Service)
     }
     del limits["NAME"], limits["CLIENTS"]
     assert documented.keys() == urls | limits.keys()
@@ -85,7 +88,7 @@ def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) 
         *(f"{p.parent.name}/README.md" for p in ROOT.glob("*/README.md")),
     ],
 )
-def test_links_to_files_of_the_repository_lead_somewhere(page: str) -> None:
+def test_links_to_files_of_the_repository_are_not_broken(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
     broken = [
         link
@@ -95,7 +98,7 @@ def test_links_to_files_of_the_repository_lead_somewhere(page: str) -> None:
     assert not broken
 
 
-def test_compose_opens_its_port_to_this_machine_alone_unless_told_otherwise() -> None:
+def test_compose_publishes_its_port_on_the_loopback_interface_by_default() -> None:
     composed = yaml.safe_load((ROOT / "compose.yaml").read_text())
     ports = {name: service.get("ports", []) for name, service in composed["services"].items()}
     assert ports == {"server": ["${SERVER_ADDRESS:-127.0.0.1}:5000:5000"], "client": []}

@@ -1,4 +1,4 @@
-"""Commands of a container engine."""
+"""Runs commands of a container engine."""
 
 import subprocess
 import tempfile
@@ -11,13 +11,13 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs the engine's commands."""
+    """A container engine with its environment variables."""
 
     environment: dict[str, str]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command from the repository root; its output."""
-        # To a file, not a pipe: a container's monitor would keep the pipe open for its own life.
+        """Run a command in the repository root and return its output."""
+        # To a file: a container's monitor process would keep a pipe open as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 command,
@@ -30,10 +30,10 @@ class Engine:
                 check=False,
             )
             output.seek(0)
-            said = output.read()
-        assert done.returncode == 0 or not check, f"{command}:\n{said}"
-        return said
+            text = output.read()
+        assert done.returncode == 0 or not check, f"{command}:\n{text}"
+        return text
 
     def inside(self, container: str, *command: str) -> str:
-        """Run a command in a container; its output."""
+        """Run a command in a container and return its output."""
         return self.run("podman", "exec", container, *command).strip()

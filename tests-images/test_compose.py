@@ -1,4 +1,4 @@
-"""compose.yaml as it stands: a job runs through it, and the hardening holds, seen from inside."""
+"""compose.yaml, unchanged: jobs run, and the hardening is effective inside the containers."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ TIMEOUT_S = 60
 
 async def _ready(http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(TIMEOUT_S):
-        while True:  # a container tells nobody that it listens
+        while True:  # containers send no event when they listen
             try:
                 async with http.get("/health") as response:
                     assert response.status == 200
@@ -24,7 +24,7 @@ async def _ready(http: aiohttp.ClientSession) -> None:
 
 
 async def _run(script: str) -> zipfile.ZipFile:
-    """Submit a job as a web app does, wait for it, and return its results."""
+    """Submit a job, wait for its end, and return its results."""
     async with aiohttp.ClientSession(URL) as http:
         await _ready(http)
         form = aiohttp.FormData({"user_id": "1", "service": "example"})
@@ -41,7 +41,7 @@ async def test_job_runs_through_the_composed_services(composed: dict[str, str]) 
     assert archive.read("answer") == b"42\n"
 
 
-async def test_script_is_confined_as_seen_from_inside(composed: dict[str, str]) -> None:
+async def test_script_has_no_privileges_and_no_network(composed: dict[str, str]) -> None:
     script = r"""#!/bin/bash
 id -u > uid
 grep -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status > status

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _LINE = re.compile(r"\b(GET|POST|DELETE|PUT|PATCH|HEAD) (/\w*)\S* \d{3}\b")
 EVENTS = "GET /events"
-DISCARD = "DELETE /retrieve"
+ACKNOWLEDGE = "DELETE /retrieve"
 
 
 def count(log: Path) -> Counter[str]:

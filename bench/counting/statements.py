@@ -30,7 +30,7 @@ def run(file: Path, command: str) -> None:
 
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
         connection = plain_connect(*args, **kwargs)
-        connection.set_trace_callback(_Notes(out).note)
+        connection.set_trace_callback(_Recorder(out).record)
         return connection
 
     sqlite3.connect = connect  # type: ignore[assignment]
@@ -38,14 +38,14 @@ def run(file: Path, command: str) -> None:
     runpy.run_path(command, run_name="__main__")
 
 
-class _Notes:
+class _Recorder:
     """Notes what one connection is given to do."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._last = ""
 
-    def note(self, statement: str) -> None:
+    def record(self, statement: str) -> None:
         """A statement begins."""
         # A trigger shows as the statement that fired it once more, values and all.
         if statement != self._last:

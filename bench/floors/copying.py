@@ -27,7 +27,7 @@ def socket_to_disk_s(folder: Path, block: bytes, size: int) -> float:
     with _other("take", folder) as port, socket.create_connection(("127.0.0.1", port)) as peer:
         begun = time.perf_counter()
         peer.sendall(_SIZE.pack(size))
-        send_over_and_over(peer, block, size)
+        send_repeatedly(peer, block, size)
         if not peer.recv(1):
             raise ConnectionError("The receiver of the floor failed")
         return time.perf_counter() - begun
@@ -45,7 +45,7 @@ def sendfile_s(file: Path, size: int) -> float:
         return time.perf_counter() - begun
 
 
-def send_over_and_over(peer: socket.socket, block: bytes, size: int) -> None:
+def send_repeatedly(peer: socket.socket, block: bytes, size: int) -> None:
     """Send ``size`` bytes."""
     for _ in range(size // len(block)):
         peer.sendall(block)
@@ -107,11 +107,11 @@ def _serve(what: str, path: Path) -> None:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
 
-        def until_told() -> None:
+        def until_stdin_closes() -> None:
             sys.stdin.read()
             os._exit(0)
 
-        threading.Thread(target=until_told, daemon=True).start()
+        threading.Thread(target=until_stdin_closes, daemon=True).start()
         while True:
             peer, _ = listener.accept()
             with peer:

@@ -18,7 +18,7 @@ from bench.sizes import Size
 REQUESTS = 2
 COMMITS = 4
 WARM_UP = 2
-TOLD_WITHIN_S = 10.0
+ACKNOWLEDGED_WITHIN_S = 10.0
 POLL_S = 0.02
 
 
@@ -58,7 +58,7 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
         database, log = services.server.folder / "db.sqlite", services.client.log
         for _ in range(WARM_UP):
             await portal.result(await portal.submit(form))
-        await _all_discarded(log)
+        await _all_acknowledged(log)
         asked = requests.count(log)
         before = {name: statements.count(file) for name, file in traces.items()}
         committed = [commits(database)]
@@ -66,25 +66,25 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
             await portal.result(await portal.submit(form))
             committed.append(commits(database))
         said = {name: statements.count(file) - before[name] for name, file in traces.items()}
-        await _all_discarded(log)
+        await _all_acknowledged(log)
         asked = requests.count(log) - asked
-    discards = asked.pop(requests.DISCARD, 0)
+    acknowledgements = asked.pop(requests.ACKNOWLEDGE, 0)
     return {
         "requests_per_job": _each(asked, jobs),
-        "discard_requests": {"jobs": jobs, "requests": discards},
+        "discard_requests": {"jobs": jobs, "requests": acknowledgements},
         "commits_of_each_job": [b - a for a, b in itertools.pairwise(committed)],
         "statements_per_job": {name: _each(counts, jobs) for name, counts in said.items()},
     }
 
 
-async def _all_discarded(log: Path) -> None:
+async def _all_acknowledged(log: Path) -> None:
     """Wait until the client has been told that it may remove what was fetched so far.
 
     That is the last request that has to do with a job, so all others have been logged by then.
     """
-    seen = requests.count(log)[requests.DISCARD]
-    async with asyncio.timeout(TOLD_WITHIN_S):
-        while requests.count(log)[requests.DISCARD] == seen:  # noqa: ASYNC110
+    seen = requests.count(log)[requests.ACKNOWLEDGE]
+    async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+        while requests.count(log)[requests.ACKNOWLEDGE] == seen:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)  # nobody tells
 
 

@@ -23,7 +23,7 @@ FLOOR_SAMPLES = 20
 
 
 @dataclass(frozen=True)
-class Seen:
+class TimedJob:
     """One job as its portal saw it; times in seconds since the epoch."""
 
     id: int
@@ -41,7 +41,7 @@ class Seen:
 async def measure(folder: Path, size: Size) -> Outcome:
     """Submit and wait, ``latency_jobs`` times a round; the floors before each round."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
-    seen: list[Seen] = []
+    seen: list[TimedJob] = []
     spawns: list[float] = []
     fsyncs: list[float] = []
     async with pair(folder) as services, Connection(services.server.url) as portal:
@@ -90,15 +90,15 @@ async def measure(folder: Path, size: Size) -> Outcome:
     )
 
 
-async def _run(portal: Connection, form: Form) -> Seen:
+async def _run(portal: Connection, form: Form) -> TimedJob:
     posted = time.time()
     job_id = await portal.submit(form)
     accepted = time.time()
     results = await portal.result(job_id)
-    return Seen(job_id, posted, accepted, time.time(), results)
+    return TimedJob(job_id, posted, accepted, time.time(), results)
 
 
-def _time_line(job: Seen, database: Path) -> dict[str, tuple[float, float]]:
+def _time_line(job: TimedJob, database: Path) -> dict[str, tuple[float, float]]:
     """Begin and end of each hop, in ms since the POST. They may overlap: a client starts a script
     while the server still writes down that it has been sent.
     """

@@ -10,7 +10,7 @@ import psutil
 
 from bench.content import text_block
 from bench.http import Connection, Form, submit_all
-from bench.large import trip
+from bench.large_job import run_round_trip
 from bench.outcome import Outcome, Row
 from bench.services import Pair, Service, pair
 from bench.sizes import Size
@@ -34,7 +34,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         idle = _resident(services)
         _reset_peaks(services)
         at_rest = _peaks(services)
-        await trip(services, text_block(), size.memory_bytes)
+        await run_round_trip(services, text_block(), size.memory_bytes)
         large = _peaks(services)
     shutil.rmtree(folder / "large")
     async with pair(folder / "queued", slots=1) as services:

@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from bench.content import text_block
 from bench.floors.copying import sendfile_s, socket_to_disk_s
-from bench.large import Trip, trip
+from bench.large_job import RoundTrip, run_round_trip
 from bench.outcome import Outcome, Row
 from bench.services import pair
 from bench.sizes import Size
@@ -26,7 +26,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
     """``transfer_bytes`` there and back, ``transfer_rounds`` times; floors in each round."""
     block = text_block()
     total = size.transfer_bytes
-    trips: list[Trip] = []
+    trips: list[RoundTrip] = []
     copies: list[float] = []
     sends: list[float] = []
     deflates: list[float] = []
@@ -36,7 +36,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         async with pair(here, server=limit, client=limit) as services:
             copies.append(await asyncio.to_thread(socket_to_disk_s, here, block, total))
             deflates.append(_deflate_s(block) / len(block) * total)
-            trips.append(await trip(services, block, total))
+            trips.append(await run_round_trip(services, block, total))
             sends.append(await _send_s(here, block, trips[-1].zip_bytes))
         shutil.rmtree(here)
     copy_s = statistics.median(copies)
@@ -65,7 +65,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 def _rate(
     what: str,
-    trips: list[Trip],
+    trips: list[RoundTrip],
     hop: str,
     size: int,
     floor: float,

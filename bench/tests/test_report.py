@@ -5,7 +5,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from bench import __main__ as command
-from bench import picture, report
+from bench import chart, report
 from bench.sizes import SMOKE
 
 PAGE = """before
@@ -64,7 +64,7 @@ def test_same_figures_give_the_same_picture(tmp_path: Path) -> None:
         "time_line_ms": {"upload": (0, 1), "run.sh": (0.8, 2)},
     }
     for name in ("a.svg", "b.svg"):
-        picture.draw(latency, tmp_path / name)
+        chart.draw(latency, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert "run.sh" in (tmp_path / "a.svg").read_text()
 

@@ -1,4 +1,4 @@
-"""Bodies that are compressed on the way: refused before they come, and never unpacked."""
+"""Compressed request bodies are rejected before they are received, and never unpacked."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ BODIES = {"gzip": b"abcde", "deflate": gzip.compress(bytes(1 << 20)), "br": b"x"
 
 
 async def post(service: Service, path: str, encoding: str, body: bytes) -> bytes:
-    """The whole answer to a request whose connection is closed by the service."""
+    """Send a request and return the whole response, until the service closes the connection."""
     parts = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(

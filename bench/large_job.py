@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from bench import hops
-from bench.floors.copying import BLOCK_BYTES, drain, send_over_and_over
+from bench.floors.copying import BLOCK_BYTES, drain, send_repeatedly
 from bench.http import Connection, UnexpectedAnswer, file_head, form_head
 from bench.services import Pair
 from job_orchestrator.common.protocol.sse import read_events
@@ -29,7 +29,7 @@ TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Trip:
+class RoundTrip:
     """What a large job took; seconds, and bytes of the ZIP."""
 
     upload_s: float
@@ -41,7 +41,7 @@ class Trip:
     zip_bytes: int
 
 
-async def trip(services: Pair, block: bytes, size: int) -> Trip:
+async def run_round_trip(services: Pair, block: bytes, size: int) -> RoundTrip:
     """Send a file of ``size`` bytes, run nothing on it, fetch the results, which hold it."""
     begun = time.time()
     async with _payload_events(services.client.url) as seen:
@@ -53,7 +53,7 @@ async def trip(services: Pair, block: bytes, size: int) -> Trip:
         zip_bytes = await asyncio.to_thread(_download, services.server.url, job_id)
         ended = time.time()
     states = hops.states(services.server.folder / "db.sqlite", job_id)
-    return Trip(
+    return RoundTrip(
         upload_s=uploaded - begun,
         transfer_s=states["Submitted"] - states["Processing"],
         pack_s=seen["Completed"] - seen["Running"],
@@ -99,7 +99,7 @@ def _upload(url: str, block: bytes, size: int) -> int:
             f"Content-Length: {len(head) + size + len(tail)}\r\n\r\n".encode()
             + head
         )
-        send_over_and_over(peer, block, size)
+        send_repeatedly(peer, block, size)
         peer.sendall(tail)
         with HTTPResponse(peer, method="POST") as answer:
             answer.begin()

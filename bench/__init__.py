@@ -1,1 +1,4 @@
-"""The benchmarks: every figure beside what the machine itself can do at best, in the same run."""
+"""Benchmarks. Each figure is compared with a floor: the best that this machine achieves alone.
+
+Floors are measured in the same run (see ``bench.floors``).
+"""

@@ -1,4 +1,4 @@
-"""Draws where the time of a trivial job goes, and how it spreads."""
+"""Chart of the latency of a trivial job: distribution, and time line of its hops."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 INK, JOB, FLOOR = "#24292f", "#2a6f97", "#c1666b"
 
-# The same results give the same file: no date, no random ids.
+# Reproducible: the same results produce the same file, without a date or random ids.
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "job-orchestrator",
     "svg.fonttype": "none",
@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(latency: Mapping[str, Any], file: Path) -> None:
-    """Draw from the details of the latency measurement."""
+    """Draw the details of the latency measurement into an SVG file."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1)
@@ -64,6 +64,6 @@ def _time_line(axes: Axes, hops: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _label(axes: Axes, at: tuple[float, float], text: str, *, left: bool = False) -> None:
-    """A word beside a point, a little away from it."""
+    """Write a text next to a point."""
     offset, align = (-4, "right") if left else (4, "left")
     axes.annotate(text, at, (offset, 0), textcoords="offset points", va="center", ha=align)

@@ -1,4 +1,4 @@
-"""What large jobs are made of, without a large file to make it from."""
+"""Content of large input files, generated from one block."""
 
 import random
 
@@ -6,10 +6,9 @@ TEXT_BLOCK_BYTES = 4 << 20
 
 
 def text_block(size: int = TEXT_BLOCK_BYTES) -> bytes:
-    """Text like that of a PDB file: columns of names and numbers.
+    """Generate text in the format of a PDB file: columns of names and numbers.
 
-    A large file is this block over and over. Deflate looks back 32 KiB, so it finds no more in that
-    than in a file that never repeats.
+    A large file repeats this block. The repetition does not help Deflate, whose window is 32 KiB.
     """
     rng = random.Random(0)  # noqa: S311
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Figures of many samples."""
+"""Statistics of samples."""
 
 import math
 import statistics
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """The smallest sample that so many per cent of all don't exceed (nearest rank)."""
+    """Return a percentile of samples by the nearest-rank method."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """What the result file keeps of samples."""
+    """Return count, range and percentiles of samples for the result file."""
     return {
         "count": len(samples),
         "min": min(samples),

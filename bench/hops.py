@@ -1,7 +1,7 @@
-"""Where the time of one job goes, in seconds since the epoch.
+"""Timestamps of the hops of a job: the stages between upload and download.
 
-What the server knows stands in its database, which is only read here; what the client knows comes
-with the results.
+Times are in seconds since the epoch. Times of the server are read from its database, times of the
+client from the results.
 """
 
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def states(database: Path, job_id: int) -> dict[str, float]:
-    """When a job got each of its states."""
+    """Return the time at which a job entered each of its states."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "SELECT to_status, at FROM job_events WHERE job_id = ? ORDER BY rowid", (job_id,)
@@ -22,14 +22,14 @@ def states(database: Path, job_id: int) -> dict[str, float]:
 
 
 def count(database: Path, status: str) -> int:
-    """How many jobs have this state now."""
+    """Return the number of jobs in a state."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         ((number,),) = connection.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,))
         return int(number)
 
 
 def script(results: bytes) -> tuple[float, float]:
-    """When run.sh began and ended, from a job's ZIP."""
+    """Return start and end of run.sh from a job's ZIP."""
     with zipfile.ZipFile(io.BytesIO(results)) as archive:
-        said = json.loads(archive.read(".orchestrator/result.json"))
-    return float(said["started_at"]), float(said["ended_at"])
+        result = json.loads(archive.read(".orchestrator/result.json"))
+    return float(result["started_at"]), float(result["ended_at"])

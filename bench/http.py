@@ -1,7 +1,7 @@
-"""A web app that costs next to nothing: it shares the cores with what it measures.
+"""Minimal HTTP/1.1 client that acts as the portal.
 
-HTTP/1.1 over one kept connection, bodies made beforehand. It understands what our services answer,
-and no more.
+It shares the cores with the measured services, so it has to use little CPU time: one persistent
+connection, bodies prepared in advance, and only the features of HTTP that the services use.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ POLL_S = 0.02
 
 
 class UnexpectedAnswer(Exception):
-    """A service answered something else than a measurement needs."""
+    """A service responded with something that a measurement does not expect."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer with its body."""
+    """A response with its body."""
 
     status: int
     content_type: str
     body: bytes
 
     def json(self) -> dict[str, object]:
-        """The body as a JSON object."""
+        """Decode the body as a JSON object."""
         return msgspec.json.decode(self.body, type=dict[str, object])
 
 
 @dataclass(frozen=True)
 class Form:
-    """A multipart/form-data body that lies ready in memory."""
+    """A multipart/form-data body that is prepared in memory."""
 
     content_type: str
     body: bytes
 
     @classmethod
     def of(cls, fields: Mapping[str, str], files: Mapping[str, bytes]) -> "Form":
-        """A form with these fields and files."""
+        """Create a form with these fields and files."""
         boundary = secrets.token_hex(16)
         body = form_head(boundary, fields)
         for path, content in files.items():
@@ -54,7 +54,7 @@ class Form:
 
 
 def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
-    """The part of a form that its fields make."""
+    """Encode the fields of a form."""
     return b"".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -62,7 +62,7 @@ def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
 
 
 def file_head(boundary: str, path: str) -> bytes:
-    """What comes before the content of a file in a form."""
+    """Encode the part of a form before the content of a file."""
     filename = path.rpartition("/")[2]
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="{path}"; filename="{filename}"\r\n'
@@ -92,27 +92,27 @@ class Connection:
             self._streams[1].close()
 
     async def get(self, path: str, headers: str = "") -> Answer:
-        """GET."""
+        """Send a GET request and return the response."""
         head = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{headers}\r\n"
-        return await self._ask(head.encode())
+        return await self._request(head.encode())
 
     async def post(self, path: str, form: Form) -> Answer:
-        """POST a form."""
+        """Send a POST request with a form and return the response."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {form.content_type}\r\n"
             f"Content-Length: {len(form.body)}\r\n\r\n"
         )
-        return await self._ask(head.encode() + form.body)
+        return await self._request(head.encode() + form.body)
 
     async def submit(self, form: Form) -> int:
-        """Submit a job; its id."""
+        """Submit a job and return its id."""
         answer = await self.post("/upload", form)
         if answer.status != 201:
             raise UnexpectedAnswer(f"{answer.status}: {answer.body[:300]!r}")
         return int(str(answer.json()["id"]))
 
     async def result(self, job_id: int) -> bytes:
-        """The ZIP of a job, once it is there."""
+        """Wait for the end of a job and return its ZIP."""
         while True:
             answer = await self.get(f"/download/{job_id}?wait=60")
             if answer.content_type == "application/zip":
@@ -123,17 +123,17 @@ class Connection:
         """Wait until a job runs."""
         async with asyncio.timeout(TIMEOUT_S):
             while _unfinished(await self.get(f"/download/{job_id}")) != "Running":  # noqa: ASYNC110
-                await asyncio.sleep(POLL_S)  # nobody tells
+                await asyncio.sleep(POLL_S)  # there is no event
 
     async def until_ended(self, job_id: int) -> None:
-        """Wait until a job is Completed, without fetching anything of its results but one byte."""
+        """Wait until a job is Completed, and fetch only one byte of its results."""
         while True:
             answer = await self.get(f"/download/{job_id}?wait=60", "Range: bytes=0-0\r\n")
             if answer.status == 206:
                 return
             _unfinished(answer)
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _request(self, request: bytes) -> Answer:
         if self._streams is None:
             raise RuntimeError("not connected")
         reader, writer = self._streams
@@ -150,7 +150,7 @@ class Connection:
 
 
 async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count: int) -> None:
-    """Submit ``count`` jobs, ``forms`` in turn, over all connections at once."""
+    """Submit ``count`` jobs with ``forms`` in rotation, over all connections concurrently."""
     numbers = iter(range(count))
 
     async def submit(portal: Connection) -> None:
@@ -163,7 +163,7 @@ async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count
 
 
 def _unfinished(answer: Answer) -> str:
-    """The state of a job that is to go on; that it ended is an error."""
+    """Return the status of a job that must not have ended yet."""
     status = str(answer.json().get("status")) if answer.status == 200 else ""
     if status not in ("Queued", "Processing", "Submitted", "Running"):
         raise UnexpectedAnswer(f"{answer.status}: {answer.body[:300]!r}")

@@ -1,7 +1,7 @@
-"""One large job on its whole way, each hop timed.
+"""A large job from upload to download, with the duration of each hop.
 
-The portal is a plain socket that sends a block over and over and drops what it receives, as on the
-floors; a second listener on the client's event stream sees when the results are packed.
+The portal is a plain socket that sends one block repeatedly and drops the received data, as the
+floors do. A second subscriber to the client's event stream records when the results are packed.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What a large job took; seconds, and bytes of the ZIP."""
+    """Durations of the hops of a large job, and the size of its ZIP."""
 
     upload_s: float
     transfer_s: float
@@ -42,7 +42,7 @@ class RoundTrip:
 
 
 async def run_round_trip(services: Pair, block: bytes, size: int) -> RoundTrip:
-    """Send a file of ``size`` bytes, run nothing on it, fetch the results, which hold it."""
+    """Upload a file of ``size`` bytes with an empty script, and download the results."""
     begun = time.time()
     async with _payload_events(services.client.url) as seen:
         job_id = await asyncio.to_thread(_upload, services.server.url, block, size)
@@ -66,7 +66,7 @@ async def run_round_trip(services: Pair, block: bytes, size: int) -> RoundTrip:
 
 @asynccontextmanager
 async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
-    """When each state of a payload was told, as long as the context lasts."""
+    """Record the arrival time of each event about a payload while the context lasts."""
     seen: dict[str, float] = {}
 
     async def follow(response: aiohttp.ClientResponse) -> None:
@@ -87,7 +87,7 @@ async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
 
 
 def _upload(url: str, block: bytes, size: int) -> int:
-    """Submit the job; its id. The file is never anywhere as a whole."""
+    """Submit the job and return its id. The file is never completely in memory."""
     boundary = secrets.token_hex(16)
     head = form_head(boundary, FIELDS) + file_head(boundary, "run.sh") + SCRIPT + b"\r\n"
     head += file_head(boundary, "atoms.pdb")
@@ -103,14 +103,14 @@ def _upload(url: str, block: bytes, size: int) -> int:
         peer.sendall(tail)
         with HTTPResponse(peer, method="POST") as answer:
             answer.begin()
-            said = answer.read()
+            body = answer.read()
     if answer.status != 201:
-        raise UnexpectedAnswer(f"{answer.status}: {said[:300]!r}")
-    return int(msgspec.json.decode(said)["id"])
+        raise UnexpectedAnswer(f"{answer.status}: {body[:300]!r}")
+    return int(msgspec.json.decode(body)["id"])
 
 
 def _download(url: str, job_id: int) -> int:
-    """Fetch the results and drop them; their size in bytes."""
+    """Download and drop the results; return their size in bytes."""
     with _connected(url) as peer:
         peer.sendall(f"GET /download/{job_id} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
         received = b""

@@ -1,4 +1,4 @@
-"""The machine that a run was made on, and whether it had anything else to do."""
+"""Description of the machine of a run, and a warning if the machine was busy."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ BUSY_LOAD_PER_CORE = 0.3
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What the figures depend on; ``folder`` is where files are written."""
+    """Return the properties that figures depend on. Files are written to ``folder``."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
@@ -32,14 +32,14 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def warning(machine: Mapping[str, Any]) -> str:
-    """Why the figures may be worth little; empty if nothing speaks against them."""
+    """Return why the figures are unreliable; empty if no reason is known."""
     if machine["load_average"][0] > BUSY_LOAD_PER_CORE * machine["cores"]:
         return (
-            f"The machine was busy with something else (load {machine['load_average'][0]} on"
-            f" {machine['cores']} cores): these figures say little."
+            f"The machine was busy with other work (load {machine['load_average'][0]} on"
+            f" {machine['cores']} cores): these figures are unreliable."
         )
     if machine["file_system"] in ("tmpfs", "ramfs"):
-        return "Files were written to memory, which flushes nothing: choose another --folder."
+        return "Files were written to memory, where a flush does nothing: choose another --folder."
     return ""
 
 

@@ -1,21 +1,21 @@
-"""How much each measurement does: the full run, and a smoke run that only shows that all works."""
+"""Sizes of the measurements: a full run, and a smoke run that only checks that they work."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts are per round, floors are measured anew in each round."""
+    """Amount of work of each measurement. Counts are per round; each round measures its floors."""
 
     rounds: int
     latency_jobs: int
     throughput_jobs: int
     throughput_slots: tuple[int, ...]
     spawns: int
-    """Of the floor of throughput."""
+    """Scripts for the floor of throughput."""
     uploads: int
     fsyncs: int
-    """Of the floor of accepting."""
+    """Writes for the floor of accepting uploads."""
     counted_jobs: int
     transfer_bytes: int
     transfer_rounds: int
@@ -28,10 +28,10 @@ class Size:
     waiting: int
     waiting_rounds: int
     scaling: tuple[tuple[int, int], ...]
-    """Jobs that have ended, and queued ones; never less than in the one before."""
+    """Numbers of ended and of queued jobs for each database, in ascending order."""
     scaling_samples: int
     settle_s: float
-    """How long services are left alone before something is read of them at rest."""
+    """Pause before a service is measured at rest."""
 
 
 FULL = Size(

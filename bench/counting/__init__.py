@@ -1,1 +1,1 @@
-"""Counts what a job costs, from outside: nothing in the services knows of it."""
+"""Counters for requests, commits, statements and system calls, from outside the services."""

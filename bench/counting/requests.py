@@ -1,4 +1,4 @@
-"""Counts the requests between the services, by the client's access log."""
+"""Counts the requests between the services from the client's access log."""
 
 import re
 from collections import Counter
@@ -10,5 +10,5 @@ ACKNOWLEDGE = "DELETE /retrieve"
 
 
 def count(log: Path) -> Counter[str]:
-    """Requests that were answered so far, as ``GET /retrieve``."""
+    """Count the answered requests by method and path, such as ``GET /retrieve``."""
     return Counter(f"{method} {path}" for method, path in _LINE.findall(log.read_text()))

@@ -1,7 +1,7 @@
 """Counts the SQL statements of a service.
 
-Run as a program it is the service, with a trace on each of its databases:
-``python statements.py FILE COMMAND``. The first word of every statement goes to FILE.
+As a program, ``python statements.py FILE COMMAND``, it runs a service with a trace callback on each
+of its database connections, and writes the first word of every statement to FILE.
 """
 
 import runpy
@@ -14,17 +14,17 @@ from typing import Any, TextIO
 
 
 def wrapper(file: Path) -> list[str]:
-    """The command to start a service with."""
+    """Return a command prefix that writes the statements of a service to ``file``."""
     return [sys.executable, __file__, str(file)]
 
 
 def count(file: Path) -> Counter[str]:
-    """Statements so far, by their first word; those of triggers are not among them."""
+    """Count the statements by their first word, without those of triggers."""
     return Counter(file.read_text().splitlines())
 
 
 def run(file: Path, command: str) -> None:
-    """Be the service."""
+    """Run the service in this process, with the trace callback."""
     out = file.open("a", buffering=1)
     plain_connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
@@ -39,15 +39,15 @@ def run(file: Path, command: str) -> None:
 
 
 class _Recorder:
-    """Notes what one connection is given to do."""
+    """Trace callback of one connection."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._last = ""
 
     def record(self, statement: str) -> None:
-        """A statement begins."""
-        # A trigger shows as the statement that fired it once more, values and all.
+        """Record the first word of a statement that begins."""
+        # SQLite reports a trigger as a repetition of the statement that fired it.
         if statement != self._last:
             self._out.write(f"{statement.split(None, 1)[0]}\n")
         self._last = statement

@@ -1,4 +1,4 @@
-"""Counts system calls of a service, with strace."""
+"""Counts the system calls of a service with strace."""
 
 import os
 import re
@@ -13,32 +13,32 @@ _UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$")
 
 
 def available() -> bool:
-    """Whether there is a strace."""
+    """Check whether strace is installed."""
     return shutil.which("strace") is not None
 
 
 def wrapper(file: Path) -> list[str]:
-    """The command to start a service with; its calls go to ``file``, as they are made.
+    """Return a command prefix that writes the system calls of a service to ``file``.
 
-    Threads too (-f), with the paths of files (-y), and as nobody's parent (-D): the process that is
-    started is the service itself.
+    Threads are included (-f), with the paths of files (-y). With -D strace is not the parent, so
+    that the started process is the service itself.
     """
     return ["strace", "-D", "-f", "-y", "-q", "-s", "0", "-o", str(file)]
 
 
 class Trace:
-    """What was traced between two moments."""
+    """Part of a trace file from the creation of this object on."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._from = file.stat().st_size
 
     def flushes(self, data: Path) -> Counter[str]:
-        """What was flushed to the disk, by its path below ``data``; ids are left out."""
+        """Count the flushes to disk by path relative to ``data``, with UUIDs replaced."""
         return Counter(_generic(path, data) for _, path in _FLUSH.findall(self._read()))
 
     def calls(self, threads: Set[int]) -> Counter[str]:
-        """System calls of these threads: what the scripts do is not the service's."""
+        """Count the system calls of these threads, which excludes those of scripts."""
         return Counter(
             name for thread, name in _CALL.findall(self._read()) if int(thread) in threads
         )

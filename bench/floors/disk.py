@@ -1,4 +1,4 @@
-"""How fast the disk makes small writes durable."""
+"""Floor for durable writes: the time of a small write with fsync."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ BLOCK = b"x" * 4096
 
 
 def fsync_ms(folder: Path) -> float:
-    """One appended page, written and flushed: the cheapest durable write there is."""
+    """Return the milliseconds to append and flush one page, the cheapest durable write."""
     descriptor = _open(folder / "flushed")
     try:
         begun = time.perf_counter()
@@ -21,7 +21,7 @@ def fsync_ms(folder: Path) -> float:
 
 
 def fsyncs_per_second(folder: Path, count: int, parallel: int) -> float:
-    """``count`` such writes in all, by ``parallel`` threads, each to a file of its own."""
+    """Return the rate of ``count`` such writes by ``parallel`` threads, one file per thread."""
 
     def write(number: int) -> None:
         descriptor = _open(folder / f"flushed-{number}")

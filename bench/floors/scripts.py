@@ -1,4 +1,4 @@
-"""How fast the machine runs ``bash run.sh``, which every job does at least once."""
+"""Floor for jobs: the time to run ``bash run.sh``, which every job needs."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ SCRIPT = "echo done > result.txt\n"
 
 
 def spawn_ms(folder: Path) -> float:
-    """One ``bash run.sh``, from its start until its exit status is here."""
+    """Return the milliseconds from the start of ``bash run.sh`` to its exit status."""
     command = _command(folder)
     begun = time.perf_counter()
     _run(*command)
@@ -19,10 +19,10 @@ def spawn_ms(folder: Path) -> float:
 
 
 def per_second(folder: Path, runs: int, parallel: int) -> float:
-    """About ``runs`` times ``bash run.sh``, ``parallel`` of them at a time.
+    """Return the rate of ``bash run.sh``, with ``parallel`` processes and about ``runs`` runs.
 
-    With threads and ``posix_spawn``, which starts a third more processes a second than ``xargs -P``
-    does: the floor is to be what the machine can do, not what a tool makes of it.
+    Uses threads and ``posix_spawn``, which start a third more processes per second than
+    ``xargs -P``: the floor is the limit of the machine, not of a tool.
     """
     command = _command(folder)
     each = max(1, runs // parallel)
@@ -41,7 +41,7 @@ def per_second(folder: Path, runs: int, parallel: int) -> float:
 
 
 def _command(folder: Path) -> tuple[str, str]:
-    """The shell, and a script that does what the trivial job does, always to the same file."""
+    """Return the shell and a script like the trivial job, which always writes the same file."""
     script = folder / "run.sh"
     script.write_text(SCRIPT.replace("result.txt", f"'{folder}/result.txt'"))
     return shutil.which("bash") or "/bin/bash", str(script)

@@ -1,1 +1,1 @@
-"""One module for each measurement: ``measure`` starts what it needs and returns what it found."""
+"""One module for each measurement: ``measure`` starts the services and returns an Outcome."""

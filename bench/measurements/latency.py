@@ -1,4 +1,4 @@
-"""How long a portal waits for a trivial job: from POST to the ZIP, one job after the other."""
+"""Latency of a trivial job, from POST to the ZIP, one job after the other."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ from bench.sizes import Size
 
 OWN_MS = 8.0
 FSYNCS = 3
-"""A durable job flushes at least its files, its row, and its results."""
+"""A durable job needs at least three: for its files, its row and its results."""
 P99_OF_P50 = 3.0
 WARM_UP = 10
 FLOOR_SAMPLES = 20
@@ -24,7 +24,7 @@ FLOOR_SAMPLES = 20
 
 @dataclass(frozen=True)
 class TimedJob:
-    """One job as its portal saw it; times in seconds since the epoch."""
+    """Times of one job as observed by its portal, in seconds since the epoch."""
 
     id: int
     posted: float
@@ -34,12 +34,12 @@ class TimedJob:
 
     @property
     def ms(self) -> float:
-        """From POST to ZIP."""
+        """Milliseconds from POST to ZIP."""
         return (self.received - self.posted) * 1000
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Submit and wait, ``latency_jobs`` times a round; the floors before each round."""
+    """Run ``latency_jobs`` jobs a round. The floors are measured before each round."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
     seen: list[TimedJob] = []
     spawns: list[float] = []
@@ -99,8 +99,9 @@ async def _run(portal: Connection, form: Form) -> TimedJob:
 
 
 def _time_line(job: TimedJob, database: Path) -> dict[str, tuple[float, float]]:
-    """Begin and end of each hop, in ms since the POST. They may overlap: a client starts a script
-    while the server still writes down that it has been sent.
+    """Return begin and end of each hop in ms since the POST.
+
+    Hops may overlap: the client starts the script while the server still records the submission.
     """
     states = hops.states(database, job.id)
     started, ended = hops.script(job.results)

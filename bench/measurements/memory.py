@@ -1,4 +1,4 @@
-"""How much memory each service takes: at rest, with a long queue, and for a very large job."""
+"""Memory of each service: at rest, with a long queue, and for a very large job."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ Mib = Mapping[str, float]
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Resident memory of both services, and how far it grows from there."""
+    """Measure the resident memory of both services, and its growth."""
     limit = {"MAX_UPLOAD_SIZE": str(2 * size.memory_bytes)}
     async with pair(folder / "large", server=limit, client=limit) as services:
         await asyncio.sleep(size.settle_s)
@@ -59,7 +59,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _queue(services: Pair, count: int) -> None:
-    """Take the only slot and submit so many jobs more."""
+    """Occupy the only slot and submit ``count`` more jobs."""
     async with AsyncExitStack() as stack:
         url = services.server.url
         portals = [await stack.enter_async_context(Connection(url)) for _ in range(SUBMITTERS)]
@@ -70,17 +70,18 @@ async def _queue(services: Pair, count: int) -> None:
 
 
 def _resident(services: Pair) -> Mib:
-    """Resident memory now: what ``ps`` shows, shared libraries included.
+    """Return the resident memory, including shared libraries, as ``ps`` shows it.
 
-    Beside it, of the processes that a service keeps, their part of what they share.
+    Child processes that a service keeps are added with their proportional set size.
     """
     return {
-        name: _status_mib(each, "VmRSS") + sum(map(_own_mib, each.process.children(recursive=True)))
+        name: _status_mib(each, "VmRSS")
+        + sum(map(_proportional_mib, each.process.children(recursive=True)))
         for name, each in services.by_name().items()
     }
 
 
-def _own_mib(child: psutil.Process) -> float:
+def _proportional_mib(child: psutil.Process) -> float:
     return float(child.memory_full_info().pss) / (1 << 20)
 
 
@@ -90,7 +91,7 @@ def _reset_peaks(services: Pair) -> None:
 
 
 def _peaks(services: Pair) -> Mib:
-    """The most that was resident since the peaks were reset."""
+    """Return the peak of the resident memory since the last reset."""
     return {name: _status_mib(each, "VmHWM") for name, each in services.by_name().items()}
 
 

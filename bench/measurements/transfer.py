@@ -1,4 +1,4 @@
-"""A large text file on its way through both services, hop by hop, in MB/s (millions of bytes)."""
+"""Transfer rate of a large text file in each hop, in MB/s (millions of bytes)."""
 
 import asyncio
 import shutil
@@ -23,7 +23,7 @@ TO_DISK = "socket to disk, flushed"
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """``transfer_bytes`` there and back, ``transfer_rounds`` times; floors in each round."""
+    """Transfer ``transfer_bytes`` in both directions. Each round measures its floors."""
     block = text_block()
     total = size.transfer_bytes
     trips: list[RoundTrip] = []
@@ -72,7 +72,7 @@ def _rate(
     floor_name: str,
     of_floor: float | None = None,
 ) -> Row:
-    """MB/s of a hop that takes ``size`` bytes, beside the same by its floor."""
+    """Create the row of a hop that transfers ``size`` bytes."""
     return Row(
         what,
         size / statistics.median(getattr(each, hop) for each in trips) / MB,
@@ -86,7 +86,7 @@ def _rate(
 
 
 async def _send_s(folder: Path, block: bytes, size: int) -> float:
-    """Seconds for a file of the results' size."""
+    """Return the seconds that sendfile takes for a file of the results' size."""
     file = folder / "sent"
     with file.open("wb") as target:
         for _ in range(size // len(block) + 1):

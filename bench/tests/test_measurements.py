@@ -1,4 +1,4 @@
-"""Every measurement runs and finds something. How much depends on the machine, and is no test."""
+"""Every measurement runs and returns figures. Their values depend on the machine: not tested."""
 
 import math
 from pathlib import Path

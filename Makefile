@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
+TESTS := $(DISTRIBUTIONS:%=%/tests) tests-e2e tests-browser tests-images
 PYTEST_ARGS ?=
 MINUTES ?= 10
 ONLY ?=
@@ -11,7 +12,7 @@ SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints bench bench-smoke soak
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +47,8 @@ demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py
 
 test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --durations=20 \
+	  $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and the import contracts
 	$(BIN)/ruff check .
@@ -57,8 +59,10 @@ format: $(VENV)/.dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench
+# One run for each folder of tests: they contain modules of the same name, such as conftest.
+typecheck: $(VENV)/.dev  ## check the types of sources and tests
+	$(BIN)/mypy $(SOURCES) bench scripts examples conftest.py
+	for tests in $(TESTS); do MYPYPATH=$$tests $(BIN)/mypy $$tests || exit 1; done
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -100,7 +104,7 @@ constraints:  ## resolve and write the exact versions (constraints.txt)
 	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
 	  -r requirements-dev.txt -r bench/requirements.txt zensical mkdocstrings-python
 	{ echo "# Exact versions that are tested together; made by: make constraints"; \
-	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^orchestrator-'; } > constraints.txt
+	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^job-orchestrator-'; } > constraints.txt
 	rm -rf $(VENV)-constraints
 
 clean:  ## remove all files that make has created

@@ -71,7 +71,7 @@ def file_head(boundary: str, path: str) -> bytes:
 
 
 class Connection:
-    """One connection to a service. Use as an async context manager."""
+    """One connection to a service, as an async context manager."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)

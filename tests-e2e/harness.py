@@ -135,7 +135,7 @@ class Service:
 
 
 class Portal:
-    """A web app: submits jobs, waits for them and fetches results, like any user of the API."""
+    """A portal: submits jobs, waits for them and fetches results through the API."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url

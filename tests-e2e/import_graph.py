@@ -2,7 +2,7 @@
 
 Nodes are the packages and modules directly below the import package of a distribution
 (``job_orchestrator.server.web``); an edge is an import between two of them. Imports for type
-checking count as well: they are dependencies of whoever reads the code.
+checking count as well: a reader of the code depends on them, too.
 """
 
 import ast

@@ -1,8 +1,6 @@
-"""Documented settings agree with the code, and links between files of the repository work."""
+"""Tables of settings in the documentation, and links of the repository."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,74 +8,55 @@ import pytest
 import yaml
 
 from job_orchestrator.client import settings as client
-from job_orchestrator.common.config.reader import Option
+from job_orchestrator.common.config.settings import Setting
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.server.model import ClientUrls, Service
 from job_orchestrator.server.settings import server
+from job_orchestrator.server.settings.services import SERVICE_SETTINGS
+from settings_tables import PAGES, TABLES, with_tables
 
 ROOT = Path(__file__).parents[1]
 SERVICE = {
     "SERVICE_A_UPLOAD_URL": "http://127.0.0.1:9/submit",
     "SERVICE_A_DOWNLOAD_URL": "http://127.0.0.1:9/retrieve",
 }
-APPS = [
-    ("jo-server", "docs/server-configuration.md", server.OPTIONS),
-    ("jo-client", "docs/client-configuration.md", client.OPTIONS),
-]
-Table = dict[str, tuple[str, str]]
 
 
-def table(page: str, heading: str) -> Table:
-    """Return default and meaning by variable from the first table below ``heading``."""
-    section = re.split(rf"^#+ {heading}$", (ROOT / page).read_text(), flags=re.MULTILINE)[1]
-    section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
-    rows = re.findall(r"^\| `(\S+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
-    return {name: (default.strip("`"), meaning) for name, default, meaning in rows}
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_settings_are_those_of_the_code(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert with_tables(text) == text, "write them with: make settings-tables"
 
 
-@pytest.mark.parametrize(("heading", "page", "options"), APPS)
-def test_tables_of_settings_are_those_of_the_code(
-    heading: str, page: str, options: Sequence[Option]
-) -> None:
-    expected = {option.name: (option.default, option.help) for option in options}
-    assert table("README.md", heading) == expected
-    assert table(page, "All settings") == expected
+@pytest.mark.parametrize("name", TABLES)
+def test_each_table_is_in_the_readme_and_in_a_page_of_the_documentation(name: str) -> None:
+    marker = f"<!-- settings: {name} -->\n"
+    readme, *pages = ((ROOT / page).read_text() for page in PAGES)
+    assert readme.count(marker) == 1
+    assert sum(page.count(marker) for page in pages) == 1
 
 
-@pytest.mark.parametrize(
-    ("read", "options"),
-    [(server.read_settings, server.OPTIONS), (client.read_settings, client.OPTIONS)],
-)
-def test_documented_defaults_are_in_effect(
-    read: Callable[..., Any], options: Sequence[Option]
-) -> None:
-    in_words = {"number of CPUs", "none"}
-    documented = {
-        option.name: option.default for option in options if option.default not in in_words
+@pytest.mark.parametrize("setting", SERVICE_SETTINGS, ids=lambda setting: setting.name)
+def test_setting_of_a_service_is_read_and_checked(setting: Setting[Any]) -> None:
+    with pytest.raises(StartupError, match=rf"SERVICE_A_{setting.name} is 'no'"):
+        server.read_settings({**SERVICE, f"SERVICE_A_{setting.name}": "no"}, {})
+
+
+def test_default_written_out_has_no_effect() -> None:
+    def written_out(settings: tuple[Setting[Any], ...], prefix: str = "") -> dict[str, str]:
+        return {
+            f"{prefix}{setting.name}": setting.default
+            for setting in settings
+            if isinstance(setting.default, str)
+        }
+
+    everything = {
+        **SERVICE,
+        **written_out(server.SETTINGS),
+        **written_out(SERVICE_SETTINGS, "SERVICE_A_"),
     }
-    assert read({**SERVICE, **documented}, {}) == read(SERVICE, {})
-
-
-@pytest.mark.parametrize(
-    ("page", "heading"),
-    [("README.md", "Each service of jo-server"), ("docs/server-configuration.md", "Services")],
-)
-def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) -> None:
-    documented = {
-        name.removeprefix("SERVICE_<NAME>_"): default
-        for name, (default, _) in table(page, heading).items()
-    }
-    urls = {f"{field.name.upper()}_URL" for field in fields(ClientUrls)}
-    limits = {
-        field.name.upper().removesuffix("_S"): "none" if field.default is None else field.default
-        for field in fields(Service)
-    }
-    del limits["NAME"], limits["CLIENTS"]
-    assert documented.keys() == urls | limits.keys()
-    assert {name: documented[name] for name in limits} == {k: str(v) for k, v in limits.items()}
-    for name in documented:
-        with pytest.raises(StartupError, match=rf"SERVICE_A_{name} is 'no'"):
-            server.read_settings({**SERVICE, f"SERVICE_A_{name}": "no"}, {})
+    assert server.read_settings(everything, {}) == server.read_settings(SERVICE, {})
+    written = client.read_settings(written_out(client.SETTINGS), {})
+    assert written == client.read_settings({}, {})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +67,7 @@ def test_table_of_service_settings_is_that_of_the_code(page: str, heading: str) 
         *(f"{p.parent.name}/README.md" for p in ROOT.glob("*/README.md")),
     ],
 )
-def test_links_to_files_of_the_repository_are_not_broken(page: str) -> None:
+def test_links_to_files_of_the_repository_are_valid(page: str) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
     broken = [
         link
@@ -98,11 +77,19 @@ def test_links_to_files_of_the_repository_are_not_broken(page: str) -> None:
     assert not broken
 
 
-def test_compose_publishes_its_port_on_the_loopback_interface_by_default() -> None:
+def test_port_of_compose_is_open_to_this_machine_only_by_default() -> None:
     composed = yaml.safe_load((ROOT / "compose.yaml").read_text())
     ports = {name: service.get("ports", []) for name, service in composed["services"].items()}
     assert ports == {"server": ["${SERVER_ADDRESS:-127.0.0.1}:5000:5000"], "client": []}
-    documented = table("docs/docker.md", "compose.yaml")
-    assert documented["SERVER_ADDRESS"][0] == "127.0.0.1"
+    documented = _table("docs/docker.md", "compose.yaml")
+    assert documented["SERVER_ADDRESS"] == "127.0.0.1"
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
     assert documented.keys() == used
+
+
+def _table(page: str, heading: str) -> dict[str, str]:
+    """Read the first table below a heading: the default of each variable."""
+    section = re.split(rf"^#+ {heading}$", (ROOT / page).read_text(), flags=re.MULTILINE)[1]
+    section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| `(\S+)` \| (.*?) \| .* \|$", section, re.MULTILINE)
+    return {name: default.strip("`") for name, default in rows}

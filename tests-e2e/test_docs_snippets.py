@@ -12,6 +12,7 @@ from harness import BIN, Service
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
+    "orchestrator-common/README.md",
     "docs/first-job.md",
     "docs/jo.md",
     "docs/portal-developers.md",

@@ -57,7 +57,7 @@ async def test_trap_42_no_log_line_holds_a_token(
     logs = server.logged + client.logged + stranger.logged
     assert f"{stranger.url}/submit refused the token: CLIENT_TOKEN differs" in logs
     assert "GET /load 401" in client.logged
-    assert "what it sent is no HTTP: BadHttpMessage" in client.logged
+    assert "malformed HTTP request: BadHttpMessage" in client.logged
     assert "Traceback" not in logs
     for secret in (token, CLIENT_TOKEN, wrong, "Bearer"):
         assert secret not in logs

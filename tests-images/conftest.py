@@ -1,4 +1,4 @@
-"""Fixtures: a separate container engine (podman with temporary storage), images, services."""
+"""Container engine for the tests: podman with its storage in a temporary folder."""
 
 import json
 import os
@@ -17,7 +17,7 @@ BASE = "docker.io/library/python:3.12-slim"
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The container engine; everything that it created is removed at the end."""
+    """Provide the engine; remove its images, containers and networks at the end."""
     folders = os.pathsep.join([os.environ["PATH"], "/usr/lib/podman"])
     missing = [tool for tool in TOOLS if shutil.which(tool, path=folders) is None]
     if missing:
@@ -33,7 +33,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def _configuration(folder: Path) -> dict[str, str]:
-    """Write settings that also work without a service manager and without cgroup delegation."""
+    """Configure podman for machines without a service manager and without cgroup delegation."""
     storage, containers = folder / "storage.conf", folder / "containers.conf"
     storage.write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
@@ -53,7 +53,7 @@ def _configuration(folder: Path) -> dict[str, str]:
 
 
 def _provide_base(engine: Engine, folder: Path) -> None:
-    """Pull the base image, or build it from Debian packages where no registry is reachable."""
+    """Pull the base image; if no registry is reachable, build one from Debian packages."""
     pulled = subprocess.run(
         ["podman", "pull", "-q", BASE],
         env=engine.environment,
@@ -64,7 +64,7 @@ def _provide_base(engine: Engine, folder: Path) -> None:
     if pulled.returncode == 0:
         return
     if shutil.which("mmdebstrap") is None:
-        pytest.skip(f"{BASE} can't be pulled, and mmdebstrap is not installed to build it")
+        pytest.skip(f"{BASE} can't be pulled, and mmdebstrap is not installed to make one")
     tar = folder / "base.tar"
     hooks = ['rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED; ln -s python3 "$1"/usr/bin/python']
     for name in ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"):
@@ -85,12 +85,12 @@ def _provide_base(engine: Engine, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: Engine) -> dict[str, int]:
-    """Sizes in bytes of both images, which are built with the names in compose.yaml."""
+    """Build both images with the names of compose.yaml; return their sizes in bytes."""
     sizes = {}
     for name in ("jo-server", "jo-client"):
         dockerfile = f"orchestrator-{name.removeprefix('jo-')}/Dockerfile"
         engine.run(
-            # The docker format: the OCI format has no health checks.
+            # The OCI format has no health checks.
             *("buildah", "bud", "--format", "docker", "--isolation", "chroot", "--network", "host"),
             *("-f", dockerfile, "-t", f"localhost/{name}", "."),
         )
@@ -101,7 +101,7 @@ def images(engine: Engine) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def composed(engine: Engine, images: dict[str, int]) -> Iterator[dict[str, str]]:
-    """Container names by service, with compose.yaml running unchanged."""
+    """Start the services of compose.yaml; return the names of the containers by service."""
     compose = ("podman-compose", "--project-name", "jotest")
     try:
         engine.run(*compose, "up", "-d", "--no-build")

@@ -1,4 +1,4 @@
-"""Runs commands of a container engine."""
+"""Commands of the container engine."""
 
 import subprocess
 import tempfile
@@ -11,13 +11,13 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine with its environment variables."""
+    """Runs commands with the environment of the engine."""
 
     environment: dict[str, str]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command in the repository root and return its output."""
-        # To a file: a container's monitor process would keep a pipe open as long as it runs.
+        """Run a command in the root of the repository; return its output."""
+        # A file, because the monitor of a container would keep a pipe open as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 command,
@@ -35,5 +35,5 @@ class Engine:
         return text
 
     def inside(self, container: str, *command: str) -> str:
-        """Run a command in a container and return its output."""
+        """Run a command in a container; return its output."""
         return self.run("podman", "exec", container, *command).strip()

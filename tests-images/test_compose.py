@@ -1,4 +1,4 @@
-"""compose.yaml, unchanged: jobs run, and the hardening is effective inside the containers."""
+"""compose.yaml unchanged: a job runs, and the hardening is effective inside the containers."""
 
 import asyncio
 import io
@@ -14,7 +14,8 @@ TIMEOUT_S = 60
 
 async def _ready(http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(TIMEOUT_S):
-        while True:  # containers send no event when they listen
+        # A container does not report that it listens.
+        while True:
             try:
                 async with http.get("/health") as response:
                     assert response.status == 200
@@ -24,7 +25,7 @@ async def _ready(http: aiohttp.ClientSession) -> None:
 
 
 async def _run(script: str) -> zipfile.ZipFile:
-    """Submit a job, wait for its end, and return its results."""
+    """Submit a job as a portal does, wait for its end, and return its results."""
     async with aiohttp.ClientSession(URL) as http:
         await _ready(http)
         form = aiohttp.FormData({"user_id": "1", "service": "example"})
@@ -41,7 +42,7 @@ async def test_job_runs_through_the_composed_services(composed: dict[str, str]) 
     assert archive.read("answer") == b"42\n"
 
 
-async def test_script_has_no_privileges_and_no_network(composed: dict[str, str]) -> None:
+async def test_script_is_confined_inside_its_container(composed: dict[str, str]) -> None:
     script = r"""#!/bin/bash
 id -u > uid
 grep -E '^(CapEff|CapPrm|NoNewPrivs)' /proc/self/status > status
@@ -64,9 +65,7 @@ exit 0
     assert "reached" not in names
 
 
-def test_client_has_no_route_out_and_the_server_does_not_hold_its_network_open(
-    engine: Engine, composed: dict[str, str]
-) -> None:
+def test_client_has_no_route_to_other_networks(engine: Engine, composed: dict[str, str]) -> None:
     routes = engine.inside(composed["client"], "cat", "/proc/net/route").splitlines()[1:]
     assert routes, "the client has no network at all"
     assert all(line.split()[1] != "00000000" for line in routes), "a default route"
@@ -79,7 +78,7 @@ async def test_health_checks_of_both_images_pass(engine: Engine, composed: dict[
         engine.run("podman", "healthcheck", "run", container)
 
 
-def test_images_are_small_and_hold_no_installer(
+def test_images_are_small_and_without_pip(
     engine: Engine, images: dict[str, int], composed: dict[str, str]
 ) -> None:
     (base,) = json.loads(

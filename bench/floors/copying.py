@@ -56,7 +56,7 @@ def send_repeatedly(peer: socket.socket, block: bytes, size: int) -> None:
 
 
 def drain(peer: socket.socket, size: int) -> None:
-    """Receive ``size`` bytes and drop them."""
+    """Receive ``size`` bytes and discard them."""
     buffer = bytearray(BLOCK_BYTES)
     while size > 0:
         received = peer.recv_into(buffer, min(size, BLOCK_BYTES))

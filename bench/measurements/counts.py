@@ -30,7 +30,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         details |= await _system_calls(folder / "traced", form, size.counted_jobs)
     rows = [
         Row(
-            "requests between the services for a job, without the event stream",
+            "requests between the services for a job, in addition to the event stream",
             sum(details["requests_per_job"].values()),
             "requests",
             REQUESTS,

@@ -1,4 +1,4 @@
-"""A jo-client with real bash, real files and real HTTP."""
+"""Fixtures: a jo-client with real bash, real files and real HTTP."""
 
 import asyncio
 import contextlib
@@ -18,27 +18,26 @@ from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import make_endless
 from running_client import Client, StartClient
 
-IN_MEMORY = {"_execute", "counts", "wanted", "open_payloads"}
-"""What runs SQL in the event loop."""
+SQL_IN_THE_LOOP = {"_execute", "open_payloads"}
+"""Functions that run SQL in the event loop: the database is in memory."""
 
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop() -> Iterator[BlockBuster]:
-    """A test fails when our code blocks the event loop."""
+    """Fail a test when the client blocks the event loop."""
     with blockbuster_ctx("job_orchestrator.client") as blockbuster:
-        # The measurement of coverage notes a file that is new to it.
+        # Coverage takes a lock when it sees a file for the first time.
         acquire = blockbuster.functions["threading.Lock.acquire"]
         acquire.can_block_in("coverage/collector.py", "lock_data")
-        # The payloads' database is in memory, and waits for nothing.
         for method in ("execute", "executescript"):
             function = blockbuster.functions[f"sqlite3.Connection.{method}"]
-            function.can_block_in("job_orchestrator/client/payloads/store.py", IN_MEMORY)
+            function.can_block_in("job_orchestrator/client/payloads/store.py", SQL_IN_THE_LOOP)
         yield blockbuster
 
 
 @pytest.fixture
 def workspaces(tmp_path: Path) -> Workspaces:
-    """The folder of workspaces, as it is after a start."""
+    """Folder of workspaces, as it is after a start."""
     workspaces = Workspaces(tmp_path)
     workspaces.prepare()
     workspaces.clear()
@@ -47,7 +46,7 @@ def workspaces(tmp_path: Path) -> Workspaces:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users can pass through, unlike those of pytest."""
+    """Folder that other users can traverse, unlike the folders of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="jo-open-"))
     folder.chmod(0o711)
     yield folder
@@ -56,7 +55,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
-    """Start a client with settings."""
+    """Function that starts a client with settings."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**settings: str) -> Client:
@@ -66,8 +65,7 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
                 "KILL_GRACE": "0.5s",
                 **settings,
             }
-            # In a thread: it looks for the files of the UI, which a real start does before there
-            # is a loop.
+            # In a thread: it reads the files of the UI, which jo-client does before its loop runs.
             app = await asyncio.to_thread(create_app, read_settings(environment, {}))
             server = TestServer(app)
             await stack.enter_async_context(server)
@@ -80,13 +78,13 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
 
 @pytest.fixture
 async def client(start_client: StartClient) -> Client:
-    """A client with four slots."""
+    """Client with four slots."""
     return await start_client()
 
 
 @pytest.fixture
 def endless(tmp_path: Path) -> str:
-    """Shell that links to what takes very long to pack, and says something."""
+    """Shell commands that link to files which take very long to pack, and print a word."""
     folder = tmp_path / "endless"
     folder.mkdir()
     make_endless(folder)

@@ -1,4 +1,4 @@
-"""The ways in which a payload's processes are held together: each is tested where it is there."""
+"""Mechanisms that hold the processes of a payload together; tests skip those that are missing."""
 
 import os
 import shutil
@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from job_orchestrator.client.executors.local.cgroups.hierarchy import trees
-from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, open_cgroups
+from job_orchestrator.client.executors.local.cgroups.hierarchy import visible_hierarchies
+from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
+    PayloadCgroups,
+    open_cgroups,
+)
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.users import open_users
@@ -19,12 +22,12 @@ NOBODY = ScriptUser(65534, 65534)
 MECHANISMS = ("subreaper", "cgroup.kill", "freezer", "sandbox", "sandbox in cgroup")
 
 
-def cgroups_of(mechanism: str, folder: Path) -> Cgroups | None:
-    """The groups for payloads in ``folder``; None for the subreaper. Skips what is not there."""
+def cgroups_of(mechanism: str, folder: Path) -> PayloadCgroups | None:
+    """Return the cgroups for payloads in ``folder``; None if the mechanism uses none."""
     if mechanism in ("subreaper", "sandbox"):
         return None
     version = 1 if mechanism == "freezer" else 2
-    usable = [tree for tree in trees() if tree.version == version]
+    usable = [hierarchy for hierarchy in visible_hierarchies() if hierarchy.version == version]
     cgroups = open_cgroups(ExecutionSettings(), folder, usable)
     if cgroups is None:
         pytest.skip(f"{mechanism} can't be used here")
@@ -32,7 +35,7 @@ def cgroups_of(mechanism: str, folder: Path) -> Cgroups | None:
 
 
 def sandbox_of(mechanism: str, data_path: Path, **settings: Any) -> dict[str, Any]:
-    """Arguments of the executor for scripts in bubblewrap; skips where it is not installed."""
+    """Return the executor's arguments for scripts in bubblewrap; none if it is not used."""
     if "sandbox" not in mechanism:
         return {}
     if shutil.which("bwrap") is None:

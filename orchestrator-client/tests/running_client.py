@@ -1,4 +1,4 @@
-"""A jo-client that runs in the test's own loop, and a server's view of it."""
+"""A jo-client that runs in the event loop of the test, as a server sees it."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 @dataclass
 class Client:
-    """A running client."""
+    """A running client, with an HTTP session to it."""
 
     app: web.Application
     http: aiohttp.ClientSession
@@ -36,7 +36,7 @@ class Client:
         time_limit: str | None = None,
         **files: bytes,
     ) -> tuple[int, dict[str, Any]]:
-        """Status code and JSON of a submit of a run.sh and some files."""
+        """Submit a run.sh and other files; return status code and JSON."""
         form = aiohttp.FormData(quote_fields=False)
         content = script.encode() if isinstance(script, str) else script
         for name, data in {"run.sh": content, **files}.items():
@@ -47,66 +47,66 @@ class Client:
             return response.status, await response.json()
 
     async def submit(self, script: bytes | str, **kwargs: Any) -> int:
-        """Submit a payload; its id."""
+        """Submit a payload; return its id."""
         status, payload = await self.post(script, **kwargs)
         assert status == 200, payload
         return int(payload["id"])
 
     async def get(self, payload: int) -> dict[str, Any]:
-        """The payload's JSON; of a Completed one, just its status."""
+        """Return the payload's JSON; of a Completed payload, only id and status."""
         async with self.http.get(f"/retrieve/{payload}") as response:
             if response.content_type == "application/zip":
                 return {"id": payload, "status": "Completed"}
             return dict(await response.json())
 
     async def kill(self, payload: int) -> dict[str, Any]:
-        """End a payload; its JSON then."""
+        """Terminate a payload; return its JSON."""
         async with self.http.post(f"/kill/{payload}") as response:
             assert response.status == 200
             return dict(await response.json())
 
     async def archive(self, payload: int, what: str = "retrieve_partial") -> zipfile.ZipFile:
-        """The results."""
+        """Fetch the results."""
         async with self.http.get(f"/{what}/{payload}") as response:
             assert response.content_type == "application/zip", await response.text()
             return zipfile.ZipFile(io.BytesIO(await response.read()))
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[Event]]:
-        """The event stream."""
+        """Open the event stream."""
         async with self.http.get("/events") as response:
             assert response.content_type == "text/event-stream"
             yield read_events(response.content.iter_any())
 
     async def run(self, script: bytes | str, **kwargs: Any) -> dict[str, Any]:
-        """Submit a payload and follow its events to the end; the payload's JSON then."""
+        """Submit a payload and follow its events to the end; return its event and JSON."""
         async with asyncio.timeout(30), self.events() as events:
             payload = await self.submit(script, **kwargs)
             async for event in events:
-                told = json.loads(event.data)
-                if event.kind == "payload" and told["id"] == payload and told["status"] in FINAL:
-                    return {**told, **await self.get(payload)}
+                data = json.loads(event.data)
+                if event.kind == "payload" and data["id"] == payload and data["status"] in FINAL:
+                    return {**data, **await self.get(payload)}
         raise AssertionError("the event stream ended")
 
     async def until(self, payload: int, status: str) -> None:
-        """Ask again and again, as a server without the event stream does."""
+        """Poll until the payload has a status, as a server without the event stream does."""
         async with asyncio.timeout(30):
             while (await self.get(payload))["status"] != status:  # noqa: ASYNC110 (polling)
                 await asyncio.sleep(0.01)
 
-    async def eventually(self, what: Callable[[], bool]) -> None:
-        """Wait for something that tells nobody when it happens, such as a process to start."""
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Poll until a condition holds that no event reports, such as the start of a process."""
         async with asyncio.timeout(20):
-            while not await asyncio.to_thread(what):  # noqa: ASYNC110 (there is no event)
+            while not await asyncio.to_thread(condition):  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 
     def processes(self) -> list[psutil.Process]:
-        """Living processes of any payload of this client."""
+        """Find the living processes of all payloads of this client."""
         found = []
         for process in psutil.process_iter():
             try:
-                mark = process.environ().get("JO_WORKSPACE", "")
-                if mark.startswith(str(self.data)) and process.status() != "zombie":
+                workspace = process.environ().get("JO_WORKSPACE", "")
+                if workspace.startswith(str(self.data)) and process.status() != "zombie":
                     found.append(process)
             except psutil.Error:
                 continue
@@ -117,9 +117,9 @@ StartClient = Callable[..., Awaitable[Client]]
 
 
 def zombies() -> list[psutil.Process]:
-    """Scripts and their orphans that nobody has waited for.
+    """Find scripts, and orphans of scripts, that have ended and were not reaped.
 
-    Not what others left in the session of this process, such as services that were killed.
+    Children in the session of this process are not included: tests start them.
     """
     return [
         child

@@ -1,4 +1,4 @@
-"""Cgroups: what an earlier life left, limits and how they are told, and where there are none."""
+"""Cgroups: processes of a previous start, limits and their messages, machines without cgroups."""
 
 import asyncio
 import subprocess
@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from job_orchestrator.client.errors import NoCgroups
-from job_orchestrator.client.executors.local.cgroups import limits as cgroup_limits
-from job_orchestrator.client.executors.local.cgroups.group import Group
-from job_orchestrator.client.executors.local.cgroups.hierarchy import Tree, delegate, trees
-from job_orchestrator.client.executors.local.cgroups.manager import open_cgroups
+from job_orchestrator.client.errors import CgroupsUnavailable
+from job_orchestrator.client.executors.local.cgroups.cgroup import Cgroup
+from job_orchestrator.client.executors.local.cgroups.hierarchy import (
+    Hierarchy,
+    delegate,
+    visible_hierarchies,
+)
+from job_orchestrator.client.executors.local.cgroups.limits import limit_reached, set_limits
+from job_orchestrator.client.executors.local.cgroups.payload_cgroups import open_cgroups
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.model import Limits
 from job_orchestrator.common.errors import StartupError
@@ -20,9 +24,11 @@ from running_client import StartClient
 
 @pytest.fixture
 def controlled(tmp_path: Path) -> None:
-    """Skips where limits can't be set."""
+    """Skip the test where limits cannot be set."""
     try:
-        cgroups = open_cgroups(ExecutionSettings(limits=Limits(10**9, 1000, 1.0)), tmp_path)
+        cgroups = open_cgroups(
+            ExecutionSettings(memory_limit_bytes=10**9, pids_limit=1000, cpu_limit=1.0), tmp_path
+        )
     except StartupError as error:
         pytest.skip(str(error))
     assert cgroups is not None
@@ -30,43 +36,43 @@ def controlled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["cgroup.kill", "freezer"])
-def test_trap_16_what_an_earlier_life_left_in_its_groups_is_killed(
+def test_trap_16_processes_that_a_previous_start_left_in_its_cgroups_are_killed(
     tmp_path: Path, mechanism: str
 ) -> None:
-    earlier = cgroups_of(mechanism, tmp_path)
-    assert earlier is not None
-    group = earlier.make("payload")
+    previous = cgroups_of(mechanism, tmp_path)
+    assert previous is not None
+    cgroup = previous.create("payload")
     with subprocess.Popen(["sleep", "4731"], env={}) as left:
-        group.add(left.pid)
-        if earlier.fork_server is not None:  # it ends with its life
-            earlier.fork_server.close()
-        later = cgroups_of(mechanism, tmp_path)
+        cgroup.add(left.pid)
+        if previous.fork_server is not None:  # it ends with its process
+            previous.fork_server.close()
+        current = cgroups_of(mechanism, tmp_path)
         assert left.wait(10) == -9
-    assert later is not None
-    later.close()
-    assert not group.main.folder.parent.exists()
+    assert current is not None
+    current.close()
+    assert not cgroup.main.folder.parent.exists()
 
 
 @pytest.mark.parametrize("mechanism", ["cgroup.kill", "freezer"])
-def test_group_with_groups_of_a_script_below_it_is_removed_with_them(
+def test_cgroup_is_removed_with_the_cgroups_that_a_script_created_below_it(
     tmp_path: Path, mechanism: str
 ) -> None:
     cgroups = cgroups_of(mechanism, tmp_path)
     assert cgroups is not None
-    group = cgroups.make("payload")
-    below = group.main.folder / "below"
+    cgroup = cgroups.create("payload")
+    below = cgroup.main.folder / "below"
     below.mkdir()
     with subprocess.Popen(["sleep", "4732"]) as process:
-        Group(below, group.main.version).add(process.pid)
-        assert group.main.pids() == [process.pid]
-        assert not group.remove()
-        group.main.kill()
+        Cgroup(below, cgroup.main.version).add(process.pid)
+        assert cgroup.main.pids() == [process.pid]
+        assert not cgroup.remove()
+        cgroup.main.kill()
         assert process.wait(10) == -9
-    assert group.remove()
+    assert cgroup.remove()
     cgroups.close()
 
 
-async def test_memory_limit_that_was_reached_is_told(
+async def test_memory_limit_that_was_reached_is_reported(
     controlled: None, start_client: StartClient
 ) -> None:
     client = await start_client(MEMORY_LIMIT="64MB")
@@ -75,15 +81,15 @@ async def test_memory_limit_that_was_reached_is_told(
         payload["message"] == "The memory limit of 64 MB was reached; run.sh exited with code 137"
     )
     assert (payload["status"], payload["exit_code"]) == ("Failed", 137)
-    # It is the payload's limit: another one has it anew.
+    # The limit is that of one payload: the next one has its full memory.
     assert (await client.run("exit 0\n"))["status"] == "Completed"
 
 
-async def test_fork_bomb_meets_its_limit_and_is_ended(
+async def test_fork_bomb_reaches_its_limit_and_is_ended(
     controlled: None, start_client: StartClient
 ) -> None:
     client = await start_client(PIDS_LIMIT="40")
-    # Without a name that the check of scripts would know.
+    # Not the classic fork bomb, which the check of scripts refuses.
     script = "trap '' TERM; while :; do sleep 1031 & done\n"
     payload = await client.run(script, time_limit="0.5")
     assert payload["message"] == "Time limit of 0.5 s reached"
@@ -93,7 +99,7 @@ async def test_fork_bomb_meets_its_limit_and_is_ended(
     assert failed["message"] == "The limit of 40 processes was reached; run.sh exited with code 3"
 
 
-async def test_cpu_limit_holds_a_payload_back(controlled: None, start_client: StartClient) -> None:
+async def test_cpu_limit_slows_a_payload_down(controlled: None, start_client: StartClient) -> None:
     client = await start_client(CPU_LIMIT="0.1")
     payload = await client.run("for ((i = 0; i < 100000; i++)); do :; done; times; exit 0\n")
     archive = await client.archive(payload["id"])
@@ -107,19 +113,19 @@ async def test_cpu_limit_holds_a_payload_back(controlled: None, start_client: St
     assert ended - begun > 3 * seconds
 
 
-def test_limit_that_can_not_be_kept_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="A limit is set, and payloads can't have"):
-        open_cgroups(ExecutionSettings(limits=Limits(memory_bytes=10**9)), tmp_path, [])
-    with pytest.raises(StartupError, match=r"CGROUPS is 'required', and .* no freezer"):
+def test_limit_that_cannot_be_set_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="A limit is set, but payloads cannot have"):
+        open_cgroups(ExecutionSettings(memory_limit_bytes=10**9), tmp_path, [])
+    with pytest.raises(StartupError, match=r"CGROUPS is 'required', but .* no freezer"):
         open_cgroups(ExecutionSettings(cgroups="required"), tmp_path, [])
     with pytest.raises(StartupError, match="CGROUPS is off"):
-        open_cgroups(ExecutionSettings(cgroups="off", limits=Limits(pids=5)), tmp_path)
+        open_cgroups(ExecutionSettings(cgroups="off", pids_limit=5), tmp_path)
 
 
-def test_without_a_writable_tree_payloads_run_all_the_same(tmp_path: Path) -> None:
+def test_open_cgroups_without_a_writable_hierarchy_returns_none(tmp_path: Path) -> None:
     (tmp_path / "own").touch()
-    tree = Tree(tmp_path, tmp_path / "own", 2, frozenset())
-    assert open_cgroups(ExecutionSettings(), tmp_path, [tree]) is None
+    hierarchy = Hierarchy(tmp_path, tmp_path / "own", 2, frozenset())
+    assert open_cgroups(ExecutionSettings(), tmp_path, [hierarchy]) is None
     assert open_cgroups(ExecutionSettings(cgroups="off"), tmp_path) is None
 
 
@@ -138,7 +144,7 @@ HYBRID = (
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("proc", "expected"),
     [
         (PURE, {(2, "/sys/fs/cgroup/system.slice/jo-client.service", "")}),
         (
@@ -149,19 +155,22 @@ HYBRID = (
         (("", ""), set()),
     ],
 )
-def test_trees_are_read_from_proc(
-    tmp_path: Path, told: tuple[str, str], expected: set[tuple[int, str, str]]
+def test_hierarchies_are_read_from_proc(
+    tmp_path: Path, proc: tuple[str, str], expected: set[tuple[int, str, str]]
 ) -> None:
-    (tmp_path / "cgroup").write_text(told[0])
-    (tmp_path / "mountinfo").write_text(told[1])
-    found = {(t.version, str(t.own), ",".join(sorted(t.controllers))) for t in trees(tmp_path)}
+    (tmp_path / "cgroup").write_text(proc[0])
+    (tmp_path / "mountinfo").write_text(proc[1])
+    found = {
+        (t.version, str(t.own), ",".join(sorted(t.controllers)))
+        for t in visible_hierarchies(tmp_path)
+    }
     assert found == expected
 
 
 def test_limits_of_version_2_are_written_as_its_kernel_reads_them(tmp_path: Path) -> None:
     (tmp_path / "memory.swap.max").touch()
     limits = Limits(memory_bytes=2 * 10**9, pids=64, cpus=1.5)
-    cgroup_limits.impose(tmp_path, 2, limits, frozenset({"memory", "pids", "cpu"}))
+    set_limits(tmp_path, 2, limits, frozenset({"memory", "pids", "cpu"}))
     written = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert written == {
         "memory.max": "2000000000",
@@ -170,16 +179,16 @@ def test_limits_of_version_2_are_written_as_its_kernel_reads_them(tmp_path: Path
         "cpu.max": "150000 100000",
     }
     (tmp_path / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
-    assert cgroup_limits.reached(tmp_path, limits) == "The memory limit of 2 GB was reached"
+    assert limit_reached(tmp_path, limits) == "The memory limit of 2 GB was reached"
     (tmp_path / "memory.events").write_text("oom_kill 0\n")
-    assert cgroup_limits.reached(tmp_path, limits) == ""
+    assert limit_reached(tmp_path, limits) == ""
 
 
-def test_controllers_are_passed_on_where_they_are(tmp_path: Path) -> None:
+def test_delegate_enables_controllers_that_the_hierarchy_has(tmp_path: Path) -> None:
     own, parent = tmp_path, tmp_path / "payloads"
     parent.mkdir()
     (own / "cgroup.subtree_control").write_text("cpu memory pids")
-    delegate(Tree(own, own, 2, frozenset({"memory", "pids"})), parent, {"memory", "pids"})
+    delegate(Hierarchy(own, own, 2, frozenset({"memory", "pids"})), parent, {"memory", "pids"})
     assert (parent / "cgroup.subtree_control").read_text() == "+memory +pids"
-    with pytest.raises(NoCgroups, match="has no cpu controller"):
-        delegate(Tree(own, own, 2, frozenset({"memory"})), parent, {"memory", "cpu"})
+    with pytest.raises(CgroupsUnavailable, match="has no cpu controller"):
+        delegate(Hierarchy(own, own, 2, frozenset({"memory"})), parent, {"memory", "cpu"})

@@ -1,4 +1,4 @@
-"""A client that is told to stop gives its work back in order, while it still answers."""
+"""A draining client gives its payloads back in order, while it still answers requests."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from running_client import Client, StartClient
 
 
 async def states_until_drained(client: Client) -> list[tuple[int, str]]:
-    """The states that a server is told of from the beginning of the drain to its end.
+    """Drain the client; return the states that the event stream reports.
 
-    As a server does, it fetches what has ended, and asks for what was lost.
+    As a server does, fetches the results of ended payloads, and asks for payloads given back.
     """
-    told = []
+    reported = []
     async with asyncio.timeout(30), client.events() as events, aclosing(events):  # type: ignore[type-var]
         assert (await anext(events)).kind == "load"
         drained = asyncio.create_task(client.app[keys.DRAIN]())
@@ -25,12 +25,12 @@ async def states_until_drained(client: Client) -> list[tuple[int, str]]:
                 assert data["draining"] is True
                 assert (await client.post("exit 0\n"))[0] == 503
                 continue
-            told.append((data["id"], data["status"]))
+            reported.append((data["id"], data["status"]))
             await client.get(data["id"])
             async with client.http.delete(f"/retrieve/{data['id']}"):
                 pass
         await drained
-    return told
+    return reported
 
 
 async def test_trap_22_draining_client_lets_payloads_end_and_takes_none(
@@ -44,14 +44,14 @@ async def test_trap_22_draining_client_lets_payloads_end_and_takes_none(
     await client.eventually(lambda: client.app[keys.LOAD].reading.draining)
     status, refused = await client.post("exit 0\n", key="a.2")
     assert (status, refused["id"]) == (503, 0)
-    # A server whose answer was lost must not take this for a refusal: it runs here.
+    # A repeat of an earlier submit is answered: the payload runs here.
     status, repeated = await client.post("exit 0\n", key="a.1")
     assert (status, repeated["id"]) == (200, payload)
     (up.parent / "go").touch()
     assert (payload, "Completed") in await drained
 
 
-async def test_trap_22_what_does_not_end_in_time_is_ended_and_lost(
+async def test_trap_22_payload_that_does_not_end_in_time_is_ended_and_given_back(
     start_client: StartClient,
 ) -> None:
     client = await start_client(SLOTS="1", DRAIN_TIMEOUT="0.2s", KILL_GRACE="0.1s")
@@ -66,7 +66,7 @@ async def test_trap_22_what_does_not_end_in_time_is_ended_and_lost(
             assert response.status == 404
 
 
-async def test_refusal_while_draining_says_when_to_come_again(client: Client) -> None:
+async def test_refusal_while_draining_has_a_retry_after_header(client: Client) -> None:
     await client.app[keys.DRAIN]()
     async with client.http.post("/submit", data={"x": "y"}) as response:
         assert response.status == 503
@@ -74,7 +74,7 @@ async def test_refusal_while_draining_says_when_to_come_again(client: Client) ->
         assert "takes no new payloads" in (await response.json())["message"]
 
 
-async def test_results_that_nobody_fetched_are_waited_for_only_while_a_server_listens(
+async def test_drain_waits_for_results_to_be_fetched_only_while_a_server_follows_the_events(
     client: Client,
 ) -> None:
     await client.run("exit 0\n")

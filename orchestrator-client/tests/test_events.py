@@ -31,11 +31,11 @@ async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> No
     hub = EventHub()
     with hub.subscribed() as slow, hub.subscribed() as quick:
         for _ in range(MAX_QUEUED + 100):
-            hub.publish_payload(row())
+            hub.on_payload_changed(row())
             assert await quick.next(1)
         assert len(await slow.next(1) or ()) == MAX_QUEUED
         assert await slow.next(1) is None
-        hub.publish_payload(row())
+        hub.on_payload_changed(row())
         assert await quick.next(1)
 
 
@@ -43,7 +43,7 @@ async def test_new_reader_gets_the_last_load_first() -> None:
     hub = EventHub()
     hub.publish_load(LoadEvent(1.0, 2.0, 3, 4, 5))
     with hub.subscribed() as reader:
-        hub.publish_payload(row())
+        hub.on_payload_changed(row())
         events = [event async for event in read_events(_chunks(await reader.next(1)))]
         assert [event.kind for event in events] == ["load", "payload"]
 
@@ -51,7 +51,7 @@ async def test_new_reader_gets_the_last_load_first() -> None:
 async def test_payload_that_was_taken_in_is_no_news() -> None:
     hub = EventHub()
     with hub.subscribed() as reader:
-        hub.publish_payload(row(status=PayloadStatus.PREPARED))
+        hub.on_payload_changed(row(status=PayloadStatus.PREPARED))
         assert await reader.next(0.01) == []
 
 
@@ -89,7 +89,7 @@ async def test_reader_that_takes_nothing_is_cut_off(
         await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.eventually(lambda: len(hub._subscribers) == 1)
         for _ in range(200):
-            hub.publish_payload(row("x" * 100_000))
+            hub.on_payload_changed(row("x" * 100_000))
         await client.eventually(lambda: len(hub._subscribers) == 0)
 
 

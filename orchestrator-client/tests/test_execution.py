@@ -1,20 +1,18 @@
-"""Running payloads: exit status, slots, cancelling, and nothing left running."""
+"""Running payloads: exit status, slots, termination, and no process left."""
 
 import asyncio
 import json
 import os
-import sqlite3
 from typing import Any
 
 import aiohttp
 import pytest
 
-from job_orchestrator.client import app as app_module
 from job_orchestrator.client import keys
 from job_orchestrator.client.executors.local import executor as local
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads import runner as runner_module
-from job_orchestrator.client.payloads.store import PayloadStore
+from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from running_client import Client, StartClient, zombies
 
 
@@ -120,13 +118,15 @@ async def test_trap_12_ended_payload_stays_what_it_was(client: Client) -> None:
 async def test_trap_03_end_of_a_script_is_told_within_two_seconds(
     start_client: StartClient, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """By the end itself: nothing looks for it now and then, and nobody waits for a pipe to close.
+    """Check that the end is noticed by itself: not by polling, nor when a pipe is closed.
 
-    All that may take time is to end what the script has left running.
+    Only ending the processes that the script left may take time.
     """
     assert local.LEFTOVER_GRACE_S <= 1
+    # With these intervals no pass of a loop can notice the end within the time-out of ``run``.
     monkeypatch.setattr(runner_module, "INTERVAL_S", 3600.0)
-    monkeypatch.setattr(app_module, "REAPER_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(local, "REAPER_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(local.LocalExecutor, "poll_interval_s", 3600.0)
     client = await start_client()
     payload = await client.run(script + "\n")
     assert payload["status"] in ("Completed", "Failed")
@@ -188,7 +188,7 @@ async def test_trap_09_failing_database_runs_nothing_twice(
 ) -> None:
     store = client.app[keys.STORE]
     original = PayloadStore.finish
-    failures = iter([sqlite3.OperationalError("disk I/O error")] * 2)
+    failures = iter([StoreError("disk I/O error")] * 2)
 
     async def fails_twice(self: PayloadStore, *args: object, **kwargs: object) -> PayloadRow:
         error = next(failures, None)
@@ -203,7 +203,7 @@ async def test_trap_09_failing_database_runs_nothing_twice(
     assert log.read_text() == "run\n"
 
 
-async def test_same_key_gives_the_same_payload_also_at_once(client: Client) -> None:
+async def test_concurrent_submits_with_the_same_key_give_the_same_payload(client: Client) -> None:
     log = client.data / "runs"
     script = f"echo run >> {log}; exit 0\n"
     answers = await asyncio.gather(*(client.post(script, key="job.1") for _ in range(5)))
@@ -233,7 +233,7 @@ async def test_trap_15_and_19_restart_clears_what_was_left_and_reuses_no_id(
         assert response.status == 404
 
 
-async def test_event_stream_tells_load_first_and_every_change(client: Client) -> None:
+async def test_event_stream_reports_the_load_first_and_then_every_change(client: Client) -> None:
     async with asyncio.timeout(20), client.events() as events:
         load = await anext(events)
         assert load.kind == "load"
@@ -261,7 +261,7 @@ async def test_event_stream_tells_load_first_and_every_change(client: Client) ->
     }
 
 
-async def test_stop_ends_event_streams_and_answers_running_for_what_it_ended(
+async def test_stop_ends_event_streams_and_keeps_payloads_that_it_ended_running(
     client: Client,
 ) -> None:
     payload = await client.submit("sleep 1004\n")
@@ -274,7 +274,7 @@ async def test_stop_ends_event_streams_and_answers_running_for_what_it_ended(
     assert await asyncio.to_thread(client.processes) == []
 
 
-async def test_removed_results_are_gone_and_running_ones_can_not_be_removed(
+async def test_removed_results_are_gone_and_a_running_payload_cannot_be_removed(
     client: Client,
 ) -> None:
     ended = await client.run("exit 0\n")

@@ -1,20 +1,19 @@
-"""Scripts that are born in their cgroups."""
+"""Fork server: scripts that start directly in their cgroups."""
 
 import asyncio
-import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from job_orchestrator.client.executors.local.cgroups.manager import Cgroups
+from job_orchestrator.client.executors.base import RunRefused
+from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroups
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.local.fork_server.client import ForkServer
 from job_orchestrator.client.workspace.layout import Workspaces
@@ -24,13 +23,13 @@ from running_client import zombies
 
 
 @pytest.fixture
-def cgroups(tmp_path: Path) -> Iterator[Cgroups]:
-    """Groups whose processes are born in them."""
+def cgroups(tmp_path: Path) -> Iterator[PayloadCgroups]:
+    """Cgroups in which processes can be started directly."""
     opened = cgroups_of("cgroup.kill", tmp_path)
     assert opened is not None
     try:
         if opened.fork_server is None:
-            # Else it is a fault of ours, which must not pass for one of the machine.
+            # On a later kernel this is a fault of the client, not a reason to skip.
             release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
             assert release < [5, 7]
             pytest.skip("this kernel can't be used here to start anything in a cgroup")
@@ -41,29 +40,31 @@ def cgroups(tmp_path: Path) -> Iterator[Cgroups]:
 
 
 @pytest.fixture
-def fork_server(cgroups: Cgroups) -> ForkServer:
+def fork_server(cgroups: PayloadCgroups) -> ForkServer:
     assert cgroups.fork_server is not None
     return cgroups.fork_server
 
 
 @pytest.fixture
-async def runs(workspaces: Workspaces, cgroups: Cgroups) -> AsyncIterator[Runs]:
+async def runs(
+    workspaces: Workspaces, cgroups: PayloadCgroups
+) -> AsyncIterator[Runs[LocalExecutor]]:
     executor = LocalExecutor(
-        workspaces.root, {"PATH": os.defpath, "ASKED": "yes"}, kill_grace_s=0.2, cgroups=cgroups
+        workspaces, {"PATH": os.defpath, "ASKED": "yes"}, kill_grace_s=0.2, cgroups=cgroups
     )
     runs = Runs(workspaces, executor)
     yield runs
     await runs.end_all()
 
 
-def start(fork_server: ForkServer, group: Path, folder: Path, *command: str) -> tuple[int, str]:
-    """Exit code and output of a command."""
+def start(fork_server: ForkServer, cgroup: Path, folder: Path, *command: str) -> tuple[int, str]:
+    """Run a command; return its exit code and output."""
     output = folder / "output"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         child = fork_server.start(
             command,
-            group=group,
+            cgroup=cgroup,
             folder=folder,
             environment={"PATH": os.defpath},
             stdout=descriptor,
@@ -75,102 +76,107 @@ def start(fork_server: ForkServer, group: Path, folder: Path, *command: str) -> 
     return child.wait(), os.fsdecode(output.read_bytes())
 
 
-async def test_script_is_born_in_its_group_as_if_it_were_moved(
-    runs: Runs, cgroups: Cgroups
+async def test_script_that_starts_in_its_cgroup_has_the_same_surroundings_as_a_moved_one(
+    runs: Runs[LocalExecutor], cgroups: PayloadCgroups
 ) -> None:
-    workspace, _, ended = await runs.start(
+    run = await runs.start(
         "grep ^0: /proc/self/cgroup; echo $PWD $ASKED; cat; ps -o ppid=,sid=,pgid= -p $$; echo $$\n"
         "grep ^SigIgn /proc/self/status; echo bad >&2; exit 3\n"
     )
-    assert (await ended).exit_code == 3
-    group, place, ids, pid, ignored = (await asyncio.to_thread(workspace.stdout.read_text)).split(
-        "\n"
-    )[:5]
-    assert group.endswith(f"/{Path(str(cgroups)).name}/{workspace.root.name}")
-    assert place == f"{workspace.work} yes"
+    assert (await run.outcome()).exit_code == 3
+    output = await asyncio.to_thread(run.workspace.stdout.read_text)
+    cgroup, folder, ids, pid, ignored = output.split("\n")[:5]
+    assert cgroup.endswith(f"/{Path(str(cgroups)).name}/{run.run_id}")
+    assert folder == f"{run.workspace.work} yes"
     assert ids.split() == [str(os.getpid()), pid, pid]
-    # Those above are the C library's own; its posix_spawn leaves them so, for ever.
+    # The signals above are those of the C library itself, which its posix_spawn leaves ignored.
     assert int(ignored.split()[1], 16) & (1 << 31) - 1 == 0
-    assert await asyncio.to_thread(workspace.stderr.read_text) == "bad\n"
+    assert await asyncio.to_thread(run.workspace.stderr.read_text) == "bad\n"
 
 
-async def test_end_of_a_payload_leaves_what_starts_them(
-    runs: Runs, fork_server: ForkServer
+async def test_end_of_a_payload_does_not_end_the_fork_server(
+    runs: Runs[LocalExecutor], fork_server: ForkServer
 ) -> None:
     before = fork_server.pid
     for _ in range(2):
-        _, execution, ended = await runs.start("(sleep 4700 &); touch up; sleep 4700\n")
-        await execution.terminate()
-        await ended
-        _, _, ended = await runs.start("(setsid sleep 4700 &)\n")
-        await ended
+        run = await runs.start("(sleep 4700 &); touch up; sleep 4700\n")
+        await run.cancel()
+        await run.over
+        run = await runs.start("(setsid sleep 4700 &)\n")
+        await run.over
     assert (fork_server.pid, psutil.pid_exists(before)) == (before, True)
 
 
-async def test_after_its_death_the_next_script_starts(runs: Runs, fork_server: ForkServer) -> None:
+async def test_next_script_starts_after_the_death_of_the_fork_server(
+    runs: Runs[LocalExecutor], fork_server: ForkServer
+) -> None:
     dead = fork_server.pid
     os.kill(dead, signal.SIGKILL)
     await until(lambda: psutil.Process(dead).status() == psutil.STATUS_ZOMBIE)
-    _, _, ended = await runs.start("exit 4\n")
-    assert (await ended).exit_code == 4
+    run = await runs.start("exit 4\n")
+    assert (await run.outcome()).exit_code == 4
     assert fork_server.pid != dead
     assert not psutil.pid_exists(dead)
     assert not await asyncio.to_thread(zombies)
 
 
-async def test_death_while_it_starts_a_script_is_an_error_that_leaves_nothing(
-    runs: Runs, cgroups: Cgroups, fork_server: ForkServer
+async def test_death_of_the_fork_server_during_a_start_is_an_error_that_leaves_nothing(
+    runs: Runs[LocalExecutor], cgroups: PayloadCgroups, fork_server: ForkServer
 ) -> None:
-    # Stopped, it has the request and does nothing; continued, it dies of a signal that waited.
+    # The stopped process has the request and does nothing, until it is killed.
     dead = fork_server.pid
     os.kill(dead, signal.SIGSTOP)
     starting = asyncio.create_task(runs.start("sleep 4700\n"))
-    await until(lambda: bool(_groups(cgroups)))
+    await until(lambda: bool(_names(cgroups)))
     os.kill(dead, signal.SIGKILL)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(RunRefused) as refused:
         await starting
-    assert _groups(cgroups) == []
+    assert isinstance(refused.value.__cause__, ConnectionError)
+    assert _names(cgroups) == []
     assert not psutil.pid_exists(dead)
     assert not await asyncio.to_thread(zombies)
 
 
-def test_program_that_can_not_be_executed_is_an_error(
-    fork_server: ForkServer, cgroups: Cgroups, tmp_path: Path
+def test_program_that_cannot_be_executed_is_an_error(
+    fork_server: ForkServer, cgroups: PayloadCgroups, tmp_path: Path
 ) -> None:
-    group = cgroups.make("payload")
+    cgroup = cgroups.create("payload")
     with pytest.raises(FileNotFoundError, match="no/such"):
-        start(fork_server, group.main.folder, tmp_path, "/no/such")
+        start(fork_server, cgroup.main.folder, tmp_path, "/no/such")
     assert not zombies()
-    assert start(fork_server, group.main.folder, tmp_path, "/bin/echo", "\udcff") == (0, "\udcff\n")
-    assert group.remove()
+    assert start(fork_server, cgroup.main.folder, tmp_path, "/bin/echo", "\udcff") == (
+        0,
+        "\udcff\n",
+    )
+    assert cgroup.remove()
     with pytest.raises(FileNotFoundError):
-        start(fork_server, group.main.folder, tmp_path, "/bin/true")
+        start(fork_server, cgroup.main.folder, tmp_path, "/bin/true")
 
 
-def test_request_larger_than_what_is_read_at_once_arrives_whole(
-    fork_server: ForkServer, cgroups: Cgroups, tmp_path: Path
+def test_request_larger_than_one_read_arrives_complete(
+    fork_server: ForkServer, cgroups: PayloadCgroups, tmp_path: Path
 ) -> None:
-    group = cgroups.make("payload")
+    cgroup = cgroups.create("payload")
     sizes = (100_000, 110_000, 120_000)
     arguments = ["x" * size for size in sizes]
     script = 'for each; do printf "%s " ${#each}; done'
     ended = start(
-        fork_server, group.main.folder, tmp_path, "/bin/sh", "-c", script, "sh", *arguments
+        fork_server, cgroup.main.folder, tmp_path, "/bin/sh", "-c", script, "sh", *arguments
     )
     assert ended == (0, "100000 110000 120000 ")
-    assert group.remove()
+    assert cgroup.remove()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts anything as another user")
-def test_script_of_another_user_has_no_rights_of_this_one(
-    fork_server: ForkServer, cgroups: Cgroups, open_folder: Path
+def test_script_of_another_user_has_no_rights_of_this_user(
+    fork_server: ForkServer, cgroups: PayloadCgroups, open_folder: Path
 ) -> None:
-    group = cgroups.make("payload")
+    cgroup = cgroups.create("payload")
     (open_folder / "output").touch()
     with (open_folder / "output").open("wb") as output:
         child = fork_server.start(
             ["/bin/sh", "-c", "id -u; id -G; grep NoNewPrivs /proc/self/status"],
-            group=group.main.folder,
+            cgroup=cgroup.main.folder,
             folder=open_folder,
             environment={"PATH": os.defpath},
             stdout=output.fileno(),
@@ -178,42 +184,37 @@ def test_script_of_another_user_has_no_rights_of_this_one(
             user=NOBODY,
         )
     assert child.wait() == 0
-    told = (open_folder / "output").read_text().split()
-    assert told == [str(NOBODY.uid), str(NOBODY.gid), "NoNewPrivs:", "1"]
-    assert group.remove()
+    output_words = (open_folder / "output").read_text().split()
+    assert output_words == [str(NOBODY.uid), str(NOBODY.gid), "NoNewPrivs:", "1"]
+    assert cgroup.remove()
 
 
-def test_ends_with_the_process_that_it_belongs_to(tmp_path: Path, cgroups: Cgroups) -> None:
+def test_fork_server_ends_with_the_client(tmp_path: Path, cgroups: PayloadCgroups) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
         "from job_orchestrator.client.executors.local.fork_server.client import ForkServer\n"
         "server = ForkServer()\n"
-        "server.start(['/bin/true'], group=Path(sys.argv[1]), folder=Path('/'), environment={},"
+        "server.start(['/bin/true'], cgroup=Path(sys.argv[1]), folder=Path('/'), environment={},"
         " stdout=2, stderr=2, user=None).wait()\n"
         "print(server.pid, flush=True); sys.stdin.read()\n"
     )
-    group = cgroups.make("payload")
+    cgroup = cgroups.create("payload")
     with subprocess.Popen(
-        [sys.executable, "-c", program, group.main.folder],
+        [sys.executable, "-c", program, cgroup.main.folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as owner:
         assert owner.stdout is not None
         server = psutil.Process(int(owner.stdout.readline()))
-        server.send_signal(signal.SIGTERM)  # as a service manager sends it to all at once
+        server.send_signal(
+            signal.SIGTERM
+        )  # as a service manager sends it to all processes of a unit
         server.send_signal(signal.SIGINT)
         owner.kill()
         psutil.wait_procs([server], timeout=20)
         assert not server.is_running()
-    assert group.remove()
+    assert cgroup.remove()
 
 
-def _unread(fork_server: ForkServer) -> int:
-    """Bytes that were sent to it and that it has not read."""
-    assert fork_server._channel is not None
-    told = fcntl.ioctl(fork_server._channel, termios.TIOCOUTQ, b"\0" * 4)
-    return int.from_bytes(told, sys.byteorder)
-
-
-def _groups(cgroups: Cgroups) -> list[str]:
+def _names(cgroups: PayloadCgroups) -> list[str]:
     return [path.name for path in Path(str(cgroups)).iterdir() if path.is_dir()]

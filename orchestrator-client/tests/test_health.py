@@ -1,4 +1,4 @@
-"""GET /health: an error as soon as the client can't do its work, with what is wrong."""
+"""GET /health: an error that names the part of jo-client which does not work."""
 
 import asyncio
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from job_orchestrator.client.payloads import runner as runner_module
+from job_orchestrator.client.payloads import run as run_module
 from running_client import Client
 
 
@@ -33,7 +33,7 @@ async def test_kill_before_packing_limits_its_time(
     client: Client, endless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The client runs as a whole here, and the time is not one of its settings.
-    monkeypatch.setattr(runner_module, "KILLED_PACKING_S", 0.2)
+    monkeypatch.setattr(run_module, "KILLED_PACKING_S", 0.2)
     payload = await client.submit(endless + "touch up; sleep 4731\n")
     await client.eventually(lambda: any(client.data.glob("*/work/up")))
     killed = await client.kill(payload)

@@ -1,4 +1,4 @@
-"""What payloads leave outside their folders does not wait for the next one of the same user."""
+"""Files and IPC objects that payloads leave outside their workspaces are removed."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from job_orchestrator.client.executors.local import leftovers
 from job_orchestrator.client.executors.local.leftovers import DOOMED, IPC
-from job_orchestrator.client.workspace import deferred_removal as large_trees
+from job_orchestrator.client.workspace import deferred_removal
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from running_client import StartClient
 
@@ -24,7 +24,7 @@ OPEN_FOLDERS = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm")))  # noqa: S108
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """What begins the names of files that a test leaves, until its end."""
+    """Prefix of the names of files that a test leaves; they are removed at its end."""
     mark = f"jo-test-{uuid4().hex}"
     yield mark
     for path in left(mark):
@@ -36,7 +36,7 @@ def left(mark: str) -> list[Path]:
 
 
 def ipc_objects() -> list[str]:
-    """Lines about those of the users of the range."""
+    """Return the lines about IPC objects of the users of the range."""
     lines = [line for file in IPC.iterdir() for line in file.read_text().splitlines()]
     return [line for line in lines if any(f"6102{digit}" in line.split() for digit in "1234")]
 
@@ -67,10 +67,11 @@ async def test_files_and_ipc_objects_of_a_payloads_user_are_removed_at_its_end(
     assert kept.exists()
 
 
-async def test_large_folders_are_closed_at_once_and_removed_afterwards(
+async def test_large_folder_is_closed_immediately_and_removed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large_trees, "SMALL_ENTRIES", 1)
+    # Makes any folder a large one, and keeps the test out of the folders of the machine.
+    monkeypatch.setattr(deferred_removal, "SMALL_ENTRIES", 1)
     monkeypatch.setattr(leftovers, "FOLDERS", (tmp_path, tmp_path / "missing"))
     large = DeferredRemoval("large")
     deep = tmp_path / "of-a-payload" / "deep" / "er"
@@ -90,7 +91,7 @@ async def test_large_folders_are_closed_at_once_and_removed_afterwards(
     assert await asyncio.to_thread(os.listdir, tmp_path) == []
 
 
-async def test_start_removes_what_an_earlier_life_left(
+async def test_start_removes_what_payloads_of_a_previous_start_left(
     open_folder: Path, start_client: StartClient, mark: str
 ) -> None:
     path = Path(f"/dev/shm/{mark}")  # noqa: S108

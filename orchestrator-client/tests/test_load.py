@@ -1,6 +1,5 @@
-"""The load: a figure that means something at any time, and costs nothing to ask for."""
+"""Load: a meaningful figure at any time, at no cost for a request."""
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ seconds = st.floats(0, 1e9)
 
 
 @given(seconds, seconds, seconds, seconds)
-def test_cpu_figure_is_a_percentage_whatever_the_kernel_counts(
+def test_cpu_figure_is_a_percentage_for_any_times_of_the_kernel(
     busy: float, idle: float, later_busy: float, later_idle: float
 ) -> None:
     earlier = CpuTimes(busy, busy + idle)
@@ -21,24 +20,21 @@ def test_cpu_figure_is_a_percentage_whatever_the_kernel_counts(
     assert 0 <= cpu_percent(earlier, later) <= 100
 
 
-def test_cpu_figure_is_the_mean_since_the_reading_before() -> None:
+def test_cpu_figure_is_the_mean_since_the_previous_reading() -> None:
     assert cpu_percent(CpuTimes(10, 100), CpuTimes(15, 120)) == 25.0
     assert cpu_percent(CpuTimes(10, 100), CpuTimes(10, 100)) == 0.0
 
 
-async def test_reading_right_after_another_keeps_its_figure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = psutil.cpu_times()
-    monkeypatch.setattr(psutil, "cpu_times", lambda: now)
+async def test_reading_right_after_another_keeps_its_figure() -> None:
+    now = CpuTimes(busy=50.0, total=100.0)
     async with open_payloads() as store:
-        meter = LoadMeter(store, 1, lambda _: None)
+        meter = LoadMeter(store, 1, lambda _: None, cpu_times=lambda: now)
         await meter.run_pass()
         first = meter.reading.cpu
-        now = now._replace(idle=now.idle + 0.1)
+        now = CpuTimes(now.busy, now.total + 0.1)
         await meter.run_pass()
         assert meter.reading.cpu == first
-        now = now._replace(idle=now.idle + 3, user=now.user + 1)
+        now = CpuTimes(now.busy + 1, now.total + 4)
         await meter.run_pass()
     assert meter.reading.cpu == pytest.approx(100 / 4.1, abs=0.1)
 

@@ -1,4 +1,4 @@
-"""Ids are never used twice: not by threads, not after a restart, a lost or an old folder."""
+"""Ids are never reused: by threads, after a restart, or after the loss of the data folder."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +59,7 @@ def test_file_that_vanishes_while_the_client_runs_changes_nothing(file: Path) ->
     assert source.take() == taken[-1] + 1
 
 
-def test_end_of_the_ids_is_told(file: Path) -> None:
+def test_exhausted_ids_raise(file: Path) -> None:
     file.write_text(str(2**32 - 10))
     with pytest.raises(IdsExhausted, match="remove"):
         ids(file).take()
@@ -67,13 +67,13 @@ def test_end_of_the_ids_is_told(file: Path) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, BLOCK + 5), min_size=1, max_size=5), st.data())
-def test_no_id_is_taken_twice_over_any_lives(
-    tmp_path_factory: pytest.TempPathFactory, lives: list[int], data: st.DataObject
+def test_no_id_is_taken_twice_over_any_restarts(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], data: st.DataObject
 ) -> None:
     file = tmp_path_factory.mktemp("ids") / "next-id"
     taken = []
-    for count in lives:
-        clock = data.draw(st.integers(0, 2 * NOW))  # it may be wrong, and go backwards
+    for count in counts:
+        clock = data.draw(st.integers(0, 2 * NOW))  # may be wrong, and go backwards
         source = ids(file, now=clock)
         taken += [source.take() for _ in range(count)]
     assert all(one < other for one, other in itertools.pairwise(taken))

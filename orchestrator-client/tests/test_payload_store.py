@@ -1,4 +1,4 @@
-"""The payloads' database: one compare-and-set per change, and only changes that are allowed."""
+"""Store of the payloads: one compare-and-set for each change, and allowed changes only."""
 
 import asyncio
 import itertools
@@ -63,7 +63,7 @@ async def test_same_key_is_added_once(store: PayloadStore) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(FINAL_PAYLOAD))
-async def test_final_payload_changes_no_more_but_for_cleaned(
+async def test_final_payload_can_only_become_cleaned(
     store: PayloadStore, status: PayloadStatus
 ) -> None:
     row = await ended(store, 1, status)
@@ -85,7 +85,7 @@ async def test_cancelled_payload_is_not_started(store: PayloadStore) -> None:
     assert await store.start(1) == []
 
 
-async def test_payload_that_is_taken_back_is_not_started(store: PayloadStore) -> None:
+async def test_dropped_payload_is_not_started(store: PayloadStore) -> None:
     await store.add(1, "u1", None)
     await store.drop(1)
     assert await store.start(1) == []
@@ -95,7 +95,7 @@ async def test_payload_that_is_taken_back_is_not_started(store: PayloadStore) ->
     assert (await store.get(2)).status is PayloadStatus.RUNNING
 
 
-async def test_unknown_payload_is_told(store: PayloadStore) -> None:
+async def test_unknown_payload_raises(store: PayloadStore) -> None:
     with pytest.raises(PayloadNotFound, match="Payload 7 not found"):
         await store.get(7)
     with pytest.raises(PayloadNotFound):
@@ -116,14 +116,14 @@ async def test_trap_39_age_counts_from_the_end(store: PayloadStore, clock: Clock
     assert await store.ended_before(10, 100) == []
 
 
-async def test_only_cleaned_rows_are_forgotten(store: PayloadStore, clock: Clock) -> None:
+async def test_only_cleaned_rows_are_deleted(store: PayloadStore, clock: Clock) -> None:
     await ended(store, 1, PayloadStatus.COMPLETED)
     await ended(store, 2, PayloadStatus.FAILED)
     await store.finish(1, PayloadStatus.CLEANED, "")
-    await store.forget_cleaned(60)
+    await store.delete_cleaned(60)
     assert (await store.get(1)).status is PayloadStatus.CLEANED
     clock.now += 61
-    await store.forget_cleaned(60)
+    await store.delete_cleaned(60)
     with pytest.raises(PayloadNotFound):
         await store.get(1)
     assert (await store.get(2)).status is PayloadStatus.FAILED
@@ -146,12 +146,12 @@ def test_any_sequence_of_calls_makes_only_allowed_transitions(
     calls: list[tuple[str, int, PayloadStatus | None]],
 ) -> None:
     async def play() -> None:
-        told: dict[int, list[PayloadStatus]] = {}
+        notified: dict[int, list[PayloadStatus]] = {}
         async with open_payloads() as store:
-            store.subscribe(lambda row: told.setdefault(row.id, []).append(row.status))
+            store.subscribe(lambda row: notified.setdefault(row.id, []).append(row.status))
             for call, payload, status in calls:
                 try:
-                    if call == "add" and payload not in told:
+                    if call == "add" and payload not in notified:
                         await store.add(payload, f"u{payload}", None)
                     elif call == "start":
                         await store.start(1)
@@ -161,12 +161,12 @@ def test_any_sequence_of_calls_makes_only_allowed_transitions(
                         await store.finish(payload, status, "")
                 except (TransitionRefused, PayloadNotFound):
                     continue
-            states = {payload: (await store.get(payload)).status for payload in told}
+            states = {payload: (await store.get(payload)).status for payload in notified}
             running, waiting = await store.counts()
-        for payload, seen in told.items():
+        for payload, seen in notified.items():
             assert seen[0] is PayloadStatus.PREPARED
             for before, after in itertools.pairwise(seen):
-                # Told twice: the wish to end a running payload.
+                # Running twice: a request to terminate a running payload is notified too.
                 assert after in PAYLOAD_TRANSITIONS[before] or (
                     before is after is PayloadStatus.RUNNING
                 )

@@ -81,5 +81,5 @@ async def test_payload_is_removed_once_and_that_is_final(client: Client) -> None
             assert (await response.json())["status"] == "Cleaned"
     assert (await client.get(payload))["status"] == "Cleaned"
     assert (await client.kill(payload))["status"] == "Cleaned"
-    # A late repeat of its submit finds it, and runs nothing.
+    # A late repeat of its submission returns it and runs nothing.
     assert (await client.post("exit 0\n", key="job.1"))[1]["id"] == payload

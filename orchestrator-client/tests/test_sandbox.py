@@ -1,4 +1,4 @@
-"""Scripts in bubblewrap, and as another user: what they try, and what comes of it."""
+"""Scripts in bubblewrap and as another user cannot reach what is not theirs."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from job_orchestrator.client import keys
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
-from job_orchestrator.client.executors.local.users import ScriptUsers, open_users
+from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
@@ -26,7 +26,7 @@ from running_client import StartClient
 ROOT = os.geteuid() == 0
 only_root = pytest.mark.skipif(not ROOT, reason="only root can start scripts as another user")
 
-# Each line tries to get out, and says so if it did.
+# Each line tries to escape, and prints a line if it succeeded.
 ATTEMPTS = """
 cat VICTIM/work/secret && echo "read another payload"
 [ "$(ls -A PAYLOADS | wc -l)" -le 1 ] || echo "listed the payloads"
@@ -47,7 +47,7 @@ exit 0
 
 
 def attempts(workspaces: Workspaces, port: int) -> str:
-    """They against these workspaces, in which there is another payload, and this client."""
+    """Return the attempts against these workspaces, another payload in them, and this client."""
     victim = new_workspace(workspaces, "victim")
     (victim.work / "secret").write_text("secret")
     (workspaces.data_path / "next-id").write_text("1")
@@ -65,84 +65,84 @@ def workspaces(open_folder: Path) -> Workspaces:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of something that listens on the loopback."""
+    """Port of a server on the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
-async def got_out(workspaces: Workspaces, script: str, **place: Any) -> list[str]:
-    """What a script that tries to get out has managed to do."""
-    executor = LocalExecutor(workspaces.root, {"PATH": os.defpath}, kill_grace_s=0.2, **place)
-    runs = Runs(workspaces, executor)
-    workspace, _, ended = await runs.start(script)
-    assert (await ended).exit_code == 0, workspace.stderr.read_text()
-    return workspace.stdout.read_text().splitlines()
+async def escapes(workspaces: Workspaces, script: str, **isolation: Any) -> list[str]:
+    """Run a script that tries to escape; return what it succeeded in."""
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, **isolation)
+    run = await Runs(workspaces, executor).start(script)
+    assert (await run.outcome()).exit_code == 0, run.workspace.stderr.read_text()
+    return run.workspace.stdout.read_text().splitlines()
 
 
-async def test_script_in_the_sandbox_gets_nowhere(
+async def test_script_in_the_sandbox_cannot_escape(
     workspaces: Workspaces, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_SECRET", "hush-hush")
-    place = await asyncio.to_thread(
+    isolation = await asyncio.to_thread(
         sandbox_of, "sandbox", workspaces.data_path, sandbox_tmp_bytes=1 << 20
     )
     script = await asyncio.to_thread(attempts, workspaces, port)
-    assert await got_out(workspaces, script, **place) == []
+    assert await escapes(workspaces, script, **isolation) == []
     assert not any(folder.joinpath("jo-was-here").exists() for folder in (Path("/etc"), Path("/")))
 
 
-async def test_the_attempts_succeed_without_a_sandbox(workspaces: Workspaces, port: int) -> None:
+async def test_attempts_to_escape_succeed_without_a_sandbox(
+    workspaces: Workspaces, port: int
+) -> None:
     script = (await asyncio.to_thread(attempts, workspaces, port)).replace(
         "/jo-was-here", "/."
     )  # leaves nothing behind
-    told = await got_out(workspaces, script.replace("3M", "3"))
+    succeeded = await escapes(workspaces, script.replace("3M", "3"))
     assert {"secretread another payload", "reached the loopback", "signalled the client"} <= set(
-        told
+        succeeded
     )
 
 
 async def test_network_can_be_allowed(workspaces: Workspaces, port: int) -> None:
-    place = await asyncio.to_thread(
+    isolation = await asyncio.to_thread(
         sandbox_of, "sandbox", workspaces.data_path, sandbox_network=True
     )
     script = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) && echo reached\nexit 0\n"
-    assert await got_out(workspaces, script, **place) == ["reached"]
+    assert await escapes(workspaces, script, **isolation) == ["reached"]
 
 
 @only_root
-async def test_script_of_another_user_can_not_touch_the_client(
+async def test_script_of_another_user_cannot_reach_the_client(
     workspaces: Workspaces, port: int
 ) -> None:
     users = await asyncio.to_thread(open_users, [NOBODY])
     script = (await asyncio.to_thread(attempts, workspaces, port)).replace("3M", "3")
-    told = await got_out(workspaces, script, users=users)
-    # The rest is for the sandbox.
+    succeeded = await escapes(workspaces, script, users=users)
+    # Only the sandbox prevents the other attempts.
     assert not {"signalled the client", "read the client's environment", "may gain rights"} & set(
-        told
+        succeeded
     )
-    assert not [line for line in told if "payload" in line and "cgroup" not in line]
+    assert not [line for line in succeeded if "payload" in line and "cgroup" not in line]
 
 
 @only_root
-async def test_payloads_with_users_of_their_own_can_not_touch_each_other(
+async def test_payloads_of_different_users_cannot_reach_each_other(
     workspaces: Workspaces,
 ) -> None:
     pair = [ScriptUser(61001, 61001), ScriptUser(61002, 61002)]
     users = await asyncio.to_thread(open_users, pair)
     assert users is not None
-    executor = LocalExecutor(workspaces.root, {"PATH": os.defpath}, kill_grace_s=0.2, users=users)
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, users=users)
     runs = Runs(workspaces, executor)
-    workspace, execution, _ = await runs.start("echo x > secret; touch up; sleep 4741\n")
-    await until_there(workspace.work / "up")
+    first = await runs.start("echo x > secret; touch up; sleep 4741\n")
+    work = first.workspace.work
+    await until_there(work / "up")
     with pytest.raises(BlockingIOError):
-        [users.take() for _ in pair]
-    users.give_back(pair[0] if workspace.work.stat().st_uid == pair[1].uid else pair[1])
-    _, _, ended = await runs.start(
-        f"kill -0 {execution.pid} || cat {workspace.work}/secret || exit 9\n"
-    )
-    assert (await ended).exit_code == 9
+        [users.acquire() for _ in pair]
+    users.release(pair[0] if work.stat().st_uid == pair[1].uid else pair[1])
+    second = await runs.start(f"kill -0 {first.pid} || cat {work}/secret || exit 9\n")
+    assert (await second.outcome()).exit_code == 9
     await runs.end_all()
-    assert {users.take(), users.take()} == set(pair)  # both are free again
+    assert {users.acquire(), users.acquire()} == set(pair)  # both are free again
 
 
 @only_root
@@ -187,10 +187,10 @@ async def test_only_what_the_script_could_read_is_packed(
 async def test_exit_status_is_the_same_in_the_sandbox(
     workspaces: Workspaces, script: str, code: int, number: int | None
 ) -> None:
-    place = await asyncio.to_thread(sandbox_of, "sandbox", workspaces.root)
-    executor = LocalExecutor(workspaces.root, {"PATH": os.defpath}, kill_grace_s=0.2, **place)
-    _, _, ended = await Runs(workspaces, executor).start(script + "\n")
-    outcome = await ended
+    isolation = await asyncio.to_thread(sandbox_of, "sandbox", workspaces.root)
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, **isolation)
+    run = await Runs(workspaces, executor).start(script + "\n")
+    outcome = await run.outcome()
     assert (outcome.exit_code, outcome.signal) == (code, number)
 
 
@@ -211,34 +211,34 @@ async def test_client_with_everything_runs_packs_and_removes(
     assert late["message"] == "Time limit of 0.5 s reached"
     assert await asyncio.to_thread(client.processes) == []
     ids = [payload["id"], late["id"]]
-    assert await client.app[keys.CLEANER].clean(ids) == ids
+    assert await client.app[keys.RETENTION].clean(ids) == ids
     assert list(client.data.iterdir()) == []
 
 
 @only_root
-async def test_user_that_can_not_reach_the_data_stops_the_start(
+async def test_user_that_cannot_reach_the_data_folder_stops_the_start(
     open_folder: Path, start_client: StartClient
 ) -> None:
     await asyncio.to_thread(open_folder.chmod, 0o700)
-    with pytest.raises(StartupError, match="RUN_AS can't be kept here: a script that was tried"):
+    with pytest.raises(StartupError, match="RUN_AS cannot be used here: a test script failed"):
         await start_client(DATA_PATH=str(open_folder / "data"), RUN_AS="nobody")
 
 
-def test_sandbox_that_would_not_be_one_stops_the_start(
+def test_sandbox_that_cannot_isolate_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ExecutionSettings(sandbox=True)
-    with pytest.raises(StartupError, match="there is no bwrap here: install bubblewrap"):
+    with pytest.raises(StartupError, match="bwrap was not found: install bubblewrap"):
         open_sandbox(asked, tmp_path, str(tmp_path))
     bwrap = tmp_path / "bwrap"
     bwrap.write_text("#!/bin/sh\n")
     bwrap.chmod(0o755)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(StartupError, match="root would still read root's files: set RUN_AS"):
+    with pytest.raises(StartupError, match="root could still read root's files: set RUN_AS"):
         open_sandbox(asked, tmp_path, str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert open_sandbox(asked, tmp_path, str(tmp_path)) is not None
-    with pytest.raises(StartupError, match="RUN_AS is set, for which jo-client must be started as"):
+    with pytest.raises(StartupError, match="RUN_AS is set, which needs jo-client to run as root"):
         open_users([NOBODY])
 
 
@@ -251,22 +251,22 @@ def test_sandbox_that_would_not_be_one_stops_the_start(
         ("30000-30003", [ScriptUser(uid, uid) for uid in range(30000, 30004)]),
     ],
 )
-def test_run_as_takes_users_and_ranges(held: str, users: list[ScriptUser]) -> None:
+def test_run_as_accepts_users_and_ranges(held: str, users: list[ScriptUser]) -> None:
     settings = read_settings({"RUN_AS": held, "SLOTS": "4"}, {})
     assert list(settings.execution.run_as) == users
 
 
 @pytest.mark.parametrize("held", ["root", "0", "0-9", "3000-3002", "no-such-user", "nobody:0", "-"])
-def test_run_as_that_can_not_be_is_refused(held: str) -> None:
+def test_run_as_with_an_unusable_value_is_refused(held: str) -> None:
     with pytest.raises(StartupError, match=f"^RUN_AS is '{held}'; it must be a "):
         read_settings({"RUN_AS": held, "SLOTS": "4"}, {})
 
 
-async def test_users_are_taken_one_at_a_time() -> None:
-    users = ScriptUsers([ScriptUser(1, 1), ScriptUser(2, 2)])
-    first, second = users.take(), users.take()
+async def test_user_in_use_is_not_leased_again() -> None:
+    users = UserPool([ScriptUser(1, 1), ScriptUser(2, 2)])
+    first, second = users.acquire(), users.acquire()
     assert first != second
     with pytest.raises(BlockingIOError):
-        users.take()
-    users.give_back(first)
-    assert users.take() == first
+        users.acquire()
+    users.release(first)
+    assert users.acquire() == first

@@ -1,11 +1,11 @@
-"""Settings: documented defaults, flags that win, and one line for each mistake."""
+"""Settings of jo-client: defaults, flags, and the errors of values that are refused."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from job_orchestrator.client.settings import OPTIONS, read_settings
+from job_orchestrator.client.settings import SETTINGS, read_settings
 from job_orchestrator.common.errors import StartupError
 
 
@@ -26,7 +26,7 @@ def test_flag_wins_over_the_environment() -> None:
     assert (settings.port, settings.slots) == (3, 2)
 
 
-def test_times_and_sizes_take_units() -> None:
+def test_time_and_size_with_unit_are_converted() -> None:
     settings = read_settings({"MAX_AGE": "2h", "KILL_GRACE": "0", "MAX_UPLOAD_SIZE": "10GB"}, {})
     assert (settings.max_age_s, settings.kill_grace_s) == (7200, 0)
     assert settings.max_upload_bytes == 10_000_000_000
@@ -61,36 +61,36 @@ def test_trap_43_bad_value_is_one_line_that_names_it(name: str, value: str) -> N
         read_settings({}, {name: value})
 
 
-def test_scripts_see_the_listed_variables_alone() -> None:
+def test_scripts_see_only_the_listed_variables() -> None:
     environment = {"PATH": "/p", "LANG": "l", "A": "1", "B": "2", "PASS_ENV": " A, C ,"}
     settings = read_settings(environment, {})
     assert settings.script_environment == {"PATH": "/p", "LANG": "l", "A": "1"}
 
 
 @pytest.mark.parametrize("listed", ["FOO BAR", "FOO;BAR", "FOO=1", "A, 1B"])
-def test_list_of_variables_that_are_none_is_refused(listed: str) -> None:
+def test_list_with_bad_names_of_variables_is_refused(listed: str) -> None:
     with pytest.raises(StartupError, match=f"PASS_ENV is '{listed}'; it must be names of"):
         read_settings({"PASS_ENV": listed}, {})
 
 
-def test_every_option_is_read() -> None:
-    taken: set[str] = set()
+def test_every_declared_setting_is_read() -> None:
+    read: set[str] = set()
 
     class Watched(dict[str, str]):
         def get(self, key: str, default: object = None) -> object:  # type: ignore[override]
-            taken.add(key)
+            read.add(key)
             return default
 
     read_settings(Watched(), {})
-    assert taken == {option.name for option in OPTIONS}
+    assert read == {setting.name for setting in SETTINGS}
 
 
-def test_least_memory_is_taken_and_0_is_no_limit() -> None:
+def test_memory_limit_can_be_the_minimum_or_0_for_none() -> None:
     assert read_settings({"MEMORY_LIMIT": "16MiB"}, {}).execution.limits.memory_bytes == 1 << 24
     assert read_settings({"MEMORY_LIMIT": "0"}, {}).execution.limits.memory_bytes == 0
 
 
-def test_variables_that_are_nearly_settings_are_warned_of() -> None:
+def test_misspelled_variable_is_reported_as_a_warning() -> None:
     environment = {"MAX_RESULT_SIZES": "1", "PIDS_LIMITS": "1", "PATH": "/bin", "DB_PATH": "/x"}
     assert read_settings(environment, {}).warnings == (
         "MAX_RESULT_SIZES is ignored; did you mean MAX_RESULT_SIZE?",

@@ -1,4 +1,4 @@
-"""The command jo-client as a process: how it starts, refuses to start, and ends."""
+"""The command jo-client as a process: start, refusal to start, and end."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def command(*flags: str) -> list[str]:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A client on a free port."""
+    """A jo-client on a free port."""
     with subprocess.Popen(
         command("--port", "0", "--slots", "2", "--kill-grace", "0.3s"),
         cwd=tmp_path,
@@ -34,7 +34,7 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         try:
             yield process
         finally:
-            process.terminate()  # and not at once: it has scripts to end
+            process.terminate()  # TERM first, so that it can end its scripts
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -47,7 +47,7 @@ def url_of(process: "subprocess.Popen[str]") -> str:
         found = re.search(r"jo-client \S+ listening on (\S+)$", line)
         if found:
             return found[1]
-    raise AssertionError("it ended")
+    raise AssertionError("jo-client ended")
 
 
 def sleeping() -> list[psutil.Process]:
@@ -105,15 +105,15 @@ def test_bad_setting_stops_the_start_with_one_line_and_status_2(
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
-    (told,) = ended.stderr.strip().splitlines()
-    assert told.startswith(line)
+    (printed,) = ended.stderr.strip().splitlines()
+    assert printed.startswith(line)
 
 
 def test_second_client_on_the_same_port_or_data_is_refused_with_one_line(
     process: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     port = url_of(process).rpartition(":")[2]
-    for flags, told in (
+    for flags, message in (
         (["--port", port, "--data-path", "other"], f"Can't listen on 127.0.0.1 port {port}"),
         (["--port", "0", "--data-path", "data"], "Another jo-client uses DATA_PATH"),
     ):
@@ -122,4 +122,4 @@ def test_second_client_on_the_same_port_or_data_is_refused_with_one_line(
         )
         assert ended.returncode == 2
         assert len(ended.stderr.strip().splitlines()) == 1
-        assert told in ended.stderr
+        assert message in ended.stderr

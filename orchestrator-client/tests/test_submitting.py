@@ -1,11 +1,10 @@
-"""POST /submit: what is taken in, what is refused, and that a refusal leaves nothing."""
+"""Submission of payloads: accepted and refused requests; a refusal leaves nothing behind."""
 
 import asyncio
 import errno
 import io
 import json
 import os
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +14,15 @@ import psutil
 import pytest
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.payloads.store import PayloadStore
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from running_client import Client, StartClient
 
 BOUNDARY = "b0undary"
 
 
 def body(*files: tuple[str, str], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
-    """A multipart body of files: part names and file names, as they stand on the wire."""
+    """Build a multipart body of files from part names and file names."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"'
         f"\r\n\r\n{filename}\r\n"
@@ -185,15 +185,13 @@ async def test_trap_17_same_key_at_once_gives_one_payload_that_runs_once(
 async def test_submit_whose_row_can_not_be_written_is_500_and_leaves_nothing(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = PayloadStore._execute
+    add = PayloadStore.add
 
-    async def fails(self: PayloadStore, statement: str, values: object) -> object:
-        rows = await execute(self, statement, values)
-        if statement.startswith("INSERT"):
-            raise sqlite3.OperationalError("disk I/O error")
-        return rows
+    async def fails(self: PayloadStore, *args: Any) -> PayloadRow | None:
+        await add(self, *args)
+        raise StoreError("disk I/O error")
 
-    monkeypatch.setattr(PayloadStore, "_execute", fails)
+    monkeypatch.setattr(PayloadStore, "add", fails)
     status, answer = await client.post("touch /nowhere/ran\n", key="job.1")
     assert status == 500
     assert (answer["id"], answer["message"]) == (0, "Internal error; the log has the details")

@@ -1,4 +1,4 @@
-"""A payload that runs for too long is ended with all that it started, and its output kept."""
+"""Time limit: a payload that reaches it is ended with all its processes, and its output is kept."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ ESCAPES = (
 )
 
 
-async def test_payload_is_ended_at_its_time_limit_with_what_has_escaped(client: Client) -> None:
+async def test_payload_is_ended_at_its_time_limit_with_escaped_processes(client: Client) -> None:
     script = f"{ESCAPES}echo so far; while :; do sleep 0.05; done\n"
     payload = await client.run(script, time_limit="0.5")
     assert (payload["status"], payload["message"]) == ("Failed", "Time limit of 0.5 s reached")
@@ -23,7 +23,7 @@ async def test_payload_is_ended_at_its_time_limit_with_what_has_escaped(client: 
     assert archive.read(".orchestrator/stdout.txt") == b"so far\n"
 
 
-async def test_script_that_reacts_to_the_end_of_its_time_has_failed_all_the_same(
+async def test_script_that_exits_with_0_at_its_time_limit_has_failed(
     client: Client,
 ) -> None:
     script = "trap 'echo saved > result; exit 0' TERM; while :; do sleep 0.01; done\n"
@@ -33,7 +33,7 @@ async def test_script_that_reacts_to_the_end_of_its_time_has_failed_all_the_same
     assert (await client.archive(payload["id"])).read("result") == b"saved\n"
 
 
-async def test_payload_within_its_time_limit_knows_nothing_of_it(client: Client) -> None:
+async def test_payload_that_ends_before_its_time_limit_keeps_its_exit_code(client: Client) -> None:
     assert (await client.run("exit 3\n", time_limit="1000"))["exit_code"] == 3
 
 
@@ -44,7 +44,7 @@ async def test_cancelled_payload_with_a_time_limit_is_killed(client: Client) -> 
 
 
 @pytest.mark.parametrize("limit", ["soon", "-1", "0", "nan", "inf", "1e999"])
-async def test_time_limit_that_is_none_is_refused(client: Client, limit: str) -> None:
+async def test_invalid_time_limit_is_refused(client: Client, limit: str) -> None:
     status, answer = await client.post("exit 0\n", time_limit=limit)
     assert status == 400
     assert answer["message"] == f"Invalid Time-Limit '{limit}', should be a number of seconds"

@@ -1,4 +1,4 @@
-"""CLIENT_TOKEN: a client that has one takes orders from nobody else."""
+"""CLIENT_TOKEN: jo-client accepts requests with this token only."""
 
 import subprocess
 import sys
@@ -14,14 +14,14 @@ TOKEN = "a-token-of-32-characters-or-more"
 
 
 def requests_of(app: web.Application) -> list[tuple[str, str]]:
-    """A request for every route, and one for nothing."""
+    """List a request for each route, and requests for paths that have no route."""
     routes = [(route.method, route.resource) for route in app.router.routes()]
     known = [(m, r.canonical.format(id=1)) for m, r in routes if r and m not in ("*", "HEAD")]
     return [*known, ("GET", "/nothing"), ("PUT", "/submit")]
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "headers",
     [
         {},
         {"Authorization": "Bearer wrong"},
@@ -31,14 +31,14 @@ def requests_of(app: web.Application) -> list[tuple[str, str]]:
         {"Authorization": "Bearer \udcff"},
     ],
 )
-async def test_client_with_a_token_refuses_everyone_else_on_every_path_but_health(
-    start_client: StartClient, shown: dict[str, str]
+async def test_request_without_the_token_is_refused_on_every_path_but_health(
+    start_client: StartClient, headers: dict[str, str]
 ) -> None:
     client = await start_client(CLIENT_TOKEN=TOKEN)
     requests = requests_of(client.app)
     assert ("POST", "/submit") in requests
     for method, path in requests:
-        async with client.http.request(method, path, headers=shown, data=b"x") as response:
+        async with client.http.request(method, path, headers=headers, data=b"x") as response:
             if path == "/health":
                 assert response.status == 200
                 continue
@@ -49,21 +49,19 @@ async def test_client_with_a_token_refuses_everyone_else_on_every_path_but_healt
             assert "CLIENT_TOKEN" in answer["message"]
 
 
-async def test_client_with_a_token_serves_whoever_shows_it(start_client: StartClient) -> None:
+async def test_request_with_the_token_is_served(start_client: StartClient) -> None:
     client = await start_client(CLIENT_TOKEN=TOKEN)
     client.http.headers["Authorization"] = f"bearer  {TOKEN}"
     assert (await client.run("exit 0"))["status"] == "Completed"
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example.org", "null", "http://127.0.0.1:1"])
-async def test_web_page_of_another_origin_can_not_submit(
-    start_client: StartClient, origin: str
-) -> None:
+async def test_cross_origin_request_is_refused(start_client: StartClient, origin: str) -> None:
     client = await start_client()
     client.http.headers["Origin"] = origin
     status, answer = await client.post("exit 0")
-    assert (status, answer["message"]) == (403, "Web pages of other origins may not ask here")
-    # Swagger UI is a page of ours.
+    assert (status, answer["message"]) == (403, "Cross-origin requests are not allowed")
+    # Swagger UI has the same origin as the API.
     del client.http.headers["Origin"]
     async with client.http.get("/load") as response:
         own = {"Origin": str(response.url.origin())}
@@ -72,12 +70,12 @@ async def test_web_page_of_another_origin_can_not_submit(
         assert response.status == 404
 
 
-async def test_client_without_a_token_asks_for_none(start_client: StartClient) -> None:
+async def test_client_without_a_token_needs_none(start_client: StartClient) -> None:
     client = await start_client()
     assert (await client.run("exit 0"))["status"] == "Completed"
 
 
-def test_token_that_could_be_guessed_stops_the_start_and_is_not_repeated() -> None:
+def test_short_token_stops_the_start_and_is_not_repeated() -> None:
     with pytest.raises(
         StartupError, match="CLIENT_TOKEN can't be used; it must be at least 16"
     ) as refused:
@@ -95,9 +93,10 @@ def test_script_that_runs_as_the_same_user_can_not_read_the_token(hidden: bool) 
     program = (
         "import os, subprocess, sys\n"
         "from job_orchestrator.client.executors.local import processes\n"
-        # Root may read everything, whoever owns it. A change of the user hides too: undo that.
+        # Root can read every file. The kernel also hides the environment after a change of the
+        # user, which is undone here.
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "processes._prctl(processes._PR_SET_DUMPABLE, 1)\n"
+        "processes.set_attribute(processes.PR_SET_DUMPABLE, 1)\n"
         f"{hidden} and processes.become_unreadable()\n"
         "script = ['cat', f'/proc/{os.getpid()}/environ']\n"
         "sys.exit(subprocess.run(script, stdout=subprocess.DEVNULL).returncode)\n"

@@ -1,4 +1,4 @@
-"""What a handler raises is told once, and never inside of another answer."""
+"""Errors of handlers are answered once, and never within another answer."""
 
 from collections.abc import AsyncIterator
 

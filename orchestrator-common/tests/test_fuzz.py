@@ -7,14 +7,26 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from job_orchestrator.common.config.kinds import (
+    Duration,
+    FilePath,
+    Integer,
+    Kind,
+    Secret,
+    Size,
+    Switch,
+    Urls,
+    one_of,
+)
 from job_orchestrator.common.config.reader import SettingError, SettingsReader
+from job_orchestrator.common.config.settings import Setting, no_default
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.messages import (
     MalformedMessage,
@@ -164,28 +176,28 @@ def test_any_message_is_decoded_or_malformed(value: object) -> None:
 @example("~nobody-of-this-name/x")
 @example("9" * 400 + "d")
 def test_any_setting_is_read_or_refused_in_one_line(text: str) -> None:
-    reader = SettingsReader({"X": text}, {})
-    readers: dict[str, Callable[[], object]] = {
-        "integer": lambda: reader.integer("X", 1, minimum=0, maximum=10),
-        "duration": lambda: reader.duration_s("X", 1.0),
-        "size": lambda: reader.size_bytes("X", 1),
-        "choice": lambda: reader.choice("X", "a", ("a", "b")),
-        "switch": lambda: reader.switch("X", default=False),
-        "urls": lambda: reader.urls("X"),
-        "secret": lambda: reader.secret("X"),
-        "path": lambda: reader.path("X", "y"),
-    }
-    for kind, read in readers.items():
+    kinds: list[Kind[object]] = [
+        Integer(0, 10),
+        Duration(),
+        Size(),
+        one_of("a", "b"),
+        Switch(),
+        Urls(),
+        Secret(),
+        FilePath(),
+    ]
+    for kind in kinds:
         try:
-            value = read()
+            value = SettingsReader({"X": text}, {}).read(Setting("X", kind, no_default(None), ""))
         except SettingError as error:
             message = str(error)
             assert message.startswith("X ")
             assert "\n" not in message
         else:
-            if kind in ("duration", "size"):
-                assert 0 <= float(value) < float("inf")  # type: ignore[arg-type]
-            if kind == "path":
+            if isinstance(kind, Duration | Size) and value is not None:
+                assert isinstance(value, int | float)
+                assert 0 <= value < float("inf")
+            if isinstance(kind, FilePath) and value is not None:
                 assert isinstance(value, Path)
                 assert value.is_absolute()
 

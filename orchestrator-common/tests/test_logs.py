@@ -1,4 +1,4 @@
-"""Log lines, as text and as JSON."""
+"""Log lines as text and as JSON, and the fields of their context."""
 
 import json
 import logging
@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-# _OneLine: a record with an exception must be formatted outside of the logging of pytest.
-from job_orchestrator.common.logs.setup import _OneLine, configure_logging
+from job_orchestrator.common.logs.context import AddFields, logging_about
+from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter, feature_line
+from job_orchestrator.common.logs.setup import configure_logging
 
 
 def test_log_lines_are_one_line_each_as_text_and_json(
@@ -29,11 +30,41 @@ def test_log_lines_are_one_line_each_as_text_and_json(
 
 
 @pytest.mark.parametrize("sent", ["\x1b[31m", "\x9b31m", "\0", "\x7f", "\x85", "\u2028", "\u202e"])
-def test_log_escapes_control_characters_of_users(sent: str) -> None:
+def test_control_characters_in_data_of_users_are_escaped(sent: str) -> None:
     try:
         raise ValueError(f"bad {sent}")
     except ValueError:
         record = logging.LogRecord("a", 20, "", 1, "GET /%s ä\t", (sent,), sys.exc_info())
-    line, *traceback = _OneLine("%(message)s").format(record).split("\n")
+    line, *traceback = TextFormatter("%(message)s").format(record).split("\n")
     assert line == f"GET /{ascii(sent)[1:-1]} ä\t"
     assert traceback[-1] == f"ValueError: bad {ascii(sent)[1:-1]}"
+
+
+def test_json_line_has_the_documented_members_in_order() -> None:
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        record = logging.LogRecord("a", 20, "", 1, "at %d ä", (7,), sys.exc_info())
+    record.stack_info = "stack"
+    with logging_about(job=3, user=None):
+        assert AddFields().filter(record)
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert line.isascii()
+    found = json.loads(line)
+    assert list(found) == ["time", "level", "name", "message", "exc_info", "stack_info", "job"]
+    assert (found["level"], found["name"], found["message"]) == ("INFO", "a", "at 7 ä")
+    assert found["exc_info"].endswith("ValueError: bad")
+    assert (found["stack_info"], found["job"]) == ("stack", 3)
+
+
+def test_value_that_json_does_not_know_is_written_as_text() -> None:
+    record = logging.LogRecord("a", 20, "", 1, "x", (), None)
+    with logging_about(path={1}):
+        AddFields().filter(record)
+    assert json.loads(JsonFormatter().format(record))["path"] == "{1}"
+
+
+def test_features_are_listed_as_on_and_off() -> None:
+    assert feature_line({"a": True, "b": False, "c": True}) == "On: a, c. Off: b"
+    assert feature_line({}) == "On: nothing. Off: nothing"

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, scopes, and that no route is forgotten."""
+"""Route authorization: tokens, scopes, and that no route is forgotten."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ UNREACHABLE = "http://127.0.0.1:9"
 
 
 async def token_for(file: Path, user_id: int | None, valid_s: float | None = None) -> str:
-    """A new token; None: for an administrator."""
+    """Create a token for a user, or for an administrator (None)."""
     return (await in_thread(create_token, file, user_id=user_id, label="", valid_s=valid_s))[0]
 
 
@@ -43,7 +43,7 @@ def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Asked:
-    """A web app with a token."""
+    """A portal with a token."""
 
     def __init__(self, server: Server, token: str) -> None:
         self._http = server.http
@@ -68,7 +68,7 @@ class Asked:
 
 
 def routes(app: web.Application) -> Iterator[tuple[str, str]]:
-    """Method and canonical path of every route."""
+    """List method and canonical path of every route."""
     for route in app.router.routes():
         assert route.resource is not None
         yield route.method, route.resource.canonical
@@ -333,7 +333,7 @@ async def test_long_answer_is_cut_off_when_its_token_is_revoked(
         async with server.http.get(
             path, headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(30)
         ) as answer:
-            # aiohttp asks once more where a kept connection breaks before the answer has begun.
+            # aiohttp repeats a request if a kept connection breaks before the answer has begun.
             answer.raise_for_status()
             await answer.read()
             pytest.fail("it was answered to its end")
@@ -361,7 +361,7 @@ async def test_download_is_cut_off_when_its_token_expires(
     await asked("GET", f"/download/{job}?wait=30")
     (results,) = (server.root / "data").glob("*/output-1.zip")
     with results.open("r+b") as kept:
-        kept.truncate(1 << 30)  # more than the buffers of any connection hold
+        kept.truncate(1 << 30)  # more than fits into the buffers of a connection
     headers = {"Authorization": f"Bearer {token}"}
     async with server.http.get(f"/download/{job}", headers=headers) as answer:
         assert answer.content_length == 1 << 30

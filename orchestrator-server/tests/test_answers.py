@@ -1,4 +1,4 @@
-"""Downloads, waiting, termination, health, documents: what a web app gets over HTTP."""
+"""HTTP answers for portals: downloads, waiting, termination, health, documents."""
 
 import asyncio
 import io
@@ -223,7 +223,7 @@ async def test_partial_output_that_breaks_off_at_the_client_breaks_off_for_the_r
     await client.next_payload()
     await server.until(job, "Submitted")
     client.instead["partial"] = cut
-    # Nothing else, such as the JSON of an error, comes in the place of the rest.
+    # The missing part is not replaced by the JSON of an error.
     async with server.http.get(f"/download_partial/{job}") as response:
         assert (response.status, response.content_length) == (200, 1000)
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -357,7 +357,7 @@ async def test_document_tells_errors_from_answers_and_open_routes_from_others(
     assert responses["/terminate/{id}", "502"]["example"] == {
         "id": 0,
         "status": "Unknown",
-        "message": "The job's client can't be reached; the job is ended as soon as it can",
+        "message": "The job's client can't be reached; the job is terminated as soon as it can be",
     }
     assert responses["/terminate/{id}", "409"]["example"]["status"] == "Completed"
     for place, body in responses.items():

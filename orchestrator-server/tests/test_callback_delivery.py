@@ -22,7 +22,7 @@ from job_orchestrator.server.callbacks.delivery import (
 )
 from job_orchestrator.server.callbacks.rules import CallbackRefused, check_url, is_public
 from job_orchestrator.server.model import CallbackRules
-from job_orchestrator.server.settings.server import signing_key
+from job_orchestrator.server.settings.server import SigningKey
 
 MESSAGE = Message("job_1", b'{"id":1}')
 KEY = b"0123456789abcdef"
@@ -83,7 +83,7 @@ async def test_send_message_is_signed_as_standard_webhooks(receiver: Receiver, s
 
 def test_signature_equals_that_of_the_specification() -> None:
     # The example of https://github.com/standard-webhooks/standard-webhooks/tree/main/libraries
-    key = signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    key = SigningKey().parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     message = Message("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}')
     assert signature(key, message, 1614265330) == (
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

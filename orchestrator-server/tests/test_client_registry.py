@@ -14,7 +14,14 @@ from job_orchestrator.server.model import ClientUrls, Job, Service
 from job_orchestrator.server.tuning import CLIENT_BACKOFF
 from sample_job import JOB
 
-SERVICE = Service("example", (ClientUrls("a", "", ""), ClientUrls("b", "", "")))
+SERVICE = Service(
+    "example",
+    (ClientUrls("a", "", ""), ClientUrls("b", "", "")),
+    runs_per_user=5,
+    max_runs=10,
+    max_attempts=3,
+    time_limit_s=None,
+)
 
 
 class Clock:

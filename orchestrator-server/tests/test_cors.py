@@ -1,4 +1,4 @@
-"""CORS_ORIGINS: what a browser lets pages of other origins do."""
+"""CORS_ORIGINS: access of pages of other origins."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The files of the dashboard, and what goes with them."""
+"""Files of the dashboard and their headers."""
 
 import re
 from importlib.resources import files

@@ -1,6 +1,6 @@
-"""Whatever clients answer, and whatever happens to a job: foreseen errors, and rules that hold.
+"""Random answers of clients and random contents: only foreseen errors, and rules that hold.
 
-``FUZZ_EXAMPLES`` (``make fuzz``) says how many are tried.
+``FUZZ_EXAMPLES`` (``make fuzz``) is the number of examples.
 """
 
 import asyncio

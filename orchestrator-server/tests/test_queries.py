@@ -11,7 +11,7 @@ from aiohttp import web
 
 from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
-from job_orchestrator.common.logs.setup import _Json, _OneLine
+from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.store.base import Times
@@ -221,7 +221,7 @@ async def test_request_id_invalid_is_replaced(idle_server: Server, given: str) -
 def test_log_line_field_cannot_forge_another_field() -> None:
     record = logging.LogRecord("jo", logging.INFO, "", 0, "Here", (), None)
     record.about = {"payload": 3, "key": 'k user=7] [job="1', "service": "ä-b"}
-    line = _OneLine("%(message)s").format(record)
+    line = TextFormatter("%(message)s").format(record)
     assert line == r'Here [payload=3 key="k user=7] [job=\"1" service=ä-b]'
 
 
@@ -247,11 +247,11 @@ async def test_log_lines_have_the_fields_of_job_and_request(
     assert ended["client"].endswith("/submit")
     record = next(r for r in caplog.records if r.getMessage() == "Job 1 is Queued")
     assert (
-        _OneLine("%(message)s")
+        TextFormatter("%(message)s")
         .format(record)
         .endswith("Job 1 is Queued [request_id=portal-1 job=1 user=7 service=example]")
     )
-    line = json.loads(_Json("%(message)s").format(record))
+    line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["job"], line["request_id"]) == ("Job 1 is Queued", 1, "portal-1")
     assert "about" not in line
 

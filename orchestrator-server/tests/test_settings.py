@@ -1,4 +1,4 @@
-"""Settings of the server: what they hold, and what they refuse."""
+"""Settings of jo-server: defaults, values, and the errors of values that are refused."""
 
 import pytest
 
@@ -36,14 +36,14 @@ def test_flag_wins_over_the_environment() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("30s", 30), ("5m", 300), ("48h", 172_800), ("1.5h", 5400)]
 )
-def test_times_take_units(text: str, seconds: float) -> None:
+def test_time_with_unit_is_converted_to_seconds(text: str, seconds: float) -> None:
     assert read_settings({**BASE, "MAX_AGE": text}, {}).max_age_s == seconds
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("100", 100), ("400MB", 400_000_000), ("10 GB", 10**10), ("1GiB", 2**30)]
 )
-def test_sizes_take_units(text: str, size: int) -> None:
+def test_size_with_unit_is_converted_to_bytes(text: str, size: int) -> None:
     assert read_settings({**BASE, "MAX_UPLOAD_SIZE": text}, {}).max_upload_bytes == size
 
 
@@ -69,7 +69,7 @@ def test_trap_44_urls_with_and_without_path_and_slash_are_joined_properly(
     assert (client.download, client.partial) == ("http://c/r", "http://c/r_partial")
 
 
-def test_several_clients_are_listed_with_commas() -> None:
+def test_urls_separated_by_commas_are_several_clients() -> None:
     found = service(
         SERVICE_X_UPLOAD_URL="http://a/submit, http://b/submit",
         SERVICE_X_DOWNLOAD_URL="http://a/retrieve,http://b/retrieve",
@@ -92,12 +92,12 @@ def test_several_clients_are_listed_with_commas() -> None:
         ({"SERVICE_Y_DOWNLOAD_URL": "http://a"}, "SERVICE_Y_UPLOAD_URL is not set"),
     ],
 )
-def test_bad_setting_is_refused_by_name(settings: dict[str, str], named: str) -> None:
+def test_bad_setting_is_refused_with_its_name(settings: dict[str, str], named: str) -> None:
     with pytest.raises(StartupError, match=named.replace("(", r"\(")):
         read_settings({**BASE, **settings}, {})
 
 
-def test_no_service_is_refused() -> None:
+def test_environment_without_service_is_refused() -> None:
     with pytest.raises(StartupError, match="No services configured"):
         read_settings({}, {})
 
@@ -106,42 +106,42 @@ URLS = ("UPLOAD_URL", "DOWNLOAD_URL")
 
 
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("variable", "hint"),
     [
         ("SERVICE_A_MAX_RUN", "did you mean SERVICE_A_MAX_RUNS?"),
         ("SERVICE_A_B_TIMELIMIT", "did you mean SERVICE_A_B_TIME_LIMIT?"),
         ("SERVICE_A_B_MAX_RUN", "did you mean SERVICE_A_B_MAX_RUNS?"),
-        ("SERVICE_A_B_C_MAX_RUN", "they end in _UPLOAD_URL, _DOWNLOAD_URL"),
-        ("SERVICE_A_QUOTA", "they end in _UPLOAD_URL, _DOWNLOAD_URL"),
+        ("SERVICE_A_B_C_MAX_RUN", "these settings end in _UPLOAD_URL, _DOWNLOAD_URL"),
+        ("SERVICE_A_QUOTA", "these settings end in _UPLOAD_URL, _DOWNLOAD_URL"),
     ],
 )
-def test_mistyped_variable_of_a_service_stops_the_start(variable: str, told: str) -> None:
+def test_misspelled_variable_of_a_service_stops_the_start(variable: str, hint: str) -> None:
     base = {f"SERVICE_{name}_{url}": "http://c:9000" for name in ("A", "A_B") for url in URLS}
     assert read_settings(base, {}).services.keys() == {"a", "a_b"}
     with pytest.raises(StartupError) as refused:
         read_settings({**base, variable: "1"}, {})
-    assert str(refused.value).startswith(f"{variable} is no setting of a service; {told}")
+    assert str(refused.value).startswith(f"{variable} is not a setting of a service; {hint}")
 
 
 @pytest.mark.parametrize(
     "variable", ["SERVICE_X_PORT", "SERVICE_X_PORT_5000_TCP_ADDR", "SERVICE_X_SERVICE_HOST"]
 )
-def test_what_kubernetes_sets_for_a_service_of_its_own_is_no_mistake(variable: str) -> None:
+def test_variable_of_kubernetes_for_a_service_of_that_name_is_ignored(variable: str) -> None:
     assert read_settings({**BASE, variable: "tcp://10.0.0.1:9000"}, {}).warnings == ()
 
 
-def test_variables_that_are_nearly_settings_are_warned_of() -> None:
-    mistyped = {"MAX_UPLOAD_SIZ": "1", "CLIENT_TOKENS": "x", "SERVICE_Y_UPLOAD_URI": "http://a"}
-    assert read_settings({**BASE, **mistyped}, {}).warnings == (
+def test_misspelled_variable_is_reported_as_a_warning() -> None:
+    misspelled = {"MAX_UPLOAD_SIZ": "1", "CLIENT_TOKENS": "x", "SERVICE_Y_UPLOAD_URI": "http://a"}
+    assert read_settings({**BASE, **misspelled}, {}).warnings == (
         "CLIENT_TOKENS is ignored; did you mean CLIENT_TOKEN?",
         "MAX_UPLOAD_SIZ is ignored; did you mean MAX_UPLOAD_SIZE?",
         "SERVICE_Y_UPLOAD_URI is ignored; did you mean SERVICE_Y_UPLOAD_URL?",
     )
     with pytest.raises(StartupError, match=r"^No services configured: .*SERVICE_Y_UPLOAD_URL\?$"):
-        read_settings(mistyped, {})
+        read_settings(misspelled, {})
 
 
-def test_other_variables_are_nobodys_business() -> None:
+def test_other_variables_are_ignored() -> None:
     others = {"HOSTNAME", "PORTS", "LOG_FILE", "DATA_DIR", "LD_LIBRARY_PATH", "JO_TOKEN"}
     of_clients = {"SLOTS", "MEMORY_LIMIT", "CPU_LIMIT", "KILL_GRACE", "PASS_ENV", "DRAIN_TIMEOUT"}
     environment = {**BASE, **dict.fromkeys(others | of_clients, "x")}
@@ -151,7 +151,7 @@ def test_other_variables_are_nobodys_business() -> None:
 CALLBACKS = {"CALLBACK_ALLOW": "Example.org,*.example.org", "CALLBACK_SECRET": "x" * 16}
 
 
-def test_callbacks_are_off_and_need_a_secret() -> None:
+def test_callbacks_are_off_by_default_and_need_a_secret() -> None:
     assert read_settings(BASE, {}).callback_rules.patterns == ()
     settings = read_settings({**BASE, **CALLBACKS}, {})
     assert settings.callback_rules.patterns == ("example.org", "*.example.org")
@@ -162,20 +162,22 @@ def test_callbacks_are_off_and_need_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("CALLBACK_SECRET", "", "CALLBACK_SECRET is not set"),
         ("CALLBACK_SECRET", "short", "CALLBACK_SECRET can't be used; it must be at least 16"),
-        ("CALLBACK_SECRET", "whsec_this-is-no-base64", "CALLBACK_SECRET is 'whsec_"),
+        (
+            "CALLBACK_SECRET",
+            "whsec_this-is-no-base64",
+            "CALLBACK_SECRET can't be used; it must be whsec_ and base64",
+        ),
         ("CALLBACK_ALLOW", "https://example.org", "CALLBACK_ALLOW is 'https://example.org'"),
         ("CALLBACK_ALLOW", "exa[m]ple.org", "CALLBACK_ALLOW is"),
         ("CALLBACK_ALLOW_PRIVATE", "maybe", "CALLBACK_ALLOW_PRIVATE is 'maybe'"),
     ],
 )
-def test_callback_setting_that_can_not_be_used_stops_the_start(
-    name: str, value: str, told: str
-) -> None:
+def test_bad_callback_setting_stops_the_start(name: str, value: str, message: str) -> None:
     with pytest.raises(StartupError) as refused:
         read_settings({**BASE, **CALLBACKS, name: value}, {})
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "this-is-no-base64" not in str(refused.value)

@@ -200,7 +200,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
     submission = JobSubmission(
         store=slow_store,
         files=files,
-        services={"example": Service("example", ())},
+        services={"example": Service("example", (), 5, 10, 3, None)},
         form_limits=FormLimits(1 << 20),
         user_limits=UserLimits(),
         callback_rules=CallbackRules(),

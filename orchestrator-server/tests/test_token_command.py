@@ -1,4 +1,4 @@
-"""``jo-server token``."""
+"""``jo-server token``: create, list and revoke."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tokens.json"
 
 
-def test_token_is_kept_hashed_in_a_file_for_its_owner_alone(file: Path) -> None:
+def test_token_is_stored_as_a_hash_in_a_file_that_only_its_owner_can_read(file: Path) -> None:
     token = token_for(file, "--user", "7")
     assert token not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -50,7 +50,7 @@ def test_token_is_kept_hashed_in_a_file_for_its_owner_alone(file: Path) -> None:
         ("revoke",),
     ],
 )
-def test_wrong_command_changes_nothing_and_ends_with_status_2(
+def test_wrong_command_changes_nothing_and_exits_with_status_2(
     file: Path, arguments: tuple[str, ...]
 ) -> None:
     token_for(file, "--admin")
@@ -59,7 +59,7 @@ def test_wrong_command_changes_nothing_and_ends_with_status_2(
     assert file.read_bytes() == before
 
 
-def test_list_names_what_is_needed_to_revoke(file: Path) -> None:
+def test_id_in_the_list_revokes_the_token(file: Path) -> None:
     token_for(file, "--admin")
     token_for(file, "--user", "-7", "--label", "portal", "--expires", "90d")
     (row,) = [line for line in command(file, "list").stdout.splitlines() if "portal" in line]
@@ -69,7 +69,7 @@ def test_list_names_what_is_needed_to_revoke(file: Path) -> None:
     assert [token.user_id for token in read_tokens(file)] == [None]
 
 
-def test_list_tells_times_and_marks_what_has_expired_for_programs_too(file: Path) -> None:
+def test_list_shows_times_and_expired_tokens_as_text_and_json(file: Path) -> None:
     token_for(file, "--admin")
     create_token(file, user_id=7, label="old", valid_s=-60)
     token_for(file, "--user", "8", "--expires", "1h")
@@ -88,7 +88,7 @@ def test_list_tells_times_and_marks_what_has_expired_for_programs_too(file: Path
     assert not any("sha256" in row for row in rows)
 
 
-def test_tokens_made_at_once_are_all_kept(file: Path) -> None:
+def test_tokens_created_concurrently_are_all_stored(file: Path) -> None:
     def make(user_id: int) -> None:
         create_token(file, user_id=user_id, label="", valid_s=None)
 
@@ -99,7 +99,7 @@ def test_tokens_made_at_once_are_all_kept(file: Path) -> None:
     assert len({token.id for token in tokens}) == 40
 
 
-def test_command_without_a_file_says_which_setting_is_missing() -> None:
+def test_command_without_a_file_names_the_missing_setting() -> None:
     result = CliRunner().invoke(main, ["token", "list"], env={"API_TOKENS_FILE": ""})
     assert result.exit_code == 2
     assert "API_TOKENS_FILE is not set" in result.output

@@ -31,7 +31,7 @@ async def open_proxy() -> AsyncIterator[OpenProxy]:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small file system; the test is skipped where that is not allowed."""
+    """Mount a small file system; the test is skipped if mounting is not allowed."""
     mounted: list[Path] = []
 
     def make(size: str) -> Path:

@@ -1,3 +1,3 @@
-"""jo-client: runs the payloads that jo-server hands it, and gives their results back."""
+"""jo-client: runs the payloads that jo-server sends, and returns their results."""
 
 __version__ = "0.1.0"

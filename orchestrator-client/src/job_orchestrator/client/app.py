@@ -1,4 +1,4 @@
-"""The composition root: what the client consists of, and in which order it starts and stops."""
+"""Composition root: the components of the client, and the order in which they start and stop."""
 
 import asyncio
 import logging
@@ -8,18 +8,15 @@ from aiohttp import web
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
-from job_orchestrator.client.executors.local.cgroups.manager import open_cgroups
-from job_orchestrator.client.executors.local.executor import LocalExecutor
-from job_orchestrator.client.executors.local.sandbox import open_sandbox
-from job_orchestrator.client.executors.local.self_test import prove
-from job_orchestrator.client.executors.local.users import open_users
+from job_orchestrator.client.executors.base import Executor
+from job_orchestrator.client.executors.local.executor import open_local_executor
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.output import ScriptOutput
-from job_orchestrator.client.payloads.retention import Cleaner
+from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
 from job_orchestrator.client.results.packer import Packer
@@ -30,7 +27,7 @@ from job_orchestrator.client.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.client.telemetry.startup_summary import summary
 from job_orchestrator.client.web.answers import SCHEMAS, error_body
 from job_orchestrator.client.web.guard import is_open, server_only
-from job_orchestrator.client.web.routes import ROUTES
+from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -45,20 +42,21 @@ from job_orchestrator.common.web.request_ids import add_request_ids
 
 logger = logging.getLogger(__name__)
 
-LOAD_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 2.0
-REAPER_INTERVAL_S = 1.0
 
 WORKER_THREADS = 32
-"""Short work with files and processes: none of it waits for anything but the disk. All are started
-at once: when scripts have used up the machine's processes, the client must be able to end some."""
+"""Threads for short work with files and processes, which waits for nothing but the disk.
+
+All are started at the beginning: when scripts have used up the machine's processes, no thread can
+be started, and the client must still be able to end scripts.
+"""
 
 LARGE_TREES = web.AppKey("large_trees", list[DeferredRemoval])
 LOOPS = web.AppKey("loops", list[Loop])
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Build the client's application. What it needs is opened when it is run."""
+    """Build the client's application. Files and databases are opened when it is run."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     add_request_ids(app)
     app.middlewares.extend(
@@ -78,6 +76,7 @@ def create_app(settings: Settings) -> web.Application:
             title="jo-client",
             version=__version__,
             description="Runs payloads. For jo-server only.",
+            operations=OPERATIONS,
             schemas=SCHEMAS,
             error="Payload",
             error_body=error_body,
@@ -91,106 +90,102 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
-    """Take the data folder, end and remove what an earlier life left, open the database."""
+    """Lock the data folder, end and remove what a previous process left, open the executor."""
     start_threads(WORKER_THREADS)
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
+    large_leftovers = DeferredRemoval("large leftovers")
     with workspaces.locked():
-        users = open_users(settings.execution.run_as)
-        cgroups = await in_thread(open_cgroups, settings.execution, workspaces.root)
-        try:
-            executor = LocalExecutor(
-                workspaces.root,
-                settings.script_environment,
-                kill_grace_s=settings.kill_grace_s,
-                cgroups=cgroups,
-                users=users,
-                sandbox=await in_thread(
-                    open_sandbox,
-                    settings.execution,
-                    workspaces.data_path,
-                    settings.script_environment["PATH"],
-                ),
-            )
-            await executor.clear()
+        async with open_local_executor(
+            settings.execution,
+            settings.script_environment,
+            workspaces,
+            kill_grace_s=settings.kill_grace_s,
+            large_leftovers=large_leftovers,
+        ) as executor:
+            await executor.recover()
             reach(Point.CLIENT_CLEARING)
-            await in_thread(workspaces.clear)
-            if users is not None:
-                await in_thread(workspaces.allow_traversal)
-            await prove(executor, workspaces, settings.execution)
+            if not executor.survives_restart:
+                await in_thread(workspaces.clear)
+            await executor.verify()
             async with open_payloads() as store:
-                _compose(app, workspaces, executor, store)
+                _compose(app, workspaces, executor, store, large_leftovers)
                 yield
-            await executor.clear()
-        finally:
-            if cgroups is not None:
-                await in_thread(cgroups.close)
 
 
 def _compose(
-    app: web.Application, workspaces: Workspaces, executor: LocalExecutor, store: PayloadStore
+    app: web.Application,
+    workspaces: Workspaces,
+    executor: Executor,
+    store: PayloadStore,
+    large_leftovers: DeferredRemoval,
 ) -> None:
-    """Wire the parts together. Who has to know of a changed payload is a listener of the store."""
+    """Create the components and connect them."""
     settings = app[keys.SETTINGS]
+    metrics = app[keys.METRICS]
     hub = EventHub()
     packer = Packer(settings.max_result_bytes)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
-    meter = LoadMeter(store, settings.slots, hub.publish_load)
     intake = Intake(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
     )
-    cleaner = Cleaner(store, workspaces, max_age_s=settings.max_age_s)
-    metrics = app[keys.METRICS]
+    output = ScriptOutput(store, workspaces)
+    retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
+    meter = LoadMeter(store, settings.slots, hub.publish_load)
     lag = LoopLag(PREFIX, metrics.registry)
-    large_trees = [cleaner.large, executor.large_leftovers]
     loops = [
-        runner.loop,
-        Loop("reaper", executor.reap, interval_s=REAPER_INTERVAL_S),
+        *runner.loops,
+        *executor.loops,
         Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
-        Loop("load meter", meter.run_pass, interval_s=LOAD_INTERVAL_S),
-        cleaner.loop,
-        *(trees.loop for trees in large_trees),
+        meter.loop,
+        *retention.loops,
+        large_leftovers.loop,
     ]
 
-    store.subscribe(hub.publish_payload)
-    store.subscribe(runner.note)
-    output = ScriptOutput(store, workspaces)
-    store.subscribe(output.note)
-    store.subscribe(metrics.note)
-    app[keys.SCRIPT_OUTPUT] = output
+    # Called in this order for each change. None depends on what another one did, and none waits.
+    store.subscribe(hub.on_payload_changed)
+    store.subscribe(runner.on_payload_changed)
+    store.subscribe(output.on_payload_changed)
+    store.subscribe(metrics.on_payload_changed)
+
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces
     app[keys.INTAKE] = intake
-    app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RUNNER] = runner
-    app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.CLEANER] = cleaner
+    app[keys.SCRIPT_OUTPUT] = output
+    app[keys.PARTIAL_RESULTS] = PartialResults(packer)
+    app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
+    app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(workspaces, loops)
-    app[LARGE_TREES] = large_trees
+    app[LARGE_TREES] = [retention.large, large_leftovers]
     app[LOOPS] = loops
 
 
 async def _start(app: web.Application) -> None:
-    if app[keys.SETTINGS].client_token is None:
-        logger.warning("CLIENT_TOKEN is not set: whoever reaches this port can run programs here")
-    for line in app[keys.SETTINGS].warnings:
+    settings = app[keys.SETTINGS]
+    if settings.client_token is None:
+        logger.warning(
+            "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
+        )
+    for line in settings.warnings:
         logger.warning("%s", line)
-    for line in summary(app[keys.SETTINGS]):
+    for line in summary(settings):
         logger.info("%s", line)
-    # Whoever asks first is to get a load, and not none yet.
+    # The first request for the load must find a reading.
     await app[keys.LOAD].run_pass()
     for loop in app[LOOPS]:
         loop.start()
 
 
 async def _stop(app: web.Application) -> None:
-    # The streams first: what ends from here on is not an end that a server should hear of.
+    # Streams are closed first: servers must not take a script that is ended below for one that
+    # ended by itself.
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
     for trees in app[LARGE_TREES]:

@@ -1,26 +1,35 @@
-"""The command jo-client."""
+"""The command ``jo-client``."""
 
 import click
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.app import create_app
 from job_orchestrator.client.executors.local.processes import become_unreadable
-from job_orchestrator.client.settings import OPTIONS, settings_of_process
-from job_orchestrator.common.config.reader import with_flags
+from job_orchestrator.client.settings import SETTINGS, settings_of_process
+from job_orchestrator.common.config.options import environment_help, setting_flags
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import configure_logging
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.common.web.service import run_service
 
+EPILOG = f"""\
+Only from the environment, because the command line of a process is visible to all users:
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+{environment_help(setting for setting in SETTINGS if setting.secret)}
+"""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="jo-client")
-@with_flags(OPTIONS)
+@setting_flags(SETTINGS)
 def main(**flags: str | None) -> None:
-    """Run the payloads that jo-server hands over, and give their results back.
+    """Run the payloads that jo-server sends, and return their results.
 
-    Only jo-server may be able to reach it: it executes what it is sent. Times take s, m, h or d;
-    sizes kB, MB or GB.
+    jo-client executes every script that it receives: make sure that only jo-server can reach it.
+
+    Each option can also be set by the environment variable in brackets. A TIME is a number of
+    seconds, or a number with s, m, h or d; a SIZE is a number of bytes, or a number with kB, MB or
+    GB.
     """
     try:
         settings = settings_of_process(flags)

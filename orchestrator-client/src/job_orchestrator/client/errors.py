@@ -1,4 +1,4 @@
-"""What can go wrong on the client, and the HTTP status that each has."""
+"""Domain errors of the client, and the HTTP status of each."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -7,14 +7,14 @@ from job_orchestrator.common.errors import BadRequest, DomainError, TryLater
 
 
 class PayloadNotFound(DomainError):
-    """No payload has this id here: it never had, or a restart has forgotten it."""
+    """No payload has this id: it never existed, or it was forgotten at a restart."""
 
     def __init__(self, payload_id: int) -> None:
         super().__init__(f"Payload {payload_id} not found")
 
 
 class PayloadNotEnded(DomainError):
-    """Only the results of a payload that has ended can be removed."""
+    """The results of a payload that has not ended cannot be removed."""
 
 
 class ResultsGone(DomainError):
@@ -22,7 +22,7 @@ class ResultsGone(DomainError):
 
 
 class MissingScript(BadRequest):
-    """A payload without a run.sh."""
+    """The payload has no run.sh."""
 
 
 class StillRunning(DomainError):
@@ -30,19 +30,19 @@ class StillRunning(DomainError):
 
 
 class IdsExhausted(DomainError):
-    """All 32-bit ids were used."""
+    """Every 32-bit id has been used."""
 
 
 class ClientStops(TryLater):
-    """No new payloads are taken: the client drains."""
+    """The client drains, and accepts no payloads."""
 
 
 class TooManyPartials(TryLater):
-    """The output of a payload is being packed for others already, as often as it may be."""
+    """The partial results of a payload are being packed for the maximum number of requests."""
 
 
-class NoCgroups(DomainError):
-    """Payloads can't have cgroups here; the message says why."""
+class CgroupsUnavailable(DomainError):
+    """Payloads cannot have cgroups on this machine; the message gives the reason."""
 
 
 class ArchiveFailed(DomainError):
@@ -50,19 +50,19 @@ class ArchiveFailed(DomainError):
 
 
 class OnlyOutputKept(ArchiveFailed):
-    """Of the results, only what the script said was packed; the message says why."""
+    """Only the output of the script was packed; the message gives the reason."""
 
 
 class ResultTooLarge(OnlyOutputKept):
-    """They are larger than MAX_RESULT_SIZE."""
+    """The results are larger than MAX_RESULT_SIZE."""
 
 
 class PackingGivenUp(OnlyOutputKept):
-    """Nobody waits for the rest: the payload is terminated."""
+    """The rest of the results is not needed: the payload is terminated."""
 
 
 class PackingTookTooLong(OnlyOutputKept):
-    """Others want to have their results packed, too."""
+    """Packing was stopped at its time limit, so that other results can be packed."""
 
 
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {

@@ -7,7 +7,7 @@ from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.output import ScriptOutput
-from job_orchestrator.client.payloads.retention import Cleaner
+from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.client.results.partial import PartialResults
@@ -23,7 +23,7 @@ INTAKE = web.AppKey("intake", Intake)
 PARTIAL_RESULTS = web.AppKey("partial_results", PartialResults)
 RUNNER = web.AppKey("runner", Runner)
 DRAIN = web.AppKey("drain", Drain)
-CLEANER = web.AppKey("cleaner", Cleaner)
+RETENTION = web.AppKey("retention", Retention)
 SCRIPT_OUTPUT = web.AppKey("script_output", ScriptOutput)
 METRICS = web.AppKey("metrics", Metrics)
 EVENTS = web.AppKey("events", EventHub)

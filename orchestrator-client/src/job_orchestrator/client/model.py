@@ -1,4 +1,4 @@
-"""The values that the client works with: payloads, limits, users. No I/O, no SQL, no HTTP."""
+"""Values of the client: payloads, limits, users. They do no I/O and know neither SQL nor HTTP."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from job_orchestrator.common.status import PayloadStatus
 
 @dataclass(frozen=True)
 class Limits:
-    """What one payload may use, all its processes together. 0: no limit."""
+    """Resources that one payload may use, all its processes together. 0: no limit."""
 
     memory_bytes: int = 0
     pids: int = 0
@@ -19,7 +19,7 @@ NO_LIMITS = Limits()
 
 
 class ScriptUser(NamedTuple):
-    """As whom scripts run."""
+    """User that scripts run as."""
 
     uid: int
     gid: int
@@ -27,9 +27,12 @@ class ScriptUser(NamedTuple):
 
 @dataclass(frozen=True)
 class PayloadRow:
-    """A payload as it was when it was read. ``key`` is the server's idempotency key, if it gave
-    one; ``refusal`` says why its script must not be run, if so; ``time_limit_s`` is how long it may
-    run, None: as long as it takes; ``ended_at`` is in seconds since the epoch."""
+    """Row of a payload in the store, at the time of reading.
+
+    ``key`` is the server's idempotency key, None if the submit had none. ``refusal`` is the reason
+    why the script must not be run; empty: it may be run. ``time_limit_s`` is how long the script
+    may run; None: without a limit. ``ended_at`` is in seconds since the epoch.
+    """
 
     id: int
     uuid: str

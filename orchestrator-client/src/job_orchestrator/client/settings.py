@@ -1,4 +1,4 @@
-"""The settings of jo-client, read once at its start."""
+"""Settings of jo-client, read once at its start."""
 
 import os
 import re
@@ -6,112 +6,174 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from job_orchestrator.client.executors.local.settings import (
-    EXECUTION_OPTIONS,
-    ExecutionSettings,
-    read_execution,
+from job_orchestrator.client.executors.local.settings import ExecutionSettings, check_users
+from job_orchestrator.common.config.kinds import (
+    Duration,
+    FilePath,
+    Integer,
+    Kind,
+    NotAllowed,
+    Secret,
+    Size,
+    Text,
+    one_of,
 )
-from job_orchestrator.common.config.reader import (
-    Option,
-    SettingError,
-    SettingsReader,
-    nearly_settings,
+from job_orchestrator.common.config.reader import SettingsReader
+from job_orchestrator.common.config.settings import (
+    DefaultInWords,
+    all_settings,
+    group,
+    misspelled_variables,
+    no_default,
+    setting,
+    setting_of,
 )
 from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
-
-OPTIONS = (
-    Option("HOST", "0.0.0.0", "Address to listen on"),  # noqa: S104 (containers need it)
-    Option("PORT", "9000", "Port to listen on; 0 takes a free one"),
-    Option("DATA_PATH", "./data", "Folder of the payloads' files"),
-    Option("MAX_AGE", "172800", "How long results that nobody fetched are kept"),
-    Option("MAX_UPLOAD_SIZE", "400MB", "Size of a payload's files together"),
-    Option("MAX_RESULT_SIZE", "none", "Size of a payload's packed results"),
-    Option("SLOTS", "number of CPUs", "How many payloads run at once"),
-    Option("KILL_GRACE", "5s", "Time between TERM and KILL when a payload is ended"),
-    Option("DRAIN_TIMEOUT", "0", "How long running payloads may go on when the client is stopped"),
-    *EXECUTION_OPTIONS,
-    Option("PASS_ENV", "none", "Names of variables that scripts may see, comma-separated"),
-    Option("CLIENT_TOKEN", "none", "What jo-server must show; the same as there", secret=True),
-    Option("MIN_UPLOAD_RATE", "1kB", "Bytes that a sender must send in a second; 0: any rate"),
-    Option("MAX_CONNECTIONS_PER_PEER", "1000", "Connections from one address; 0: any number"),
-    Option("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
-    Option("LOG_FORMAT", "text", "text or json"),
-)
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
+class VariableNames(Kind[tuple[str, ...]]):
+    """Names of environment variables, separated by commas."""
+
+    metavar = "NAME,…"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Split the list."""
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not all(_VARIABLE.fullmatch(name) for name in names):
+            raise NotAllowed("names of variables, separated by commas")
+        return names
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All of it, checked. Times in seconds, sizes in bytes.
+    """Settings of jo-client, checked. Times are in seconds, sizes in bytes."""
 
-    ``script_environment`` is what run.sh sees of the client's own environment.
-    """
+    host: str = setting(
+        "HOST",
+        Text(),
+        default="0.0.0.0",  # noqa: S104 (in a container the service must listen on all)
+        help="Address to listen on",
+    )
+    port: int = setting(
+        "PORT", Integer(0, 65535), default="9000", help="Port to listen on; 0: any free port"
+    )
+    data_path: Path = setting(
+        "DATA_PATH", FilePath(), default="./data", help="Folder of the payloads' files"
+    )
+    max_age_s: float = setting(
+        "MAX_AGE",
+        Duration(),
+        default="172800",
+        help="Time that results are kept if jo-server does not fetch them",
+    )
+    max_upload_bytes: int = setting(
+        "MAX_UPLOAD_SIZE",
+        Size(minimum=1, zero=False),
+        default="400MB",
+        help="Maximum size of all files of a payload together",
+    )
+    max_result_bytes: int = setting(
+        "MAX_RESULT_SIZE",
+        Size(),
+        default=no_default(0),
+        help="Maximum size of the ZIP with a payload's results",
+    )
+    slots: int = setting(
+        "SLOTS",
+        Integer(1, 100_000),
+        default=DefaultInWords("number of CPUs", lambda: os.cpu_count() or 1),
+        help="Number of payloads that run at the same time",
+    )
+    kill_grace_s: float = setting(
+        "KILL_GRACE",
+        Duration(),
+        default="5s",
+        help="Time between SIGTERM and SIGKILL when a payload is terminated",
+    )
+    drain_timeout_s: float = setting(
+        "DRAIN_TIMEOUT",
+        Duration(),
+        default="0",
+        help="Time that running payloads have to end when jo-client is stopped",
+    )
+    execution: ExecutionSettings = group(ExecutionSettings)
+    pass_env: tuple[str, ...] = setting(
+        "PASS_ENV",
+        VariableNames(),
+        default=no_default(()),
+        help="Names of environment variables that are passed to scripts, comma-separated",
+    )
+    client_token: str | None = setting(
+        "CLIENT_TOKEN",
+        Secret(),
+        default=no_default(None),
+        help="Token that jo-server must send; jo-server must have the same value",
+        secret=True,
+    )
+    min_upload_rate: int = setting(
+        "MIN_UPLOAD_RATE",
+        Size(),
+        default="1kB",
+        help="Minimum rate of an upload, in bytes per second; 0: no minimum",
+    )
+    max_connections_per_peer: int = setting(
+        "MAX_CONNECTIONS_PER_PEER",
+        Integer(0, 1_000_000),
+        default="1000",
+        help="Maximum number of open connections from one address; 0: no limit",
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        one_of(*LEVELS),
+        default="INFO",
+        help="Least severe messages to log: DEBUG, INFO, WARNING or ERROR",
+    )
+    log_format: str = setting(
+        "LOG_FORMAT", one_of(*FORMATS), default="text", help="Format of the log: text or json"
+    )
 
-    host: str
-    port: int
-    data_path: Path
-    max_age_s: float
-    max_upload_bytes: int
-    max_result_bytes: int
-    slots: int
-    kill_grace_s: float
-    drain_timeout_s: float
-    execution: ExecutionSettings
     script_environment: Mapping[str, str]
-    client_token: str | None
-    min_upload_rate: int
-    max_connections_per_peer: int
-    log_level: str
-    log_format: str
+    """Environment variables that run.sh sees."""
     warnings: tuple[str, ...]
-    """Of variables that may have been meant to be settings."""
+    """Messages about variables whose names are almost those of settings."""
+
+
+SETTINGS = all_settings(Settings)
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
-    """The settings that this process was started with. Raises ``StartupError``."""
+    """Read the settings of this process, and arm its fault points. Raises ``StartupError``."""
     faults.arm(os.environ)
     return read_settings(os.environ, flags)
 
 
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
-    """Read and check every setting. Raises ``StartupError`` for the first that can't be used."""
+    """Read and check all settings. Raises ``StartupError`` for the first one that is wrong."""
     reader = SettingsReader(environment, flags)
-    slots = reader.integer("SLOTS", os.cpu_count() or 1, minimum=1, maximum=100_000)
-    return Settings(
-        host=reader.text("HOST") or "0.0.0.0",  # noqa: S104
-        port=reader.integer("PORT", 9000, minimum=0, maximum=65535),
-        data_path=reader.path("DATA_PATH", "./data"),
-        max_age_s=reader.duration_s("MAX_AGE", 172_800),
-        max_upload_bytes=reader.size_bytes("MAX_UPLOAD_SIZE", 400_000_000, least=1, zero=False),
-        max_result_bytes=reader.size_bytes("MAX_RESULT_SIZE", 0),
-        slots=slots,
-        kill_grace_s=reader.duration_s("KILL_GRACE", 5),
-        drain_timeout_s=reader.duration_s("DRAIN_TIMEOUT", 0),
-        execution=read_execution(reader, slots),
+    settings = reader.read_all(
+        Settings,
         script_environment=_script_environment(reader),
-        client_token=reader.secret("CLIENT_TOKEN"),
-        min_upload_rate=reader.size_bytes("MIN_UPLOAD_RATE", 1000),
-        max_connections_per_peer=reader.integer(
-            "MAX_CONNECTIONS_PER_PEER", 1000, minimum=0, maximum=1_000_000
-        ),
-        log_level=reader.choice("LOG_LEVEL", "INFO", LEVELS),
-        log_format=reader.choice("LOG_FORMAT", "text", FORMATS),
-        warnings=tuple(nearly_settings(environment, OPTIONS)),
+        warnings=tuple(misspelled_variables(environment, SETTINGS)),
     )
+    check_users(reader, settings.execution, settings.slots)
+    return settings
 
 
 def _script_environment(reader: SettingsReader) -> dict[str, str]:
-    """What scripts see: where programs are, the language, and what the administrator lists."""
-    listed = [name.strip() for name in (reader.text("PASS_ENV") or "").split(",")]
-    if not all(_VARIABLE.fullmatch(name) for name in listed if name):
-        allowed = "names of variables, separated by commas"
-        raise SettingError("PASS_ENV", reader.text("PASS_ENV"), allowed)
-    secrets = {option.name for option in OPTIONS if option.secret}
+    """Choose the variables that scripts see: PATH, LANG, and those listed in PASS_ENV.
+
+    PATH and LANG have a default because bash and the programs of scripts rely on them. Raises
+    ``SettingError`` if PASS_ENV lists a secret.
+    """
+    pass_env = setting_of(Settings, "pass_env")
+    listed: tuple[str, ...] = reader.read(pass_env)
+    secrets = {setting.name for setting in SETTINGS if setting.secret}
     if secrets.intersection(listed):
-        allowed = f"a list without {', '.join(sorted(secrets))}"
-        raise SettingError("PASS_ENV", reader.text("PASS_ENV"), allowed)
+        raise reader.refusal(pass_env, f"a list without {', '.join(sorted(secrets))}")
     passed = {
         name: reader.environment[name]
         for name in ("PATH", "LANG", *listed)

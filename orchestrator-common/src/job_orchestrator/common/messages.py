@@ -182,7 +182,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
-    """All services of the server."""
+    """Answer of ``GET /services``: the services of the server."""
 
     services: list[Service]
 
@@ -210,7 +210,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):
-    """All clients of the server."""
+    """Answer of ``GET /clients``: the clients of the server."""
 
     clients: list[ComputeClient]
 

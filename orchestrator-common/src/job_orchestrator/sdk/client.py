@@ -183,7 +183,7 @@ class AsyncClient:
                 yield job
 
     async def wait(self, job_id: int, *, timeout_s: float | None = None) -> JobDetail:
-        """Wait until a job has ended, whatever its final state.
+        """Wait until a job has ended, in any final state.
 
         The server answers the moment that the job ends; nothing is polled. The server may be
         restarted during the wait.

@@ -1,3 +1,3 @@
-"""jo-server: queues jobs, keeps quotas, hands jobs to jo-clients and serves their results."""
+"""jo-server: queues jobs, dispatches them to jo-clients within quotas, and serves their results."""
 
 __version__ = "0.1.0"

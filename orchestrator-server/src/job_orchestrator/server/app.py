@@ -50,7 +50,7 @@ from job_orchestrator.server.web.access import access, is_open
 from job_orchestrator.server.web.answers import SCHEMAS, error_body
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
-from job_orchestrator.server.web.routes import ROUTES
+from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             title="jo-server",
             version=__version__,
             description="Submit jobs, follow them, fetch their results.",
+            operations=OPERATIONS,
             schemas=SCHEMAS,
             error="JobAnswer",
             error_body=error_body,
@@ -155,7 +156,7 @@ async def _compose(
     if notifier is not None:
         store.subscribe(notifier.on_job_changed)
     store.subscribe(statistics.on_job_changed, status_changes_only=True)
-    store.subscribe(metrics.note, status_changes_only=True)
+    store.subscribe(metrics.on_job_changed, status_changes_only=True)
 
     components = [
         _retention(store, files, settings, tuning),

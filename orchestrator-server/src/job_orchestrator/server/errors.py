@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from job_orchestrator.common.config.reader import size_text
+from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import (
     TOO_MUCH_STORED,
     BadRequest,

@@ -7,6 +7,8 @@ from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
+MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
 
 @dataclass(frozen=True)
 class ClientUrls:
@@ -53,10 +55,10 @@ class Service:
 
     name: str
     clients: tuple[ClientUrls, ...]
-    runs_per_user: int = 5
-    max_runs: int = 10
-    max_attempts: int = 3
-    time_limit_s: float | None = None
+    runs_per_user: int
+    max_runs: int
+    max_attempts: int
+    time_limit_s: float | None
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -140,10 +142,10 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class CallbackRules:
-    """Where callbacks may go. Without ``patterns`` there are no callbacks.
+    """Rules for the destinations of callbacks. Without ``patterns`` there are no callbacks.
 
-    ``patterns`` match host names in lower case; ``*`` stands for any characters.
-    ``allow_private`` also allows addresses that are not on the public internet.
+    ``patterns`` match host names in lower case; ``*`` stands for any characters. ``allow_private``
+    also allows addresses that are not on the public internet.
     """
 
     patterns: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""How a payload is run: one contract, one module for each way."""
+"""Ways of running a payload: one contract, one package or module for each way."""

@@ -1,18 +1,30 @@
-"""The contract between the runner and the ways of running a payload."""
+"""The contract between the payload runner and the ways of running a payload."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import NewType, Protocol
 
 from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.runtime.loops import Loop
+
+RunId = NewType("RunId", str)
+"""Name of one run: the uuid of its payload.
+
+The caller chooses the name, so that a submission whose answer was lost can be repeated, and a run
+can be matched with its payload after a restart. Native ids, such as the pid of a process or the
+number of a batch job, are private to the executor.
+"""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How run.sh ended.
 
-    ``exit_code`` is that of the process, or 128 + n for one that signal n ended, as shells count.
-    Times are seconds since the epoch. ``limit_reached`` says which limit of the payload was met, if
-    one was.
+    ``exit_code`` is that of the process, or 128 + n if signal n ended the process, as shells count.
+    Times are seconds since the epoch. ``limit_reached`` describes the resource limit that the
+    payload reached; it is empty if there was none.
     """
 
     exit_code: int
@@ -22,40 +34,139 @@ class Outcome:
     limit_reached: str = ""
 
 
-class Execution(Protocol):
-    """One run of a payload."""
+class RunPhase(StrEnum):
+    """How far a run has come."""
+
+    WAITING = "waiting"
+    """Submitted; run.sh has not begun."""
+
+    RUNNING = "running"
+
+    ENDED = "ended"
+    """The run has ended with a known outcome; none of its processes is left."""
+
+    FAILED = "failed"
+    """The executor could not run the script to its end; another try would not help."""
+
+    LOST = "lost"
+    """The run has ended with an unknown outcome, and the script is not to blame."""
+
+    UNKNOWN = "unknown"
+    """The executor cannot tell at the moment. This is never taken for an end."""
+
+
+_OVER = frozenset({RunPhase.ENDED, RunPhase.FAILED, RunPhase.LOST})
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of a run.
+
+    ``outcome`` is set in the phase ENDED only. ``reason`` explains the phase to the user. ``pid``
+    is the process of run.sh on this machine, 0 if there is none.
+    """
+
+    phase: RunPhase
+    outcome: Outcome | None = None
+    reason: str = ""
+    pid: int = 0
 
     @property
-    def pid(self) -> int:
-        """The process of run.sh, or 0 if it has none here."""
+    def over(self) -> bool:
+        """True if the state is final."""
+        return self.phase in _OVER
 
-    async def wait(self) -> Outcome:
-        """Wait for the end of run.sh; on return nothing that it started runs any more.
 
-        To be called once. Raises ``StillRunning`` if something resists being ended.
-        """
+@dataclass(frozen=True)
+class RunRequest:
+    """Request to run ``run.sh`` in the work folder of ``workspace``.
 
-    async def terminate(self) -> None:
-        """End it with all that it started. Returns when that is done; safe at any time.
+    ``time_limit_s`` is for executors that must reserve time. The runner itself ends a run at its
+    time limit, so an executor may ignore the value or add a margin.
+    """
 
-        Raises ``StillRunning`` if something resists.
-        """
+    run_id: RunId
+    workspace: Workspace
+    time_limit_s: float | None = None
+
+
+class RunRefused(DomainError):
+    """The run cannot be submitted, now or later. No process of it runs."""
+
+
+class ExecutorBusy(DomainError):
+    """The executor lacks resources and has submitted nothing; the same request succeeds later."""
+
+
+class ExecutorUnavailable(DomainError):
+    """The executor did not answer, so the run may have been submitted. Repeat the request."""
+
+
+StateListener = Callable[[RunId, RunState], None]
 
 
 class Executor(Protocol):
-    """A way of running payloads."""
+    """A way of running payloads: processes of this machine, or a batch system."""
 
-    async def start(self, workspace: Workspace) -> Execution:
-        """Start ``run.sh`` in the workspace's work folder.
+    @property
+    def survives_restart(self) -> bool:
+        """True if runs continue while jo-client is stopped."""
 
-        Raises ``OSError`` if it can't be started.
+    @property
+    def poll_interval_s(self) -> float:
+        """Seconds between two calls of ``poll`` for all runs."""
+
+    @property
+    def loops(self) -> Sequence[Loop]:
+        """Background loops of the executor; the application starts and stops them."""
+
+    def subscribe(self, listener: StateListener) -> None:
+        """Call ``listener`` with each change of state that the executor notices by itself.
+
+        An executor that notices nothing by itself never calls it, and is polled. The listener must
+        not block. It is called in the event loop.
         """
 
-    async def clear(self) -> None:
-        """End whatever is left of any payload: of an earlier life of the client, or of this one.
+    async def recover(self) -> Collection[RunId]:
+        """Take over, or end, what a previous process of jo-client left. Called once, at the start.
 
-        Raises ``StillRunning``.
+        Returns the runs that still exist. An executor whose runs do not survive a restart ends
+        every process that was left, and returns nothing. Raises ``StillRunning``.
         """
 
-    async def reap(self) -> None:
-        """Give back what ended parts of running payloads still hold. Called every second or so."""
+    async def verify(self) -> None:
+        """Check that scripts can be run as configured. Called once, after ``recover``.
+
+        Raises ``StartupError``.
+        """
+
+    async def capacity(self) -> int | None:
+        """Return how many more runs can be submitted now; None: only SLOTS limits them."""
+
+    async def submit(self, request: RunRequest) -> None:
+        """Submit a run. A repeat with the same ``run_id`` has no further effect.
+
+        Raises ``RunRefused``, ``ExecutorBusy``, ``ExecutorUnavailable``.
+        """
+
+    async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:
+        """Return the states of many runs in one call. Missing ones are in the phase UNKNOWN.
+
+        Raises ``ExecutorUnavailable``.
+        """
+
+    async def cancel(self, run_id: RunId) -> None:
+        """End a run with everything that it started; on return nothing of it runs.
+
+        Safe at any time: a run that is over or was never submitted is no error. Raises
+        ``StillRunning`` if processes resist.
+        """
+
+    def forget(self, run_id: RunId) -> None:
+        """Drop the record of a run. Called when the end of the run has been stored."""
+
+    async def close(self) -> None:
+        """Stop following runs. Called once, at the end.
+
+        An executor whose runs do not survive a restart ends them. Raises ``StillRunning``.
+        """

@@ -1,1 +1,1 @@
-"""Payloads: intake, store, execution, retention."""
+"""Payloads: intake, store, execution, output, retention."""

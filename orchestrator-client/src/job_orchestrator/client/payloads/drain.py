@@ -1,4 +1,4 @@
-"""What a client does when it is told to stop, before it stops."""
+"""Drains the client before it stops: running payloads end, waiting ones are given back."""
 
 import asyncio
 import logging
@@ -14,19 +14,22 @@ from job_orchestrator.common.status import PayloadStatus
 logger = logging.getLogger(__name__)
 
 HAND_OVER_S = 5.0
-"""How long a server that follows the events may take to fetch what has ended here."""
+"""How long a server that follows the events may take to fetch the results of ended payloads."""
 
 POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class Drain:
-    """Ends the client's work in order, while it still answers.
+    """Ends the client's work in order, while the client still answers requests.
 
-    No new payloads; those that wait for a slot are given back at once; those that run have
-    ``timeout_s`` to end by themselves, and their results are fetched as always. What runs then is
-    ended and given back too. Given back is: forgotten, and the servers told, so that they run it
-    elsewhere at once and need not wait for this client to return.
+    1. No payload is accepted any more.
+    2. Payloads that wait for a slot are given back.
+    3. Running payloads have ``timeout_s`` to end by themselves; their results are fetched as usual.
+    4. Payloads that still run are ended and given back.
+
+    A payload that is given back is forgotten, and an event reports it to the servers, which run the
+    job elsewhere immediately instead of waiting for this client to return.
     """
 
     store: PayloadStore
@@ -37,24 +40,25 @@ class Drain:
     timeout_s: float
 
     async def __call__(self) -> None:
-        """Drain; on return nothing runs any more."""
+        """Drain the client; on return no payload runs any more."""
         self.intake.open = False
-        await self.meter.tell_draining()
+        await self.meter.announce_draining()
         running, _ = await self.store.counts()
         if running:
             logger.info("Stopping: %d payloads have %g s to end", running, self.timeout_s)
-        await self.store.lose(PayloadStatus.PREPARED)
+        await self.store.give_back(PayloadStatus.PREPARED)
         await self.runner.drain(self.timeout_s)
         await self.runner.stop()
-        await self.store.lose(PayloadStatus.PREPARED, PayloadStatus.RUNNING)
+        await self.store.give_back(PayloadStatus.PREPARED, PayloadStatus.RUNNING)
         await self._hand_over()
 
     async def _hand_over(self) -> None:
-        """Wait until the servers have fetched what has ended, and seen what was lost.
+        """Wait until the servers have fetched all results and seen all losses.
 
-        Not for long, and not for servers that don't follow the events: they would not know.
+        Waits at most ``HAND_OVER_S``, and only for servers that follow the events: others do not
+        know that there is something to fetch.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + HAND_OVER_S
-        while self.hub.followed and await self.store.wanted() and loop.time() < until:  # noqa: ASYNC110
+        deadline = loop.time() + HAND_OVER_S
+        while self.hub.followed and await self.store.unseen_count() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)

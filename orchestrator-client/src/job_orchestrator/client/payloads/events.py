@@ -1,4 +1,4 @@
-"""Hands what happens on the client to everyone who holds an event stream."""
+"""Event streams: changes of payloads and readings of the load, for servers that follow them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from job_orchestrator.common.status import PayloadStatus
 
 
 class EventHub:
-    """All event streams. A listener of the store."""
+    """Hub that passes each event to all open event streams."""
 
     def __init__(self) -> None:
         self._subscribers: set[SubscriberQueue[bytes]] = set()
@@ -20,11 +20,14 @@ class EventHub:
 
     @property
     def open_streams(self) -> int:
-        """How many streams there are now."""
+        """Number of streams that are open now."""
         return len(self._subscribers)
 
-    def publish_payload(self, row: PayloadRow) -> None:
-        """A payload has a new state; that it was taken in, its submitter is told by the answer."""
+    def on_payload_changed(self, row: PayloadRow) -> None:
+        """Publish the state of a payload. A subscriber of the store.
+
+        Prepared is not published: the answer to the submit reports it.
+        """
         if row.status is PayloadStatus.PREPARED:
             return
         self._publish(
@@ -34,13 +37,13 @@ class EventHub:
         )
 
     def publish_load(self, load: LoadEvent) -> None:
-        """There is a new reading of the load."""
+        """Publish a reading of the load."""
         self._load = encode_event("load", encode(load))
         self._publish(self._load)
 
     @contextmanager
     def subscribed(self) -> Iterator[SubscriberQueue[bytes]]:
-        """Follow the events; the last reading of the load comes first."""
+        """Follow the events within the block; the last reading of the load comes first."""
         subscriber = SubscriberQueue[bytes]()
         if self._load is not None:
             subscriber.put(self._load)
@@ -54,11 +57,11 @@ class EventHub:
 
     @property
     def followed(self) -> bool:
-        """Whether anybody holds a stream."""
+        """True if at least one stream is open."""
         return bool(self._subscribers)
 
     def close(self) -> None:
-        """End every stream, present or to come: the client stops."""
+        """End all streams, and every stream that is opened from now on: the client stops."""
         self._closed = True
         for subscriber in self._subscribers:
             subscriber.end()

@@ -1,10 +1,10 @@
-"""Ids of payloads: 32 bits, never reused, also not after a restart.
+"""Ids of payloads: 32 bits, never reused, not even after a restart.
 
-The database is in memory, so the next id is kept in a small file, a block ahead: ids of a block
-that a crash left unused are skipped. Counting never starts below the present time in seconds, so
-that ids aren't reused either where that file is lost (a fresh disk) or old (a restored backup): an
-earlier count can only have passed it by more than a payload a second on average. The server's
-idempotency key settles what is left of the risk.
+The database is in memory, so a small file holds the next id. Ids are reserved in blocks; those of a
+block that a crash left unused are skipped. Counting never starts below the current time in seconds
+since the epoch. So ids are not reused either if the file is lost (a new disk) or old (a restored
+backup): an earlier count is ahead of the clock only if the client accepted more than one payload a
+second on average. The server's idempotency key covers the remaining risk.
 """
 
 import threading
@@ -22,7 +22,7 @@ _MAX_ID = 2**32 - 1
 
 @dataclass
 class PayloadIds:
-    """The source of ids. ``take`` blocks now and then: call it in a thread; in any."""
+    """Source of payload ids. Thread-safe."""
 
     file: Path
     now: Callable[[], float] = time.time
@@ -31,7 +31,10 @@ class PayloadIds:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def take(self) -> int:
-        """Return an id that was never returned before. Raises ``IdsExhausted``, ``StorageFull``."""
+        """Return an id that was never returned before. May write to the disk: call it in a thread.
+
+        Raises ``IdsExhausted``, ``StorageFull``.
+        """
         with self._lock:
             if self._next >= self._reserved_up_to:
                 self._reserve()
@@ -40,11 +43,11 @@ class PayloadIds:
 
     def _reserve(self) -> None:
         try:
-            noted = int(self.file.read_text())
+            stored = int(self.file.read_text())
         except (FileNotFoundError, ValueError):
-            noted = 0
-        # Within one life the clock has no say: it would tear holes into the blocks.
-        begin = max(noted, self._reserved_up_to or int(self.now()))
+            stored = 0
+        # Only the first block of a process begins at the clock: later, that would waste ids.
+        begin = max(stored, self._reserved_up_to or int(self.now()))
         if begin + BLOCK > _MAX_ID:
             raise IdsExhausted(f"All ids up to {_MAX_ID} were used; remove {self.file}")
         with full_disk_as_domain_error():

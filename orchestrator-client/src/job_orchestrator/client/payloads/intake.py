@@ -1,4 +1,4 @@
-"""Takes a payload in: files to a workspace, then a row."""
+"""Accepts payloads: files to a workspace, then a row in the store."""
 
 import logging
 import uuid
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from job_orchestrator.client.errors import ClientStops, MissingScript, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.ids import PayloadIds
-from job_orchestrator.client.payloads.store import DatabaseError, PayloadStore
+from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
 from job_orchestrator.common.errors import StorageFull
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Intake:
-    """The way in. When it is not ``open`` it only answers repeats: the client stops."""
+    """Accepts submitted payloads. When it is not ``open``, it only answers repeats of a submit."""
 
     store: PayloadStore
     workspaces: Workspaces
@@ -41,65 +41,65 @@ class Intake:
         key: str | None,
         time_limit_s: float | None = None,
     ) -> PayloadRow:
-        """Take a payload in; the same ``key`` again gives the same payload, and no second run.
+        """Accept a payload. A repeat with the same ``key`` returns the same payload.
 
-        ``time_limit_s`` is how long its script may run. On any error nothing of it is left. Raises
-        ``BadRequest`` and its kinds, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
+        ``time_limit_s`` is how long its script may run. An error leaves no files. Raises
+        ``BadRequest`` and its subclasses, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
         """
         if not self.open:
             return await self._known(key)
         name = str(uuid.uuid4())
-        kept: list[PayloadRow] = []
-
+        accepted: list[PayloadRow] = []
         workspace = self.workspaces.of(name)
 
         def complete(form: ReceivedForm) -> tuple[int, str]:
             if SCRIPT not in form.files:
                 raise MissingScript(f"Missing {SCRIPT}")
-            # Not flushed to the disk: after a power cut the server sends the job again.
+            # The files are not flushed to the disk: after a power cut the server sends them again.
             reach(Point.CLIENT_FORM_WHOLE)
             workspace.complete()
             refusal = check_script(workspace.script())
             return self.ids.take(), str(refusal or "")
 
         async def add(payload_id: int, refusal: str) -> None:
-            kept.append(await self._add(payload_id, name, key, refusal, time_limit_s))
+            accepted.append(await self._add(payload_id, name, key, refusal, time_limit_s))
 
         try:
             payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
             await run_to_completion(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
-            # A repeat needs no room: what it repeats is here.
+            # A repeat needs no space: the files of the first submit are here.
             if key and (earlier := await self.store.by_key(key)) is not None:
                 return earlier
             raise
         finally:
-            if not (kept and kept[0].uuid == name):
+            if not (accepted and accepted[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)
-        with logging_about(payload=kept[0].id, key=key):
-            logger.info("Payload %d is %s", kept[0].id, kept[0].status)
-        return kept[0]
+        (row,) = accepted
+        with logging_about(payload=row.id, key=key):
+            logger.info("Payload %d is %s", row.id, row.status)
+        return row
 
     async def payload_of(self, key: str) -> PayloadRow:
-        """The payload of ``key``; one that never runs if none has arrived yet."""
+        """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
         if (row := await self.store.by_key(key)) is not None:
             return row
         payload_id = await in_thread(self.ids.take)
-        await self.store.forbid(payload_id, str(uuid.uuid4()), key)
-        # Or the one that has arrived just now.
+        await self.store.add_killed(payload_id, str(uuid.uuid4()), key)
+        # Not necessarily the added one: the submit may have arrived at the same time.
         return await self.store.by_key(key) or await self.store.get(payload_id)
 
     async def _add(
         self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
     ) -> PayloadRow:
-        """Add the row, or find the one of an earlier submit with the same key."""
+        """Add the row, or return that of an earlier submit with the same key."""
         if not self.open:
             return await self._known(key)
         try:
             row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
-        except DatabaseError:
-            # Whether the row is there is not known: with its files removed it could not run.
+        except StoreError:
+            # The row may have been added. Its files are removed, so it must not be run.
             await self.store.drop(payload_id)
             raise
         if row is None and key:
@@ -109,9 +109,9 @@ class Intake:
         return row
 
     async def _known(self, key: str | None) -> PayloadRow:
-        """The payload of an earlier submit. Raises ``ClientStops`` if there is none.
+        """Return the payload of an earlier submit. Raises ``ClientStops`` if there is none.
 
-        A server that repeats a submit must not be sent elsewhere while its payload runs here.
+        A server that repeats a submit must not be refused while its payload runs here.
         """
         row = await self.store.by_key(key) if key else None
         if row is None:

@@ -1,4 +1,4 @@
-"""The load of the machine, read in the background so that asking for it costs nothing."""
+"""Load of the machine, measured in the background, so that a request for it costs nothing."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,36 +8,63 @@ import psutil
 from job_orchestrator.client import __version__
 from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 
+INTERVAL_S = 5.0
+
 MIN_MEASURED_S = 0.5
-"""Seconds of CPU time, of all CPUs together, that a mean needs: the kernel counts in hundredths."""
+"""Least CPU time, of all CPUs together, for a mean: the kernel counts in hundredths of a second."""
 
 
 class CpuTimes(NamedTuple):
-    """Seconds that the machine's CPUs have spent since its start."""
+    """Seconds that the machine's CPUs have spent since it started."""
 
     busy: float
     total: float
 
 
+def cpu_percent(earlier: CpuTimes, later: CpuTimes) -> float:
+    """Return the use of all CPUs together between two readings: 0 to 100."""
+    passed = later.total - earlier.total
+    if passed <= 0:
+        return 0.0
+    return round(min(max(100 * (later.busy - earlier.busy) / passed, 0.0), 100.0), 1)
+
+
+def read_cpu_times() -> CpuTimes:
+    """Read the CPU times. psutil.cpu_percent keeps its previous reading for each thread."""
+    times = psutil.cpu_times()
+    # On Linux, user time includes the time of guests.
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return CpuTimes(total - idle, total)
+
+
 class LoadMeter:
-    """Its pass reads the load; ``reading`` is the last one. ``publish`` is called with each."""
+    """Meter whose pass measures the load. ``reading`` is the last reading."""
 
     def __init__(
-        self, store: PayloadStore, slots: int, publish: Callable[[LoadEvent], None]
+        self,
+        store: PayloadStore,
+        slots: int,
+        publish: Callable[[LoadEvent], None],
+        cpu_times: Callable[[], CpuTimes] = read_cpu_times,
     ) -> None:
+        """Create the meter. ``publish`` is called with each reading."""
+        self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
         self._publish = publish
-        # The first reading is the mean since the machine's start: better than none.
+        # The first reading is the mean since the machine started: better than no reading.
         self._earlier = CpuTimes(0.0, 0.0)
         self._draining = False
         self.reading = LoadEvent(cpu=0.0, memory=0.0, slots=slots, running=0, waiting=0)
+        self.loop = Loop("load meter", self.run_pass, interval_s=INTERVAL_S)
 
     async def run_pass(self) -> None:
-        """Read and publish the load. The CPU figure is the mean since the pass before."""
-        times, memory = await in_thread(_read)
+        """Measure and publish the load. The CPU figure is the mean since the previous pass."""
+        times, memory = await in_thread(self._measure)
         running, waiting = await self._store.counts()
         cpu = self.reading.cpu
         if times.total - self._earlier.total >= MIN_MEASURED_S:
@@ -48,24 +75,10 @@ class LoadMeter:
         )
         self._publish(self.reading)
 
-    async def tell_draining(self) -> None:
-        """From here on every reading says that no new payloads are taken."""
+    async def announce_draining(self) -> None:
+        """Publish, in this and all further readings, that no payloads are accepted any more."""
         self._draining = True
         await self.run_pass()
 
-
-def cpu_percent(earlier: CpuTimes, later: CpuTimes) -> float:
-    """Use of all CPUs together between two readings: 0 to 100."""
-    passed = later.total - earlier.total
-    if passed <= 0:
-        return 0.0
-    return round(min(max(100 * (later.busy - earlier.busy) / passed, 0.0), 100.0), 1)
-
-
-def _read() -> tuple[CpuTimes, float]:
-    # Not psutil.cpu_percent: it remembers the reading before for each thread by itself.
-    times = psutil.cpu_times()
-    # On Linux the time of guests is part of user time.
-    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    return CpuTimes(total - idle, total), float(psutil.virtual_memory().percent)
+    def _measure(self) -> tuple[CpuTimes, float]:
+        return self._read_cpu_times(), float(psutil.virtual_memory().percent)

@@ -1,4 +1,4 @@
-"""What a payload's script says, while it runs and afterwards."""
+"""Output of a payload's script, while it runs and afterwards."""
 
 import asyncio
 import contextlib
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from job_orchestrator.client.errors import ResultsGone
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.store import PayloadStore, has_ended
+from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
 
-LOOK_S = 0.25
-"""Between two looks whether a file has grown; the kernel tells nobody without more machinery."""
+POLL_S = 0.25
+"""Between two checks whether a file has grown. Polling needs less machinery than inotify(7)."""
 
 BLOCK_BYTES = 1 << 18
 
 
 class ScriptOutput:
-    """Reads it. A listener of the store: the end of a payload ends what follows its output."""
+    """Reads standard output and standard error of scripts."""
 
     def __init__(self, store: PayloadStore, workspaces: Workspaces) -> None:
         self._store = store
@@ -28,14 +28,22 @@ class ScriptOutput:
         self._followed: dict[int, set[asyncio.Event]] = {}
         self._closed = False
 
-    def note(self, row: PayloadRow) -> None:
-        """A payload has changed."""
-        if has_ended(row):
+    @property
+    def followed_count(self) -> int:
+        """Number of payloads whose output is being read."""
+        return len(self._followed)
+
+    def on_payload_changed(self, row: PayloadRow) -> None:
+        """End the streams that follow the output of a payload that has ended.
+
+        A subscriber of the store.
+        """
+        if row.status.has_ended:
             for ended in self._followed.get(row.id, ()):
                 ended.set()
 
     def close(self) -> None:
-        """End all that follows: the client stops."""
+        """End all streams that follow an output: the client stops."""
         self._closed = True
         for followers in self._followed.values():
             for ended in followers:
@@ -44,22 +52,23 @@ class ScriptOutput:
     async def read(
         self, payload_id: int, stream: str, offset: int, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes of ``stream`` from ``offset`` on.
+        """Yield the bytes of ``stream`` (stdout or stderr) from ``offset`` on.
 
-        With ``follow`` until the payload has ended; what it said last is part of it. Raises
-        ``PayloadNotFound``, ``ResultsGone``.
+        With ``follow``, goes on until the payload has ended, and includes its last output. The
+        first block is empty: it shows that the payload exists. Raises ``PayloadNotFound``,
+        ``ResultsGone``.
         """
         with self._following(payload_id) as ended:
             row = await self._store.get(payload_id)
             if row.status is PayloadStatus.CLEANED:
                 raise ResultsGone(f"The files of payload {row.id} were removed")
-            if has_ended(row) or self._closed:
+            if row.status.has_ended or self._closed:
                 ended.set()
             workspace = self._workspaces.of(row.uuid)
             path = workspace.stdout if stream == "stdout" else workspace.stderr
-            yield b""  # it is there
+            yield b""
             while True:
-                # Asked before the file is read: what was said before the end is read after it.
+                # Checked before the file is read, so that all output before the end is read.
                 last = ended.is_set() or not follow
                 while block := await in_thread(_read, path, offset):
                     offset += len(block)
@@ -67,7 +76,7 @@ class ScriptOutput:
                 if last:
                     return
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(POLL_S):
                         await ended.wait()
 
     @contextlib.contextmanager
@@ -84,11 +93,11 @@ class ScriptOutput:
 
 
 def _read(path: Path, offset: int) -> bytes:
-    """The next block; nothing if there is none (yet), or no file (yet, or any more)."""
+    """Read the next block; empty if there is no more, or no file (yet, or any more)."""
     try:
         with path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size <= offset:
-                return b""  # no file system takes any offset to seek to
+                return b""  # not all file systems accept a seek to any offset
             file.seek(offset)
             return file.read(BLOCK_BYTES) or b""
     except FileNotFoundError:

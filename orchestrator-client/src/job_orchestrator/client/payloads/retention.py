@@ -1,4 +1,4 @@
-"""Removes the files of payloads that ended long ago."""
+"""Removes the files of ended payloads: when their results are acknowledged, or after MAX_AGE."""
 
 import logging
 from collections.abc import Sequence
@@ -17,36 +17,39 @@ logger = logging.getLogger(__name__)
 BATCH = 200
 INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
-"""How long after its end a payload whose files are gone is remembered: a late repeat of its submit
-finds it."""
+"""How long after its end the row of a Cleaned payload is kept, for late repeats of its submit."""
 
 
-class Cleaner:
-    """The cleaner's pass. ``max_age_s`` counts from a payload's end.
+class Retention:
+    """Removes files of ended payloads; ``loops`` drive its pass.
 
-    Folders of very many files are removed beside it, in ``large``: who asks for the
-    removal of small ones does not wait for them, in whatever company they are.
+    Folders with very many files are removed in the background, in ``large``, so that a request for
+    the removal of small folders does not wait for a large one.
     """
 
     def __init__(self, store: PayloadStore, workspaces: Workspaces, *, max_age_s: float) -> None:
+        """Create the component. ``max_age_s`` counts from the end of a payload."""
         self._store = store
         self._workspaces = workspaces
         self._max_age_s = max_age_s
         self.large = DeferredRemoval("large folders")
-        self.loop = Loop("cleaner", self.run_pass, interval_s=INTERVAL_S)
+        self.loops: Sequence[Loop] = (
+            Loop("cleaner", self.run_pass, interval_s=INTERVAL_S),
+            self.large.loop,
+        )
 
     async def run_pass(self) -> None:
-        """Clean what is due, and forget what was cleaned long ago."""
+        """Remove the files that are due, and the rows of payloads that were cleaned long ago."""
         while len(rows := await self._store.ended_before(self._max_age_s, BATCH)) > 0:
             await self.clean([row.id for row in rows])
-        await self._store.forget_cleaned(ROWS_KEPT_S)
+        await self._store.delete_cleaned(ROWS_KEPT_S)
 
     async def clean(self, payload_ids: Sequence[int]) -> list[int]:
         """Remove the files of those of the payloads that have ended; return their ids.
 
-        Of large ones the removal has only begun then; nobody finds their files any more.
+        On return a large folder may still be in removal, but its files cannot be found any more.
         """
-        rows = await self._store.discard(payload_ids)
+        rows = await self._store.mark_cleaned(payload_ids)
         reach(Point.CLIENT_DISCARDED)
         large = await in_thread(self._remove, rows)
         for folder in large:
@@ -55,7 +58,7 @@ class Cleaner:
         return [row.id for row in rows]
 
     def _remove(self, rows: Sequence[PayloadRow]) -> list[Path]:
-        """Remove the folders of payloads, and return what is large and not removed."""
+        """Remove the folders of payloads; return the large ones, which are not removed yet."""
         large = []
         for row in rows:
             try:
@@ -63,6 +66,6 @@ class Cleaner:
                 if doomed is not None and not remove_if_small(doomed):
                     large.append(doomed)
             except OSError as error:
-                # It goes at the next start; the others can go now.
-                logger.error("Files of payload %d can't be removed: %s", row.id, error)
+                # The next start removes it; its failure must not keep the others.
+                logger.error("Files of payload %d cannot be removed: %s", row.id, error)
         return large

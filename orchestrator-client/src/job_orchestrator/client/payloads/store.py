@@ -1,8 +1,8 @@
-"""The payloads' database: SQLite in memory, because the server keeps the history.
+"""Database of the payloads: SQLite in memory, because the server keeps the history.
 
 Every change of state is one compare-and-set statement. Statements run in the event loop: none waits
-for a disk, each is bounded by an index or a limit, and takes microseconds. Methods are coroutines
-all the same, as those of any database.
+for a disk, and an index or a limit bounds each, so that it takes microseconds. The methods are
+coroutines nevertheless, so that callers do not depend on this.
 """
 
 import asyncio
@@ -17,17 +17,10 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.common.runtime import fault_injection as faults
-from job_orchestrator.common.status import (
-    FINAL_PAYLOAD,
-    PayloadStatus,
-    TransitionRefused,
-    origins,
-)
+from job_orchestrator.common.runtime.fault_injection import database_class
+from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
-DatabaseError = sqlite3.Error
-"""What every call of the store may raise."""
-
+Subscriber = Callable[[PayloadRow], None]
 
 _FIELDS = tuple(field.name for field in fields(PayloadRow))
 COLUMNS = ", ".join(_FIELDS)
@@ -50,21 +43,31 @@ CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
 CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
 """
 
-START = """
+START = f"""
 UPDATE payloads SET status = 'Running'
 WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
-"""
+RETURNING {COLUMNS}
+"""  # noqa: S608
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
 """  # noqa: S608
 
+# Each count can use its index; the table also holds the payloads that ended in the last two days.
+COUNTS = """
+SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),
+    (SELECT count(*) FROM payloads WHERE status = 'Prepared')
+"""
 
-FORGOTTEN_AT_ONCE = 200
-FORGET = f"""
+DELETE_BATCH = 200
+DELETE_CLEANED = f"""
 DELETE FROM payloads WHERE id IN (
     SELECT id FROM payloads WHERE ended_at < ? AND status = 'Cleaned' LIMIT ?)
 RETURNING {COLUMNS}
 """  # noqa: S608
+
+
+class StoreError(Exception):
+    """A statement failed. It may have had its effect nevertheless."""
 
 
 @cache
@@ -73,17 +76,20 @@ def _listed(statuses: frozenset[PayloadStatus]) -> str:
 
 
 class PayloadStore:
-    """The payloads. Listeners are told of every payload whose state changed."""
+    """Store of the payloads. It notifies its subscribers of each change of a payload.
+
+    Every method that accesses the database may raise ``StoreError``.
+    """
 
     def __init__(self, connection: sqlite3.Connection, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
-        self._listeners: list[Callable[[PayloadRow], None]] = []
-        self._lost: set[int] = set()
+        self._subscribers: list[Subscriber] = []
+        self._given_back: set[int] = set()
 
-    def subscribe(self, listener: Callable[[PayloadRow], None]) -> None:
-        """Call ``listener`` with every payload that is new or changed; it must not block."""
-        self._listeners.append(listener)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call ``subscriber`` with every payload that is added or changed. It must not block."""
+        self._subscribers.append(subscriber)
 
     async def add(
         self,
@@ -93,21 +99,21 @@ class PayloadStore:
         refusal: str = "",
         time_limit_s: float | None = None,
     ) -> PayloadRow | None:
-        """Add a Prepared payload; None if there is one with this key already."""
-        rows = await self._execute(
+        """Add a Prepared payload; None if there is a payload with this key already."""
+        rows = self._rows(
             f"""INSERT INTO payloads (id, uuid, key, refusal, time_limit_s, status)
                 VALUES (?, ?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
             (payload_id, uuid, key, refusal, time_limit_s),
         )
-        return self._tell(rows[0]) if rows else None
+        return self._notify(rows[0]) if rows else None
 
-    async def forbid(self, payload_id: int, uuid: str, key: str) -> None:
-        """Let a payload of ``key`` that has not arrived yet be Killed, so that it never runs.
+    async def add_killed(self, payload_id: int, uuid: str, key: str) -> None:
+        """Add a Killed payload without files, so that a late submit with ``key`` never runs.
 
-        It has no files. If there is one with this key already, nothing happens.
+        Has no effect if there is a payload with this key already.
         """
-        await self._execute(
+        self._rows(
             f"""INSERT INTO payloads (id, uuid, key, refusal, status, killed, message, ended_at)
                 VALUES (?, ?, ?, '', 'Killed', 1, 'Terminated before it arrived', ?)
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
@@ -116,50 +122,48 @@ class PayloadStore:
 
     async def get(self, payload_id: int) -> PayloadRow:
         """Return the payload. Raises ``PayloadNotFound``."""
-        rows = await self._execute(
+        rows = self._rows(
             f"SELECT {COLUMNS} FROM payloads WHERE id = ?",  # noqa: S608
             (payload_id,),
         )
         if not rows:
-            self._lost.discard(payload_id)  # now its server knows
+            self._given_back.discard(payload_id)  # its server has seen the loss
             raise PayloadNotFound(payload_id)
         return rows[0]
 
     async def by_key(self, key: str) -> PayloadRow | None:
-        """The payload that was submitted with this key, if there is one."""
-        rows = await self._execute(
+        """Return the payload that was submitted with this key; None if there is none."""
+        rows = self._rows(
             f"SELECT {COLUMNS} FROM payloads WHERE key = ?",  # noqa: S608
             (key,),
         )
         return rows[0] if rows else None
 
     async def start(self, limit: int) -> Sequence[PayloadRow]:
-        """Make at most ``limit`` Prepared payloads Running, the oldest ones, and return them.
+        """Change at most ``limit`` Prepared payloads, the oldest, to Running, and return them.
 
-        Whoever gets one is the only one to run it.
+        Each payload is returned by one call only; the caller must run it.
         """
-        rows = await self._execute(f"{START} RETURNING {COLUMNS}", (limit,))
-        return [self._tell(row) for row in sorted(rows, key=lambda row: row.id)]
+        rows = self._rows(START, (limit,))
+        return [self._notify(row) for row in sorted(rows, key=lambda row: row.id)]
 
     async def running(self) -> Sequence[PayloadRow]:
-        """All payloads that are Running."""
-        return await self._execute(
+        """Return all Running payloads."""
+        return self._rows(
             f"SELECT {COLUMNS} FROM payloads WHERE status = 'Running'",  # noqa: S608
             (),
         )
 
     async def drop(self, payload_id: int) -> None:
-        """Take back a payload that was just added and has not started."""
-        await self._execute(
-            "DELETE FROM payloads WHERE id = ? AND status = 'Prepared'", (payload_id,)
-        )
+        """Remove a payload that was just added and has not started."""
+        self._rows("DELETE FROM payloads WHERE id = ? AND status = 'Prepared'", (payload_id,))
 
     async def request_kill(self, payload_id: int) -> PayloadRow | None:
-        """Mark a payload to be ended: at once Killed if it hasn't started, so that it never does.
+        """Mark a payload as killed; one that has not started becomes Killed and never starts.
 
-        Returns it as it then is; None if there was nothing to end any more.
+        Returns the payload after the change; None if it had ended already, or does not exist.
         """
-        rows = await self._execute(
+        rows = self._rows(
             f"""UPDATE payloads SET killed = 1,
                     message = CASE status WHEN 'Prepared' THEN 'Terminated before it started'
                         ELSE message END,
@@ -169,13 +173,13 @@ class PayloadStore:
                 RETURNING {COLUMNS}""",  # noqa: S608
             {"id": payload_id, "now": self._now()},
         )
-        return self._tell(rows[0]) if rows else None
+        return self._notify(rows[0]) if rows else None
 
     async def finish(
         self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
     ) -> PayloadRow:
-        """Bring a payload to another state. Raises ``TransitionRefused``, ``PayloadNotFound``."""
-        rows = await self._execute(
+        """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
+        rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
                     ended_at = coalesce(ended_at, :now)
@@ -192,68 +196,82 @@ class PayloadStore:
         if not rows:
             current = (await self.get(payload_id)).status
             raise TransitionRefused(f"Payload {payload_id}", current, status)
-        return self._tell(rows[0])
+        return self._notify(rows[0])
 
-    async def lose(self, *statuses: PayloadStatus) -> None:
-        """Forget the payloads of these states: they are to be run elsewhere.
+    async def give_back(self, *statuses: PayloadStatus) -> None:
+        """Forget the payloads in these states, so that their servers run the jobs elsewhere.
 
-        Listeners are told that they are Cleaned: whoever asks finds that there is no such payload.
+        Subscribers are notified that the payloads are Cleaned. A server that asks for one of them
+        learns that it does not exist.
         """
-        rows = await self._execute(
+        rows = self._rows(
             f"DELETE FROM payloads WHERE status IN ({_listed(frozenset(statuses))})"  # noqa: S608
             f" RETURNING {COLUMNS}",
             (),
         )
-        for row in rows:
-            self._lost.add(row.id)
-            self._tell(replace(row, status=PayloadStatus.CLEANED, message="The client stops"))
+        self._notify_given_back(rows, "The client stops")
 
-    async def wanted(self) -> int:
-        """How many payloads a server has still to ask for: results not fetched, losses not seen."""
-        ((kept,),) = self._connection.execute(
-            "SELECT count(*) FROM payloads WHERE ended_at IS NOT NULL AND status <> 'Cleaned'"
+    async def give_back_lost(self, payload_id: int, reason: str) -> None:
+        """Forget a Running payload whose run was lost, so that its server runs the job again."""
+        rows = self._rows(
+            f"DELETE FROM payloads WHERE id = ? AND status = 'Running' RETURNING {COLUMNS}",  # noqa: S608
+            (payload_id,),
         )
-        return int(kept) + len(self._lost)
+        self._notify_given_back(rows, reason)
 
-    async def discard(self, payload_ids: Sequence[int]) -> Sequence[PayloadRow]:
-        """Make those of the payloads Cleaned that have ended; return them."""
+    async def unseen_count(self) -> int:
+        """Count what servers must still ask for: results not fetched, and losses not seen."""
+        ((kept,),) = self._execute(
+            "SELECT count(*) FROM payloads WHERE ended_at IS NOT NULL AND status <> 'Cleaned'", ()
+        )
+        return int(kept) + len(self._given_back)
+
+    async def mark_cleaned(self, payload_ids: Sequence[int]) -> Sequence[PayloadRow]:
+        """Change those of the payloads that have ended to Cleaned, and return them."""
         marks = ", ".join("?" for _ in payload_ids)
-        rows = await self._execute(
+        rows = self._rows(
             f"""UPDATE payloads SET status = 'Cleaned' WHERE id IN ({marks})
                 AND status IN ({_listed(origins(PayloadStatus.CLEANED))})
                 RETURNING {COLUMNS}""",  # noqa: S608
             payload_ids,
         )
-        return [self._tell(row) for row in rows]
+        return [self._notify(row) for row in rows]
 
     async def counts(self) -> tuple[int, int]:
-        """How many payloads run, and how many wait for a slot."""
-        # Two counts, so that each can use its index: the table holds two days of ended payloads.
-        ((running, waiting),) = self._connection.execute(
-            "SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),"
-            " (SELECT count(*) FROM payloads WHERE status = 'Prepared')"
-        )
+        """Count the payloads that run, and those that wait for a slot."""
+        ((running, waiting),) = self._execute(COUNTS, ())
         return int(running), int(waiting)
 
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[PayloadRow]:
-        """Payloads that ended so long ago and still have their files, the oldest first."""
-        return await self._execute(ENDED_BEFORE, (self._now() - seconds_ago, limit))
+        """Return payloads that ended so long ago and still have their files, the oldest first."""
+        return self._rows(ENDED_BEFORE, (self._now() - seconds_ago, limit))
 
-    async def forget_cleaned(self, seconds_ago: float) -> None:
-        """Drop the rows of payloads without files that ended so long ago."""
-        values = (self._now() - seconds_ago, FORGOTTEN_AT_ONCE)
-        forgotten = FORGOTTEN_AT_ONCE
-        while forgotten == FORGOTTEN_AT_ONCE:
-            forgotten = len(await self._execute(FORGET, values))
-            await asyncio.sleep(0)  # the loop has other things to do
+    async def delete_cleaned(self, seconds_ago: float) -> None:
+        """Delete the rows of Cleaned payloads that ended so long ago."""
+        values = (self._now() - seconds_ago, DELETE_BATCH)
+        deleted = DELETE_BATCH
+        while deleted == DELETE_BATCH:
+            deleted = len(self._rows(DELETE_CLEANED, values))
+            await asyncio.sleep(0)  # other tasks get their turn between two batches
 
-    async def _execute(self, statement: str, values: Any) -> list[PayloadRow]:
-        return [_row(row) for row in self._connection.execute(statement, values)]
+    def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
+        return [_row(row) for row in self._execute(statement, values)]
 
-    def _tell(self, row: PayloadRow) -> PayloadRow:
-        for listener in self._listeners:
-            listener(row)
+    def _execute(self, statement: str, values: Any) -> list[Any]:
+        try:
+            return list(self._connection.execute(statement, values))
+        except sqlite3.Error as error:
+            raise StoreError(str(error)) from error
+
+    def _notify(self, row: PayloadRow) -> PayloadRow:
+        for subscriber in self._subscribers:
+            subscriber(row)
         return row
+
+    def _notify_given_back(self, rows: Sequence[PayloadRow], reason: str) -> None:
+        for row in rows:
+            self._given_back.add(row.id)
+            self._notify(replace(row, status=PayloadStatus.CLEANED, message=reason))
 
 
 def _row(row: Any) -> PayloadRow:
@@ -263,16 +281,11 @@ def _row(row: Any) -> PayloadRow:
     return PayloadRow(**values)
 
 
-def has_ended(row: PayloadRow) -> bool:
-    """Whether nothing happens to a payload any more."""
-    return row.status in FINAL_PAYLOAD or row.status is PayloadStatus.CLEANED
-
-
 @asynccontextmanager
 async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
-    """Open the database. It is gone when its one connection is closed."""
+    """Open the database. It exists as long as its only connection."""
     with contextlib.closing(
-        sqlite3.connect(":memory:", isolation_level=None, factory=faults.database_class())
+        sqlite3.connect(":memory:", isolation_level=None, factory=database_class())
     ) as connection:
         connection.executescript(SCHEMA)
         yield PayloadStore(connection, now)

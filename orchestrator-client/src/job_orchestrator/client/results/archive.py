@@ -15,7 +15,7 @@ from job_orchestrator.client.results.walk import NotRegular, open_regular, read_
 from job_orchestrator.client.results.zip_writer import Member, ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import impersonate_owner
-from job_orchestrator.common.config.reader import size_text
+from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.protocol.paths import RESERVED
 
 MAX_KEPT_OUTPUT_BYTES = 1 << 30

@@ -1,4 +1,4 @@
-"""Whether the client can do its work."""
+"""Health check of jo-client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from job_orchestrator.common.runtime.threads import in_thread
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """Checks what the client can't work without."""
+    """Checks the data folder and the background loops."""
 
     workspaces: Workspaces
     loops: Sequence[Loop]
 
     async def __call__(self) -> None:
-        """Raise ``Unhealthy``, naming what doesn't work."""
+        """Raise ``Unhealthy``, which names the failing part."""
         try:
             await in_thread(self.workspaces.check)
         except OSError as error:

@@ -1,4 +1,7 @@
-"""What Prometheus reads of the client. Nothing of it costs a look at the database."""
+"""Prometheus metrics of jo-client.
+
+Counters are updated by a subscriber of the store, so that they need no queries.
+"""
 
 import time
 from collections.abc import Callable
@@ -14,15 +17,18 @@ PREFIX = "jo_client"
 
 
 class Metrics:
-    """All of them. ``note`` is a listener of the store; ``clock`` gives seconds that only grow."""
+    """The metrics of jo-client. ``on_payload_changed`` subscribes to the store.
+
+    ``clock`` is monotonic, in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry: CollectorRegistry = new_registry()
         self._clock = clock
-        self._begun: dict[int, float] = {}
+        self._started_at: dict[int, float] = {}
         self._received = Counter(
             f"{PREFIX}_payloads_received_total",
-            "Payloads that were taken in",
+            "Payloads that were accepted",
             registry=self.registry,
         )
         self._ended = Counter(
@@ -33,33 +39,36 @@ class Metrics:
         )
         self._run_seconds = Histogram(
             f"{PREFIX}_run_seconds",
-            "Time that a payload held a slot, packing of its results included",
+            "Time from the start of a payload to its end, including the packing of its results",
             buckets=LONG_S,
             registry=self.registry,
         )
-        for status in FINAL_PAYLOAD:  # so that a rate begins with a 0
+        # A rate needs a first sample of 0.
+        for status in FINAL_PAYLOAD:
             self._ended.labels(status)
-        self._slots = self._gauge("slots", "How many payloads may run at once")
-        self._running = self._gauge("payloads_running", "Payloads that hold a slot")
+        self._slots = self._gauge("slots", "Maximum number of concurrent payloads")
+        self._running = self._gauge("payloads_running", "Payloads that occupy a slot")
         self._waiting = self._gauge("payloads_waiting", "Payloads that wait for a slot")
-        self._cpu = self._gauge("cpu_usage_ratio", "Use of the machine's CPUs, 0 to 1")
-        self._memory = self._gauge("memory_usage_ratio", "Use of the machine's memory, 0 to 1")
-        self._draining = self._gauge("draining", "1 if it stops, and takes no new payloads")
-        self._event_streams = self._gauge("event_streams", "Event streams that are open")
+        self._cpu = self._gauge("cpu_usage_ratio", "CPU usage of the machine, 0 to 1")
+        self._memory = self._gauge("memory_usage_ratio", "Memory usage of the machine, 0 to 1")
+        self._draining = self._gauge(
+            "draining", "1 if the client is stopping and accepts no payloads"
+        )
+        self._event_streams = self._gauge("event_streams", "Open event streams")
 
-    def note(self, row: PayloadRow) -> None:
-        """A payload is new or has changed."""
+    def on_payload_changed(self, row: PayloadRow) -> None:
+        """Count a payload that was created or changed its state."""
         if row.status is PayloadStatus.PREPARED:
             self._received.inc()
         elif row.status is PayloadStatus.RUNNING:
-            self._begun.setdefault(row.id, self._clock())
+            self._started_at.setdefault(row.id, self._clock())
         elif row.status in FINAL_PAYLOAD:
             self._ended.labels(row.status).inc()
-            begun = self._begun.pop(row.id, None)
-            if begun is not None:
-                self._run_seconds.observe(self._clock() - begun)
+            started_at = self._started_at.pop(row.id, None)
+            if started_at is not None:
+                self._run_seconds.observe(self._clock() - started_at)
 
-    def show(self, load: LoadEvent, event_streams: int) -> None:
+    def set_gauges(self, load: LoadEvent, event_streams: int) -> None:
         """Set the gauges to the last reading."""
         self._slots.set(load.slots)
         self._running.set(load.running)

@@ -1,23 +1,24 @@
-"""What the log says of the settings at the start: what was set, what is on, what is off."""
+"""Log lines at the start of jo-client: paths, limits, and which features are on."""
 
 from collections.abc import Iterator
 
 from job_orchestrator.client.settings import Settings
-from job_orchestrator.common.config.reader import on_and_off
+from job_orchestrator.common.logs.formatters import feature_line
 
 
 def summary(settings: Settings) -> Iterator[str]:
-    """One line after the other; no secrets."""
+    """Summarize the settings, one line at a time. Secrets are left out."""
     yield (
-        f"Payloads in {settings.data_path}, {settings.slots} slots; results that nobody fetches are"
-        f" kept for {settings.max_age_s:g} s, uploads may have {settings.max_upload_bytes} bytes"
+        f"Payloads in {settings.data_path}, {settings.slots} slots; results that are not fetched"
+        f" are kept for {settings.max_age_s:g} s, uploads are limited to"
+        f" {settings.max_upload_bytes} bytes"
     )
     execution = settings.execution
-    yield on_and_off(
+    yield feature_line(
         {
             "client token": settings.client_token is not None,
             "sandbox": execution.sandbox,
-            "users of their own for scripts": bool(execution.run_as),
+            "separate users for scripts": bool(execution.run_as),
             "memory limit": execution.limits.memory_bytes > 0,
             "limit of processes": execution.limits.pids > 0,
             "CPU limit": execution.limits.cpus > 0,

@@ -1,1 +1,1 @@
-"""The HTTP face of the client: parse, call the logic, answer. Errors are translated elsewhere."""
+"""Routes of jo-client: they parse the request, call a use case, and answer."""

@@ -1,4 +1,4 @@
-"""JSON answers about payloads, errors included, and the schemas that document them."""
+"""JSON bodies about payloads and errors, and their schemas in the OpenAPI document."""
 
 from typing import Any
 
@@ -31,9 +31,9 @@ SCHEMAS: dict[str, Any] = {
             },
             "loc": {"type": "string", "description": "Its folder on the client"},
             "pid": {"type": "integer", "description": "Process of run.sh, 0 if none"},
-            "killed": {"type": "boolean", "description": "It was asked to end"},
+            "killed": {"type": "boolean", "description": "Its termination was requested"},
             "exit_code": {"type": "integer", "nullable": True},
-            "message": {"type": "string", "description": "Why it has this status"},
+            "message": {"type": "string", "description": "Reason for the status"},
         },
         "example": {
             "id": 1790000000,
@@ -50,7 +50,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def payload_of(request: web.Request, row: PayloadRow) -> Payload:
-    """The message about a payload."""
+    """Return the message about a payload."""
     return Payload(
         id=row.id,
         status=row.status,
@@ -63,18 +63,18 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
 
 
 def error_body(error: Exception | None, message: str) -> bytes:
-    """The body of an error."""
+    """Return the body of an error."""
     code = error.code if isinstance(error, DomainError) else ""
     return encode(ErrorPayload(message, code=code))
 
 
 def payload_id(request: web.Request) -> int:
-    """The ``{id}`` of the path. Raises ``BadRequest``."""
+    """Return the ``{id}`` of the path. Raises ``BadRequest``."""
     return payload_id_of(request.match_info["id"])
 
 
 def payload_id_of(text: str) -> int:
-    """The id that ``text`` is. Raises ``BadRequest``."""
+    """Convert ``text`` to a payload id. Raises ``BadRequest``."""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise BadRequest(f"Invalid payload id {text[:40]!r}, should be a 32-bit number")
     return int(text)

@@ -1,4 +1,4 @@
-"""GET /events."""
+"""Route with the event stream."""
 
 from collections.abc import AsyncGenerator
 
@@ -13,22 +13,7 @@ KEEP_ALIVE_S = 5.0
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Push every change.
-
-    ---
-    summary: Changes of payloads and load, as server-sent events
-    description: >-
-      "payload" with {"id", "status", "exit_code", "message"} at each change of a payload's state;
-      "load" with {"cpu", "memory", "slots", "running", "waiting", "draining", "version"} at the
-      beginning and every 5 s. A payload that the stopping client gives back is "Cleaned".
-    tags: [service]
-    responses:
-      "200":
-        description: The stream; it ends when the client stops or the reader falls behind
-        content:
-          text/event-stream:
-            schema: {type: string}
-    """
+    """Stream the changes of payloads and of the load."""
     with request.app[keys.EVENTS].subscribed() as backlog:
         return await send(request, stream_response(CONTENT_TYPE), _blocks(backlog))
 

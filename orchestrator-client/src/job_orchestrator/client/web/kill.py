@@ -1,4 +1,4 @@
-"""POST /kill/{id}."""
+"""Routes to terminate payloads."""
 
 import msgspec
 from aiohttp import web
@@ -11,52 +11,12 @@ from job_orchestrator.common.web.answers import json_response
 
 
 async def kill(request: web.Request) -> web.Response:
-    """End a payload.
-
-    ---
-    summary: End a payload
-    description: >-
-      On return nothing of it runs any more. One that has not started never does; one that has
-      ended stays what it was, as the answer shows.
-    tags: [payloads]
-    parameters:
-      - {name: id, in: path, required: true, schema: {type: integer}}
-    responses:
-      "200":
-        description: The payload as it is now
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
-      "404":
-        description: There is no such payload
-      "500":
-        description: Some of its processes resist being ended
-    """
+    """Terminate a payload."""
     return await _killed(request, payload_id(request))
 
 
 async def kill_key(request: web.Request) -> web.Response:
-    """End the payload of a key, or let it never run.
-
-    ---
-    summary: End the payload that was, or will be, submitted with an Idempotency-Key
-    description: >-
-      For a server that does not know whether its submit has arrived. One that arrives later is
-      Killed from the beginning.
-    tags: [payloads]
-    parameters:
-      - {name: Idempotency-Key, in: header, required: true, schema: {type: string}}
-    responses:
-      "200":
-        description: The payload as it is now
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
-      "400":
-        description: There is no Idempotency-Key
-      "500":
-        description: Some of its processes resist being ended
-    """
+    """Terminate the payload of a key, or prevent that it ever runs."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if not key:
         raise BadRequest(

@@ -1,4 +1,4 @@
-"""GET and DELETE /retrieve/{id}, GET /retrieve_partial/{id}, DELETE /retrieve."""
+"""Routes to fetch the results of payloads, and to acknowledge them."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from aiohttp import hdrs, web
 
 from job_orchestrator.client import keys
 from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
-from job_orchestrator.client.payloads.store import has_ended
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
@@ -26,27 +25,7 @@ MAX_DISCARDED = 1000
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
-    """Give the results of a payload, or its state.
-
-    ---
-    summary: Results of a payload, or its state
-    description: >-
-      A ZIP once it is Completed, JSON in any other state. The Idempotency-Key of its submit is
-      echoed.
-    tags: [payloads]
-    parameters:
-      - {name: id, in: path, required: true, schema: {type: integer}}
-    responses:
-      "200":
-        description: The results or the state
-        content:
-          application/zip:
-            schema: {type: string, format: binary}
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
-      "404":
-        description: There is no such payload, or its results were lost
-    """
+    """Return the results of a completed payload, or the state of any other."""
     row = await request.app[keys.STORE].get(payload_id(request))
     headers = {IDEMPOTENCY_KEY: row.key} if row.key else {}
     if row.status is not PayloadStatus.COMPLETED:
@@ -59,28 +38,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
 
 
 async def retrieve_partial(request: web.Request) -> web.StreamResponse:
-    """Give what there is of a payload's output, whatever its state.
-
-    ---
-    summary: Output of a payload so far
-    tags: [payloads]
-    parameters:
-      - {name: id, in: path, required: true, schema: {type: integer}}
-    responses:
-      "200":
-        description: The work folder as it is now, or as it was at the end
-        content:
-          application/zip:
-            schema: {type: string, format: binary}
-      "404":
-        description: There is no such payload, or its files were removed
-      "503":
-        description: It is being fetched by others already, as often as it may be at once
-        headers:
-          Retry-After: {description: Seconds, schema: {type: integer}}
-      "507":
-        description: The disk is too full to pack it
-    """
+    """Return the output that a payload has so far, in any state."""
     row = await request.app[keys.STORE].get(payload_id(request))
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
@@ -93,7 +51,7 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
 
 
 async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:
-    """The packed results; None if there are none."""
+    """Return the file with the packed results, None if it is missing."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
     try:
         small = await in_thread(read_if_small, workspace.results)
@@ -116,55 +74,18 @@ async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
 
 
 async def forget(request: web.Request) -> web.Response:
-    """Remove the files of a payload whose results the server has.
-
-    ---
-    summary: Remove the files of a payload that has ended
-    tags: [payloads]
-    parameters:
-      - {name: id, in: path, required: true, schema: {type: integer}}
-    responses:
-      "200":
-        description: They are removed
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Payload"}
-      "404":
-        description: There is no such payload
-      "409":
-        description: It has not ended
-    """
+    """Remove the files of a payload whose results are stored on the server."""
     store = request.app[keys.STORE]
     row = await store.get(payload_id(request))
-    if not has_ended(row):
+    if not row.status.has_ended:
         raise PayloadNotEnded(f"Payload {row.id} is {row.status}; end it first")
-    await request.app[keys.CLEANER].clean([row.id])
+    await request.app[keys.RETENTION].clean([row.id])
     return json_response(payload_of(request, await store.get(row.id)))
 
 
 async def discard(request: web.Request) -> web.Response:
-    """Remove the files of many payloads whose results the server has.
-
-    ---
-    summary: Remove the files of payloads that have ended
-    description: Payloads that are unknown, have not ended or were removed before are left out.
-    tags: [payloads]
-    parameters:
-      - name: ids
-        in: query
-        required: true
-        description: At most 1000 ids, separated by commas
-        schema: {type: string}
-    responses:
-      "200":
-        description: The payloads whose files were removed now
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Discarded"}
-      "400":
-        description: There is something else than ids
-    """
+    """Remove the files of several payloads whose results are stored on the server."""
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:
         raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
-    return json_response(AcknowledgedPayloads(await request.app[keys.CLEANER].clean(ids)))
+    return json_response(AcknowledgedPayloads(await request.app[keys.RETENTION].clean(ids)))

@@ -1,1 +1,1 @@
-"""Reading settings from the environment and from flags."""
+"""Settings: declarations, kinds of values, environment variables and command-line flags."""

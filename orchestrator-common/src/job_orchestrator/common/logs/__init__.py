@@ -1,1 +1,1 @@
-"""Log format and log context."""
+"""Logging: configuration, formatters and context fields."""

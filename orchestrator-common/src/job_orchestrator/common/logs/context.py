@@ -1,6 +1,6 @@
-"""What a piece of work is about, so that each line that is logged meanwhile says so.
+"""Context fields (job, user, request id) that are added to every log record of the current task.
 
-The fields travel with the task (``contextvars``): whatever it calls logs them without being told.
+They are kept in a context variable: code that a task calls logs them without any parameter.
 """
 
 import logging
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_ID = "request_id"
-"""By which a request's id goes from service to service."""
+"""Field with the id of a request, which the services pass on in ``X-Request-Id``."""
 
 _fields: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default={})  # noqa: B039
 
 
 @contextmanager
 def logging_about(**fields: object) -> Iterator[None]:
-    """Log ``fields`` with every line of the block. None means: as before."""
+    """Add ``fields`` to the context within the block. A field of None changes nothing."""
     known = {name: value for name, value in fields.items() if value is not None}
     token = _fields.set({**_fields.get(), **known})
     try:
@@ -26,23 +26,23 @@ def logging_about(**fields: object) -> Iterator[None]:
 
 
 def log_fields() -> Mapping[str, object]:
-    """The fields of the present task."""
+    """Return the fields of the current task."""
     return _fields.get()
 
 
 def request_id() -> str | None:
-    """The id of the request that the present task answers, or that it makes."""
+    """Return the id of the request that the current task answers or sends, if any."""
     found = _fields.get().get(REQUEST_ID)
     return None if found is None else str(found)
 
 
 class AddFields(logging.Filter):
-    """Gives every record the fields of its task: ``record.about``, a mapping.
+    """Adds the fields of the current task to each record, as the mapping ``record.about``.
 
-    A record that was logged with ``extra={"about": …}`` keeps those too.
+    Fields of a record that was logged with ``extra={"about": …}`` are kept; they win.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add them; never drops a record."""
+        """Add the fields. No record is dropped."""
         record.about = {**log_fields(), **getattr(record, "about", {})}
         return True

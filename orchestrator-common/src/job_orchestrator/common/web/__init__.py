@@ -1,6 +1,6 @@
-"""The HTTP side that both services share: from the socket to the answer.
+"""The HTTP side that both services share, from the socket to the response.
 
-``service`` runs an application and ``listener`` has its socket; ``error_answers`` turns what
-handlers raise into answers, ``answers`` are those that both services give, ``streaming`` those that
-go on for long, and ``openapi`` documents them all.
+``service`` runs an application on the socket of ``listener``; ``errors`` translates exceptions,
+``answers`` has responses of both services, ``streaming`` long responses; ``openapi`` documents the
+routes.
 """

@@ -1,4 +1,4 @@
-"""What is logged of each request."""
+"""The access log: one record for each request."""
 
 import asyncio
 import logging
@@ -12,14 +12,14 @@ from job_orchestrator.common.web.request_ids import request_id_of
 
 
 class AccessLog(AbstractAccessLogger):
-    """One line for each request.
+    """Logs each request in one line.
 
-    Nothing that a request carries in headers or query is part of it: no Authorization, no token.
+    Headers and query are left out, so that no token gets into the log.
     """
 
     @property
     def enabled(self) -> bool:
-        """Spares the work when nobody reads it."""
+        """True if the log level lets these records through; otherwise aiohttp skips the work."""
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
@@ -36,5 +36,6 @@ class AccessLog(AbstractAccessLogger):
             time * 1000,
             extra={"about": {} if request_id is None else {REQUEST_ID: request_id}},
         )
-        # Other answers of this moment go first: a line costs as much as a small one of those.
+        # Logged after the other responses of this iteration of the loop, because a record costs
+        # as much as a small response.
         asyncio.get_running_loop().call_soon(write)

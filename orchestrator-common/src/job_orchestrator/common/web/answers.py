@@ -1,4 +1,4 @@
-"""Answers that both services give."""
+"""Responses of both services."""
 
 from collections.abc import Mapping
 
@@ -23,23 +23,12 @@ def json_response(
 
 
 async def ping(request: web.Request) -> web.Response:
-    """Answer.
-
-    ---
-    summary: Show that the service answers
-    tags: [service]
-    responses:
-      "200":
-        description: It does
-        content:
-          application/json:
-            schema: {$ref: "#/components/schemas/Pong"}
-    """
+    """Answer with pong."""
     return json_response(Pong())
 
 
 async def metrics_response(registry: prometheus_client.CollectorRegistry) -> web.Response:
-    """All metrics in Prometheus' text format."""
+    """Answer with all metrics, in the text format of Prometheus."""
     return web.Response(
         body=await in_thread(prometheus_client.generate_latest, registry),
         headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},

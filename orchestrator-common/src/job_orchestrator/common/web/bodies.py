@@ -1,4 +1,4 @@
-"""What the body of a request may be: how large, unless it is an upload, and not compressed."""
+"""Limits for request bodies: their size, unless they are uploads, and no compression."""
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -6,22 +6,23 @@ from aiohttp.typedefs import Handler, Middleware
 from job_orchestrator.common.errors import DomainError
 
 MAX_BODY_BYTES = 1 << 16
-"""Of a request that is no upload."""
+"""Maximum size of the body of a request that is not an upload."""
 
 
 class BodyTooLarge(DomainError):
-    """A body where none, or a small one, is expected."""
+    """The request has a large body where a small one, or none, is expected."""
 
 
 class CompressedBody(DomainError):
-    """A body with a Content-Encoding."""
+    """The request body has a Content-Encoding."""
 
 
 def bounded_bodies(*uploads: str) -> Middleware:
-    """Refuse a body of more than ``MAX_BODY_BYTES`` on any path but ``uploads``, before it comes.
+    """Create a middleware that refuses a large body before it is received.
 
-    One that doesn't tell its length is refused when it is read (``client_max_size``); what no
-    handler reads, aiohttp reads for a few seconds and then closes the connection.
+    The limit is ``MAX_BODY_BYTES``, on all paths but ``uploads``. A body without a declared length
+    is refused when it is read (``client_max_size``). If no handler reads a body, aiohttp reads it
+    for a few seconds and then closes the connection.
     """
 
     @web.middleware
@@ -35,10 +36,10 @@ def bounded_bodies(*uploads: str) -> Middleware:
 
 @web.middleware
 async def plain_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a body that was compressed on the way, before it comes.
+    """Refuse a compressed body before it is received.
 
-    A few bytes of it can be a thousand times as many of ours. ``run_service`` sees to it that
-    nobody else unpacks it, not even to throw it away.
+    A few compressed bytes can expand a thousandfold. ``run_service`` prevents aiohttp from
+    decompressing the body, even to discard it.
     """
     encodings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
     if request.body_exists and encodings.strip().lower() not in ("", "identity"):

@@ -1,4 +1,4 @@
-"""What a handler raises, as a JSON answer."""
+"""Translation of exceptions to JSON error responses."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from job_orchestrator.common.web.bodies import BodyTooLarge, CompressedBody
 logger = logging.getLogger(__name__)
 
 ErrorBody = Callable[[Exception | None, str], bytes]
-"""Makes the JSON body of an error: the domain error if there is one, and the message."""
+"""Function from the domain error, if there is one, and the message to the JSON body."""
 
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -41,11 +41,12 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
 def error_middleware(
     statuses: Mapping[type[DomainError], HTTPStatus], error_body: ErrorBody
 ) -> Middleware:
-    """Turn whatever a handler raises into a JSON answer; the only place that does.
+    """Create the middleware that translates exceptions of handlers to JSON responses.
 
-    ``statuses`` (beside ``COMMON_STATUSES``) gives the status code of an error class and its
-    subclasses; a domain error without one is a 500, like any other exception. An answer that has
-    begun when its handler raises is broken off, for the reader to see.
+    No other code does that. ``statuses``, in addition to ``COMMON_STATUSES``, maps an error class
+    and its subclasses to a status code; a domain error without one is a 500, like any other
+    exception. If the response has already started, the connection is closed, so that the reader
+    sees that it is incomplete.
     """
     table = {**COMMON_STATUSES, **statuses}
 
@@ -91,7 +92,7 @@ def error_middleware(
         response = await translate(request, handler)
         another_has_begun = request.writer.output_size > 0 and not response.prepared
         if another_has_begun and request.transport is not None:
-            # This one would stand in the middle of that one, as if it were part of it.
+            # An error response would appear as a part of the response that has started.
             request.transport.abort()
         return response
 

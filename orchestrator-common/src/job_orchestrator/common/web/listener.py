@@ -1,8 +1,8 @@
-"""The socket that a service listens on: who may connect how often, and who holds it up.
+"""The listening socket of a service, with limits for its peers.
 
-aiohttp closes connections that send no whole head in time, or nothing at all. What it leaves open
-is done here: a bound on the connections from one address, and on how long a peer may take nothing
-of an answer.
+aiohttp closes connections that do not send a complete request head in time. This module adds a
+limit on the connections from one address, and on the time for which a peer may accept nothing of a
+response.
 """
 
 import logging
@@ -17,16 +17,16 @@ from job_orchestrator.common.errors import StartupError
 logger = logging.getLogger(__name__)
 
 STALLED_S = 300
-"""How long a peer may acknowledge nothing of what is sent to it before it is cut off."""
+"""Time after which a peer that acknowledges no data is disconnected, in seconds (tcp(7))."""
 
 WARN_INTERVAL_S = 60.0
 
 
 def listen(host: str, port: int, *, max_per_peer: int = 0) -> socket.socket:
-    """A socket that is bound but doesn't listen yet: nobody connects before the app has started.
+    """Bind a socket that does not listen yet, so that nobody connects before the app has started.
 
-    At most ``max_per_peer`` connections from one address, 0: any number. Raises ``StartupError`` if
-    the address can't be used.
+    It allows ``max_per_peer`` connections from one address, 0: any number. Raises ``StartupError``
+    if the address can't be used.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -39,7 +39,7 @@ def listen(host: str, port: int, *, max_per_peer: int = 0) -> socket.socket:
         listener.max_per_peer = max_per_peer
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it. It also counts while the peer says that it takes nothing now.
+        # Connections inherit it. It also applies while the peer announces a window of 0.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_S * 1000)
         listener.bind(address)
     except OSError as error:
@@ -52,19 +52,19 @@ def listen(host: str, port: int, *, max_per_peer: int = 0) -> socket.socket:
 
 
 def allow_open_files() -> None:
-    """Let this process open as many files as it may be allowed.
+    """Raise the limit of open files of this process to the maximum that it may have.
 
-    A connection is one, and most systems begin with 1024, for the sake of programs that use
-    ``select``. What this process starts inherits it.
+    Each connection is an open file, and most systems start with a limit of 1024, because of
+    programs that use ``select``. Child processes inherit the limit.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class PeerLimit(socket.socket):
-    """A listening socket that closes what an address has opened beyond ``max_per_peer`` at once.
+    """Listening socket that immediately closes connections of an address beyond ``max_per_peer``.
 
-    asyncio has no place for that between the kernel and the protocol; it accepts by this method.
+    asyncio has no hook between the kernel and the protocol, but it calls ``accept``.
     """
 
     max_per_peer = 0
@@ -75,7 +75,7 @@ class PeerLimit(socket.socket):
         self._warn_at = 0.0
 
     def accept(self) -> "tuple[socket.socket, Any]":
-        """The next connection that may stay. Raises ``BlockingIOError`` if there is none now."""
+        """Return the next connection within the limit. Raises ``BlockingIOError``."""
         while True:
             connection, address = super().accept()
             peer = str(address[0])
@@ -92,18 +92,18 @@ class PeerLimit(socket.socket):
 
 
 class Counted(socket.socket):
-    """A connection that is counted until it is closed."""
+    """Connection that is counted until it is closed."""
 
     _counter: "Counter[str] | None" = None
     _peer = ""
 
     def count(self, counter: "Counter[str]", peer: str) -> None:
-        """Count it as one of ``peer``'s from now on."""
+        """Count the connection as one of ``peer``."""
         self._counter, self._peer = counter, peer
         counter[peer] += 1
 
     def close(self) -> None:
-        """Close it, and count it no more."""
+        """Close the connection, and stop counting it."""
         counter, self._counter = self._counter, None
         if counter is not None:
             counter[self._peer] -= 1

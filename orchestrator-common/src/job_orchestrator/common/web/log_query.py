@@ -1,4 +1,4 @@
-"""What the routes of script output have in common, on both services."""
+"""Query and response of the routes that serve script output, on both services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ PARAMETERS: Mapping[str, Any] = {
         "schema": {"type": "integer", "enum": [0, 1], "default": 0},
     },
 }
-"""The query, for the document of the API."""
+"""The query parameters, for the OpenAPI document."""
 
 
 @dataclass(frozen=True)
 class LogQuery:
-    """Which stream, from which byte on, and whether to follow it to the end."""
+    """The requested stream, the first byte, and whether to follow the stream to its end."""
 
     stream: str
     offset: int
@@ -43,7 +43,7 @@ class LogQuery:
 
 
 def log_query(request: web.Request) -> LogQuery:
-    """Read the query. Raises ``BadRequest``."""
+    """Read the query of a request. Raises ``BadRequest``."""
     stream = request.query.get("stream", "stdout")
     if stream not in STREAMS:
         raise BadRequest(f"Invalid stream {stream[:40]!r}, should be stdout or stderr")
@@ -57,7 +57,7 @@ def log_query(request: web.Request) -> LogQuery:
 
 
 def log_response() -> web.StreamResponse:
-    """The answer, to be filled; what scripts say is never taken for a page."""
+    """Create an empty response that browsers never interpret as a page."""
     response = stream_response("text/plain")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.charset = "utf-8"

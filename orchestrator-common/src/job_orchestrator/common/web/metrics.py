@@ -1,31 +1,31 @@
-"""Metrics for Prometheus, as far as both services have the same."""
+"""Prometheus metrics that both services have."""
 
 import asyncio
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Histogram
 
-# For each counter and histogram a second number that nobody reads.
+# It would add a second time series, which is not used, to each counter and histogram.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Buckets for what should take milliseconds."""
+"""Buckets for durations of milliseconds."""
 
 LONG_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 86400)
-"""Buckets for what may take days."""
+"""Buckets for durations of up to days."""
 
 MEASURED_S = 0.1
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry of one application, with the figures of its process; reads some files."""
+    """Create a registry with the metrics of this process. Reads some files of /proc."""
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
     return registry
 
 
 class LoopLag:
-    """Its pass measures how late the event loop is: what blocks it delays everything."""
+    """Measures the delay of the event loop, which grows when something blocks it."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(

@@ -1,11 +1,11 @@
-"""The OpenAPI document and Swagger UI of a service; the only module that knows aiohttp-swagger3.
+"""The OpenAPI document and Swagger UI of a service; the only module that uses aiohttp-swagger3.
 
-A handler documents itself: the part of its docstring after ``---`` is the OpenAPI operation in
-YAML; of an error it need only tell the status and a description. The library's request validation
-is off, because it would read upload bodies into memory; handlers check what they take.
+The operations are in YAML files next to the handlers, as in the ``paths`` of an OpenAPI document.
+An error needs only a status and a description there. The request validation of the library is off,
+because it would read upload bodies into memory; handlers check their input.
 
-The document is made when it is first asked for: compiling the schema that it is checked against
-takes a fifth of a second and 45 MB, which a service that nobody looks at should not cost.
+The document is built at the first request for it: compiling the schema that it is checked against
+takes a fifth of a second and 45 MB, which most services never need.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,20 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
         "example": {"message": "pong"},
     },
 }
-"""Of the answers that every service gives."""
+"""Schemas of the answers that every service gives."""
 
 REFUSALS: Mapping[str, str] = {
-    "400": "Something in the path, the query or the body can't be used; the message says what",
+    "400": "A part of the path, the query or the body is invalid; the message says which",
     "413": "The body is too large",
-    "415": "The body has a Content-Encoding; send it as it is",
+    "415": "The body has a Content-Encoding; send it without one",
 }
-"""What every route may answer, whatever it does."""
+"""Errors that every route may answer."""
 
 REFUSALS_OF_ACCESS: Mapping[str, str] = {
-    "401": "A token is needed, and none that is known was shown",
-    "403": "The token does not allow it",
+    "401": "A token is required; the request has none, or one that is not valid",
+    "403": "The token does not allow this",
 }
-"""What every route may answer that is not open to everybody."""
+"""Errors that every route may answer that requires a token."""
 
 _UI_PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -72,7 +73,7 @@ _UI_PAGE = """<!DOCTYPE html>
 </html>
 """
 
-# Unless told null, the UI sends the document to a public validator on another host.
+# Without the null, the UI sends the document to a public validator on another host.
 _UI_START = """SwaggerUIBundle({
   "url": "../api-docs/openapi.json",
   "dom_id": "#swagger-ui",
@@ -84,16 +85,17 @@ _UI_START = """SwaggerUIBundle({
 
 @dataclass(frozen=True)
 class Api:
-    """What the document says beside what the handlers say.
+    """Contents of the document.
 
-    ``schemas``, with those of the answers that every service gives, become the document's
-    ``components/schemas``; ``error`` is the name of the one that errors have, and ``error_body``
-    makes them. ``is_open`` tells of a path whether it takes no token.
+    ``operations`` is a folder of YAML files. ``schemas``, with those of the answers that every
+    service gives, become ``components/schemas``. ``error`` is the name of the schema of errors, and
+    ``error_body`` builds their bodies. ``is_open`` returns whether a path requires no token.
     """
 
     title: str
     version: str
     description: str
+    operations: Traversable
     schemas: Mapping[str, Any]
     error: str
     error_body: ErrorBody
@@ -115,29 +117,32 @@ def document_routes(app: web.Application, routes: Iterable[web.RouteDef], api: A
 
 
 class _Document:
-    """The document of ``routes``, encoded, from the first request for it on."""
+    """Document of ``routes``, encoded. It is kept from the first request on."""
 
     def __init__(self, routes: list[web.RouteDef], api: Api) -> None:
         self._routes = routes
         self._api = api
-        self._making = asyncio.Lock()
+        self._building = asyncio.Lock()
         self._encoded: bytes | None = None
 
     async def answer(self, _: web.Request) -> web.Response:
-        """GET ``DOCUMENT_PATH``."""
-        async with self._making:
+        """Answer ``GET DOCUMENT_PATH``."""
+        async with self._building:
             if self._encoded is None:
-                self._encoded = await in_thread(self._make_and_forget)
+                self._encoded = await in_thread(self._build_and_release)
         return web.Response(body=self._encoded, content_type="application/json")
 
-    def _make_and_forget(self) -> bytes:
+    def _build_and_release(self) -> bytes:
         with release_memory_afterwards():
-            return self._make()
+            return self._build()
 
-    def _make(self) -> bytes:
-        from aiohttp_swagger3 import SwaggerDocs, SwaggerInfo  # because of what it costs: see above
+    def _build(self) -> bytes:
+        from aiohttp_swagger3 import (  # imported here because of its cost: see above
+            SwaggerDocs,
+            SwaggerInfo,
+        )
 
-        # An application of its own: that of the service takes no routes any more.
+        # A separate application, because that of the service accepts no more routes.
         info = SwaggerInfo(
             title=self._api.title, version=self._api.version, description=self._api.description
         )
@@ -147,9 +152,10 @@ class _Document:
             "parameters": log_query.PARAMETERS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
-        # With or without: whether a token is wanted is a matter of settings.
+        # With and without, because settings decide whether a token is required.
         docs.spec["security"] = [{}, {"token": []}]
-        docs.add_routes(self._routes)
+        operations = read_operations(self._api.operations)
+        docs.add_routes([_documented(route, operations) for route in self._routes])
         for path, operations in docs.spec["paths"].items():
             for operation in operations.values():
                 self._add_refusals(path, operation)
@@ -159,7 +165,7 @@ class _Document:
         return json.dumps(docs.spec).encode()
 
     def _add_refusals(self, path: str, operation: dict[str, Any]) -> None:
-        """What the route may answer whatever it does, unless it says so itself."""
+        """Add the errors that every route may answer, unless the operation describes them."""
         refusals = REFUSALS
         if self._api.is_open(path):
             operation["security"] = []
@@ -169,11 +175,36 @@ class _Document:
             operation["responses"].setdefault(status, {"description": description})
 
     def _add_error(self, response: dict[str, Any]) -> None:
-        """The body that all errors have, with the description for a message if it shows none."""
+        """Add the body of errors, with the description as its message if there is no example."""
         body = response.setdefault("content", {}).setdefault("application/json", {})
         body.setdefault("schema", {"$ref": f"#/components/schemas/{self._api.error}"})
         if "example" not in body:
             body["example"] = json.loads(self._api.error_body(None, response["description"]))
+
+
+def read_operations(folder: Traversable) -> dict[tuple[str, str], str]:
+    """Read the operations in the YAML files of ``folder``: text in YAML by method and path."""
+    import yaml
+
+    found: dict[tuple[str, str], str] = {}
+    for file in folder.iterdir():
+        for path, methods in yaml.safe_load(file.read_text("utf-8")).items():
+            for method, operation in methods.items():
+                found[method.upper(), path] = yaml.safe_dump(operation, sort_keys=False)
+    return found
+
+
+def _documented(route: web.RouteDef, operations: Mapping[tuple[str, str], str]) -> web.RouteDef:
+    """Return a route whose handler has the operation as its docstring, where the library reads it.
+
+    The handler is never called. Raises ``KeyError`` if the route has no operation.
+    """
+
+    async def handler(_: web.Request) -> web.Response:
+        raise NotImplementedError
+
+    handler.__doc__ = f"---\n{operations[route.method, route.path]}"
+    return web.RouteDef(route.method, route.path, handler, route.kwargs)
 
 
 async def _ui_page(_: web.Request) -> web.Response:
@@ -189,7 +220,7 @@ async def _to_ui(_: web.Request) -> web.Response:
 
 
 def _library_folder() -> Path:
-    """Where aiohttp-swagger3 is, which brings the files of the UI; without importing it."""
+    """Return the folder of aiohttp-swagger3, with the files of the UI, without importing it."""
     spec = importlib.util.find_spec("aiohttp_swagger3")
     if spec is None or spec.origin is None:
         raise ImportError("aiohttp-swagger3 is not installed")

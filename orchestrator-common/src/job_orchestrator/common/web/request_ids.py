@@ -1,4 +1,4 @@
-"""X-Request-Id: one word by which a request is found in the logs of all that had to do with it."""
+"""X-Request-Id: identifies a request in the logs of all services that handled it."""
 
 import re
 from uuid import uuid4
@@ -10,22 +10,22 @@ from job_orchestrator.common.logs.context import REQUEST_ID, logging_about
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""What stands in a line of the log as it is, and can't be taken for another of its fields."""
+"""Ids that can't be confused with another field of a log record."""
 
 _ID = web.RequestKey("request_id", str)
 
 
 def add_request_ids(app: web.Application) -> None:
-    """Give every request an id, its own or a new one; the answer tells it, errors included.
+    """Give every request an id, the one in its header or a new one, and return it in the response.
 
-    To be called before other middlewares are added: what they log is to have it too.
+    Must be called before other middlewares are added, so that their log records have the id, too.
     """
     app.middlewares.append(_identify)
     app.on_response_prepare.append(_echo)
 
 
 def request_id_of(request: web.BaseRequest) -> str | None:
-    """The id of a request; None for one that never reached the application."""
+    """Return the id of a request, None if the request did not reach the application."""
     return request.get(_ID) if isinstance(request, web.Request) else None
 
 

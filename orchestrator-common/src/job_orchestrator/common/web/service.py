@@ -1,4 +1,4 @@
-"""Running a service until a signal."""
+"""Runs a service until a signal."""
 
 import gc
 import logging
@@ -15,21 +15,21 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_GRACE_S = 10.0
 KEEP_ALIVE_S = 75.0
-# Also how much of a body may arrive unread: enough to fill the blocks that are parsed at once.
+# Also the part of a body that may arrive unread: enough for a block of the parser.
 READ_BUFFER_BYTES = 1 << 20
 
 NO_PAGES: Mapping[str, str] = {}
 
 
 def _to_open(url: str) -> str:
-    """A URL that a browser on this machine can open: not every address to listen on is one."""
+    """Return a URL that a browser on this machine can open, also for addresses such as 0.0.0.0."""
     return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
 
 
 async def _freeze(_: web.Application) -> None:
-    """Spare the garbage collector what lives as long as the process.
+    """Exclude objects that live as long as the process from garbage collection.
 
-    Else each full collection goes through it, and holds everything up for tens of milliseconds.
+    Otherwise each full collection visits them, which blocks the loop for tens of milliseconds.
     """
     release_free_memory()
     gc.freeze()
@@ -46,15 +46,17 @@ def run_service(
     drain: Drain = nothing_to_drain,
     pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
-    """Serve ``app`` until SIGTERM or SIGINT; blocks.
+    """Serve ``app`` until SIGTERM or SIGINT. Blocks.
 
-    Port 0 takes a free one. ``max_per_peer`` connections may come from one address, 0: any number.
-    The line that is logged once connections are accepted ends with the URL; ``pages`` to open in a
-    browser, paths by name, follow. On a signal: ``drain``, while all is served as before, then no
-    new connections, ``app.on_shutdown`` (which closes event streams), running requests get
-    ``SHUTDOWN_GRACE_S``, then the clean-up contexts exit.
+    Port 0 selects a free port. ``max_per_peer`` limits the connections from one address, 0: any
+    number. When connections are accepted, a log record with the URL is written, then one for each
+    of ``pages`` (paths by name) that browsers can open.
 
-    Raises ``StartupError`` if the address can't be used, and what the app's start raises.
+    On a signal, ``drain`` runs while requests are served as before. Then the listening socket is
+    closed, ``app.on_shutdown`` closes event streams, running requests get ``SHUTDOWN_GRACE_S``, and
+    the clean-up contexts exit.
+
+    Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """
     retain_freed_buffers()
     listener = listen(host, port, max_per_peer=max_per_peer)
@@ -77,6 +79,6 @@ def run_service(
             shutdown_timeout=SHUTDOWN_GRACE_S,
             keepalive_timeout=KEEP_ALIVE_S,
             read_bufsize=READ_BUFFER_BYTES,
-            # ``plain_bodies`` refuses what is compressed; it would be unpacked all the same.
+            # ``plain_bodies`` refuses compressed bodies, but aiohttp would decompress them.
             auto_decompress=False,
         )

@@ -1,4 +1,4 @@
-"""What a service does on SIGTERM or SIGINT before it stops."""
+"""Work of a service between SIGTERM or SIGINT and its stop."""
 
 import asyncio
 import logging
@@ -13,15 +13,15 @@ Drain = Callable[[], Awaitable[None]]
 
 
 async def nothing_to_drain() -> None:
-    """For a service that has nothing to end before it stops."""
+    """Do nothing: for a service that has no work to end before it stops."""
 
 
 def drains_first(drain: Drain) -> Callable[[web.Application], Awaitable[None]]:
-    """A start hook: a signal runs ``drain``, while all is served as before, and stops only then.
+    """Create a start hook: on a signal ``drain`` runs, and only then the service stops.
 
-    aiohttp's own handler, which this one replaces, closes the listening socket first. A second
-    signal ends the drain; what comes after that can't be cut short, for it is what leaves nothing
-    behind.
+    Requests are served during the drain. The handler of aiohttp, which this one replaces, closes
+    the listening socket first. A second signal ends the drain, but not the clean-up after it, which
+    must leave nothing behind.
     """
 
     async def drain_at_last() -> None:

@@ -1,4 +1,4 @@
-"""Answers that go on for long: what a reader who is slow, gone, or silent for long may cost."""
+"""Long responses, with limits for readers that are slow or have disconnected."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ from job_orchestrator.common.errors import DomainError
 logger = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 20.0
-"""How long a reader may take nothing at all before it is cut off."""
+"""Time for which a reader may accept nothing before it is disconnected, in seconds."""
 
 
 def stream_response(content_type: str) -> web.StreamResponse:
-    """An answer to be filled as there is something to say."""
-    # Proxies that gather answers (nginx) would hold it back.
+    """Create the response of an event stream."""
+    # Proxies that buffer responses (nginx) would delay the events.
     headers = {hdrs.CACHE_CONTROL: "no-cache", "X-Accel-Buffering": "no"}
     response = web.StreamResponse(headers=headers)
     response.content_type = content_type
@@ -25,7 +25,7 @@ def stream_response(content_type: str) -> web.StreamResponse:
 
 
 async def begun(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """``blocks``, once the first one is there: what is raised before it can still be an answer."""
+    """Wait for the first of ``blocks``: an error before it can still become an error response."""
     first = await anext(blocks, b"")
 
     async def all_blocks() -> AsyncGenerator[bytes, None]:
@@ -40,9 +40,10 @@ async def begun(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
 async def send(
     request: web.Request, response: web.StreamResponse, blocks: AsyncGenerator[bytes, None]
 ) -> web.StreamResponse:
-    """Answer with ``blocks`` as they come, until they end or the reader is gone or too slow.
+    """Send ``blocks`` as they arrive, until they end or the reader is gone or too slow.
 
-    When they break off (a ``DomainError``), so does the answer, for the reader to see.
+    If they fail with a ``DomainError``, the connection is closed, so that the reader sees that the
+    response is incomplete.
     """
     await response.prepare(request)
     try:
@@ -51,7 +52,7 @@ async def send(
                 async with asyncio.timeout(WRITE_TIMEOUT_S) as writing:
                     await response.write(block)
     except ConnectionError:
-        pass  # the reader has gone
+        pass  # the reader has disconnected
     except (TimeoutError, DomainError) as error:
         if isinstance(error, TimeoutError) and not writing.expired():
             raise

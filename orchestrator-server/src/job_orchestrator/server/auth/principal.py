@@ -1,4 +1,4 @@
-"""Who asks, and what that lets them see."""
+"""The principal of a request: the user or administrator whose token it carries."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from job_orchestrator.common.errors import Forbidden
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: a user, or, with ``user_id`` None, an administrator.
+    """A user, or an administrator (``user_id`` None).
 
-    ``authenticated`` is False where no tokens are configured: then everybody is an administrator.
+    ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
     """
 
     user_id: int | None
@@ -17,17 +17,18 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """Whether everything may be seen and done."""
+        """True for an administrator, who may see and do everything."""
         return self.user_id is None
 
     def owns(self, user_id: int) -> bool:
-        """Whether what belongs to ``user_id`` may be seen, fetched and ended."""
+        """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""
         return self.is_admin or self.user_id == user_id
 
     def narrow(self, user_id: int | None) -> int | None:
-        """Whose jobs a list is to hold, where ``user_id`` (None: everybody's) was asked for.
+        """Restrict a request for the jobs of ``user_id`` (None: all users) to those allowed.
 
-        Raises ``Forbidden`` for another user; whether that one exists is not told.
+        Returns the user whose jobs may be listed, None for all. Raises ``Forbidden`` for another
+        user, whether that user exists or not.
         """
         if self.is_admin:
             return user_id
@@ -37,4 +38,4 @@ class Principal:
 
 
 EVERYBODY = Principal(user_id=None, authenticated=False)
-"""Who asks where no tokens are configured."""
+"""The principal of every request if no tokens are configured."""

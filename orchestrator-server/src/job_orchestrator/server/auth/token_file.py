@@ -1,9 +1,9 @@
-"""API tokens: a file of hashes, made by ``jo-server token``, read again whenever it has changed.
+"""The file of API tokens: hashes, written by ``jo-server token``.
 
-A token is 256 random bits, shown once. Kept is its SHA-256: nobody can guess their way back from
-that, as they could from a person's password, so a slow salted hash would protect nothing and cost a
-tenth of a second for each request. Looking a hash up tells nothing of a token either: nobody can
-choose the beginning of a hash.
+A token is 256 random bits, shown once. The file holds its SHA-256. Unlike a password, a random
+token can't be guessed from its hash, so a slow salted hash would protect nothing and would cost a
+tenth of a second for each request. A look-up by hash reveals nothing through its timing, because
+nobody can choose the first bytes of a hash.
 
 The functions block: call them in a thread.
 """
@@ -25,7 +25,7 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.storage.durable import write_durably
 
 PREFIX = "jo_"
-"""By which scanners of repositories find tokens that got into one."""
+"""Prefix by which secret scanners find tokens that were committed to a repository."""
 
 _RANDOM_BYTES = 32
 _MODE = 0o600
@@ -33,15 +33,15 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class TokenFileUnusable(DomainError):
-    """The file can't be read, or somebody else might have written it."""
+    """The file can't be read, or others may write it."""
 
 
 class TokenNotFound(DomainError):
-    """No token has this id."""
+    """The file has no token with this id."""
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A token as it is kept. ``user_id`` None: an administrator's. ``id`` is no secret."""
+    """Record of a token. ``user_id`` None: an administrator's. ``id`` is not secret."""
 
     id: str
     sha256: str
@@ -51,7 +51,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
     def has_expired(self, now: float) -> bool:
-        """Whether it is over at ``now``, in seconds since the epoch."""
+        """Return whether the token has expired at ``now`` (seconds since the epoch)."""
         return self.expires_at is not None and now >= self.expires_at.timestamp()
 
 
@@ -60,12 +60,12 @@ class _Content(msgspec.Struct, frozen=True):
 
 
 def digest(token: str) -> str:
-    """What is kept of a token."""
+    """Return the hash of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """All tokens in the file. Raises ``TokenFileUnusable``."""
+    """Read all tokens. Raises ``TokenFileUnusable``."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -85,9 +85,9 @@ def read_tokens(path: Path) -> list[Token]:
 def create_token(
     path: Path, *, user_id: int | None, label: str, valid_s: float | None
 ) -> tuple[str, Token]:
-    """Add a token for a user, or with None for administrators; the token itself, and what is kept.
+    """Add a token for a user, or for administrators (None). Return the token and its record.
 
-    Makes the file if there is none. Raises ``TokenFileUnusable``.
+    Creates the file if it is missing. Raises ``TokenFileUnusable``.
     """
     token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     now = time.time()
@@ -132,7 +132,7 @@ def _write(path: Path, tokens: list[Token]) -> None:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Let no other command change the file meanwhile; it is made if there is none."""
+    """Lock the file against other commands during the block. Create it if it is missing."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
@@ -140,7 +140,7 @@ def _held(path: Path) -> Iterator[None]:
             raise TokenFileUnusable(f"{path} can't be written: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A change replaces the file: what was just locked may no longer be it.
+            # A change replaces the file, so the locked file may have been replaced.
             if os.fstat(descriptor).st_ino == _inode(path):
                 yield
                 return

@@ -1,4 +1,4 @@
-"""Whose token it is: the token file in memory, fresh."""
+"""Valid tokens in memory, reloaded when the token file changes."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ from job_orchestrator.server.auth.token_file import Token, TokenFileUnusable, di
 logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
-"""How long the file is taken to be unchanged: a revoked token may be used for so long."""
+"""Seconds between checks of the file; a revoked token is accepted for so long at most."""
 
 
 class Tokens:
-    """The tokens that are valid now. ``path`` None: none are wanted.
+    """The tokens that are valid now. With ``path`` None the server requires no tokens.
 
-    ``clock`` gives seconds that only grow, ``now`` those since the epoch.
+    ``clock`` returns monotonic seconds, ``now`` seconds since the epoch.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Tokens:
         self._problem = ""
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
-        # What cuts off the requests that are under way, by the hash of their token.
+        # Functions that abort running requests, by the hash of their token.
         self._in_use: dict[str, set[Callable[[], None]]] = {}
 
     async def start(self) -> None:
@@ -54,7 +54,7 @@ class Tokens:
             )
 
     async def principal(self, token: str | None) -> Principal:
-        """Whose token this is. Raises ``Unauthorized``."""
+        """Return the principal of a token. Raises ``Unauthorized``."""
         if self.path is None:
             return EVERYBODY
         if token is None:
@@ -69,7 +69,7 @@ class Tokens:
 
     @contextmanager
     def in_use(self, token: str | None, cut_off: Callable[[], None]) -> Iterator[None]:
-        """Have ``cut_off`` called if the token becomes invalid meanwhile."""
+        """Call ``cut_off`` if the token becomes invalid during the block."""
         if self.path is None or token is None:
             yield
             return
@@ -84,7 +84,7 @@ class Tokens:
                 del self._in_use[hashed]
 
     async def run_pass(self) -> None:
-        """Cut off requests, event streams mostly, whose token is not valid any more."""
+        """Abort requests, mostly event streams, whose token is no longer valid."""
         if self.path is None or not self._in_use:
             return
         await self._refresh(self.path)
@@ -98,7 +98,7 @@ class Tokens:
         return None if known is None or known.has_expired(self._now()) else known
 
     async def _refresh(self, path: Path) -> None:
-        """Read the file if it has changed. One that can't be used lets nobody in."""
+        """Read the file if it has changed. If it is unusable, all tokens are refused."""
         async with self._looking:
             version = await in_thread(_version_on_disk, path)
             self._looked_at = self._clock()

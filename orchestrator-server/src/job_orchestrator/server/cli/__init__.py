@@ -1,1 +1,1 @@
-"""The command jo-server."""
+"""The command ``jo-server`` and its subcommands."""

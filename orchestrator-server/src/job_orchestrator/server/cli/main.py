@@ -1,8 +1,8 @@
-"""The command jo-server."""
+"""The command ``jo-server``."""
 
 import click
 
-from job_orchestrator.common.config.reader import with_flags
+from job_orchestrator.common.config.options import environment_help, setting_flags
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import configure_logging
 from job_orchestrator.common.web.listener import allow_open_files
@@ -12,20 +12,34 @@ from job_orchestrator.server import __version__
 from job_orchestrator.server.app import create_app
 from job_orchestrator.server.cli.maintenance import backup, check, restore
 from job_orchestrator.server.cli.tokens import token
-from job_orchestrator.server.settings.server import OPTIONS, settings_of_process
+from job_orchestrator.server.settings.server import SETTINGS, settings_of_process
+from job_orchestrator.server.settings.services import PREFIX, SERVICE_SETTINGS
+
+EPILOG = f"""\
+Only from the environment, because the command line of a process is visible to all users:
+
+{environment_help(setting for setting in SETTINGS if setting.secret)}
+
+For each service, also from the environment; <NAME> is the name of the service:
+
+{environment_help(SERVICE_SETTINGS, f"{PREFIX}<NAME>_")}
+"""
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
 @click.version_option(__version__, prog_name="jo-server")
-@with_flags(OPTIONS)
+@setting_flags(SETTINGS)
 @click.pass_context
 def main(context: click.Context, /, **flags: str | None) -> None:
-    """Queue jobs, keep quotas, hand jobs to jo-clients and serve their results.
+    """Queue the jobs of web portals, run them on jo-clients, and serve their results.
 
-    Without a command it serves. Services are set in the environment: SERVICE_<NAME>_UPLOAD_URL and
-    SERVICE_<NAME>_DOWNLOAD_URL (several clients: comma-separated), and optionally _TERMINATE_URL,
-    _RUNS_PER_USER, _MAX_RUNS, _MAX_ATTEMPTS, _TIME_LIMIT. Times take s, m, h or d; sizes kB, MB
-    or GB.
+    Without a command, jo-server starts the service. Each option can also be set by the environment
+    variable in brackets. A TIME is a number of seconds, or a number with s, m, h or d; a SIZE is a
+    number of bytes, or a number with kB, MB or GB.
     """
     context.obj = flags
     if context.invoked_subcommand is not None:

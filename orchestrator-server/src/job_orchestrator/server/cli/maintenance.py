@@ -15,7 +15,7 @@ from job_orchestrator.server.maintenance.backup import (
     restore_backup,
 )
 from job_orchestrator.server.maintenance.integrity import Finding, apply_remedies, find_problems
-from job_orchestrator.server.settings.server import places_of_process
+from job_orchestrator.server.settings.server import paths_of_process
 
 Flags = Mapping[str, str | None]
 
@@ -96,7 +96,7 @@ def _summary(manifest: Manifest) -> str:
 def _locations(flags: Flags) -> Iterator[Locations]:
     """Yield the locations; print any error as one line and exit with status 2."""
     try:
-        database, data = places_of_process(flags)
+        database, data = paths_of_process(flags)
         yield Locations(database, FolderFiles(data))
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)

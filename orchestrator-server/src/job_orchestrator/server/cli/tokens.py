@@ -1,4 +1,7 @@
-"""``jo-server token``: the tokens of API_TOKENS_FILE. A running server takes changes up."""
+"""The command ``jo-server token``, which edits API_TOKENS_FILE.
+
+A running server notices changes of the file.
+"""
 
 import contextlib
 import time
@@ -9,8 +12,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from job_orchestrator.common.config.numbers import Whole
-from job_orchestrator.common.config.reader import SettingsReader
+from job_orchestrator.common.config.kinds import Duration, Integer
+from job_orchestrator.common.config.options import kind_option
 from job_orchestrator.common.errors import DomainError, StartupError
 from job_orchestrator.server.auth.token_file import (
     Token,
@@ -19,15 +22,16 @@ from job_orchestrator.server.auth.token_file import (
     read_tokens,
     revoke_token,
 )
-from job_orchestrator.server.settings.server import MAX_USER_ID, MIN_USER_ID, tokens_file_of_process
+from job_orchestrator.server.model import MAX_USER_ID, MIN_USER_ID
+from job_orchestrator.server.settings.server import tokens_file_of_process
 
 MAX_VALID_S = 36_500 * 86_400.0
 
 Flags = Mapping[str, str | None]
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """A token in the list for programs; ``user_id`` None: an administrator's."""
+class TokenRow(msgspec.Struct, frozen=True):
+    """A token in the JSON list. ``user_id`` is None for an administrator."""
 
     id: str
     user_id: int | None
@@ -38,8 +42,8 @@ class _Row(msgspec.Struct, frozen=True):
     expired: bool
 
     @classmethod
-    def of(cls, kept: Token, now: float) -> "_Row":
-        """What is told of a token at ``now``, in seconds since the epoch."""
+    def of(cls, kept: Token, now: float) -> "TokenRow":
+        """Describe a token at the time ``now``, in seconds since the epoch."""
         return cls(
             id=kept.id,
             user_id=kept.user_id,
@@ -53,28 +57,34 @@ class _Row(msgspec.Struct, frozen=True):
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke API tokens; API_TOKENS_FILE says where they are kept."""
+    """Create, list and revoke API tokens in API_TOKENS_FILE."""
 
 
 @token.command()
-@click.option(
+@kind_option(
     "--user",
-    type=Whole("user_id", MIN_USER_ID, MAX_USER_ID),
-    metavar="NUMBER",
-    help="For the jobs of this user_id",
+    kind=Integer(MIN_USER_ID, MAX_USER_ID),
+    help="Allow access to the jobs of this user_id",
 )
-@click.option("--admin", is_flag=True, help="For everything")
-@click.option("--label", default="", help="What it is for, for the list")
-@click.option("--expires", metavar="TIME", help="How long it is valid, such as 90d; without: ever")
+@click.option("--admin", is_flag=True, help="Allow everything")
+@click.option("--label", default="", metavar="TEXT", help="Purpose of the token, shown in the list")
+@kind_option(
+    "--expires",
+    "valid_s",
+    kind=Duration(),
+    help="Time until the token expires, such as 90d; without it, the token does not expire",
+)
 @click.pass_obj
-def create(flags: Flags, user: int | None, admin: bool, label: str, expires: str | None) -> None:
-    """Make a token and print it. It is kept hashed, so it can't be shown again."""
+def create(flags: Flags, user: int | None, admin: bool, label: str, valid_s: float | None) -> None:
+    """Create a token and print it. Only its hash is stored, so it cannot be shown again."""
     if (user is None) is not admin:
-        raise click.UsageError("Say for whom: either --user NUMBER or --admin")
+        raise click.UsageError("Give either --user NUMBER or --admin")
     if not label.isprintable():
-        raise click.UsageError("The label holds a control character")
-    with _told(flags) as path:
-        made, kept = create_token(path, user_id=user, label=label, valid_s=_duration_s(expires))
+        raise click.UsageError("The label contains a control character")
+    if valid_s is not None and valid_s > MAX_VALID_S:
+        raise click.UsageError("A token can be valid for 100 years at most; omit --expires instead")
+    with _tokens_file(flags) as path:
+        made, kept = create_token(path, user_id=user, label=label, valid_s=valid_s)
     click.echo(f"Token {kept.id} for {_scope(kept)}; it is not shown again:", err=True)
     click.echo(made)
 
@@ -83,12 +93,12 @@ def create(flags: Flags, user: int | None, admin: bool, label: str, expires: str
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs")
 @click.pass_obj
 def list_tokens(flags: Flags, as_json: bool) -> None:
-    """Show what there is, but for the tokens themselves. Times are in UTC."""
-    with _told(flags) as path:
+    """List the tokens, without their secret parts. Times are in UTC."""
+    with _tokens_file(flags) as path:
         tokens = read_tokens(path)
     now = time.time()
     if as_json:
-        rows = [_Row.of(kept, now) for kept in tokens]
+        rows = [TokenRow.of(kept, now) for kept in tokens]
         click.echo(msgspec.json.encode(rows))
         return
     for kept in tokens:
@@ -100,15 +110,18 @@ def list_tokens(flags: Flags, as_json: bool) -> None:
 @click.argument("token_id", metavar="ID")
 @click.pass_obj
 def revoke(flags: Flags, token_id: str) -> None:
-    """Make a token useless, a second later at most. ID is the first column of the list."""
-    with _told(flags) as path:
+    """Revoke the token with ID, the first column of the list.
+
+    A running server refuses the token within one second.
+    """
+    with _tokens_file(flags) as path:
         revoked = revoke_token(path, token_id)
     click.echo(f"Token {revoked.id} for {_scope(revoked)} is revoked", err=True)
 
 
 @contextlib.contextmanager
-def _told(flags: Flags) -> Iterator[Path]:
-    """The file of the tokens; what is wrong with it is told in a line, with exit status 2."""
+def _tokens_file(flags: Flags) -> Iterator[Path]:
+    """Yield the path of the token file. Print an error as one line and exit with status 2."""
     try:
         path = tokens_file_of_process(flags)
         try:
@@ -118,15 +131,6 @@ def _told(flags: Flags) -> Iterator[Path]:
     except DomainError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error
-
-
-def _duration_s(text: str | None) -> float | None:
-    if text is None:
-        return None
-    valid_s = SettingsReader({}, {"EXPIRES": text}).duration_s("EXPIRES", 0.0)
-    if valid_s > MAX_VALID_S:
-        raise click.UsageError("A token can expire in 100 years at most; leave --expires out")
-    return valid_s
 
 
 def _scope(kept: Token) -> str:

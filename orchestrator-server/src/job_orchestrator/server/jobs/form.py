@@ -3,13 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from job_orchestrator.common.config.reader import duration_of
+from job_orchestrator.common.config.units import parse_duration_s
 from job_orchestrator.common.storage.form_receiver import ReceivedForm
 from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
-from job_orchestrator.server.model import CallbackRules, JobOptions
-from job_orchestrator.server.settings.server import MAX_USER_ID, MIN_USER_ID
+from job_orchestrator.server.model import MAX_USER_ID, MIN_USER_ID, CallbackRules, JobOptions
 
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 100
@@ -96,7 +95,7 @@ def _priority(text: str) -> int:
 def _time_limit_s(text: str) -> float | None:
     if not text:
         return None
-    seconds = duration_of(text)
+    seconds = parse_duration_s(text)
     if seconds is None or not 0 < seconds <= MAX_TIME_LIMIT_S:
         raise InvalidSubmission(
             "Invalid time_limit, should be seconds, or a number with s, m, h or d, such as 30m;"

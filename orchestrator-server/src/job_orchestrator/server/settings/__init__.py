@@ -1,1 +1,1 @@
-"""Settings of jo-server."""
+"""Settings of jo-server and of its services."""

@@ -1,1 +1,1 @@
-"""Metrics, health and the summary at start."""
+"""Metrics, health check and start-up summary of jo-server."""

@@ -1,4 +1,4 @@
-"""Whether the server can do its work."""
+"""Health check of jo-server."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """Checks what the server can't work without."""
+    """Checks the database, the data folder and the background loops."""
 
     store: JobStore
     files: JobFiles
     loops: Sequence[Loop]
 
     async def __call__(self) -> None:
-        """Raise ``Unhealthy``, naming what doesn't work."""
+        """Raise ``Unhealthy``, which names the failing part."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self.store.check()

@@ -1,7 +1,7 @@
-"""What Prometheus reads of the server.
+"""Prometheus metrics of jo-server.
 
-Counters and histograms are kept by a listener of the store: nothing of them costs a look at the
-database. Gauges are set when they are asked for.
+Counters and histograms are updated by a subscriber of the store, so that they need no queries.
+Gauges are set when Prometheus fetches the metrics.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,34 +14,35 @@ from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.model import Job, Service
 
 PREFIX = "jo_server"
-UNENDED = (JobStatus.QUEUED, *sorted(ACTIVE_JOB))
+NOT_ENDED = (JobStatus.QUEUED, *sorted(ACTIVE_JOB))
 
 
 class Metrics:
-    """All of them. ``note`` is a listener of the store."""
+    """The metrics of jo-server. ``on_job_changed`` subscribes to the states of jobs."""
 
     def __init__(self, services: Iterable[Service]) -> None:
         self.registry: CollectorRegistry = new_registry()
-        # When each active job was claimed, to know how long its dispatch took.
+        # Time of the claim of each job that its client does not have yet, by id of the job.
         self._claimed_at: dict[int, float] = {}
-        self._make_job_metrics()
-        self._make_gauges()
+        self._add_job_metrics()
+        self._add_gauges()
         self.fetch_seconds = self._histogram(
-            "fetch_seconds", "Time to fetch the results of a job, and to keep them", QUICK_S
+            "fetch_seconds", "Time to fetch the results of a job and store them", QUICK_S
         )
         self.write_seconds = self._histogram(
-            "sqlite_write_seconds", "Time of a transaction of the database", QUICK_S
+            "sqlite_write_seconds", "Duration of a database transaction", QUICK_S
         )
-        for service in services:  # so that a rate begins with a 0
+        # A rate needs a first sample of 0.
+        for service in services:
             self._submitted.labels(service.name)
             for status in FINAL_JOB:
                 self._ended.labels(service.name, status)
 
-    def note(self, job: Job) -> None:
-        """A job is new or has changed."""
+    def on_job_changed(self, job: Job) -> None:
+        """Count a job that was created or changed its state."""
         service = job.service
         if job.status is JobStatus.QUEUED:
-            self._note_queued(job)
+            self._count_queued(job)
         elif job.status is JobStatus.PROCESSING and job.id not in self._claimed_at:
             self._claimed_at[job.id] = job.changed_at
             self._attempts.labels(service).inc()
@@ -52,9 +53,9 @@ class Metrics:
             if claimed_at is not None:
                 self._dispatch_seconds.observe(max(job.changed_at - claimed_at, 0.0))
         elif job.status in FINAL_JOB and job.ended_at == job.changed_at:
-            self._note_end(job)
+            self._count_end(job)
 
-    def _note_queued(self, job: Job) -> None:
+    def _count_queued(self, job: Job) -> None:
         self._claimed_at.pop(job.id, None)
         if job.attempt > 0:
             self._failures.labels(job.service, "attempt").inc()
@@ -62,7 +63,7 @@ class Metrics:
             self._submitted.labels(job.service).inc()
             self._input_bytes.labels(job.service).inc(job.input_bytes or 0)
 
-    def _note_end(self, job: Job) -> None:
+    def _count_end(self, job: Job) -> None:
         self._claimed_at.pop(job.id, None)
         self._ended.labels(job.service, job.status).inc()
         self._output_bytes.labels(job.service).inc(job.output_bytes or 0)
@@ -71,17 +72,17 @@ class Metrics:
         if job.status is not JobStatus.COMPLETED:
             self._failures.labels(job.service, reason_of(job)).inc()
 
-    def show(
+    def set_gauges(
         self,
         counts: Mapping[tuple[str, JobStatus], int],
         services: Iterable[Service],
         clients: Iterable[Client],
         event_streams: int,
     ) -> None:
-        """Set the gauges to what is now."""
+        """Set the gauges to the current values."""
         self._jobs.clear()
         for service in services:
-            for status in UNENDED:
+            for status in NOT_ENDED:
                 self._jobs.labels(service.name, status).set(counts.get((service.name, status), 0))
         for client in clients:
             url = client.name
@@ -91,36 +92,39 @@ class Metrics:
             self._client_jobs.labels(url).set(len(client.jobs))
         self._event_streams.set(event_streams)
 
-    def _make_job_metrics(self) -> None:
-        self._submitted = self._counter("jobs_submitted", "Jobs that were taken in", "service")
+    def _add_job_metrics(self) -> None:
+        self._submitted = self._counter("jobs_submitted", "Jobs that were accepted", "service")
         self._ended = self._counter("jobs_ended", "Jobs that have ended", "service", "status")
-        self._attempts = self._counter("attempts", "Attempts to bring a job to a client", "service")
+        self._attempts = self._counter("attempts", "Attempts to run a job on a client", "service")
         self._failures = self._counter(
-            "failures", "Jobs and attempts that ended badly", "service", "reason"
+            "failures", "Jobs and attempts that failed", "service", "reason"
         )
-        self._input_bytes = self._counter("input_bytes", "Size of uploaded files", "service")
-        self._output_bytes = self._counter("output_bytes", "Size of kept results", "service")
+        self._input_bytes = self._counter("input_bytes", "Bytes of uploaded files", "service")
+        self._output_bytes = self._counter("output_bytes", "Bytes of stored results", "service")
         self._queue_seconds = self._histogram(
             "queue_seconds", "Time from submission to the first claim", LONG_S, "service"
         )
         self._run_seconds = self._histogram(
-            "run_seconds", "Time from the first start of run.sh to the end", LONG_S, "service"
+            "run_seconds",
+            "Time from the first start of run.sh to the end of the job",
+            LONG_S,
+            "service",
         )
         self._dispatch_seconds = self._histogram(
-            "dispatch_seconds", "Time to bring a job to a client", QUICK_S
+            "dispatch_seconds", "Time from the claim of a job until its client has it", QUICK_S
         )
 
-    def _make_gauges(self) -> None:
+    def _add_gauges(self) -> None:
         self._jobs = self._gauge("jobs", "Jobs that have not ended", "service", "status")
         self._client_connected = self._gauge(
             "client_connected", "1 if the event stream of the client is open", "client"
         )
         self._client_usable = self._gauge(
-            "client_usable", "1 if the client gets jobs, 0 if it has failed", "client"
+            "client_usable", "1 if jobs are sent to the client, 0 if it has failed", "client"
         )
-        self._client_slots = self._gauge("client_slots", "Slots that the client has", "client")
-        self._client_jobs = self._gauge("client_jobs", "Active jobs of the client", "client")
-        self._event_streams = self._gauge("event_streams", "Event streams that are open")
+        self._client_slots = self._gauge("client_slots", "Slots of the client", "client")
+        self._client_jobs = self._gauge("client_jobs", "Active jobs on the client", "client")
+        self._event_streams = self._gauge("event_streams", "Open event streams")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}_total", text, labels, registry=self.registry)
@@ -135,7 +139,10 @@ class Metrics:
 
 
 def reason_of(job: Job) -> str:
-    """Why a job ended badly: killed, refused (by the check), script, time_limit or client."""
+    """Name the reason of a failure: killed, refused, time_limit, script or client.
+
+    The script check refuses jobs. A job that its client failed or lost has no exit code.
+    """
     if job.status is JobStatus.KILLED:
         return "killed"
     if job.status is JobStatus.INVALID:

@@ -1,1 +1,1 @@
-"""The HTTP face of the server: parse, call the logic, answer. Errors are translated elsewhere."""
+"""Routes of jo-server: they parse the request, call a use case, and answer."""

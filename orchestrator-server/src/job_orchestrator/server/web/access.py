@@ -1,8 +1,9 @@
-"""Who may use which route: the one place where that stands.
+"""Route authorization: one table says which principals may use which route.
 
-Handlers can't forget it. A route about one job (``{id}``) is checked here before its handler runs,
-and a route that no table names is for administrators alone. Handlers of ``OWN`` routes ask
-``request[keys.PRINCIPAL]`` whose jobs they may take or list.
+The middleware applies the table before any handler runs, so that a handler can't forget it. A route
+about one job (``{id}``) is for the user of that job. A route that is not in the table is for
+administrators only. Handlers of ``OWN`` routes restrict themselves to the jobs of
+``request[keys.PRINCIPAL]``.
 """
 
 from contextlib import AbstractContextManager
@@ -25,34 +26,37 @@ METRICS = "/metrics"
 OPEN = frozenset(
     {"/", "/health", "/swagger", UI_PATH.rstrip("/"), UI_PATH, DOCUMENT_PATH, DASHBOARD}
 )
-"""For everybody: they tell nothing of any job."""
+"""Routes without a token: they reveal nothing about any job."""
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
-"""Static files, for everybody."""
+"""Prefixes of static files, without a token."""
 
 SHARED = frozenset({"/whoami", "/services"})
-"""For every token, whosever."""
+"""Routes for every token."""
 
 OWN = frozenset({"/upload", "/jobs", "/events"})
-"""For every token; the handler narrows them to the jobs of the token's user."""
+"""Routes for every token, restricted by the handler to the jobs of the token's user."""
 
 ADMIN = frozenset({"/clients", "/stats", METRICS})
-"""Named for the sake of the test that every route is named; what isn't is here too."""
+"""Routes for administrators. Listed so that a test can check that every route is in the table."""
 
 
 def of_one_job(path: str) -> bool:
-    """Whether a route is about one job: for its user, and 404 for others."""
+    """Return whether a route concerns one job: then other users get 404."""
     return "{id}" in path
 
 
 def is_open(path: str, *, metrics_open: bool = False) -> bool:
-    """Whether a route takes no token."""
+    """Return whether a route requires no token."""
     return path in OPEN or path.startswith(OPEN_BELOW) or (metrics_open and path == METRICS)
 
 
 @web.middleware
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who asks, and refuse what they may not do; needs ``TOKENS`` and ``SUBMISSION``."""
+    """Identify the principal and check that it may use the route.
+
+    Needs ``TOKENS`` and ``SUBMISSION``.
+    """
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
@@ -67,15 +71,15 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
-    """Cut the request off when its token is revoked, or expires, within the block."""
+    """Abort the request if its token is revoked or expires within the block."""
     shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
     return request.app[keys.TOKENS].in_use(shown, partial(_cut_off, request))
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
-    """Raise ``JobNotFound`` or ``Forbidden`` for what a user may not do."""
+    """Raise ``JobNotFound`` or ``Forbidden`` if a user may not use the route."""
     if of_one_job(path):
-        # Another's job is answered as one that doesn't exist is: ids are not to be found out.
+        # The same answer as for a job that does not exist: ids must not be discoverable.
         job = await request.app[keys.SUBMISSION].store.get(job_id(request))
         if not principal.owns(job.user_id):
             raise JobNotFound(job.id)
@@ -88,8 +92,8 @@ def _metrics_open(request: web.Request) -> bool:
 
 
 def _cut_off(request: web.Request) -> None:
-    """The token of a request that is under way was revoked, or has expired."""
-    # As aiohttp does where it cancels handlers whose peer has gone.
+    """Abort a request whose token was revoked or has expired."""
+    # As aiohttp does to cancel the handler of a peer that has disconnected.
     request.task.cancel()
     if request.transport is not None:
         request.transport.abort()

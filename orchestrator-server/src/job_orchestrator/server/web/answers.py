@@ -1,6 +1,9 @@
-"""JSON answers about jobs, errors included, and the schemas that document them."""
+"""JSON bodies of errors, and the schemas of all JSON bodies in the OpenAPI document."""
 
+from collections.abc import Iterable
 from typing import Any
+
+import msgspec
 
 from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
 from job_orchestrator.common.messages import (
@@ -14,17 +17,54 @@ from job_orchestrator.common.messages import (
     encode,
 )
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.web.schemas import schemas_of
+
+
+def _schemas_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
+    """Return the schemas of messages and of their parts, by name."""
+    _, components = msgspec.json.schema_components(
+        messages, ref_template="#/components/schemas/{name}"
+    )
+    return {name: _in_version_3_0(_complete(schema)) for name, schema in components.items()}
+
+
+def _complete(schema: dict[str, Any]) -> dict[str, Any]:
+    """Mark every field as required: answers hold all fields, defaults are for readers."""
+    fields = schema.get("properties")
+    if fields is None:
+        return schema
+    for field in fields.values():
+        field.pop("default", None)
+    return {**schema, "required": list(fields)}
+
+
+def _in_version_3_0(schema: Any) -> Any:
+    """Write ``nullable`` for the type "null", which OpenAPI 3.0 does not have."""
+    if isinstance(schema, list):
+        return [_in_version_3_0(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kinds = schema.get("anyOf", [])
+    if {"type": "null"} in kinds:
+        (kind,) = (each for each in kinds if each != {"type": "null"})
+        rest = {name: value for name, value in schema.items() if name != "anyOf"}
+        inner = {"allOf": [kind]} if "$ref" in kind else kind
+        return {**_in_version_3_0(rest), **_in_version_3_0(inner), "nullable": True}
+    return {name: _in_version_3_0(value) for name, value in schema.items()}
+
 
 SCHEMAS: dict[str, Any] = {
-    **schemas_of([JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats]),
+    **_schemas_of([JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats]),
     "WhoAmI": {
         "type": "object",
         "required": ["user_id", "admin", "auth"],
         "properties": {
-            "user_id": {"type": "integer", "nullable": True, "description": "null: none"},
+            "user_id": {
+                "type": "integer",
+                "nullable": True,
+                "description": "null for administrators",
+            },
             "admin": {"type": "boolean", "description": "May see and do everything"},
-            "auth": {"type": "boolean", "description": "Tokens are wanted here"},
+            "auth": {"type": "boolean", "description": "This server requires tokens"},
         },
         "example": {"user_id": 7, "admin": False, "auth": True},
     },
@@ -34,11 +74,11 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "id": {"type": "integer", "description": "The job, or 0 if there is none"},
             "status": {"type": "string", "enum": [status.value for status in JobStatus]},
-            "message": {"type": "string", "description": "Why, for the user"},
+            "message": {"type": "string", "description": "Reason, for the user"},
             "code": {
                 "type": "string",
                 "enum": [NO_SUCH_PATH, TOO_MUCH_STORED],
-                "description": "Where the status code does not tell errors apart",
+                "description": "Distinguishes errors of one status code",
             },
         },
         "example": {"id": 1, "status": "Queued", "message": "Job successfully uploaded"},
@@ -47,7 +87,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def error_body(error: Exception | None, message: str) -> bytes:
-    """The body of an error: the job that it is about, if it names one, and its state if known."""
+    """Return the body of an error, with the job that it concerns and the state, as far as known."""
     code = error.code if isinstance(error, DomainError) else ""
     job_id = getattr(error, "job_id", 0)
     status = getattr(error, "status", JobStatus.UNKNOWN)

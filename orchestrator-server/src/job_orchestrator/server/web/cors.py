@@ -1,7 +1,7 @@
-"""Cross-origin requests: which web pages may call this server from a browser (Fetch standard).
+"""Cross-origin resource sharing: the web pages that may call this server (Fetch standard).
 
-Cookies play no part in it: whoever asks shows a token, which a page has to know. So no answer says
-``Access-Control-Allow-Credentials``, and ``*`` gives nothing away that a token doesn't.
+Cookies are not used; a page must send a token. Therefore no response has
+``Access-Control-Allow-Credentials``, and ``*`` grants nothing without a token.
 """
 
 from collections.abc import Set
@@ -21,13 +21,13 @@ SHOWN_HEADERS = (
     " Retry-After, WWW-Authenticate, X-Request-Id"
 )
 PREFLIGHT_AGE_S = 600
-"""How long a browser need not ask again."""
+"""Seconds for which a browser may cache the answer to a preflight."""
 
 
 def allow_origins(app: web.Application, origins: Set[str]) -> None:
-    """Let pages of ``origins`` (``*``: all) read the answers, errors and event streams included.
+    """Allow pages of ``origins`` (``*``: all) to read the responses, errors and streams included.
 
-    Has to be called before other middlewares are added: a preflight carries no token.
+    Must be called before other middlewares are added, because a preflight carries no token.
     """
     if not origins:
         return
@@ -47,7 +47,7 @@ def allow_origins(app: web.Application, origins: Set[str]) -> None:
 
 
 def _allowed(request: web.Request, origins: Set[str]) -> str | None:
-    """The origin as the answer is to name it; None if it is not to be let."""
+    """Return the allowed origin as the response names it, None if it is not allowed."""
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None or not origins & {ANY, origin}:
         return None
@@ -67,7 +67,7 @@ def _may_be_sent() -> web.Response:
 
 def _let_read(request: web.Request, response: web.StreamResponse, origins: Set[str]) -> None:
     if ANY not in origins:
-        # Also without an origin: a cache must not give such an answer to a page.
+        # Also without an origin: a cache must not serve such a response to a page.
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
     if (origin := _allowed(request, origins)) is not None:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin

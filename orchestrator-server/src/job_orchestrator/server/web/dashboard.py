@@ -1,9 +1,8 @@
-"""The dashboard at /dashboard/: static files, which read the same API as every web app.
+"""The dashboard at /dashboard/: static files that use the same API as every portal.
 
-The files are read once, at the start. They hold no secret, so they are served to everybody: who may
-see which job is decided where the jobs are. The policy that goes with them keeps the page from
-running or fetching anything that does not come from this server, whatever a job's name, its files
-or its output contain.
+The files are read once, at the start. They contain no secret, so everybody may read them; access to
+jobs is checked by the API. The content security policy keeps the page from running or fetching
+anything that does not come from this server, regardless of the contents of names, files and output.
 """
 
 import hashlib
@@ -31,15 +30,15 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Asked for again at every visit, which the ETag makes cheap: after an update of the server no
-    # browser mixes old files with new ones.
+    # Browsers revalidate the files at every visit, which the ETag makes cheap. So no browser mixes
+    # old and new files after an update of the server.
     "Cache-Control": "no-cache",
 }
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of the dashboard."""
+    """One file of the dashboard."""
 
     body: bytes
     content_type: str
@@ -47,13 +46,13 @@ class Asset:
 
 
 class Dashboard:
-    """Serves the files. Making one reads them, which blocks."""
+    """Serves the files. The constructor reads them, which blocks."""
 
     def __init__(self) -> None:
         self._assets = _read_assets()
 
     def routes(self) -> list[web.RouteDef]:
-        """Its routes. They are no part of the API, and not of its document."""
+        """Return the routes. They are not part of the API and its document."""
         return [
             web.get(PATH.rstrip("/"), self._to_index),
             web.get(PATH, self._serve),
@@ -61,11 +60,11 @@ class Dashboard:
         ]
 
     async def _to_index(self, _: web.Request) -> web.Response:
-        # Relative, so that it also holds behind a proxy that adds a prefix.
+        # Relative, so that it also works behind a proxy that adds a prefix.
         return web.Response(status=308, headers={"Location": "dashboard/"})
 
     async def _serve(self, request: web.Request) -> web.Response:
-        """The file, or 304 if the browser has it."""
+        """Answer with the file, or with 304 if the copy of the browser is current."""
         asset = self._assets.get(request.match_info.get("name", INDEX))
         if asset is None:
             raise web.HTTPNotFound

@@ -1,4 +1,4 @@
-"""GET /events, GET /jobs/{id}/events."""
+"""Routes with event streams of all jobs and of one job."""
 
 from aiohttp import web
 
@@ -14,61 +14,16 @@ _MAX_DIGITS = 18
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Push what happens to jobs.
-
-    ---
-    summary: Changes of jobs, as server-sent events
-    description: >-
-      "job" with the job, as in lists, at each change of its state. Without user_id administrators
-      also get "services" and "clients", with the bodies of those paths: at the beginning, and when
-      something changed, at most once a second. The stream never ends by itself. With Last-Event-ID
-      it goes on after that event.
-    tags: [jobs]
-    parameters:
-      - {name: user_id, in: query, description: Only jobs of this user, schema: {type: integer}}
-      - {name: last_event_id, in: query, schema: {type: integer}}
-      - {name: Last-Event-ID, in: header, schema: {type: integer}}
-    responses:
-      "200":
-        description: The stream
-        content:
-          text/event-stream:
-            schema: {type: string}
-      "403":
-        description: The token is for another user
-    """
+    """Stream the changes of jobs."""
     topic = Topic(user_id=user_id(request))
     blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 
 async def job_events(request: web.Request) -> web.StreamResponse:
-    """Push what happens to a job, until it has ended.
-
-    ---
-    summary: Changes of a job, as server-sent events
-    description: >-
-      "job" with the job, as in lists: at the beginning as it is now, then at each change of its
-      state. The stream ends with the job. With Last-Event-ID it goes on after that event; 204 if
-      the job has ended and there is none.
-    tags: [jobs]
-    parameters:
-      - {name: id, in: path, required: true, schema: {type: integer}, example: 1}
-      - {name: last_event_id, in: query, schema: {type: integer}}
-      - {name: Last-Event-ID, in: header, schema: {type: integer}}
-    responses:
-      "200":
-        description: The stream
-        content:
-          text/event-stream:
-            schema: {type: string}
-      "204":
-        description: The job has ended, and nothing has happened since that event
-      "404":
-        description: There is no such job
-    """
+    """Stream the changes of a job until it has ended."""
     number, after = job_id(request), _last_event_id(request)
-    # A browser that is answered 204 does not connect again. Unknown jobs are found out here too.
+    # A browser does not reconnect after 204. Unknown jobs are detected here, too.
     if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
     blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
@@ -76,7 +31,7 @@ async def job_events(request: web.Request) -> web.StreamResponse:
 
 
 def _last_event_id(request: web.Request) -> int | None:
-    """After which event the stream goes on. Raises ``BadRequest``."""
+    """Return the number of the last event that the reader has. Raises ``BadRequest``."""
     text = request.headers.get(LAST_EVENT_ID) or request.query.get("last_event_id")
     if not text:
         return None

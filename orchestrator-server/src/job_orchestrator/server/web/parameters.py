@@ -1,4 +1,4 @@
-"""What a request's path and query say, checked."""
+"""Checked parameters from the path and the query of a request."""
 
 import re
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
 
 
 def job_id(request: web.Request) -> int:
-    """The ``{id}`` of the path. Raises ``BadRequest``; ``JobNotFound`` for what can't be an id."""
+    """Return the ``{id}`` of the path. Raises ``BadRequest``, or ``JobNotFound`` beyond 63 bits."""
     text = request.match_info["id"]
     if not (text.isascii() and text.isdigit()):
         raise BadRequest(f"Invalid job id {text[:40]!r}, should be a number")
@@ -28,7 +28,7 @@ def job_id(request: web.Request) -> int:
 
 
 def wait_s(request: web.Request) -> float:
-    """The ``wait`` of the query, in seconds; 0 without one. Raises ``BadRequest``."""
+    """Return the ``wait`` of the query in seconds, 0 by default. Raises ``BadRequest``."""
     text = request.query.get("wait", "0")
     try:
         seconds = float(text)
@@ -40,7 +40,7 @@ def wait_s(request: web.Request) -> float:
 
 
 def user_id(request: web.Request) -> int | None:
-    """Whose jobs the query asks for, narrowed to what the asker may see; None: everybody's.
+    """Return the user whose jobs may be listed, None for all users.
 
     Raises ``BadRequest``, ``Forbidden``.
     """
@@ -51,7 +51,7 @@ def user_id(request: web.Request) -> int | None:
 
 
 def job_filter(request: web.Request) -> JobFilter:
-    """Which jobs the query asks for. Raises ``BadRequest``, ``Forbidden``."""
+    """Return the filter for a list of jobs. Raises ``BadRequest``, ``Forbidden``."""
     service, tag = request.query.get("service"), request.query.get("tag")
     return JobFilter(
         user_id=user_id(request),
@@ -72,7 +72,7 @@ def _statuses(text: str) -> tuple[JobStatus, ...]:
 
 
 def page_size(request: web.Request) -> int:
-    """The ``limit`` of the query. Raises ``BadRequest``."""
+    """Return the ``limit`` of the query. Raises ``BadRequest``."""
     text = request.query.get("limit", "50")
     if not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MAX_PAGE):
         raise BadRequest(f"Invalid limit {text[:40]!r}, should be a number from 1 to {MAX_PAGE}")
@@ -80,7 +80,7 @@ def page_size(request: web.Request) -> int:
 
 
 def cursor(request: web.Request) -> int:
-    """The id before which a page begins. Raises ``BadRequest``."""
+    """Return the id that the page ends before. Raises ``BadRequest``."""
     text = request.query.get("after")
     if text is None:
         return NEWEST

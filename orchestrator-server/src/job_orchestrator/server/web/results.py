@@ -1,7 +1,8 @@
-"""The kept results of a job as an answer: whole, in ranges, or not at all if they are the same."""
+"""Serves the results of a job: complete, as a byte range (206), or 304 if the copy is current."""
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from email.utils import formatdate
@@ -17,7 +18,6 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
-from job_orchestrator.server.web.ranges import usable_range
 
 ZIP = "application/zip"
 
@@ -28,6 +28,10 @@ _CONDITIONS = (
     hdrs.IF_MODIFIED_SINCE,
     hdrs.IF_UNMODIFIED_SINCE,
 )
+
+
+_ONE_RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.ASCII | re.IGNORECASE)
+_MAX_DIGITS = 18
 
 
 async def results(request: web.Request, job: Job) -> web.StreamResponse:
@@ -58,15 +62,15 @@ def _local_file(
 
 
 def attachment(job: Job, what: str) -> dict[str, str]:
-    """The header by which browsers save the answer under a good name."""
+    """Return the header that gives the downloaded file its name."""
     return {hdrs.CONTENT_DISPOSITION: f'attachment; filename="job-{job.id}-{what}.zip"'}
 
 
 class ResultsResponse(web.FileResponse):
-    """A file of which ranges are sent as RFC 9110 has it.
+    """Response with a file, or with a range of it as RFC 9110 defines it.
 
-    An If-Range with an ETag is honoured, of which aiohttp reads only dates: without it a download
-    that is resumed on other results would be made of two halves.
+    aiohttp reads only dates in If-Range. Here ETags are compared as well; otherwise a download that
+    is resumed after the results have changed would consist of parts of two files.
     """
 
     def __init__(
@@ -75,14 +79,17 @@ class ResultsResponse(web.FileResponse):
         headers: Mapping[str, str],
         while_valid: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``while_valid``: what holds while it is sent, which is after the handler has returned."""
+        """Create the response. ``while_valid`` is entered while the file is sent.
+
+        The file is sent after the handler has returned.
+        """
         super().__init__(path, headers=headers)
         self._while_valid = while_valid
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the part that is asked for, or all if that is of other results."""
+        """Send the requested range, or the complete file if If-Range names other results."""
         if hdrs.RANGE in request.headers:
-            with contextlib.suppress(FileNotFoundError):  # aiohttp tells it
+            with contextlib.suppress(FileNotFoundError):  # aiohttp answers 404
                 status = await in_thread(self._path.stat)
                 request = _with_usable_range(request, status)
         with self._while_valid():
@@ -92,24 +99,51 @@ class ResultsResponse(web.FileResponse):
 def _with_usable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:
     headers = request.headers.copy()
     asked = headers.pop(hdrs.RANGE)
-    if _still_the_same(request, status):
-        wanted = usable_range(asked, status.st_size)
+    if _is_unchanged(request, status):
+        wanted = _usable_range(asked, status.st_size)
         if wanted is not None:
             headers[hdrs.RANGE] = wanted
     return request.clone(headers=headers)
 
 
-def _still_the_same(request: web.BaseRequest, status: os.stat_result) -> bool:
-    """Whether the results are those that If-Range names, if it names any."""
+def _is_unchanged(request: web.BaseRequest, status: os.stat_result) -> bool:
+    """Return whether the results are those that If-Range names, or there is no If-Range."""
     validator = request.headers.get(hdrs.IF_RANGE)
     if validator is None:
         return True
     if validator.endswith('"'):
         return validator == _etag(status.st_mtime_ns, status.st_size)
-    # aiohttp compares dates, and takes what is none for no condition.
+    # aiohttp compares dates, and ignores an invalid date.
     return request.if_range is not None
 
 
 def _etag(modified_ns: int, size: int) -> str:
     """Return the ETag that aiohttp computes for a file, so that both ways to send it agree."""
     return f'"{modified_ns:x}-{size:x}"'
+
+
+def _usable_range(header: str, size: int) -> str | None:
+    """Return a Range header in a form that aiohttp reads as RFC 9110, section 14, defines it.
+
+    Returns None if the header is to be ignored: for other units, for invalid ranges, and for
+    several ranges. aiohttp answers all of these with 416, serves the whole file for its last 0
+    bytes, and fails on very long numbers. A range that can't be satisfied starts at the end of the
+    file, which aiohttp answers with 416.
+    """
+    match = _ONE_RANGE.fullmatch(header)
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        return f"bytes={size - min(_number(last), size)}-"
+    if not last:
+        return f"bytes={min(_number(first), size)}-"
+    if _number(last) < _number(first):
+        return f"bytes={size}-"
+    return f"bytes={min(_number(first), size)}-{min(_number(last), size)}"
+
+
+def _number(digits: str) -> int:
+    """Return the value of ``digits``, or a number beyond the end of any file if it is too long."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS

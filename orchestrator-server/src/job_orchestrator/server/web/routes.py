@@ -1,18 +1,20 @@
-"""The route table."""
+"""Route table of jo-server."""
+
+from importlib import resources
 
 from aiohttp import web
 
 from job_orchestrator.common.web.answers import ping
 from job_orchestrator.server.web.download import download, download_partial
 from job_orchestrator.server.web.events import events, job_events
-from job_orchestrator.server.web.health import health
-from job_orchestrator.server.web.jobs import files, job, jobs
+from job_orchestrator.server.web.jobs import files, job, jobs, terminate
 from job_orchestrator.server.web.logs import job_logs
-from job_orchestrator.server.web.metrics import metrics
 from job_orchestrator.server.web.overview import clients, services, stats
-from job_orchestrator.server.web.terminate import terminate
+from job_orchestrator.server.web.service import health, metrics, whoami
 from job_orchestrator.server.web.upload import upload
-from job_orchestrator.server.web.whoami import whoami
+
+OPERATIONS = resources.files("job_orchestrator.server.web") / "openapi"
+"""Folder of the OpenAPI operations of these routes."""
 
 ROUTES = (
     web.get("/", ping, allow_head=False),

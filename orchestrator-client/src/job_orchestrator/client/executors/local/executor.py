@@ -4,315 +4,261 @@ import asyncio
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
-
-import psutil
 
 from job_orchestrator.client.errors import StillRunning
-from job_orchestrator.client.executors.base import Outcome
-from job_orchestrator.client.executors.local import processes
-from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, PayloadGroup
-from job_orchestrator.client.executors.local.sandbox import Bubblewrap
-from job_orchestrator.client.executors.local.spawner import Place, Process, Spawner
-from job_orchestrator.client.executors.local.users import ScriptUsers
+from job_orchestrator.client.executors.base import (
+    ExecutorBusy,
+    Outcome,
+    RunId,
+    RunPhase,
+    RunRefused,
+    RunRequest,
+    RunState,
+    StateListener,
+)
+from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
+    PayloadCgroups,
+    open_cgroups,
+)
+from job_orchestrator.client.executors.local.sandbox import Bubblewrap, open_sandbox
+from job_orchestrator.client.executors.local.self_test import verify_that_scripts_run
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
+from job_orchestrator.client.executors.local.spawner import Spawner
+from job_orchestrator.client.executors.local.supervisor import Script, Supervisor
+from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
-from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
-# What a script leaves running when it ends by itself has no work to save any more.
 LEFTOVER_GRACE_S = 1.0
-POLL_S = 0.02
-KILL_TIMEOUT_S = 10.0
-"""How long after KILL something may be left: it hangs in the kernel."""
+"""Between TERM and KILL for processes that a script leaves when it ends by itself.
+
+They have no work to save any more.
+"""
+
+REAPER_INTERVAL_S = 1.0
+
+POLL_INTERVAL_S = 60.0
+"""Long, because every change of a run is notified; polling only reads a dictionary."""
+
+
+@dataclass
+class _Run:
+    script: Script
+    state: RunState
+    follower: asyncio.Task[None] | None = None
 
 
 class LocalExecutor:
-    """Starts ``bash run.sh`` in a session of its own, with a clean environment and no input.
+    """Executor that starts ``bash run.sh`` in a new session, with a clean environment and no input.
 
-    Standard output and error go to files, never to pipes: a background process that keeps a pipe
-    open would make the script look unfinished, and nobody would read the pipe after a crash.
-
-    Other children of this process are left alone as long as they stay in its session; see
-    ``processes``. Scripts are not started through asyncio, whose bookkeeping of children knows no
-    adopted ones.
+    The kernel reports the end of a script through a pidfd, which the event loop waits for; nothing
+    is polled. Scripts are not started through asyncio, whose child watcher knows nothing of the
+    orphans that this process adopts.
     """
+
+    survives_restart = False
+    poll_interval_s = POLL_INTERVAL_S
 
     def __init__(
         self,
-        folder: Path,
+        workspaces: Workspaces,
         environment: Mapping[str, str],
         *,
         kill_grace_s: float,
-        cgroups: Cgroups | None = None,
-        users: ScriptUsers | None = None,
+        cgroups: PayloadCgroups | None = None,
+        users: UserPool | None = None,
         sandbox: Bubblewrap | None = None,
+        large_leftovers: DeferredRemoval | None = None,
     ) -> None:
-        """``folder`` is the one that holds the workspaces."""
-        self._folder = folder
-        self._cgroups = cgroups
-        self._spawner = Spawner(environment, cgroups, users, sandbox)
+        """Create the executor and make this process the subreaper of its descendants.
+
+        ``environment`` is what every script sees. ``large_leftovers`` removes large folders that
+        payloads leave outside their workspaces.
+        """
+        self._workspaces = workspaces
+        self._users = users
+        self._sandbox = sandbox
+        large = large_leftovers or DeferredRemoval("large leftovers")
+        spawner = Spawner(environment, cgroups, users, sandbox, large)
+        self._supervisor = Supervisor(workspaces.root, spawner)
         self._kill_grace_s = kill_grace_s
-        self._scripts: set[int] = set()
-        self._endings: set[_EndingOrphans] = set()
-        # Held from the start of a script until its pid is noted, and while it is reaped: whoever
-        # compares children with scripts never takes the one for an orphan.
-        self._lock = threading.Lock()
-        processes.become_subreaper()
+        self._runs: dict[RunId, _Run] = {}
+        self._listeners: list[StateListener] = []
+        self.loops: Sequence[Loop] = (Loop("reaper", self.reap, interval_s=REAPER_INTERVAL_S),)
 
-    async def start(self, workspace: Workspace) -> "LocalExecution":
-        """Start a payload. Raises ``OSError`` (EAGAIN: the limit of processes is reached)."""
-        return await in_thread(self._start, workspace)
+    def subscribe(self, listener: StateListener) -> None:
+        """Call ``listener`` when a script has started, and when its run is over."""
+        self._listeners.append(listener)
 
-    async def clear(self) -> None:
-        """End whatever runs in any workspace of the folder, and remove what it left elsewhere.
+    async def recover(self) -> Collection[RunId]:
+        """End every process that a previous process of jo-client left; nothing can be taken over.
 
         Raises ``StillRunning``.
         """
-        if self._cgroups is not None:
-            await in_thread(self._cgroups.clear)
-        left = await in_thread(self._all_left)
-        if left:
-            logger.warning("Ending %d processes that belong to no payload any more", len(left))
-            await self._end(processes.Ending(self._all_left), 0.0, str(self._folder))
-        await in_thread(self._spawner.remove_all_leftovers)
+        await self._supervisor.end_all()
+        return ()
+
+    async def verify(self) -> None:
+        """Run a test script if scripts run as another user or in a sandbox.
+
+        Raises ``StartupError``.
+        """
+        if self._users is not None:
+            await in_thread(self._workspaces.allow_traversal)
+        asked = {"RUN_AS": self._users, "SANDBOX": self._sandbox}
+        names = [name for name, value in asked.items() if value is not None]
+        if names:
+            await verify_that_scripts_run(self._run_to_end, self._workspaces, names)
+
+    async def capacity(self) -> int | None:
+        """Return None: SLOTS limits the runs."""
+        return None
+
+    async def submit(self, request: RunRequest) -> None:
+        """Start a script. Raises ``RunRefused``, or ``ExecutorBusy`` at the limit of processes."""
+        run_id = request.run_id
+        if run_id in self._runs:
+            return
+        try:
+            script = await in_thread(self._supervisor.start, request.workspace)
+        except BlockingIOError as error:  # EAGAIN
+            raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
+        except OSError as error:
+            raise RunRefused(str(error)) from error
+        run = self._runs[run_id] = _Run(script, RunState(RunPhase.RUNNING, pid=script.pid))
+        self._notify(run_id, run.state)
+        run.follower = asyncio.create_task(self._follow(run_id, run), name=f"run {run_id}")
+
+    async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:
+        """Return the states of runs. Processes that this process did not start are LOST."""
+        return {
+            run_id: run.state
+            if (run := self._runs.get(run_id)) is not None
+            else RunState(RunPhase.LOST, reason="jo-client was restarted")
+            for run_id in run_ids
+        }
+
+    async def cancel(self, run_id: RunId) -> None:
+        """Send TERM, and KILL after the grace time, to all processes of a run.
+
+        Raises ``StillRunning``.
+        """
+        run = self._runs.get(run_id)
+        if run is not None and run.state.phase is not RunPhase.ENDED:
+            await self._supervisor.end(run.script, self._kill_grace_s)
+
+    def forget(self, run_id: RunId) -> None:
+        """Drop the record of a run that is over."""
+        run = self._runs.get(run_id)
+        if run is not None and run.state.over:
+            del self._runs[run_id]
+
+    async def close(self) -> None:
+        """End all runs without waiting for their outcome. Raises ``StillRunning``."""
+        followers = [run.follower for run in self._runs.values() if run.follower is not None]
+        for follower in followers:
+            follower.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
+        await self._supervisor.end_all()
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
-        await in_thread(self._reap)
+        await in_thread(self._supervisor.reap)
 
-    @property
-    def sandboxed(self) -> bool:
-        """Whether a script's process is that of its sandbox, which tells how the script ended."""
-        return self._spawner.sandbox is not None
+    async def _run_to_end(self, request: RunRequest) -> RunState:
+        await self.submit(request)
+        run = self._runs[request.run_id]
+        if run.follower is not None:
+            await run.follower
+        self.forget(request.run_id)
+        return run.state
 
-    @property
-    def large_leftovers(self) -> DeferredRemoval:
-        """What payloads left outside their folders, and is not removed yet."""
-        return self._spawner.large_leftovers
-
-    def leave(self, place: Place) -> None:
-        """Nothing of a payload runs any more."""
-        self._spawner.leave(place)
-
-    async def end_leftovers(
-        self, workspace: Workspace, script: int, place: Place, grace_s: float
-    ) -> None:
-        """End whatever of a payload still runs, and reap it. Raises ``StillRunning``."""
-        find = partial(processes.of_payload, workspace.root, script, self._running_scripts)
-        # With the process of the sandbox all in it would end at once: the script has its grace.
-        spared = script if self.sandboxed else 0
-        orphans = _EndingOrphans(script)
-        group = place.group
-        if group is None:
-            ending = processes.Ending(
-                find,
-                partial(processes.kill_process_groups, script),
-                partial(self._have_ended, orphans),
-                spared=spared,
-            )
-        else:
-            ending = processes.Ending(
-                partial(_in_group_or, group, find),
-                group.main.kill,
-                lambda: bool(group.main.pids()),
-                spared=spared,
-            )
-        self._endings.add(orphans)
+    async def _follow(self, run_id: RunId, run: _Run) -> None:
+        """Wait for the end of a script, and notify the listeners of it."""
         try:
-            await self._end(ending, grace_s, workspace.root.name)
-        finally:
-            self._endings.discard(orphans)
+            run.state = RunState(RunPhase.ENDED, await self._outcome(run.script))
+        except (OSError, StillRunning) as error:
+            run.state = RunState(RunPhase.FAILED, reason=str(error))
+        except Exception as error:
+            # The payload must not stay Running although nothing runs it.
+            logger.exception("Run %s could not be run to its end", run_id)
+            run.state = RunState(RunPhase.FAILED, reason=str(error))
+        self._notify(run_id, run.state)
 
-    def collect(self, process: Process, place: Place) -> "Collected":
-        """Take the exit status of a script that has ended; if it left nothing, leave its place.
-
-        Orphans of the script have become children of this process the moment that it ended.
-        """
-        code = self._wait(process)
-        limit_reached = place.group.limit_reached() if place.group is not None else ""
-        emptied = place.group is None or place.group.remove()
-        leftovers = not emptied or bool(self._adopted())
-        if not leftovers:
-            self._spawner.leave(place)
-        return Collected(code, limit_reached, leftovers)
-
-    def _wait(self, process: Process) -> int:
-        with self._lock:
-            code = process.wait()
-            self._scripts.discard(process.pid)
-        return code
-
-    def _start(self, workspace: Workspace) -> "LocalExecution":
-        place = self._spawner.take_place(workspace)
-        try:
-            return self._start_at(place, workspace)
-        except BaseException:
-            self._spawner.leave(place)
-            raise
-
-    def _start_at(self, place: Place, workspace: Workspace) -> "LocalExecution":
-        started_at = time.time()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        stdout = os.open(workspace.stdout, flags, 0o600)
-        try:
-            stderr = os.open(workspace.stderr, flags, 0o600)
-            try:
-                with self._lock:
-                    process = self._spawner.start(workspace, place, stdout, stderr)
-                    self._scripts.add(process.pid)
-            finally:
-                os.close(stderr)
-        finally:
-            os.close(stdout)
-        try:
-            exit_descriptor = os.pidfd_open(process.pid)
-        except OSError:  # too many open files
-            process.kill()
-            self._wait(process)
-            raise
-        return LocalExecution(
-            self,
-            process,
-            workspace,
-            place,
-            started_at=started_at,
-            exit_descriptor=exit_descriptor,
-            kill_grace_s=self._kill_grace_s,
-        )
-
-    async def _end(self, ending: processes.Ending, grace_s: float, what: str) -> None:
-        """TERM, then KILL after the grace. Raises ``StillRunning``."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        while await in_thread(ending.round, kill=loop.time() >= started + grace_s):
-            if loop.time() > started + grace_s + KILL_TIMEOUT_S:
-                raise StillRunning(f"Processes of {what} resist being ended")
-            await asyncio.sleep(POLL_S)
-        await self.reap()
-
-    def _reap(self) -> None:
-        sessions = processes.reap(self._adopted())
-        with self._lock:
-            for orphans in tuple(self._endings):
-                orphans.have_ended |= orphans.script in sessions
-
-    def _have_ended(self, orphans: "_EndingOrphans") -> bool:
-        """Whether any have ended since the last call.
-
-        If so, something may have been forked where nobody looked: look again.
-        """
-        self._reap()
-        with self._lock:
-            ended, orphans.have_ended = orphans.have_ended, False
-        return ended
-
-    def _all_left(self) -> list[psutil.Process]:
-        """What runs of any payload; also without its mark, where users are of payloads alone."""
-        own_ids = self._spawner.own_ids
-        found = processes.of_data_path(self._folder)
-        return found + (processes.of_users(own_ids) if own_ids else [])
-
-    def _adopted(self) -> set[int]:
-        # In this order: a script that starts in between is no orphan.
-        children = processes.possible_orphans()
-        return children - self._running_scripts()
-
-    def _running_scripts(self) -> frozenset[int]:
-        with self._lock:
-            return frozenset(self._scripts)
-
-
-@dataclass(eq=False)
-class _EndingOrphans:
-    """The orphans of a script that is being ended; ``have_ended``: some, whoever reaped them."""
-
-    script: int
-    have_ended: bool = False
-
-
-class Collected(NamedTuple):
-    """How a script ended: exit code (negative: signal), limit that it met, and if more is left."""
-
-    code: int
-    limit_reached: str
-    leftovers: bool
-
-
-def _in_group_or(group: PayloadGroup, find: processes.Find) -> list[psutil.Process]:
-    """What is in the group; when that is empty, what may have left it (root's scripts can)."""
-    return processes.living(group.main.pids()) or find()
-
-
-class LocalExecution:
-    """One run of a payload as a process."""
-
-    def __init__(
-        self,
-        executor: LocalExecutor,
-        process: Process,
-        workspace: Workspace,
-        place: Place,
-        *,
-        started_at: float,
-        exit_descriptor: int,
-        kill_grace_s: float,
-    ) -> None:
-        self._executor = executor
-        self._process = process
-        self._workspace = workspace
-        self._place = place
-        self._ending = asyncio.Lock()
-        self._started_at = started_at
-        self._exit_descriptor = exit_descriptor
-        self._kill_grace_s = kill_grace_s
-
-    @property
-    def pid(self) -> int:
-        """The pid of run.sh's shell, which is also its session and process group."""
-        return self._process.pid
-
-    async def wait(self) -> Outcome:
-        """Wait for the script itself, then end what it left behind. To be called once.
+    async def _outcome(self, script: Script) -> Outcome:
+        """Wait for the script itself, then end the processes that it left.
 
         Raises ``StillRunning``.
         """
-        await _until_readable(self._exit_descriptor)
+        await _until_readable(script.exit_descriptor)
         ended_at = time.time()
-        ended = await in_thread(self._executor.collect, self._process, self._place)
-        if ended.leftovers:
-            await self._end_tree(LEFTOVER_GRACE_S)
-            await in_thread(self._executor.leave, self._place)
-        number = -ended.code if ended.code < 0 else None
-        if self._executor.sandboxed and ended.code - 128 in signal.valid_signals():
-            number = ended.code - 128
+        collected = await in_thread(self._supervisor.collect, script)
+        if collected.leftovers:
+            await self._supervisor.end(script, LEFTOVER_GRACE_S)
+            await in_thread(self._supervisor.release, script)
+        code = collected.code
+        number = -code if code < 0 else None
+        # bubblewrap reports the signal that ended the script as a shell does, by its exit code.
+        if self._sandbox is not None and code - 128 in signal.valid_signals():
+            number = code - 128
         return Outcome(
-            ended.code if number is None else 128 + number,
-            number,
-            self._started_at,
-            ended_at,
-            ended.limit_reached,
+            exit_code=code if number is None else 128 + number,
+            signal=number,
+            started_at=script.started_at,
+            ended_at=ended_at,
+            limit_reached=collected.limit_reached,
         )
 
-    async def terminate(self) -> None:
-        """TERM, then KILL after the grace, the whole tree. Raises ``StillRunning``."""
-        await self._end_tree(self._kill_grace_s)
+    def _notify(self, run_id: RunId, state: RunState) -> None:
+        for listener in self._listeners:
+            listener(run_id, state)
 
-    async def _end_tree(self, grace_s: float) -> None:
-        # One at a time: of two, one could take for the end what the other has just seen to.
-        async with self._ending:
-            await self._executor.end_leftovers(self._workspace, self.pid, self._place, grace_s)
+
+@asynccontextmanager
+async def open_local_executor(
+    settings: ExecutionSettings,
+    environment: Mapping[str, str],
+    workspaces: Workspaces,
+    *,
+    kill_grace_s: float,
+    large_leftovers: DeferredRemoval,
+) -> AsyncIterator[LocalExecutor]:
+    """Prepare users, cgroups and the sandbox as the settings ask, and close them at the end.
+
+    ``environment`` is what every script sees; programs are searched in its PATH. Cgroups of a
+    previous process of jo-client are ended and removed. Raises ``StartupError``.
+    """
+    users = open_users(settings.run_as)
+    cgroups = await in_thread(open_cgroups, settings, workspaces.root)
+    try:
+        executor = LocalExecutor(
+            workspaces,
+            environment,
+            kill_grace_s=kill_grace_s,
+            cgroups=cgroups,
+            users=users,
+            sandbox=await in_thread(
+                open_sandbox, settings, workspaces.data_path, environment["PATH"]
+            ),
+            large_leftovers=large_leftovers,
+        )
+        yield executor
+        await executor.close()
+    finally:
+        if cgroups is not None:
+            await in_thread(cgroups.close)
 
 
 async def _until_readable(descriptor: int) -> None:
-    """Wait until ``descriptor`` has something to tell, and close it."""
+    """Wait until ``descriptor`` is readable, and close it."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)

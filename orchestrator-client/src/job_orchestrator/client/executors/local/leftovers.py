@@ -1,7 +1,7 @@
-"""What payloads leave outside their folders, where everybody may leave something.
+"""Removes the files and IPC objects that payloads leave outside their workspaces.
 
-The next payload of the same user could read it, or be misled by it. Nothing runs as the users in
-question; all of it blocks: call it in a thread.
+The next payload of the same user could read them, or be misled by them. The users in question must
+not run anything at the time of a call. All functions block: call them in a thread.
 """
 
 import logging
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 FOLDERS = tuple(map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")))  # noqa: S108
 DOOMED = "jo-client-removes."
-"""What begins the names of large folders that users have lost already."""
+"""Prefix of the names of large folders that are closed to their users and wait for removal."""
 
 IPC = Path("/proc/sysvipc")
 IPC_KINDS = (("shm", "shmid", "-m"), ("sem", "semid", "-s"), ("msg", "msqid", "-q"))
-"""File, column of the id, and flag of ipcrm."""
+"""File below ``IPC``, column of the id, and option of ipcrm."""
 
 IPCRM_TIMEOUT_S = 10.0
 
@@ -29,23 +29,26 @@ IPCRM_TIMEOUT_S = 10.0
 def remove_leftovers(uids: Set[int], large: DeferredRemoval) -> None:
     """Remove the files and the System V IPC objects of users.
 
-    Nobody is kept from a start by what can't be removed: it is told.
+    Failures are logged; they do not prevent the next payload from starting.
     """
     for folder in FOLDERS:
         for path in _owned(folder, uids):
             try:
                 _remove(path, large)
             except OSError as error:
-                logger.error("%s, which a payload left, can't be removed: %s", path, error)
-    for uid, flags in _ipc_objects(uids).items():
+                logger.error("%s, which a payload left, cannot be removed: %s", path, error)
+    for uid, options in _ipc_objects(uids).items():
         try:
-            _ipcrm(uid, flags)
+            _ipcrm(uid, options)
         except (OSError, subprocess.SubprocessError) as error:
-            logger.error("IPC objects of user %d can't be removed: %s", uid, error)
+            logger.error("IPC objects of user %d cannot be removed: %s", uid, error)
 
 
 def _owned(folder: Path, uids: Set[int]) -> Iterator[Path]:
-    """What users own directly in a folder. What is in folders of others they can't have made."""
+    """Yield the entries of a folder that users own.
+
+    Subfolders of other users are not searched: the users cannot write there.
+    """
     try:
         with os.scandir(folder) as scan:
             for entry in scan:
@@ -53,9 +56,9 @@ def _owned(folder: Path, uids: Set[int]) -> Iterator[Path]:
                     if entry.stat(follow_symlinks=False).st_uid in uids:
                         yield Path(entry.path)
                 except FileNotFoundError:
-                    continue  # others use the folder too
+                    continue  # other processes use the folder too
     except OSError:
-        return  # there is none on this machine
+        return  # the folder does not exist on this machine
 
 
 def _remove(path: Path, large: DeferredRemoval) -> None:
@@ -68,8 +71,8 @@ def _remove(path: Path, large: DeferredRemoval) -> None:
         large.add(doomed)
 
 
-def remove_later(large: DeferredRemoval) -> None:
-    """Let be removed what an earlier life has left unfinished."""
+def resume_unfinished_removals(large: DeferredRemoval) -> None:
+    """Queue the large folders that a previous process of jo-client did not finish removing."""
     for folder in FOLDERS:
         for path in _owned(folder, {os.geteuid()}):
             if path.name.startswith(DOOMED):
@@ -77,7 +80,7 @@ def remove_later(large: DeferredRemoval) -> None:
 
 
 def _close(folder: Path) -> None:
-    """Keep a folder's user out of it."""
+    """Make a folder inaccessible to the user who created it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(descriptor, os.geteuid(), os.getegid())
@@ -87,26 +90,26 @@ def _close(folder: Path) -> None:
 
 
 def _ipc_objects(uids: Set[int]) -> dict[int, list[str]]:
-    """Flags of ipcrm for what users have made, by user."""
+    """Return the options of ipcrm for the objects that users created, by user."""
     found: dict[int, list[str]] = {}
-    for name, column, flag in IPC_KINDS:
+    for name, column, option in IPC_KINDS:
         try:
             header, *lines = (IPC / name).read_text().splitlines()
         except (OSError, ValueError):
-            continue  # a kernel without them
+            continue  # a kernel without this kind of object
         columns = header.split()
         number, creator = columns.index(column), columns.index("cuid")
         for line in lines:
             fields = line.split()
             if int(fields[creator]) in uids:
-                found.setdefault(int(fields[creator]), []).extend((flag, fields[number]))
+                found.setdefault(int(fields[creator]), []).extend((option, fields[number]))
     return found
 
 
-def _ipcrm(uid: int, flags: list[str]) -> None:
-    """As the user itself: for root it needs a capability that services seldom have."""
+def _ipcrm(uid: int, options: list[str]) -> None:
+    """Remove IPC objects as their user: root needs a capability that services seldom have."""
     subprocess.run(  # noqa: S603
-        ["ipcrm", *flags],  # noqa: S607
+        ["ipcrm", *options],  # noqa: S607
         user=uid,
         group=uid,
         extra_groups=[],

@@ -1,19 +1,20 @@
-"""Finding and ending every process of a payload, escaped ones included.
+"""Finds and ends every process of a payload, including processes that escaped from their script.
 
-A script's children may leave its session (setsid), ignore hang-ups (nohup), be orphaned by a double
-fork, or clear their environment (env -i). Three things hold them together all the same:
+A child of a script may leave its session (setsid), ignore hang-ups (nohup), be orphaned by a double
+fork, or clear its environment (env -i). Three facts connect it with its payload nevertheless:
 
-- the client is a *child subreaper*: orphans of its descendants become its own children, so that
-  walking down from the client meets every one of them;
-- each starts with an environment that names the payload's workspace, as the kernel still shows in
-  ``/proc/<pid>/environ`` whatever the process does with its own copy;
-- each script begins a session, and a session can't be joined: a child of the client that is in
-  another session than the client's own, has no name and no script behind it, has escaped from one.
-  Whatever else the client's process has started, and left in its session, is never touched.
+- The client is a *child subreaper*: orphans of its descendants become its own children, so that a
+  walk down the process tree from the client meets every one of them.
+- Each process starts with an environment that names the workspace of the payload. The kernel shows
+  this environment in ``/proc/<pid>/environ``, however the process changes its own copy.
+- Each script begins a session, and no process can join a session from outside. Therefore a child of
+  the client that is in another session than the client, names no workspace and is not a script, has
+  escaped from a script. Processes that the client itself started are in its session, and are never
+  touched.
 
-All of it but ``become_subreaper`` blocks: call it in a thread. A process is only ever
-signalled through ``psutil.Process``, which compares its start time first: a pid that was reused in
-the meantime is never hit.
+All functions except ``become_subreaper`` block: call them in a thread. A process found by its pid
+is only signalled through ``psutil.Process``, which compares the start time first: a process that
+reuses the pid is never hit.
 """
 
 import contextlib
@@ -25,59 +26,64 @@ from pathlib import Path
 
 import psutil
 
-MARK = "JO_WORKSPACE"
-"""The variable that names a payload's workspace to whoever looks for its processes."""
+WORKSPACE_VARIABLE = "JO_WORKSPACE"
+"""Environment variable that marks a process as one of a payload: it names the workspace."""
 
 Find = Callable[[], list[psutil.Process]]
-"""Looks for the processes to end, anew with each call."""
+"""Search for the processes to end; each call searches again."""
 
 CHILDREN_OF_MAIN_THREAD = Path(f"/proc/self/task/{os.getpid()}/children")
-_PR_SET_DUMPABLE = 4
-_PR_SET_CHILD_SUBREAPER = 36
-_PR_SET_NO_NEW_PRIVS = 38
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process instead of init's."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    set_attribute(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def become_unreadable() -> None:
     """Keep scripts, which run as the same user, from reading this process's environment and memory.
 
-    Of the processes that it starts only those are concerned that don't exec a program.
+    Child processes inherit this only until they execute a program.
     """
-    _prctl(_PR_SET_DUMPABLE, 0)
+    set_attribute(PR_SET_DUMPABLE, 0)
 
 
 def forbid_new_privileges() -> None:
-    """Keep what this thread starts from gaining rights by set-id programs, for ever."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    """Prevent programs that this thread starts from gaining rights through set-id programs.
+
+    This cannot be undone.
+    """
+    set_attribute(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _prctl(what: int, value: int) -> None:
+def set_attribute(option: int, value: int) -> None:
+    """Set an attribute of this process, or thread; see prctl(2). Raises ``OSError``."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(what, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({what}, {value}) failed")
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
 
 
 def possible_orphans() -> set[int]:
-    """Pids of this process's children that may be orphans which it adopted, zombies included.
+    """Return the pids of children that may be adopted orphans, zombies included.
 
-    The kernel gives orphans to the first thread that lives, which is the main one; what another
-    thread has started is in a list of its own (find_new_reaper in Linux' kernel/exit.c).
+    The kernel gives orphans to the first living thread, which is the main thread; children that
+    another thread started are in the list of that thread (find_new_reaper in Linux'
+    kernel/exit.c).
     """
     try:
         children = {int(pid) for pid in CHILDREN_OF_MAIN_THREAD.read_text().split()}
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         children = {child.pid for child in psutil.Process().children()}
-    return {pid for pid in children if _left_our_session(pid)}
+    return {pid for pid in children if _is_in_another_session(pid)}
 
 
 def reap(pids: Iterable[int]) -> set[int]:
     """Take the exit status of those of ``pids`` (adopted children) that have ended.
 
-    Returns the sessions that those belonged to.
+    Returns the sessions of the reaped processes.
     """
     sessions = set()
     for pid in pids:
@@ -89,135 +95,137 @@ def reap(pids: Iterable[int]) -> set[int]:
 
 
 def of_payload(
-    root: Path, script: int, running_scripts: Callable[[], Set[int]]
+    root: Path, script_pid: int, running_script_pids: Callable[[], Set[int]]
 ) -> list[psutil.Process]:
-    """The living processes of a payload: its workspace's ``root``, the pid of its run.sh.
+    """Find the living processes of a payload, by the ``root`` of its workspace and its script.
 
-    Nameless orphans that belong to no running script are among them, whosever they were: the
-    payload that they escaped from has ended, and nobody else will look for them.
+    Orphans that name no workspace and belong to no running script are included, whichever payload
+    started them: that payload has ended, so nothing else would search for them.
     """
     family = psutil.Process().children(recursive=True)
-    # Asked after the look around: whatever was met there has been noted by now if it is a script.
-    others = running_scripts() - {script}
+    # Read after the search: every script in ``family`` has been recorded by then.
+    others = running_script_pids() - {script_pid}
     found: dict[int, psutil.Process] = {}
     for process in family:  # parents come before their children
         with contextlib.suppress(psutil.Error, OSError):
-            mark, parent = _mark(process), process.ppid()
+            workspace, parent = _workspace_of(process), process.ppid()
             if process.pid in others:
                 continue
-            if mark:
-                ours = mark == str(root)
+            if workspace:
+                ours = workspace == str(root)
             elif parent == os.getpid():
                 session = os.getsid(process.pid)
-                ours = process.pid == script or session not in {os.getsid(0), *others}
+                ours = process.pid == script_pid or session not in {os.getsid(0), *others}
             else:
                 ours = parent in found
             if ours:
                 found[process.pid] = process
-    return [process for process in found.values() if _lives(process)]
+    return [process for process in found.values() if _is_alive(process)]
 
 
 def of_data_path(data_path: Path) -> list[psutil.Process]:
-    """The living processes of any workspace below ``data_path``, on the whole machine."""
+    """Find the living processes of all workspaces below ``data_path``, on the whole machine."""
     prefix = f"{data_path}/"
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid not in found and _mark(process).startswith(prefix):
+            if process.pid not in found and _workspace_of(process).startswith(prefix):
                 found[process.pid] = process
                 found.update((child.pid, child) for child in process.children(recursive=True))
-    return [process for process in found.values() if _lives(process)]
-
-
-def living(pids: Iterable[int]) -> list[psutil.Process]:
-    """Those of ``pids`` that live."""
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            found.append(psutil.Process(pid))
-    return [process for process in found if _lives(process)]
-
-
-def kill_process_groups(script: int) -> None:
-    """KILL the process groups of a script's orphans.
-
-    A chain of processes that fork and end is faster than whoever looks for its present one. A
-    signal to a process group meets all of it at once, and what it forks in that moment. An orphan
-    that has ended keeps its ids until it is reaped, so that they are nobody else's.
-    """
-    for pid in possible_orphans():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == script:
-                os.killpg(os.getpgid(pid), signal.SIGKILL)
+    return [process for process in found.values() if _is_alive(process)]
 
 
 def of_users(uids: Set[int]) -> list[psutil.Process]:
-    """The living processes of users, on the whole machine."""
+    """Find the living processes of users, on the whole machine."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.uids().real in uids:
                 found.append(process)
-    return [process for process in found if _lives(process)]
+    return [process for process in found if _is_alive(process)]
 
 
-class Ending:
-    """Ends what ``find`` finds, in rounds, until it finds nothing.
+def living(pids: Iterable[int]) -> list[psutil.Process]:
+    """Return those of ``pids`` that are alive."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.append(psutil.Process(pid))
+    return [process for process in found if _is_alive(process)]
 
-    A process may fork while it is being ended, so each round looks anew. ``kill_all`` kills what it
-    can in one step; ``look_again`` knows of something that ``find`` may have missed. The
-    process ``spared`` gets no TERM.
+
+def kill_process_groups(script_pid: int) -> None:
+    """Send KILL to the process groups of a script's orphans.
+
+    A chain of processes, each of which forks the next one and ends, is faster than a search for its
+    current member. A signal to a process group reaches all members in one step, including those
+    that are being forked. An orphan that has ended keeps its ids until it is reaped, so no other
+    process can have them.
+    """
+    for pid in possible_orphans():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == script_pid:
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
+
+
+class Termination:
+    """Ends processes in rounds, until none is found.
+
+    A process may fork while it is being ended, so each round searches again with ``find``.
+    ``kill_all`` kills in one step what it can. ``may_have_missed`` returns whether ``find`` may
+    have missed a process, so that another round is necessary. The process ``spared_pid`` gets no
+    TERM.
     """
 
     def __init__(
         self,
         find: Find,
+        *,
         kill_all: Callable[[], None] = lambda: None,
-        look_again: Callable[[], bool] = lambda: False,
-        spared: int = 0,
+        may_have_missed: Callable[[], bool] = lambda: False,
+        spared_pid: int = 0,
     ) -> None:
         self._find = find
         self._kill_all = kill_all
-        self._look_again = look_again
-        self._spared = spared
+        self._may_have_missed = may_have_missed
+        self._spared_pid = spared_pid
         self._terminated: set[psutil.Process] = set()
 
-    def round(self, *, kill: bool) -> bool:
-        """Send TERM (once to each), or KILL; whether anything was there."""
-        # Twice, because a parent may be gone before its line in /proc is read, while the line of
-        # the child that it has just forked was before it.
+    def run_round(self, *, kill: bool) -> bool:
+        """Send KILL, or TERM once to each process. Returns whether another round is necessary."""
         if kill:
             self._kill_all()
+        # Search twice: a parent may end before its entry in /proc is read, and the entry of a child
+        # that it has just forked may come earlier in the list than that of the parent.
         found = self._find() or self._find()
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if kill:
                     process.send_signal(signal.SIGKILL)
-                elif (
-                    process.pid != self._spared and process not in self._terminated
-                ):  # compares the start time too
+                elif process.pid != self._spared_pid and process not in self._terminated:
+                    # Equality of psutil.Process includes the start time.
                     self._terminated.add(process)
                     process.send_signal(signal.SIGTERM)
-                    # A stopped process would sleep through its grace.
+                    # A stopped process would not handle TERM within its grace time.
                     process.send_signal(signal.SIGCONT)
-        return self._look_again() or bool(found)
+        return self._may_have_missed() or bool(found)
 
 
-def _left_our_session(pid: int) -> bool:
+def _is_in_another_session(pid: int) -> bool:
     try:
         return os.getsid(pid) != os.getsid(0)
     except ProcessLookupError:
         return False
 
 
-def _mark(process: psutil.Process) -> str:
+def _workspace_of(process: psutil.Process) -> str:
     try:
-        return str(process.environ().get(MARK, ""))
-    except psutil.AccessDenied:  # a set-id program: as good as a cleared environment
+        return str(process.environ().get(WORKSPACE_VARIABLE, ""))
+    except psutil.AccessDenied:  # a set-id program; treated like a cleared environment
         return ""
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

@@ -1,35 +1,44 @@
-"""Shows at the start that scripts can run here as the settings ask."""
+"""Test run at the start, to see that scripts can run as another user, or in the sandbox."""
 
-from job_orchestrator.client.executors.base import Executor
-from job_orchestrator.client.executors.local.settings import ExecutionSettings
+from collections.abc import Awaitable, Callable, Sequence
+
+from job_orchestrator.client.executors.base import (
+    ExecutorBusy,
+    RunId,
+    RunRefused,
+    RunRequest,
+    RunState,
+)
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspace, Workspaces
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.runtime.threads import in_thread
 
-PROBE = "probe"
+RUN_ID = RunId("probe")
+MAX_REASON_BYTES = 300
 _EXIT_CODE = 7
 _SCRIPT = f'cd "$HOME" && echo well > proof || exit\nexit {_EXIT_CODE}\n'
-MAX_REASON_BYTES = 300
 
 
-async def prove(executor: Executor, workspaces: Workspaces, settings: ExecutionSettings) -> None:
-    """Run a script if it runs as another user or in a sandbox; nothing else can go so wrong.
+async def verify_that_scripts_run(
+    run_to_end: Callable[[RunRequest], Awaitable[RunState]],
+    workspaces: Workspaces,
+    settings: Sequence[str],
+) -> None:
+    """Run a script that writes to its home folder and ends with a known exit code.
 
-    Raises ``StartupError`` with what it said.
+    Raises ``StartupError``, which names ``settings`` and quotes the error output of the script.
     """
-    if not (settings.run_as or settings.sandbox):
-        return
-    workspace = workspaces.of(PROBE)
+    workspace = workspaces.of(RUN_ID)
     await in_thread(_prepare, workspace)
     try:
-        execution = await executor.start(workspace)
-        outcome = await execution.wait()
-        if outcome.exit_code != _EXIT_CODE:
-            raise StartupError(_problem(settings, await in_thread(_complaint, workspace)))
-    except OSError as error:
+        state = await run_to_end(RunRequest(RUN_ID, workspace))
+        if state.outcome is None or state.outcome.exit_code != _EXIT_CODE:
+            reason = state.reason or await in_thread(_error_output, workspace)
+            raise StartupError(_problem(settings, reason))
+    except (RunRefused, ExecutorBusy) as error:
         raise StartupError(_problem(settings, str(error))) from error
     finally:
-        await in_thread(workspaces.remove, PROBE)
+        await in_thread(workspaces.remove, RUN_ID)
 
 
 def _prepare(workspace: Workspace) -> None:
@@ -38,11 +47,10 @@ def _prepare(workspace: Workspace) -> None:
     workspace.complete()
 
 
-def _complaint(workspace: Workspace) -> str:
-    said = workspace.stderr.read_bytes()[:MAX_REASON_BYTES].decode("utf-8", "replace").split("\n")
-    return said[0] or "it ended without a reason"
+def _error_output(workspace: Workspace) -> str:
+    text = workspace.stderr.read_bytes()[:MAX_REASON_BYTES].decode("utf-8", "replace")
+    return text.split("\n")[0] or "it ended without an error message"
 
 
-def _problem(settings: ExecutionSettings, reason: str) -> str:
-    asked = [*(["RUN_AS"] if settings.run_as else []), *(["SANDBOX"] if settings.sandbox else [])]
-    return f"{' and '.join(asked)} can't be kept here: a script that was tried said: {reason}"
+def _problem(settings: Sequence[str], reason: str) -> str:
+    return f"{' and '.join(settings)} cannot be used here: a test script failed: {reason}"

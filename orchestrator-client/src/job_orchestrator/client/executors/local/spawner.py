@@ -1,6 +1,6 @@
-"""Starts the process of a script: as whom, in which cgroup, in which sandbox.
+"""Starts the process of a script: as a user, in a cgroup, in a sandbox.
 
-All of it blocks: call it in a thread.
+All methods block: call them in a thread.
 """
 
 import errno
@@ -8,17 +8,23 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
-from job_orchestrator.client.executors.local.cgroups.manager import Cgroups, PayloadGroup
+from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
+    PayloadCgroup,
+    PayloadCgroups,
+)
+from job_orchestrator.client.executors.local.cgroups.start_gate import StartGate
 from job_orchestrator.client.executors.local.fork_server.client import ForkServer
-from job_orchestrator.client.executors.local.leftovers import remove_later, remove_leftovers
+from job_orchestrator.client.executors.local.leftovers import (
+    remove_leftovers,
+    resume_unfinished_removals,
+)
 from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
-from job_orchestrator.client.executors.local.start_gate import Gate
-from job_orchestrator.client.executors.local.users import ScriptUsers
+from job_orchestrator.client.executors.local.users import UserPool
 from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspace
@@ -26,96 +32,98 @@ from job_orchestrator.client.workspace.ownership import give_to_user
 
 
 class Process(Protocol):
-    """A script's process, a child of this one."""
+    """Process of a script, a child of this process."""
 
     @property
     def pid(self) -> int:
-        """Its id; nobody else's before it was waited for."""
+        """Process id, which the kernel does not reuse before ``wait`` has returned."""
 
     def wait(self) -> int:
-        """Its exit code when it has ended, negative: the signal that ended it."""
+        """Return the exit code when the process has ended; negative: the signal that ended it."""
 
     def kill(self) -> None:
-        """KILL it."""
+        """Send KILL."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a payload runs: its cgroup and its user, if it has its own. Left when it has ended."""
+class ExecutionSlot:
+    """Resources leased to one payload while it runs: a cgroup and a user, where these are used."""
 
-    group: PayloadGroup | None
+    cgroup: PayloadCgroup | None
     user: ScriptUser | None
 
 
 @dataclass(frozen=True)
 class Spawner:
-    """``environment`` is what scripts see beside what belongs to their payload."""
+    """Starts scripts with the configured means of isolation.
+
+    ``environment`` holds the variables that all scripts see, in addition to those of their payload.
+    """
 
     environment: Mapping[str, str]
-    cgroups: Cgroups | None = None
-    users: ScriptUsers | None = None
-    sandbox: Bubblewrap | None = None
-    large_leftovers: DeferredRemoval = field(
-        default_factory=lambda: DeferredRemoval("large leftovers")
-    )
+    cgroups: PayloadCgroups | None
+    users: UserPool | None
+    sandbox: Bubblewrap | None
+    large_leftovers: DeferredRemoval
 
-    def take_place(self, workspace: Workspace) -> Place:
-        """Make a payload its place. Raises ``OSError``."""
-        user = self.users.take() if self.users is not None else None
+    def acquire_slot(self, workspace: Workspace) -> ExecutionSlot:
+        """Lease a user and create a cgroup for a payload. Raises ``OSError``."""
+        user = self.users.acquire() if self.users is not None else None
         try:
             if user is not None:
                 give_to_user(workspace.root, (workspace.work, workspace.scratch), user)
-            group = self.cgroups.make(workspace.root.name) if self.cgroups is not None else None
+            cgroup = self.cgroups.create(workspace.root.name) if self.cgroups is not None else None
         except BaseException:
-            self.leave(Place(None, user))
+            self.release_slot(ExecutionSlot(None, user))
             raise
-        return Place(group, user)
+        return ExecutionSlot(cgroup, user)
 
-    def leave(self, place: Place) -> None:
-        """Nothing runs there any more."""
-        if place.group is not None:
-            place.group.remove()
-        if place.user is not None and self.users is not None:
-            self._remove_leftovers(self.own_ids & {place.user.uid})
-            self.users.give_back(place.user)
+    def release_slot(self, slot: ExecutionSlot) -> None:
+        """Remove the cgroup of a payload that has ended, and end the lease of its user."""
+        if slot.cgroup is not None:
+            slot.cgroup.remove()
+        if slot.user is not None and self.users is not None:
+            self._remove_leftovers(self.exclusive_uids & {slot.user.uid})
+            self.users.release(slot.user)
 
     @property
-    def own_ids(self) -> frozenset[int]:
-        """Users as whom nothing runs but payloads."""
-        return self.users.own_ids if self.users is not None else frozenset()
+    def exclusive_uids(self) -> frozenset[int]:
+        """Ids of users that run nothing but payloads."""
+        return self.users.exclusive_uids if self.users is not None else frozenset()
 
     def remove_all_leftovers(self) -> None:
-        """Remove what payloads left outside their folders, of this life or an earlier one.
+        """Remove the files that payloads left outside their workspaces. No payload may run."""
+        self._remove_leftovers(self.exclusive_uids)
+        if self.exclusive_uids:
+            resume_unfinished_removals(self.large_leftovers)
 
-        None may run.
-        """
-        self._remove_leftovers(self.own_ids)
-        if self.own_ids:
-            remove_later(self.large_leftovers)
-
-    def _remove_leftovers(self, uids: Set[int]) -> None:
-        if uids and self.sandbox is None:  # in which nothing can be left
-            remove_leftovers(uids, self.large_leftovers)
-
-    def start(self, workspace: Workspace, place: Place, stdout: int, stderr: int) -> Process:
+    def start(self, workspace: Workspace, slot: ExecutionSlot, stdout: int, stderr: int) -> Process:
         """Start ``bash run.sh``. Raises ``OSError``."""
         command: Sequence[str] = [self._bash(), SCRIPT]
         if self.sandbox is not None:
             command = self.sandbox.wrap(workspace, command)
-        if place.user is not None:
-            os.fchown(stdout, *place.user)
-            os.fchown(stderr, *place.user)
-        script = _Script(
-            command, workspace.work, self._environment_of(workspace), stdout, stderr, place.user
+        if slot.user is not None:
+            os.fchown(stdout, *slot.user)
+            os.fchown(stderr, *slot.user)
+        program = _Program(
+            command, workspace.work, self._environment_of(workspace), stdout, stderr, slot.user
         )
-        if place.group is None:
-            return script.start(subprocess.DEVNULL)
+        if slot.cgroup is None:
+            return program.start(subprocess.DEVNULL)
         if self.cgroups is not None and self.cgroups.fork_server is not None:
-            return script.born_in(place.group, self.cgroups.fork_server)
-        return script.moved_to(place.group)
+            return program.start_in(slot.cgroup, self.cgroups.fork_server)
+        return program.start_and_move_to(slot.cgroup)
+
+    def _remove_leftovers(self, uids: Set[int]) -> None:
+        if uids and self.sandbox is None:  # nothing is left of a sandbox
+            remove_leftovers(uids, self.large_leftovers)
 
     def _bash(self) -> str:
-        """That of the administrator's PATH. Raises ``OSError`` here, and not somewhere inside."""
+        """Find bash in the PATH of the settings.
+
+        Raises ``FileNotFoundError``, which names bash. Otherwise the error would come from the
+        program that starts bash, such as the sandbox.
+        """
         bash = shutil.which("bash", path=self.environment["PATH"])
         if bash is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
@@ -126,13 +134,13 @@ class Spawner:
             **self.environment,
             "HOME": str(workspace.work),
             "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
-            processes.MARK: str(workspace.root),
+            processes.WORKSPACE_VARIABLE: str(workspace.root),
         }
 
 
 @dataclass(frozen=True)
-class _Script:
-    """What is started, and what it is given. Each way to start it raises ``OSError``."""
+class _Program:
+    """A command with its surroundings. Each way to start it raises ``OSError``."""
 
     command: Sequence[str]
     folder: Path
@@ -141,12 +149,12 @@ class _Script:
     stderr: int
     user: ScriptUser | None
 
-    def born_in(self, group: PayloadGroup, fork_server: ForkServer) -> Process:
-        """Started inside a cgroup."""
+    def start_in(self, cgroup: PayloadCgroup, fork_server: ForkServer) -> Process:
+        """Start the program directly in a cgroup."""
         try:
             return fork_server.start(
                 self.command,
-                group=group.main.folder,
+                cgroup=cgroup.main.folder,
                 folder=self.folder,
                 environment=self.environment,
                 stdout=self.stdout,
@@ -154,15 +162,15 @@ class _Script:
                 user=self.user,
             )
         except (TimeoutError, ConnectionError):
-            group.main.kill()
+            cgroup.main.kill()
             raise
 
-    def moved_to(self, group: PayloadGroup) -> Process:
-        """Started outside, and held back until it is in its cgroup."""
-        with Gate() as gate:
-            process = replace(self, command=gate.held(self.command)).start(gate.descriptor)
+    def start_and_move_to(self, cgroup: PayloadCgroup) -> Process:
+        """Start the program in this process's cgroup, and hold it back until it has been moved."""
+        with StartGate() as gate:
+            process = replace(self, command=gate.wrap(self.command)).start(gate.descriptor)
             try:
-                group.add(process.pid)
+                cgroup.add(process.pid)
             except OSError:
                 process.kill()
                 process.wait()
@@ -171,11 +179,11 @@ class _Script:
         return process
 
     def start(self, stdin: int) -> Process:
-        """Started where this process is."""
+        """Start the program in the cgroup of this process."""
         user = self.user
         if user is not None:
             processes.forbid_new_privileges()
-        return subprocess.Popen(  # noqa: S603 (running it is what the client is for)
+        return subprocess.Popen(  # noqa: S603 (to run the user's script is the purpose of jo-client)
             self.command,
             cwd=self.folder,
             env=self.environment,

@@ -1,1 +1,1 @@
-"""One cgroup for each payload."""
+"""Cgroups: one for each payload, to find, limit and kill its processes."""

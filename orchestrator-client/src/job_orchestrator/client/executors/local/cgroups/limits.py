@@ -1,50 +1,53 @@
-"""What the cgroup of a payload may use, in the words of both versions, and whether it met that."""
+"""Resource limits of a cgroup, in the files of both versions."""
 
 import contextlib
 from pathlib import Path
 
 from job_orchestrator.client.model import Limits
-from job_orchestrator.common.config.reader import size_text
+from job_orchestrator.common.config.units import size_text
 
 PERIOD_US = 100_000
-"""In which the kernel counts CPU time: its default."""
+"""Period in which the kernel accounts CPU time; its default."""
+
+MIN_QUOTA_US = 1000
+"""Smallest CPU quota that the kernel accepts."""
 
 
-def needed(limits: Limits) -> frozenset[str]:
-    """The controllers that the limits need."""
+def needed_controllers(limits: Limits) -> frozenset[str]:
+    """Return the controllers that the limits need."""
     wanted = {"memory": limits.memory_bytes, "pids": limits.pids, "cpu": limits.cpus}
     return frozenset(name for name, limit in wanted.items() if limit)
 
 
-def impose(group: Path, version: int, limits: Limits, controllers: frozenset[str]) -> None:
-    """Set those of the limits that the group's tree controls. Raises ``OSError``."""
+def set_limits(cgroup: Path, version: int, limits: Limits, controllers: frozenset[str]) -> None:
+    """Set those limits whose controllers are in the cgroup's hierarchy. Raises ``OSError``."""
     if "memory" in controllers and limits.memory_bytes:
         text = str(limits.memory_bytes)
         if version == 2:
-            (group / "memory.max").write_text(text)
-            _write_if_there(group / "memory.swap.max", "0")
+            (cgroup / "memory.max").write_text(text)
+            _write_if_exists(cgroup / "memory.swap.max", "0")
         else:
-            (group / "memory.limit_in_bytes").write_text(text)
-            _write_if_there(group / "memory.memsw.limit_in_bytes", text)
+            (cgroup / "memory.limit_in_bytes").write_text(text)
+            _write_if_exists(cgroup / "memory.memsw.limit_in_bytes", text)
     if "pids" in controllers and limits.pids:
-        (group / "pids.max").write_text(str(limits.pids))
+        (cgroup / "pids.max").write_text(str(limits.pids))
     if "cpu" in controllers and limits.cpus:
-        quota_us = max(1000, round(limits.cpus * PERIOD_US))  # the kernel takes no less
+        quota_us = max(MIN_QUOTA_US, round(limits.cpus * PERIOD_US))
         if version == 2:
-            (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+            (cgroup / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
         else:
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+            (cgroup / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (cgroup / "cpu.cfs_quota_us").write_text(str(quota_us))
 
 
-def reached(group: Path, limits: Limits) -> str:
-    """Which limit the group has met, for the user; empty if none."""
-    killed = _count(group / "memory.events", "oom_kill") or _count(
-        group / "memory.oom_control", "oom_kill"
+def limit_reached(cgroup: Path, limits: Limits) -> str:
+    """Describe for the user which limit was reached; empty if none was."""
+    killed = _count(cgroup / "memory.events", "oom_kill") or _count(
+        cgroup / "memory.oom_control", "oom_kill"
     )
     if limits.memory_bytes and killed:
         return f"The memory limit of {size_text(limits.memory_bytes)} was reached"
-    if limits.pids and _count(group / "pids.events", "max"):
+    if limits.pids and _count(cgroup / "pids.events", "max"):
         return f"The limit of {limits.pids} processes was reached"
     return ""
 
@@ -58,7 +61,7 @@ def _count(file: Path, event: str) -> int:
     return 0
 
 
-def _write_if_there(file: Path, text: str) -> None:
-    """Swap is not accounted for on every machine; there it can't be limited."""
+def _write_if_exists(file: Path, text: str) -> None:
+    """Write a limit of swap. Machines that do not account for swap do not have the file."""
     if file.exists():
         file.write_text(text)

@@ -1,1 +1,1 @@
-"""The process that starts scripts directly in their cgroup."""
+"""Fork server: a process that starts scripts directly in their cgroups."""

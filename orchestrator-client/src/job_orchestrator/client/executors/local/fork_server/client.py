@@ -1,10 +1,11 @@
-"""Starts scripts inside their cgroups, by a small process of its own.
+"""Client of the fork server, a small process that starts scripts directly in their cgroups.
 
-To move a process into a cgroup takes 10 to 20 ms on an idle machine, while no other process can be
-moved, because the kernel waits until every CPU has passed a point of rest (percpu_down_write in
-Linux' kernel/cgroup/cgroup.c). A process that is born there costs nothing of that: clone3(2) with
-CLONE_INTO_CGROUP, which neither Python nor older C libraries offer, and which this process, having
-threads, can't call by itself without risk. The server's children are this process's (CLONE_PARENT).
+Moving a process into a cgroup takes 10 to 20 ms on an idle machine, and only one process can be
+moved at a time, because the kernel waits until every CPU has passed a quiescent state
+(percpu_down_write in Linux' kernel/cgroup/cgroup.c). Starting a process directly in a cgroup avoids
+this wait: clone3(2) with CLONE_INTO_CGROUP. Neither Python nor older C libraries offer that call,
+and this process cannot make it safely itself, because it has threads. The processes that the fork
+server starts are children of this process (CLONE_PARENT).
 """
 
 import json
@@ -18,33 +19,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from job_orchestrator.client.executors.local.fork_server import program as forking
+from job_orchestrator.client.executors.local.fork_server import program
 from job_orchestrator.client.model import ScriptUser
 
-PROGRAM = Path(forking.__file__)
+PROGRAM = Path(program.__file__)
 ANSWER_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Child:
-    """A process that was started. Not waited for yet, so that its pid is nobody else's."""
+    """A process that was started. The kernel does not reuse its pid before ``wait`` returned."""
 
     pid: int
 
     def wait(self) -> int:
-        """Its exit code when it has ended, negative: the signal that ended it. Once only."""
+        """Return the exit code when the process has ended; negative: the signal that ended it.
+
+        Call it once.
+        """
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def kill(self) -> None:
-        """KILL it."""
+        """Send KILL."""
         os.kill(self.pid, signal.SIGKILL)
 
 
 class ForkServer:
-    """Started when it is first needed, and anew should it have died. All of it blocks.
+    """The fork server process. It starts with the first request, and again if it has died.
 
-    It is in this process's session, so that nobody takes it for what a script has left.
+    The process is in the session of this process, so it is not taken for one that a script left.
+    All methods block.
     """
 
     def __init__(self) -> None:
@@ -54,7 +59,7 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """Its process; 0: none."""
+        """Pid of the fork server; 0 if it does not run."""
         process = self._process
         return process.pid if process is not None else 0
 
@@ -62,18 +67,19 @@ class ForkServer:
         self,
         command: Sequence[str],
         *,
-        group: Path,
+        cgroup: Path,
         folder: Path,
         environment: Mapping[str, str],
         stdout: int,
         stderr: int,
         user: ScriptUser | None,
     ) -> Child:
-        """Start ``command`` in the cgroup and the work folder given, in a session of its own.
+        """Start ``command`` in a cgroup and a work folder, in a new session.
 
-        Its first word is a path. With ``user`` it runs as that, in no other groups, and gains no
-        rights. Raises ``OSError``; then nothing runs, unless this is a ``TimeoutError`` or a
-        ``ConnectionError``: what is in ``group`` is to be killed.
+        The first word of ``command`` is a path. With ``user`` the process runs as that user,
+        without supplementary groups, and cannot gain rights. Raises ``OSError``. Nothing runs then,
+        unless the error is a ``TimeoutError`` or a ``ConnectionError``: after these the caller must
+        kill the processes in ``cgroup``.
         """
         body = json.dumps(
             {
@@ -83,10 +89,10 @@ class ForkServer:
                 "user": user,
             }
         ).encode()
-        descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with self._lock:
-                pid, error = self._ask(body, [descriptor, stdout, stderr])
+                pid, error = self._request(body, [descriptor, stdout, stderr])
         finally:
             os.close(descriptor)
         if error:
@@ -96,43 +102,43 @@ class ForkServer:
         return Child(pid)
 
     def close(self) -> None:
-        """End it. What it has started goes on."""
+        """End the fork server. The processes that it started go on."""
         with self._lock:
             self._end()
 
-    def _ask(self, body: bytes, descriptors: Sequence[int]) -> tuple[int, int]:
-        channel = self._running()
+    def _request(self, body: bytes, descriptors: Sequence[int]) -> tuple[int, int]:
+        channel = self._connect()
         try:
-            request = forking.LENGTH.pack(len(body)) + body
-            sent = socket.send_fds(channel, [request], descriptors)
-            channel.sendall(request[sent:])
-            answer = channel.recv(forking.ANSWER.size)
+            message = program.LENGTH.pack(len(body)) + body
+            sent = socket.send_fds(channel, [message], descriptors)
+            channel.sendall(message[sent:])
+            answer = channel.recv(program.ANSWER.size)
             if not answer:
-                raise ConnectionResetError("the process that starts scripts has ended")
-            pid, error = forking.ANSWER.unpack(answer)
+                raise ConnectionResetError("the fork server has ended")
+            pid, error = program.ANSWER.unpack(answer)
         except (TimeoutError, ConnectionError):
             self._end()
             raise
         return pid, error
 
-    def _running(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         if self._process is not None and self._process.poll() is not None:
             self._end()
         if self._channel is None:
-            here, there = socket.socketpair()
+            ours, theirs = socket.socketpair()
             try:
-                with there:
+                with theirs:
                     self._process = subprocess.Popen(  # noqa: S603
                         [sys.executable, "-I", "-S", PROGRAM],
                         env={},
-                        stdin=there.fileno(),
+                        stdin=theirs.fileno(),
                         stdout=subprocess.DEVNULL,
                     )
             except BaseException:
-                here.close()
+                ours.close()
                 raise
-            here.settimeout(ANSWER_TIMEOUT_S)
-            self._channel = here
+            ours.settimeout(ANSWER_TIMEOUT_S)
+            self._channel = ours
         return self._channel
 
     def _end(self) -> None:

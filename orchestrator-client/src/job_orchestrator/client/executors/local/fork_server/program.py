@@ -1,10 +1,12 @@
-"""The program of the fork server: forks each script straight into its cgroup. See ``fork_server``.
+"""Program of the fork server: starts each script directly in its cgroup (see ``client``).
 
-It is run by its path, with the standard library alone: a fork copies what it has, and takes the
-longer the more that is. One thread, so that a fork without the precautions of libc's is safe.
+The program is run by its path and imports the standard library alone, because a fork takes longer
+the more memory the process has. It has one thread, which makes a fork without the precautions of
+the C library safe.
 
-A request is its length and JSON, with descriptors of the cgroup's folder and of the script's
-output; the answer is a pid and an error number. It ends when its standard input does.
+A request is its length and JSON, with descriptors of the cgroup's folder and of the script's two
+output files. The answer is a pid and an error number. The program ends when its standard input is
+closed.
 """
 
 import ctypes
@@ -29,22 +31,23 @@ _CLONE_INTO_CGROUP = 0x2_0000_0000
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
-# Meant for jo-client, with which it ends: sent to a terminal's programs, or to a unit's processes.
-_NOT_FOR_IT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# What Python ignores from its start; a script would go on ignoring it.
+# A terminal or a service manager sends these to all processes, but they are for jo-client alone:
+# the fork server ends after jo-client.
+_FOR_THE_CLIENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Python ignores these from its start, and a script would inherit that.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
-# Keeps the interpreter's lock: nothing may run between the fork and what follows it.
+# PyDLL keeps the interpreter's lock, so that nothing runs between the fork and the next statement.
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
-    for number in _NOT_FOR_IT:
-        signal.signal(number, lambda *_: None)  # a handler, because exec resets those
+    """Answer requests until the channel is closed."""
+    for number in _FOR_THE_CLIENT:
+        signal.signal(number, lambda *_: None)  # a handler, because exec resets handlers
     for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # no script looks into it
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # scripts cannot read its memory
     with socket.socket(fileno=0) as channel:
         while (received := _receive(channel)) is not None:
             request, descriptors = received
@@ -69,26 +72,26 @@ def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return json.loads(body), descriptors
 
 
-def _start(request: dict[str, Any], group: int, stdout: int, stderr: int) -> tuple[int, int]:
-    """Pid of the new process, -1 if there is none, and the number of what went wrong.
+def _start(request: dict[str, Any], cgroup: int, stdout: int, stderr: int) -> tuple[int, int]:
+    """Start a process; return its pid, -1 if there is none, and the number of the error, or 0.
 
-    With both, the process has ended, and is to be waited for all the same.
+    If both a pid and an error are returned, the process has ended and must still be waited for.
     """
     report, failed = os.pipe()
     arguments = _CLONE_ARGS.pack(
-        _CLONE_PARENT | _CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, group
+        _CLONE_PARENT | _CLONE_INTO_CGROUP, 0, 0, 0, 0, 0, 0, 0, 0, 0, cgroup
     )
     pid = _libc.syscall(_SYS_CLONE3, arguments, len(arguments))
     if pid == 0:
         _become(request, stdout, stderr, failed)
     error = ctypes.get_errno()
     os.close(failed)
-    with os.fdopen(report, "rb") as told:
-        return (pid, int(told.read() or 0)) if pid > 0 else (-1, error)
+    with os.fdopen(report, "rb") as reported:
+        return (pid, int(reported.read() or 0)) if pid > 0 else (-1, error)
 
 
 def _become(request: dict[str, Any], stdout: int, stderr: int, failed: int) -> None:
-    """In the new process: become the script."""
+    """Execute the script. Runs in the new process; never returns."""
     try:
         os.setsid()
         os.chdir(request["cwd"])

@@ -1,0 +1,267 @@
+"""Cgroups for payloads: found out at the start, then one for each payload."""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from job_orchestrator.client.errors import CgroupsUnavailable, StillRunning
+from job_orchestrator.client.executors.local.cgroups.cgroup import Cgroup
+from job_orchestrator.client.executors.local.cgroups.hierarchy import (
+    Hierarchy,
+    delegate,
+    visible_hierarchies,
+)
+from job_orchestrator.client.executors.local.cgroups.limits import (
+    limit_reached,
+    needed_controllers,
+    set_limits,
+)
+from job_orchestrator.client.executors.local.cgroups.start_gate import StartGate
+from job_orchestrator.client.executors.local.fork_server.client import ForkServer
+from job_orchestrator.client.executors.local.settings import ExecutionSettings
+from job_orchestrator.client.model import Limits
+from job_orchestrator.common.errors import StartupError
+
+logger = logging.getLogger(__name__)
+
+END_TIMEOUT_S = 10.0
+_POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class PayloadCgroup:
+    """Cgroup of one payload: one folder, or several if controllers are in several hierarchies."""
+
+    cgroups: tuple[Cgroup, ...]
+    limits: Limits
+
+    @property
+    def main(self) -> Cgroup:
+        """The cgroup by which the payload's processes are found and killed."""
+        return self.cgroups[0]
+
+    def add(self, pid: int) -> None:
+        """Move a process in. Raises ``OSError``."""
+        for cgroup in self.cgroups:
+            cgroup.add(pid)
+
+    def limit_reached(self) -> str:
+        """Describe for the user which limit was reached; empty if none was."""
+        if self.limits == Limits():
+            return ""
+        texts = (limit_reached(cgroup.folder, self.limits) for cgroup in self.cgroups)
+        return next((text for text in texts if text), "")
+
+    def remove(self) -> bool:
+        """Remove the cgroup; False if processes run there."""
+        return all([cgroup.remove() for cgroup in self.cgroups])
+
+
+class Parent(NamedTuple):
+    """A folder that holds the cgroups of payloads, and the controllers that are used there."""
+
+    folder: Path
+    hierarchy: Hierarchy
+    controllers: frozenset[str]
+
+
+class PayloadCgroups:
+    """Creates one cgroup for each payload.
+
+    ``parents`` holds one folder for each hierarchy, the main one first. ``fork_server`` starts
+    processes directly in a cgroup; None: processes can only be moved there.
+    """
+
+    fork_server: ForkServer | None = None
+
+    def __init__(self, parents: Sequence[Parent], limits: Limits) -> None:
+        self._parents = tuple(parents)
+        self._limits = limits
+
+    def __str__(self) -> str:
+        return str(self._parents[0].folder)
+
+    def create(self, name: str) -> PayloadCgroup:
+        """Create the cgroup of a payload, and set its limits. Raises ``OSError``."""
+        created = PayloadCgroup(
+            tuple(
+                Cgroup(parent.folder / name, parent.hierarchy.version) for parent in self._parents
+            ),
+            self._limits,
+        )
+        try:
+            for parent, cgroup in zip(self._parents, created.cgroups, strict=True):
+                cgroup.folder.mkdir()
+                set_limits(cgroup.folder, cgroup.version, self._limits, parent.controllers)
+        except OSError:
+            created.remove()
+            raise
+        return created
+
+    def clear(self) -> None:
+        """Kill the processes of all payloads, and remove their cgroups. Raises ``StillRunning``."""
+        for parent in self._parents:
+            _end(Cgroup(parent.folder, parent.hierarchy.version), keep=True)
+
+    def close(self) -> None:
+        """Stop the fork server, and remove all cgroups with their parents."""
+        if self.fork_server is not None:
+            self.fork_server.close()
+        for parent in self._parents:
+            Cgroup(parent.folder, parent.hierarchy.version).remove()
+
+
+def open_cgroups(
+    settings: ExecutionSettings, folder: Path, candidates: Sequence[Hierarchy] | None = None
+) -> PayloadCgroups | None:
+    """Prepare cgroups for payloads, as the settings ask; None if they are not used.
+
+    Kills the processes that a previous process of jo-client left in its cgroups, in any hierarchy.
+    These cgroups are named after ``folder``, which holds the workspaces. Raises ``StartupError`` if
+    the settings require cgroups and they cannot be used.
+    """
+    name = _name_for(folder)
+    required = settings.cgroups == "required" or settings.limits != Limits()
+    try:
+        hierarchies = visible_hierarchies() if candidates is None else candidates
+        for hierarchy in hierarchies:
+            for left in hierarchy.find(name):
+                _end(Cgroup(left, hierarchy.version), keep=False)
+        if settings.cgroups == "off":
+            raise CgroupsUnavailable("CGROUPS is off")
+        cgroups = _open(hierarchies, name, settings.limits)
+    except StillRunning as error:
+        raise StartupError(str(error)) from error
+    except (CgroupsUnavailable, OSError) as error:
+        if required:
+            asked = "CGROUPS is 'required'" if settings.limits == Limits() else "A limit is set"
+            raise StartupError(
+                f"{asked}, but payloads cannot have cgroups here: {error}. Give jo-client a"
+                " writable hierarchy of cgroups, or unset MEMORY_LIMIT, PIDS_LIMIT and CPU_LIMIT"
+            ) from error
+        logger.info("Payloads run without cgroups: %s", error)
+        return None
+    logger.info("Payloads run in cgroups below %s", cgroups)
+    return cgroups
+
+
+def _open(hierarchies: Sequence[Hierarchy], name: str, limits: Limits) -> PayloadCgroups:
+    """Use the first hierarchy in which processes can be killed.
+
+    Raises ``CgroupsUnavailable``, ``OSError``.
+    """
+    problem: Exception = CgroupsUnavailable("no hierarchy of version 2, and no freezer, is mounted")
+    usable = [each for each in hierarchies if each.version == 2 or "freezer" in each.controllers]
+    for main in sorted(usable, key=lambda hierarchy: hierarchy.version, reverse=True):
+        try:
+            return _open_with(main, hierarchies, name, limits)
+        except (CgroupsUnavailable, OSError) as error:
+            problem = error
+    raise problem
+
+
+def _open_with(
+    main: Hierarchy, hierarchies: Sequence[Hierarchy], name: str, limits: Limits
+) -> PayloadCgroups:
+    """Choose hierarchies for the limits, create the parents, and prove that they work."""
+    needed = needed_controllers(limits)
+    chosen = {main: needed & main.controllers}
+    for controller in sorted(needed - main.controllers):
+        hierarchy = next((each for each in hierarchies if controller in each.controllers), None)
+        if hierarchy is None:
+            raise CgroupsUnavailable(f"no hierarchy has the {controller} controller")
+        chosen[hierarchy] = chosen.get(hierarchy, frozenset()) | {controller}
+    cgroups = PayloadCgroups(
+        [Parent(hierarchy.own / name, hierarchy, used) for hierarchy, used in chosen.items()],
+        limits,
+    )
+    try:
+        for hierarchy, controllers in chosen.items():
+            parent = hierarchy.own / name
+            parent.mkdir(exist_ok=True)
+            if hierarchy.version == 2 and controllers:
+                delegate(hierarchy, parent, controllers)
+        _prove_that_kill_works(cgroups)
+        if [hierarchy.version for hierarchy in chosen] == [2]:
+            cgroups.fork_server = _open_fork_server(cgroups)
+    except (CgroupsUnavailable, OSError):
+        cgroups.close()
+        raise
+    return cgroups
+
+
+def _open_fork_server(cgroups: PayloadCgroups) -> ForkServer | None:
+    """Start a process directly in a cgroup; None if that is not possible (kernels before 5.7)."""
+    fork_server = ForkServer()
+    probe = cgroups.create("probe")
+    try:
+        with Path(os.devnull).open("wb") as output:
+            fork_server.start(
+                ["/bin/sh", "-c", ":"],
+                cgroup=probe.main.folder,
+                folder=Path("/"),
+                environment={},
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                user=None,
+            ).wait()
+    except OSError as error:
+        logger.info("Scripts are moved into their cgroups, which is slower: %s", error)
+        fork_server.close()
+        return None
+    finally:
+        probe.main.kill()
+        probe.remove()
+    return fork_server
+
+
+def _prove_that_kill_works(cgroups: PayloadCgroups) -> None:
+    """Run a process in a cgroup and kill it there. Raises ``CgroupsUnavailable``, ``OSError``."""
+    probe = cgroups.create("probe")
+    with StartGate() as gate:
+        command = gate.wrap(["sleep", "60"])
+        process = subprocess.Popen(command, stdin=gate.descriptor)  # noqa: S603
+        try:
+            probe.add(process.pid)
+            probe.main.kill()
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise CgroupsUnavailable(f"processes in {cgroups} cannot be killed") from error
+        finally:
+            process.kill()
+            process.wait()
+            probe.remove()
+
+
+def _end(cgroup: Cgroup, *, keep: bool) -> None:
+    """Kill all processes in a cgroup, and remove the cgroups below it; itself unless ``keep``.
+
+    Raises ``StillRunning``.
+    """
+    deadline = time.monotonic() + END_TIMEOUT_S
+    left = cgroup.pids()
+    if left:
+        logger.warning("Ending %d processes that belong to no payload any more", len(left))
+    while left:
+        if time.monotonic() > deadline:
+            raise StillRunning(f"Processes in {cgroup.folder} could not be ended: {left[:10]}")
+        cgroup.kill()
+        time.sleep(_POLL_S)
+        left = cgroup.pids()
+    cgroup.remove()
+    if keep:
+        cgroup.folder.mkdir(exist_ok=True)
+
+
+def _name_for(folder: Path) -> str:
+    """Return a name for the cgroups of this client that is unique on the machine.
+
+    The name is not made of the path: two containers may use the same path.
+    """
+    status = folder.stat()
+    return f"jo-client-{status.st_dev:x}-{status.st_ino:x}"

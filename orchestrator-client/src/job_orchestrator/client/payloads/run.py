@@ -1,0 +1,206 @@
+"""One payload in its slot: submits its script, enforces the time limit, packs the results."""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, StillRunning
+from job_orchestrator.client.executors.base import (
+    Executor,
+    ExecutorBusy,
+    ExecutorUnavailable,
+    Outcome,
+    RunId,
+    RunPhase,
+    RunRefused,
+    RunRequest,
+    RunState,
+)
+from job_orchestrator.client.executors.monitor import RunMonitor
+from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.results.packer import Packer
+from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.errors import StorageFull
+from job_orchestrator.common.runtime.backoff import Backoff
+from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.status import PayloadStatus
+
+logger = logging.getLogger(__name__)
+
+CANCEL_RETRY_S = 5.0
+
+KILLED_PACKING_S = 10.0
+"""How long the results of a payload that was terminated on request may take to be packed."""
+
+
+class RunLost(Exception):
+    """The run is over, its outcome is not known, and the script is not to blame."""
+
+
+class Ending(NamedTuple):
+    """How a payload ended."""
+
+    status: PayloadStatus
+    message: str
+    exit_code: int | None = None
+
+
+class PayloadRun:
+    """The run of one payload, from the submission of its script to its packed results."""
+
+    def __init__(
+        self,
+        row: PayloadRow,
+        workspace: Workspace,
+        executor: Executor,
+        monitor: RunMonitor,
+        packer: Packer,
+        backoff: Backoff,
+    ) -> None:
+        self.row = row
+        self.run_id = RunId(row.uuid)
+        self.in_executor = False
+        """True if the executor has the run: it was submitted, and is not over."""
+        self._workspace = workspace
+        self._executor = executor
+        self._monitor = monitor
+        self._packer = packer
+        self._backoff = backoff
+        self._killed = row.killed
+        self._client_stops = False
+        self._out_of_time = False
+        self._stop_packing: asyncio.Event | None = None
+
+    @property
+    def pid(self) -> int:
+        """Pid of run.sh; 0 if there is none on this machine."""
+        return self._monitor.state(self.run_id).pid if self.in_executor else 0
+
+    async def execute(self) -> Ending:
+        """Run the script and pack its results. Raises ``RunLost``."""
+        if self.row.refusal:
+            return Ending(PayloadStatus.INVALID, self.row.refusal)
+        try:
+            with self._monitor.watching(self.run_id):
+                if not await self._submit():
+                    return Ending(PayloadStatus.KILLED, "Terminated before it started")
+                state = await self._until_over()
+        except (RunRefused, StillRunning) as error:
+            return _could_not_be_run(str(error))
+        finally:
+            self.in_executor = False
+        if state.outcome is not None:
+            return await self._pack(state.outcome)
+        if state.phase is RunPhase.LOST:
+            raise RunLost(state.reason)
+        return _could_not_be_run(state.reason)
+
+    def kill(self) -> None:
+        """Record that the payload is terminated on request; it is not submitted any more."""
+        self._killed = True
+
+    async def end(self) -> None:
+        """End the script; if it has ended, stop packing its results. Raises ``StillRunning``."""
+        if self.in_executor:
+            await self._executor.cancel(self.run_id)
+        elif self._stop_packing is not None:
+            self._stop_packing.set()
+
+    def stop_with_client(self) -> None:
+        """Record that jo-client stops: an end from now on is not the end of the payload."""
+        self._client_stops = True
+
+    async def _submit(self) -> bool:
+        """Submit the script; False if the payload was terminated before.
+
+        A machine that has no process left, or a batch system that does not answer, is not the
+        script's fault: the submission is repeated until it succeeds. Raises ``RunRefused``,
+        ``StillRunning``.
+        """
+        request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s)
+        failures = 0
+        while not (self._killed or self._client_stops):
+            try:
+                reach(Point.CLIENT_BEFORE_START)
+                await self._executor.submit(request)
+                reach(Point.CLIENT_STARTED)
+            except (ExecutorBusy, ExecutorUnavailable) as error:
+                failures += 1
+                logger.warning("%s; waiting", error)
+                await asyncio.sleep(self._backoff.delay_s(failures))
+                continue
+            self.in_executor = True
+            if self._killed or self._client_stops:  # during the submission
+                await self._executor.cancel(self.run_id)
+            return True
+        return False
+
+    async def _until_over(self) -> RunState:
+        """Wait for the end of the run, and end it when its time limit is reached."""
+        if self.row.time_limit_s is None:
+            return await self._monitor.over(self.run_id)
+        await self._monitor.started(self.run_id)
+        limiter = asyncio.create_task(self._end_after(self.row.time_limit_s))
+        try:
+            return await self._monitor.over(self.run_id)
+        finally:
+            limiter.cancel()
+
+    async def _end_after(self, limit_s: float) -> None:
+        await asyncio.sleep(limit_s)
+        self._out_of_time = True
+        logger.info("Payload %d has reached its time limit of %g s", self.row.id, limit_s)
+        while True:
+            try:
+                await self._executor.cancel(self.run_id)
+            except (StillRunning, ExecutorUnavailable, OSError) as error:
+                logger.error("Payload %d could not be ended yet: %s", self.row.id, error)
+                await asyncio.sleep(CANCEL_RETRY_S)
+            else:
+                return
+
+    async def _pack(self, outcome: Outcome) -> Ending:
+        killed = self._killed
+        if self._client_stops:
+            return Ending(PayloadStatus.KILLED, "The client stops")
+        limit_s = self.row.time_limit_s if self._out_of_time else None
+        status, message = _verdict(outcome, killed=killed, limit_s=limit_s)
+        stop_packing = self._stop_packing = asyncio.Event()
+        timer = None
+        if killed:
+            timer = asyncio.get_running_loop().call_later(KILLED_PACKING_S, stop_packing.set)
+        try:
+            reach(Point.CLIENT_SCRIPT_ENDED)
+            await self._packer.pack(self._workspace, outcome, stop_packing)
+            reach(Point.CLIENT_PACKED)
+        except PackingGivenUp as error:
+            status = PayloadStatus.KILLED
+            message = f"Terminated on request, before its results were packed; {error}"
+        except (StorageFull, ArchiveFailed) as error:
+            if status is PayloadStatus.COMPLETED:
+                status = PayloadStatus.FAILED
+            message = f"{message} {error}".strip()
+        finally:
+            self._stop_packing = None
+            if timer is not None:
+                timer.cancel()
+        return Ending(status, message, outcome.exit_code)
+
+
+def _could_not_be_run(reason: str) -> Ending:
+    return Ending(PayloadStatus.FAILED, f"run.sh could not be run: {reason}")
+
+
+def _verdict(outcome: Outcome, *, killed: bool, limit_s: float | None) -> tuple[PayloadStatus, str]:
+    """Return state and reason. ``limit_s`` is the time limit that ended the script, if one did."""
+    if killed:
+        return PayloadStatus.KILLED, "Terminated on request"
+    if limit_s is not None:
+        return PayloadStatus.FAILED, f"Time limit of {limit_s:.10g} s reached"
+    if outcome.signal is not None:
+        message = f"run.sh was ended by signal {outcome.signal}"
+    elif outcome.exit_code != 0:
+        message = f"run.sh exited with code {outcome.exit_code}"
+    else:
+        return PayloadStatus.COMPLETED, ""
+    return PayloadStatus.FAILED, "; ".join(filter(None, (outcome.limit_reached, message)))

@@ -1,0 +1,35 @@
+"""Routes about the server itself: its health, its metrics, and the owner of a token."""
+
+from aiohttp import web
+
+from job_orchestrator.common.messages import Health, Identity
+from job_orchestrator.common.web.answers import json_response, metrics_response
+from job_orchestrator.server import __version__, keys
+
+
+async def health(request: web.Request) -> web.Response:
+    """Check that the server can work."""
+    await request.app[keys.HEALTH]()
+    return json_response(Health(version=__version__, status="healthy"))
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics in the text format of Prometheus."""
+    queries = request.app[keys.QUERIES]
+    current = request.app[keys.METRICS]
+    counts = await queries.store.lists.unended()
+    current.set_gauges(
+        counts,
+        queries.services.values(),
+        queries.clients,
+        request.app[keys.EVENT_STREAMS].open_streams,
+    )
+    return await metrics_response(current.registry)
+
+
+async def whoami(request: web.Request) -> web.Response:
+    """Return the owner of the token."""
+    principal = request[keys.PRINCIPAL]
+    return json_response(
+        Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
+    )

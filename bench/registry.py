@@ -1,4 +1,4 @@
-"""All measurements by name, in the order of their execution and of the report."""
+"""Registry of the measurements, in the order of their execution and of the report."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path

@@ -68,7 +68,8 @@ async def service() -> AsyncIterator[TestServer]:
     )
     app.router.add_post("/other", swallow)
     app.router.add_get("/", ping)
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    async with server:
         yield server
 
 

@@ -35,7 +35,7 @@ async def portal(proxy: Proxy, start_server: StartServer, session: aiohttp.Clien
     return Portal((await start_server(proxy.url)).url, session)
 
 
-@pytest.mark.parametrize("direction", ["requests", "answers"])
+@pytest.mark.parametrize("direction", ["requests", "responses"])
 @pytest.mark.parametrize("after", [0, 150, 900])
 async def test_trap_17_connection_that_breaks_after_some_bytes_costs_no_second_run(
     proxy: Proxy, portal: Portal, workload: Workload, direction: str, after: int

@@ -20,6 +20,8 @@ SOURCES = (
     "tests-*/**/*.py",
     "bench/**/*.py",
     "examples/**/*.py",
+    "scripts/**/*.py",
+    "conftest.py",
 )
 DOCUMENTS = ("*.md", "docs/**/*.md", "orchestrator-*/*.md", ".github/**/*.md")
 

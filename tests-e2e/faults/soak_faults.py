@@ -52,19 +52,19 @@ class FaultInjector:
 
     async def run(self) -> None:
         """Inject one fault after the other, at most three at the same time."""
-        at_once = asyncio.Semaphore(3)
+        concurrent = asyncio.Semaphore(3)
 
         async def one(kind: str) -> None:
             try:
                 if await self._inject(kind):
                     self.injected[kind] += 1
             finally:
-                at_once.release()
+                concurrent.release()
 
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await asyncio.sleep(self._rng.uniform(*PAUSE_S))
-                await at_once.acquire()
+                await concurrent.acquire()
                 kind = self._rng.choices(list(FAULTS), list(FAULTS.values()))[0]
                 tasks.create_task(one(kind))
 

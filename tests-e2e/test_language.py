@@ -34,7 +34,7 @@ CLAUSE = re.compile(
 WORDS = {
     r"who(m|so)?ever": "name the person or component",
     r"whatsoever|whatever": "any, or name the thing",
-    r"tells? (who|what|whether|of|how|why|nobody|everybody|its|their)": "reports, notifies, returns",
+    r"tells? (who|what|whether|of|how|why|nobody|everybody|its|their)": "reports, returns",
     r"anew": "again",
     r"(its|their|a|the|earlier|next|previous|last|this|each|one|another|every) (life|lives)": (
         "run of the process, lifetime, lifecycle"

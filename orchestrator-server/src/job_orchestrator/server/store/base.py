@@ -289,7 +289,7 @@ class JobStore(Protocol):
         """
 
     async def request_kill(self, job_id: int) -> Job:
-        """Record that a job is to be terminated, unless it has ended. Return the job.
+        """Record that a job must be terminated, unless it has ended. Return the job.
 
         Raises ``JobNotFound``.
         """

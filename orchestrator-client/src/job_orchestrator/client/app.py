@@ -1,9 +1,11 @@
-"""Composition root: creates the components of the client, connects them, starts and stops them."""
+"""Composition root: the components of the client, and the order in which they start and stop."""
 
 import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from job_orchestrator.common.web.metrics import LoopLag
+from job_orchestrator.common.web.request_ids import add_request_ids
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
@@ -34,18 +36,16 @@ from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_receiver import FormLimits
-from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.openapi import Api, document_routes
-from job_orchestrator.common.web.request_log import add_request_ids
 
 logger = logging.getLogger(__name__)
 
 LAG_INTERVAL_S = 2.0
 
 WORKER_THREADS = 32
-"""Number of threads for short work with files and processes, which waits only for the disk.
+"""Threads for short work with files and processes, which waits for nothing but the disk.
 
 All are started at the beginning: when scripts have used up the machine's processes, no thread can
 be started, and the client must still be able to end scripts.
@@ -56,7 +56,7 @@ LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 
 
 def create_app(settings: Settings) -> web.Application:
-    """Build the client's application. Data folder and database are opened when it runs."""
+    """Build the client's application. Files and databases are opened when it is run."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     add_request_ids(app)
     app.middlewares.extend(
@@ -90,10 +90,7 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
-    """Open the data folder, the executor and the database, then compose.
-
-    What a previous process of jo-client left is ended and removed before a payload is accepted.
-    """
+    """Lock the data folder, end and remove what a previous process left, open the executor."""
     start_threads(WORKER_THREADS)
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
@@ -125,11 +122,17 @@ def _compose(
     large_leftovers: DeferredRemoval,
 ) -> None:
     """Create the components and connect them."""
-    settings, metrics = app[keys.SETTINGS], app[keys.METRICS]
+    settings = app[keys.SETTINGS]
+    metrics = app[keys.METRICS]
     hub = EventHub()
     packer = Packer(settings.max_result_bytes)
-    intake = _intake(settings, store, workspaces)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
+    intake = Intake(
+        store,
+        workspaces,
+        PayloadIds(settings.data_path / "next-id"),
+        FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+    )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
@@ -151,19 +154,6 @@ def _compose(
     store.subscribe(runner.on_payload_changed)
     store.subscribe(output.on_payload_changed)
     store.subscribe(metrics.on_payload_changed)
-
-    lifecycle = Lifecycle(
-        [
-            # Payloads are ended when no pass can start another one.
-            Component(runner.loops, close=runner.stop),
-            Component(executor.loops),
-            _loop_lag(metrics),
-            # The first request for the load must find a reading.
-            Component([meter.loop], prepare=meter.run_pass),
-            Component(retention.loops),
-            Component([large_leftovers.loop]),
-        ]
-    )
 
     app[keys.STORE] = store
     app[keys.WORKSPACES] = workspaces

@@ -165,10 +165,10 @@ def _etag(modified_ns: int, size: int) -> str:
 def _readable_range(header: str, size: int) -> str | None:
     """Return a Range header that aiohttp reads as RFC 9110, section 14, defines it.
 
-    Returns None if the header must be ignored: for other units, for invalid ranges, and for
-    several ranges. aiohttp answers all of these with 416, serves the whole file for its last 0
-    bytes, and fails on very long numbers. A range that can't be satisfied starts at the end of the
-    file, which aiohttp answers with 416.
+    Returns None if the header must be ignored: for other units, for invalid ranges, and for several
+    ranges. aiohttp answers these with 416, serves the whole file for its last 0 bytes, and refuses
+    very long numbers. A range that can't be satisfied starts at the end of the file or ends before
+    its start; aiohttp answers both with 416.
     """
     match = _ONE_RANGE.fullmatch(header)
     if match is None:

@@ -4,8 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
-from job_orchestrator.common.web.metrics import LoopLag
-from job_orchestrator.common.web.request_ids import add_request_ids
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
@@ -36,9 +34,11 @@ from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.openapi import Api, document_routes
+from job_orchestrator.common.web.request_log import add_request_ids
 
 logger = logging.getLogger(__name__)
 

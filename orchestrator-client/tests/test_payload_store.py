@@ -57,7 +57,7 @@ async def test_same_key_is_added_once(store: PayloadStore) -> None:
     (row,) = [row for row in rows if row]
     assert await store.by_key("key") == row
     assert await store.by_key("other") is None
-    # Payloads without a key are never the same.
+    # Payloads without a key are always different.
     assert await store.add(8, "u8", None)
     assert await store.add(9, "u9", None)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.base import NEWEST, JobFilter, JobStore
+from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
+from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, outbox
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
@@ -219,7 +219,7 @@ def fill(path: Path, number: int) -> None:
 
 async def test_filter_lists_jobs_of_every_status(sqlite_store: JobStore, sqlite_path: Path) -> None:
     fill(sqlite_path, 300)
-    everything = await sqlite_store.lists.page(JobFilter(), NEWEST, 1000)
+    everything = await sqlite_store.lists.page(JobFilter(), MAX_JOB_ID, 1000)
     assert [job.id for job in everything] == list(range(300, 0, -1))
     for wanted in filters():
         expected = [
@@ -230,9 +230,8 @@ async def test_filter_lists_jobs_of_every_status(sqlite_store: JobStore, sqlite_
             and wanted.tag in (None, job.tag)
             and (not wanted.statuses or job.status in wanted.statuses)
         ]
-        assert [job.id for job in await sqlite_store.lists.page(wanted, NEWEST, 300)] == expected, (
-            wanted
-        )
+        found = await sqlite_store.lists.page(wanted, MAX_JOB_ID, 300)
+        assert [job.id for job in found] == expected, wanted
 
 
 @pytest.mark.usefixtures("sqlite_store")
@@ -240,7 +239,7 @@ async def test_trap_27_no_filter_reads_more_than_its_index(sqlite_database: Data
     small = ("of_user", "of_service", "statuses", "CONSTANT")
     with sqlite_database() as connection:
         for wanted in [JobFilter(), *filters()]:
-            values = listing.page_values(wanted, NEWEST, 50)
+            values = listing.page_values(wanted, MAX_JOB_ID, 50)
             plan = plan_of(connection, listing.listing(wanted), values)
             scans = [step for step in plan if step.startswith("SCAN")]
             assert all(any(name in step for name in small) for step in scans), plan
@@ -259,5 +258,5 @@ async def test_cost_of_a_page_does_not_grow_with_the_number_of_jobs(sqlite_path:
 def _steps_of_page(path: Path, wanted: JobFilter) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return steps_of(
-            connection, listing.listing(wanted), listing.page_values(wanted, NEWEST, 10)
+            connection, listing.listing(wanted), listing.page_values(wanted, MAX_JOB_ID, 10)
         )

@@ -1,14 +1,18 @@
-"""Values of the server: jobs, services, limits. Without I/O, SQL and HTTP."""
+"""Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
+MAX_JOB_ID = 2**63 - 1
+"""Upper bound of job ids. As a cursor, it selects the first page of a list."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,16 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class JobFilter:
+    """Selection of jobs for a list. None and () select all."""
+
+    user_id: int | None = None
+    service: str | None = None
+    statuses: Sequence[JobStatus] = ()
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
 class CallbackRules:
     """Rules for the destinations of callbacks. Without ``patterns`` there are no callbacks.
 
@@ -215,3 +229,39 @@ class UserLimits:
                 f" these have {input_bytes}. Results are removed some time after their job's end"
             )
         return None
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A user, or an administrator (``user_id`` None), in whose name a request is made.
+
+    ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    """
+
+    user_id: int | None
+    authenticated: bool = True
+
+    @property
+    def is_admin(self) -> bool:
+        """True for an administrator, who may see and do everything."""
+        return self.user_id is None
+
+    def owns(self, user_id: int) -> bool:
+        """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""
+        return self.is_admin or self.user_id == user_id
+
+    def narrow(self, user_id: int | None) -> int | None:
+        """Restrict a request for the jobs of ``user_id`` (None: all users) to those allowed.
+
+        Returns the user whose jobs may be listed, None for all. Raises ``Forbidden`` for another
+        user, whether that user exists or not.
+        """
+        if self.is_admin:
+            return user_id
+        if user_id not in (None, self.user_id):
+            raise Forbidden(f"This token is for user {self.user_id} only")
+        return self.user_id
+
+
+EVERYBODY = Principal(user_id=None, authenticated=False)
+"""The principal of every request if no tokens are configured."""

@@ -30,6 +30,9 @@ class Tuning:
     tokens_interval_s: float = 1.0
     loop_lag_interval_s: float = 2.0
 
+    tokens_fresh_s: float = 1.0
+    """How long a check of the token file is good; a revoked token may be accepted for so long."""
+
     client_backoff: Backoff = CLIENT_BACKOFF
     resubmit_backoff: Backoff = RESUBMIT_BACKOFF
     acknowledge_backoff: Backoff = ACKNOWLEDGE_BACKOFF

@@ -271,7 +271,7 @@ class PayloadStore:
         deleted = DELETE_BATCH
         while deleted == DELETE_BATCH:
             deleted = len(self._rows(DELETE_CLEANED, values))
-            await asyncio.sleep(0)  # other tasks get their turn between two batches
+            await asyncio.sleep(0)  # lets other tasks run between two batches
 
     def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
         return [_row(row) for row in self._execute(statement, values)]

@@ -22,8 +22,8 @@ from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
-from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, NEWEST, JobFilter, JobStore
+from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class JobQueries:
     statistics: JobStatistics
     now: Callable[[], float] = time.time
 
-    async def jobs(self, wanted: JobFilter, before: int = NEWEST, limit: int = 50) -> JobPage:
+    async def jobs(self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50) -> JobPage:
         """Return a page of jobs, newest first."""
         jobs = await self.store.lists.page(wanted, before, limit + 1)
         more = len(jobs) > limit

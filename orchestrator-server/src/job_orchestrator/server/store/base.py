@@ -21,10 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
-
-NEWEST = 2**63 - 1
-"""Cursor of the first page of a list: greater than the id of any job."""
+from job_orchestrator.server.model import Installation, Job, JobFilter, JobOptions, UserLimits
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
@@ -100,16 +97,6 @@ class JobEvent:
     status: JobStatus
     why: str
     job: Job
-
-
-@dataclass(frozen=True)
-class JobFilter:
-    """Selection of jobs for a list. None and () select all."""
-
-    user_id: int | None = None
-    service: str | None = None
-    statuses: Sequence[JobStatus] = ()
-    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -337,7 +324,7 @@ class JobStore(Protocol):
         """
 
     async def request_kill(self, job_id: int) -> Job:
-        """Record that a job is to be terminated, unless it has ended. Return the job.
+        """Record that a job must be terminated, unless it has ended. Return the job.
 
         Raises ``JobNotFound``.
         """

@@ -126,7 +126,7 @@ def requeue(
 
 
 def request_kill(job_id: int) -> Update:
-    """Record that a job is to be terminated, unless it has ended."""
+    """Record that a job must be terminated, unless it has ended."""
     statement = f"""
         UPDATE jobs SET kill_requested = 1 WHERE id = ?
             AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608

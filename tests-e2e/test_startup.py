@@ -1,4 +1,4 @@
-"""Refused starts: one line that names the problem, and exit status 2."""
+"""Start of the services: a wrong set-up is reported in one line, with exit status 2."""
 
 import resource
 import socket
@@ -32,7 +32,7 @@ def start(
     )
 
 
-def refused(result: "subprocess.CompletedProcess[str]") -> str:
+def startup_error(result: "subprocess.CompletedProcess[str]") -> str:
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1, result.stderr
@@ -40,7 +40,7 @@ def refused(result: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"PORT": "http"}, "PORT is 'http'; it must be a whole number from 0 to 65535"),
         ({"MAX_AGE": "two days"}, "MAX_AGE is 'two days'; it must be a time"),
@@ -57,17 +57,17 @@ def refused(result: "subprocess.CompletedProcess[str]") -> str:
     ],
 )
 def test_server_with_a_bad_setting_stops_with_one_line_that_names_it(
-    tmp_path: Path, settings: dict[str, str], told: str
+    tmp_path: Path, settings: dict[str, str], message: str
 ) -> None:
-    assert told in refused(start("jo-server", tmp_path, **{**URLS, **settings}))
+    assert message in startup_error(start("jo-server", tmp_path, **{**URLS, **settings}))
 
 
 def test_server_without_services_says_so(tmp_path: Path) -> None:
-    assert "No services configured" in refused(start("jo-server", tmp_path))
+    assert "No services configured" in startup_error(start("jo-server", tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"SLOTS": "many"}, "SLOTS is 'many'; it must be a whole number from 1"),
         ({"KILL_GRACE": "soon"}, "KILL_GRACE is 'soon'; it must be a time"),
@@ -75,30 +75,30 @@ def test_server_without_services_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_client_with_a_bad_setting_stops_with_one_line_that_names_it(
-    tmp_path: Path, settings: dict[str, str], told: str
+    tmp_path: Path, settings: dict[str, str], message: str
 ) -> None:
-    assert told in refused(start("jo-client", tmp_path, **settings))
+    assert message in startup_error(start("jo-client", tmp_path, **settings))
 
 
 def test_flag_wins_over_the_environment_and_is_named(tmp_path: Path) -> None:
-    told = refused(start("jo-client", tmp_path, "--slots", "x", SLOTS="2"))
-    assert "--slots is 'x'" in told
+    message = startup_error(start("jo-client", tmp_path, "--slots", "x", SLOTS="2"))
+    assert "--slots is 'x'" in message
 
 
 @pytest.mark.parametrize("command", ["jo-server", "jo-client"])
-def test_port_in_use_is_told(tmp_path: Path, command: str) -> None:
+def test_port_in_use_is_reported(tmp_path: Path, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        told = refused(start(command, tmp_path, **{**URLS, "PORT": port}))
-    assert f"Can't listen on 127.0.0.1 port {port}: Address already in use" in told
+        message = startup_error(start(command, tmp_path, **{**URLS, "PORT": port}))
+    assert f"Can't listen on 127.0.0.1 port {port}: Address already in use" in message
 
 
 def test_database_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "db.sqlite") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
-    told = refused(start("jo-server", tmp_path, **URLS))
-    assert "schema version 99; this jo-server knows" in told
+    message = startup_error(start("jo-server", tmp_path, **URLS))
+    assert "schema version 99; this jo-server knows" in message
     with sqlite3.connect(tmp_path / "db.sqlite") as database:
         assert database.execute("PRAGMA user_version").fetchone() == (99,)
     database.close()
@@ -110,7 +110,7 @@ def test_version_and_help_are_shown(tmp_path: Path, command: str) -> None:
     assert "MAX_AGE" in start(command, tmp_path, "--help").stdout
 
 
-async def test_start_tells_what_is_set_what_is_on_and_what_to_open(
+async def test_start_logs_limits_features_and_addresses(
     start_client: StartClient, start_server: StartServer
 ) -> None:
     client = await start_client(CLIENT_TOKEN="hush-hush-hush-hush-hush-hush-hush")

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from command_line import TIMEOUT_S, Jo, write
 from harness import StartClient, StartServer, eventually
+from jo_command import TIMEOUT_S, Jo, write
 from job_orchestrator.sdk import AsyncClient
 
 SUBMIT = ("submit", "--service", "example", "--user", "1")

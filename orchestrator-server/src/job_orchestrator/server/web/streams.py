@@ -1,11 +1,14 @@
-"""Routes with event streams of all jobs and of one job."""
+"""Routes that stream: the events of all jobs or of one job, and the output of a script."""
+
+import asyncio
 
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE
-from job_orchestrator.common.web.streaming import begun, send, stream_response
+from job_orchestrator.common.web.log_query import log_query, log_response
+from job_orchestrator.common.web.streaming import send, started, stream_response
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.event_streams import Topic
 from job_orchestrator.server.web.parameters import job_id, user_id
@@ -17,7 +20,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     """Stream the changes of jobs."""
     topic = Topic(user_id=user_id(request))
     blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
-    return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
+    return await send(request, stream_response(CONTENT_TYPE), await started(blocks))
 
 
 async def job_events(request: web.Request) -> web.StreamResponse:
@@ -27,7 +30,22 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
     blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
-    return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
+    return await send(request, stream_response(CONTENT_TYPE), await started(blocks))
+
+
+async def job_logs(request: web.Request) -> web.StreamResponse:
+    """Return the standard output or error of a job."""
+    logs, response = request.app[keys.JOB_LOGS], log_response()
+    query = log_query(request)
+    try:
+        async with asyncio.timeout(None) as bound:
+            with logs.expiring_at_stop(bound):
+                blocks = logs.read(
+                    job_id(request), query.stream, offset=query.offset, follow=query.follow
+                )
+                return await send(request, response, await started(blocks))
+    except TimeoutError:
+        return response  # the server is stopping
 
 
 def _last_event_id(request: web.Request) -> int | None:

@@ -1,4 +1,4 @@
-"""The life of a job as a portal sees it, from upload to result, on real processes."""
+"""Lifecycle of a job from upload to result, as a web app sees it, with real processes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ async def test_example_job_finds_the_36_contacts_of_2oob(portal: Portal) -> None
     assert len(archive.read("contacts.tsv").splitlines()) - 1 == 36
 
 
-async def test_results_hold_inputs_outputs_and_what_the_script_said(portal: Portal) -> None:
+async def test_results_contain_inputs_outputs_and_the_streams_of_the_script(portal: Portal) -> None:
     script = "echo out; echo err >&2; mkdir -p d; tr a-z A-Z < in/x.txt > d/y; echo . > .hidden\n"
     job = await portal.submit(script, {"in/x.txt": b"abc"})
     await portal.until(job, "Completed")
@@ -35,7 +35,7 @@ async def test_results_hold_inputs_outputs_and_what_the_script_said(portal: Port
     assert json.loads(archive.read(".orchestrator/result.json"))["exit_code"] == 0
 
 
-async def test_failed_job_tells_its_exit_code_and_keeps_its_output(portal: Portal) -> None:
+async def test_failed_job_reports_its_exit_code_and_keeps_its_output(portal: Portal) -> None:
     job = await portal.submit("echo half > half.txt; exit 7\n")
     state = await portal.end_of(job)
     assert state == {"id": job, "status": "Failed", "message": "run.sh exited with code 7"}
@@ -69,11 +69,11 @@ async def test_output_is_followed_live_to_its_last_byte(
     url = f"{server.url}/jobs/{job}/logs"
     async with session.get(url, params={"follow": "1"}) as response:
         assert await response.content.readexactly(6) == b"begun\n"
-        said = b"begun\n" + await response.read()
-    assert said == b"begun\n" + b"".join(b"%d\n" % n for n in range(1, 20001))
+        output = b"begun\n" + await response.read()
+    assert output == b"begun\n" + b"".join(b"%d\n" % n for n in range(1, 20001))
     assert (await portal.end_of(job))["status"] == "Failed"
     async with session.get(url, params={"offset": "6"}) as response:
-        assert await response.read() == said[6:]
+        assert await response.read() == output[6:]
 
 
 async def test_trap_10_terminated_job_leaves_no_process_escaped_ones_included(

@@ -1,7 +1,7 @@
-"""One large job through both services, with each hop timed.
+"""A large job from upload to download, with the duration of each hop.
 
-The portal is a plain socket that sends a block repeatedly and discards the answer, as in the
-floors. A second reader of the client's event stream sees when the results are packed.
+The portal is a plain socket that sends one block repeatedly and drops the received data, as the
+floors do. A second subscriber to the client's event stream records when the results are packed.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from bench import hops
-from bench.floors.copying import BLOCK_BYTES, drain, send_over_and_over
+from bench.floors.copying import BLOCK_BYTES, drain, send_repeatedly
 from bench.http import Connection, UnexpectedAnswer, file_head, form_head
 from bench.services import Pair
 from job_orchestrator.common.protocol.sse import read_events
@@ -29,8 +29,8 @@ TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Trip:
-    """Durations (seconds) of the hops of a large job, and the size of its ZIP in bytes."""
+class RoundTrip:
+    """Durations of the hops of a large job, and the size of its ZIP."""
 
     upload_s: float
     transfer_s: float
@@ -41,8 +41,8 @@ class Trip:
     zip_bytes: int
 
 
-async def trip(services: Pair, block: bytes, size: int) -> Trip:
-    """Submit a file of ``size`` bytes and fetch the results, which contain it."""
+async def run_round_trip(services: Pair, block: bytes, size: int) -> RoundTrip:
+    """Upload a file of ``size`` bytes with an empty script, and download the results."""
     begun = time.time()
     async with _payload_events(services.client.url) as seen:
         job_id = await asyncio.to_thread(_upload, services.server.url, block, size)
@@ -53,7 +53,7 @@ async def trip(services: Pair, block: bytes, size: int) -> Trip:
         zip_bytes = await asyncio.to_thread(_download, services.server.url, job_id)
         ended = time.time()
     states = hops.states(services.server.folder / "db.sqlite", job_id)
-    return Trip(
+    return RoundTrip(
         upload_s=uploaded - begun,
         transfer_s=states["Submitted"] - states["Processing"],
         pack_s=seen["Completed"] - seen["Running"],
@@ -66,7 +66,7 @@ async def trip(services: Pair, block: bytes, size: int) -> Trip:
 
 @asynccontextmanager
 async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
-    """Record the time of each event of a payload during the block."""
+    """Record the arrival time of each event about a payload while the context lasts."""
     seen: dict[str, float] = {}
 
     async def follow(response: aiohttp.ClientResponse) -> None:
@@ -87,7 +87,7 @@ async def _payload_events(client_url: str) -> AsyncIterator[dict[str, float]]:
 
 
 def _upload(url: str, block: bytes, size: int) -> int:
-    """Submit the job and return its id. The file never exists as a whole."""
+    """Submit the job and return its id. The file is never completely in memory."""
     boundary = secrets.token_hex(16)
     head = form_head(boundary, FIELDS) + file_head(boundary, "run.sh") + SCRIPT + b"\r\n"
     head += file_head(boundary, "atoms.pdb")
@@ -99,18 +99,18 @@ def _upload(url: str, block: bytes, size: int) -> int:
             f"Content-Length: {len(head) + size + len(tail)}\r\n\r\n".encode()
             + head
         )
-        send_over_and_over(peer, block, size)
+        send_repeatedly(peer, block, size)
         peer.sendall(tail)
         with HTTPResponse(peer, method="POST") as answer:
             answer.begin()
-            said = answer.read()
+            body = answer.read()
     if answer.status != 201:
-        raise UnexpectedAnswer(f"{answer.status}: {said[:300]!r}")
-    return int(msgspec.json.decode(said)["id"])
+        raise UnexpectedAnswer(f"{answer.status}: {body[:300]!r}")
+    return int(msgspec.json.decode(body)["id"])
 
 
 def _download(url: str, job_id: int) -> int:
-    """Fetch and discard the results; return their size in bytes."""
+    """Download and drop the results; return their size in bytes."""
     with _connected(url) as peer:
         peer.sendall(f"GET /download/{job_id} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
         received = b""

@@ -1,4 +1,4 @@
-"""Snippets in the documentation work as printed."""
+"""Code snippets of the user documentation work as printed."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ SNIPPET = re.compile(r"^```(bash|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTAL
 
 
 def snippets(page: str) -> list[str]:
-    """Return the snippets of a page as shell, in order, without those marked as not-run."""
+    """Return the snippets of a page as shell code, in order, without those marked ``not-run``."""
     text = (ROOT / page).read_text()
     return [
         f"python3 - << 'END OF SNIPPET'\n{match[2]}END OF SNIPPET\n"

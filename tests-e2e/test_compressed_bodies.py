@@ -1,4 +1,4 @@
-"""Compressed bodies are refused before they are received, and never decompressed."""
+"""Compressed request bodies are rejected before they are received, and never unpacked."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ BODIES = {"gzip": b"abcde", "deflate": gzip.compress(bytes(1 << 20)), "br": b"x"
 
 
 async def post(service: Service, path: str, encoding: str, body: bytes) -> bytes:
-    """Send a request and return the complete answer; the service closes the connection."""
+    """Send a request and return the whole response, until the service closes the connection."""
     parts = urlsplit(service.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(

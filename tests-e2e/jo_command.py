@@ -1,4 +1,4 @@
-"""Runs of the command jo, as a script makes them."""
+"""Runs the command jo as a script does."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ TIMEOUT_S = 40
 
 @dataclass
 class Run:
-    """Result of a run of jo."""
+    """Exit status and output of a run of jo."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""``make up``: both services start and stop in the order that costs no job an attempt."""
+"""``make up``: starts and stops both services in an order that costs no job an attempt."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ UP = ROOT / "examples" / "up.py"
 
 
 def free_ports(count: int) -> list[str]:
-    """Return free ports."""
+    """Return ports that are free at the moment."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[str]:
 
 
 class Up:
-    """``make up`` in ``folder``, as in a terminal of a user."""
+    """``make up`` in ``folder``, as run in a terminal."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Up:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start both services, and wait until they listen."""
+        """Start ``make up`` and wait until the client is connected."""
         inherited = {k: v for k, v in os.environ.items() if k.startswith("COV")}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -64,14 +64,14 @@ class Up:
                 self.log += line.decode()
 
     async def end(self, number: int = signal.SIGINT) -> int:
-        """Send a signal to ``make`` alone; return its exit status when all processes have ended."""
+        """Send a signal to the parent process only. Return its exit status when all have ended."""
         if self._process is None:
             return 0
         process, self._process = self._process, None
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         assert process.stdout is not None
-        # The services hold the pipe as well; it ends with them.
+        # The services hold the pipe too, so it ends when all of them have exited.
         rest = await asyncio.wait_for(process.stdout.read(), END_TIMEOUT_S)
         self.log += rest.decode()
         return await process.wait()
@@ -79,7 +79,7 @@ class Up:
 
 @pytest.fixture
 async def up(tmp_path: Path) -> AsyncIterator[Up]:
-    """Both services, running."""
+    """Both services, running under ``make up``."""
     up = Up(tmp_path)
     try:
         await up.start()
@@ -115,7 +115,7 @@ async def test_client_that_cannot_start_ends_all_and_is_not_hidden_by_warnings(
 
 def test_composed_client_is_ended_before_the_server_and_has_time_to_give_its_jobs_back() -> None:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    # Compose stops dependent services first.
+    # Compose stops a service before the services that it depends on.
     assert services["client"]["depends_on"] == ["server"]
     assert "depends_on" not in services["server"]
     assert {service["stop_grace_period"] for service in services.values()} == {"30s"}

@@ -1,4 +1,4 @@
-"""Jobs that record their runs from outside, and whose results can be recognised."""
+"""Jobs whose runs and results can be checked from outside the services."""
 
 import hashlib
 from collections import Counter
@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from harness import Portal
 
-ACCEPTED = {
+EXPECTED_STATUS = {
     "quick": "Completed",
     "failing": "Failed",
     "big": "Completed",
@@ -18,16 +18,16 @@ ACCEPTED = {
 
 
 @dataclass(frozen=True)
-class Work:
-    """One job of a portal. Its script records each run in a file that no service knows."""
+class SubmittedJob:
+    """A job whose script records each run in a file that the services do not know."""
 
     kind: str
     token: str
     content: bytes
 
     def script(self, log: Path) -> str:
-        """Content of run.sh."""
-        note = f"echo {self.token} >> '{log}'\n"
+        """Return run.sh."""
+        record_run = f"echo {self.token} >> '{log}'\n"
         copy = "mkdir -p out && cat 'in put/ä.bin' > out/copy\n"
         ends = {
             "quick": "exit 0\n",
@@ -36,50 +36,50 @@ class Work:
             "gated": f"until [ -e '{log}.gate' ]; do sleep 0.05; done\n",
             "endless": "while :; do sleep 0.2; done\n",
         }
-        return note + copy + ends[self.kind]
+        return record_run + copy + ends[self.kind]
 
 
 @dataclass
 class Workload:
-    """Submitted and acknowledged jobs, and their records."""
+    """The acknowledged jobs of a test, and the checks of their runs and results."""
 
     log: Path
-    accepted: dict[int, Work] = field(default_factory=dict)
+    accepted: dict[int, SubmittedJob] = field(default_factory=dict)
 
-    def new(self, kind: str) -> Work:
-        """Create a job with a new token."""
+    def new(self, kind: str) -> SubmittedJob:
+        """Create a job with unique content."""
         token = uuid4().hex
-        return Work(kind, token, token.encode() * 100)
+        return SubmittedJob(kind, token, token.encode() * 100)
 
     async def submit(self, portal: Portal, kind: str, user: int = 1) -> int:
-        """Submit a job of a kind. Raises the errors that the portal meets."""
+        """Submit a job of a kind. Errors of the portal are raised."""
         work = self.new(kind)
         job = await portal.submit(work.script(self.log), {"in put/ä.bin": work.content}, user=user)
         self.accepted[job] = work
         return job
 
     def open_gate(self) -> None:
-        """Let the gated jobs end."""
+        """Allow the gated jobs to end."""
         self.log.with_name(f"{self.log.name}.gate").touch()
 
     def runs(self) -> Counter[str]:
-        """Count the starts of each script."""
+        """Count the runs of each script by its token."""
         return Counter(self.log.read_text().split()) if self.log.exists() else Counter()
 
-    async def check(self, portal: Portal, *, most_runs: int = 1) -> None:
-        """Check that every acknowledged job ends with its own results, and how often it ran."""
+    async def check(self, portal: Portal, *, max_runs: int = 1) -> None:
+        """Check the status, the results and the number of runs of every acknowledged job."""
         for job, work in self.accepted.items():
             state = await portal.end_of(job)
-            assert state["status"] == ACCEPTED[work.kind], state
+            assert state["status"] == EXPECTED_STATUS[work.kind], state
             await check_results(portal, job, work)
         runs = self.runs()
         for work in self.accepted.values():
             least = 0 if work.kind == "endless" else 1
-            assert least <= runs[work.token] <= most_runs, (work.kind, runs[work.token])
+            assert least <= runs[work.token] <= max_runs, (work.kind, runs[work.token])
 
 
-async def check_results(portal: Portal, job: int, work: Work) -> None:
-    """Check that an ended job has its own, complete output."""
+async def check_results(portal: Portal, job: int, work: SubmittedJob) -> None:
+    """Check that the output of an ended job is complete and its own."""
     if work.kind == "endless":
         return  # its partial output may be lost with its client
     archive = await portal.results(

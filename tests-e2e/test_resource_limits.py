@@ -1,4 +1,4 @@
-"""Few processes, and files larger than the allowed memory."""
+"""Behaviour under a limit of processes, and memory use for large files."""
 
 import asyncio
 import os
@@ -17,12 +17,12 @@ PAYLOADS = 1000
 
 FILE_BYTES = 250 << 20
 MEMORY_BYTES = 100 << 20
-"""Bytes that a service may grow by while files of ``FILE_BYTES`` pass through it."""
+"""Limit for the growth of a service while it processes files of ``FILE_BYTES``."""
 
 
 @pytest.fixture
-def few_processes() -> Iterator[Path]:
-    """A group of processes that may not be more than ``LIMIT``."""
+def limited_group() -> Iterator[Path]:
+    """A cgroup with a limit of ``LIMIT`` processes."""
     group = PIDS / f"few-{os.getpid()}"
     try:
         group.mkdir()
@@ -35,16 +35,16 @@ def few_processes() -> Iterator[Path]:
 
 @pytest.mark.timeout(180)
 async def test_trap_04_a_thousand_payloads_under_a_limit_of_256_processes_leave_no_zombie(
-    start_client: StartClient, session: aiohttp.ClientSession, few_processes: Path
+    start_client: StartClient, session: aiohttp.ClientSession, limited_group: Path
 ) -> None:
     client = await start_client(SLOTS="300")
-    (few_processes / "cgroup.procs").write_text(str(client.pid))
-    at_once = asyncio.Semaphore(50)
+    (limited_group / "cgroup.procs").write_text(str(client.pid))
+    concurrent = asyncio.Semaphore(50)
 
     async def run() -> int:
         form = aiohttp.FormData()
         form.add_field("run.sh", b"(sleep 0.01 &)\nexit 0\n", filename="run.sh")
-        async with at_once, session.post(f"{client.url}/submit", data=form) as response:
+        async with concurrent, session.post(f"{client.url}/submit", data=form) as response:
             return int((await response.json())["id"])
 
     payloads = await asyncio.gather(*(run() for _ in range(PAYLOADS)))
@@ -61,14 +61,14 @@ async def test_trap_04_a_thousand_payloads_under_a_limit_of_256_processes_leave_
     await client.end()
 
 
-class _Peak:
-    """Peak memory of a process since the start of the measurement, in bytes."""
+class _MemoryGrowth:
+    """Growth of the peak memory of a process since the creation of this object, in bytes."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
         self._begin = self._read("VmRSS")
 
-    def grown(self) -> int:
+    def bytes(self) -> int:
         return self._read("VmHWM") - self._begin
 
     def _read(self, name: str) -> int:
@@ -89,7 +89,7 @@ async def test_trap_29_memory_of_both_services_stays_flat_for_large_files(
     server = await start_server(client)
     portal = Portal(server.url, session)
     await portal.until(await portal.submit("exit 0\n"), "Completed")
-    peaks = [_Peak(service.pid) for service in (server, client)]
+    growths = [_MemoryGrowth(service.pid) for service in (server, client)]
     big = tmp_path / "big"
     with big.open("wb") as file:
         file.truncate(FILE_BYTES)
@@ -104,4 +104,4 @@ async def test_trap_29_memory_of_both_services_stays_flat_for_large_files(
         async for block in response.content.iter_any():
             size += len(block)
     assert size > 100_000
-    assert [peak.grown() for peak in peaks if peak.grown() > MEMORY_BYTES] == []
+    assert [each.bytes() for each in growths if each.bytes() > MEMORY_BYTES] == []

@@ -1,4 +1,4 @@
-"""Chart of the time of a trivial job by hop, with its spread."""
+"""Chart of the latency of a trivial job: distribution, and time line of its hops."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 INK, JOB, FLOOR = "#24292f", "#2a6f97", "#c1666b"
 
-# The same results give the same file: no date, no random ids.
+# Reproducible: the same results produce the same file, without a date or random ids.
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "job-orchestrator",
     "svg.fonttype": "none",
@@ -23,7 +23,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw(latency: Mapping[str, Any], file: Path) -> None:
-    """Draw the chart from the details of the latency measurement."""
+    """Draw the details of the latency measurement into an SVG file."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1)
@@ -38,10 +38,10 @@ def _distribution(axes: Axes, latency: Mapping[str, Any]) -> None:
     floor = latency["floor_ms"]
     axes.axvline(floor, color=FLOOR)
     top = axes.get_ylim()[1]
-    _beside(axes, (floor, top * 0.95), f"the floor: {floor:.1f} ms")
+    _label(axes, (floor, top * 0.95), f"the floor: {floor:.1f} ms")
     for name in ("p50", "p95", "p99"):
         axes.axvline(jobs[name], color=INK, linewidth=0.8, linestyle=":")
-        _beside(axes, (jobs[name], top * 0.8), name)
+        _label(axes, (jobs[name], top * 0.8), name)
     axes.set_xlim(left=0)
     axes.set_xlabel("ms")
     axes.set_ylabel("jobs")
@@ -51,8 +51,8 @@ def _distribution(axes: Axes, latency: Mapping[str, Any]) -> None:
 def _time_line(axes: Axes, hops: Mapping[str, tuple[float, float]]) -> None:
     for row, (name, (begin, end)) in enumerate(hops.items()):
         axes.barh(row, end - begin, left=begin, height=0.6, color=JOB)
-        _beside(axes, (end, row), f"{end - begin:.1f} ms")
-        _beside(axes, (begin, row), name, left=True)
+        _label(axes, (end, row), f"{end - begin:.1f} ms")
+        _label(axes, (begin, row), name, left=True)
     axes.invert_yaxis()
     axes.set_yticks([])
     axes.spines.left.set_visible(False)
@@ -63,7 +63,7 @@ def _time_line(axes: Axes, hops: Mapping[str, tuple[float, float]]) -> None:
     axes.set_title("The hops of the median job", loc="left")
 
 
-def _beside(axes: Axes, at: tuple[float, float], text: str, *, left: bool = False) -> None:
-    """Write a label next to a point."""
+def _label(axes: Axes, at: tuple[float, float], text: str, *, left: bool = False) -> None:
+    """Write a text next to a point."""
     offset, align = (-4, "right") if left else (4, "left")
     axes.annotate(text, at, (offset, 0), textcoords="offset points", va="center", ha=align)

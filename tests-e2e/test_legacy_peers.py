@@ -1,4 +1,4 @@
-"""Servers and clients of the documented system, with ours."""
+"""Compatibility with servers and clients that implement only the documented API."""
 
 import asyncio
 import io
@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from harness import Portal, StartClient, StartServer
 
 
-class OldClient:
-    """A client without event stream, keys and exit codes, that echoes uploads as numbers."""
+class LegacyClient:
+    """Client without event stream, keys and exit codes. Echoes uploads as lists of numbers."""
 
     def __init__(self) -> None:
         self.files: dict[int, dict[str, bytes]] = {}
@@ -49,7 +49,7 @@ class OldClient:
             return web.json_response(self.payload(payload, "Failed"))
         body = io.BytesIO()
         with zipfile.ZipFile(body, "w") as archive:
-            archive.writestr("output.txt", "from an old client")
+            archive.writestr("output.txt", "from a legacy client")
         return web.Response(body=body.getvalue(), content_type="application/zip")
 
     async def load(self, request: web.Request) -> web.Response:
@@ -57,32 +57,32 @@ class OldClient:
 
 
 @pytest.fixture
-async def old_client() -> AsyncIterator[str]:
-    async with TestServer(OldClient().app()) as server:
+async def legacy_client() -> AsyncIterator[str]:
+    async with TestServer(LegacyClient().app()) as server:
         yield str(server.make_url("")).rstrip("/")
 
 
-async def test_old_client_is_polled_and_brings_results(
-    old_client: str, start_server: StartServer, session: aiohttp.ClientSession
+async def test_legacy_client_is_polled_and_its_results_are_fetched(
+    legacy_client: str, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    portal = Portal((await start_server(old_client)).url, session)
+    portal = Portal((await start_server(legacy_client)).url, session)
     job = await portal.submit("exit 0\n", {"input.txt": b"\x00\xff"})
     await portal.until(job, "Running")
     await portal.until(job, "Completed")
-    assert (await portal.results(job)).read("output.txt") == b"from an old client"
+    assert (await portal.results(job)).read("output.txt") == b"from a legacy client"
 
 
-async def test_old_client_reports_a_failure_without_output(
-    old_client: str, start_server: StartServer, session: aiohttp.ClientSession
+async def test_legacy_client_reports_a_failure_without_output(
+    legacy_client: str, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    portal = Portal((await start_server(old_client)).url, session)
+    portal = Portal((await start_server(legacy_client)).url, session)
     job = await portal.submit("exit 1\n")
     state = await portal.end_of(job)
     assert state["status"] == "Failed"
     assert state["message"] == "The client reports Failed"
 
 
-async def test_old_server_that_polls_gets_payloads_with_all_its_fields_and_the_zip(
+async def test_legacy_server_that_polls_gets_payloads_with_all_fields_and_the_zip(
     start_client: StartClient, session: aiohttp.ClientSession
 ) -> None:
     client = await start_client()
@@ -98,7 +98,7 @@ async def test_old_server_that_polls_gets_payloads_with_all_its_fields_and_the_z
         assert payload["input"] == {}
         assert isinstance(payload["pid"], int)
         statuses.append(payload["status"])
-        await asyncio.sleep(0.1)  # that is what such a server does
+        await asyncio.sleep(0.1)  # a legacy server polls
         async with session.get(f"{client.url}/retrieve/{payload['id']}") as response:
             assert response.status == 200
             if response.content_type == "application/zip":

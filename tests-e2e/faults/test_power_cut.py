@@ -140,7 +140,7 @@ async def test_trap_45_power_cut_takes_nothing_back(
     async with in_use(server, session, seen, chance):
         await asyncio.sleep(chance.uniform(1.0, 4.0))
         # Stopped, so that it can't answer anything between the cut and its end.
-        server.send(signal.SIGSTOP)
+        server.send_signal(signal.SIGSTOP)
         await asyncio.to_thread(disk.cut_power)
     await server.end(signal.SIGKILL)
     await asyncio.to_thread(disk.restore_power)

@@ -204,7 +204,8 @@ async def test_callback_receiver_never_accepts_is_given_up(
     receiver.statuses = [500] * 20
     await ended_job(store, receiver.url())
     async with asyncio.timeout(20):
-        while "Job 1: callback given up: the receiver answered 500" not in caplog.text:
+        # There is no event for a log record.
+        while "Job 1: callback given up: the receiver answered 500" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert receiver.received.qsize() == 1 + len(NO_DELAYS.delays_s)
     await no_callback_is_due(store)

@@ -48,7 +48,7 @@ async def followed(*states: tuple[JobStatus, int]) -> tuple[bytes, list[int]]:
         return b"".join([block async for block in blocks]), reruns
 
 
-async def test_output_of_a_job_that_was_queued_at_the_first_look_is_yielded_once() -> None:
+async def test_output_of_a_job_that_was_queued_at_the_first_request_is_yielded_once() -> None:
     output, reruns = await followed((JobStatus.QUEUED, 0), (JobStatus.COMPLETED, 1))
 
     assert (output, reruns) == (b"first\n", [])

@@ -30,8 +30,6 @@ from job_orchestrator.server.store.base import (
     Subscriber,
 )
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.abandoned import SqliteAbandonedKeys
-from job_orchestrator.server.store.sqlite.acknowledgements import SqliteAcknowledgements
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
@@ -47,6 +45,10 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
 )
 from job_orchestrator.server.store.sqlite.schema import migrate
+from job_orchestrator.server.store.sqlite.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+)
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.abandoned import ADD_ABANDONED
-from job_orchestrator.server.store.sqlite.acknowledgements import ADD_ACKNOWLEDGEMENT
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -16,6 +14,7 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
     status_in,
 )
+from job_orchestrator.server.store.sqlite.unconfirmed import ADD_ABANDONED, ADD_ACKNOWLEDGEMENT
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ def _state_text(state: str) -> Text:
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
-    """Build a table with one line for each job."""
+    """Build a table with one line for each job. It has tags only if one of the jobs has one."""
+    shown = list(jobs)
+    tagged = any(job.tag for job in shown)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -39,8 +41,11 @@ def job_table(jobs: Iterable[Job]) -> Table:
         table.add_column(heading, no_wrap=True)
     # A narrow terminal shortens these columns; their cells stay on one line (``_line``).
     table.add_column("NAME", max_width=30)
+    if tagged:
+        table.add_column("TAG", max_width=20)
     table.add_column("MESSAGE", max_width=60)
-    for job in jobs:
+    for job in shown:
+        tag = [_line(job.tag)] if tagged else []
         table.add_row(
             str(job.id),
             str(job.user_id),
@@ -50,6 +55,7 @@ def job_table(jobs: Iterable[Job]) -> Table:
             duration(waited_s(job)),
             duration(ran_s(job)),
             _line(job.name or ""),
+            *tag,
             _line(job.message),
         )
     return table

@@ -81,6 +81,7 @@ def job_card(job: JobDetail) -> Table:
         "exit code": "" if job.exit_code is None else str(job.exit_code),
         "client": job.client or "",
         "attempt": str(job.attempt) if job.attempt > 1 else "",
+        "failed attempts": _failures(job),
         "ahead": "" if queue is None else str(queue.ahead),
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
@@ -93,6 +94,12 @@ def job_card(job: JobDetail) -> Table:
         if str(value) not in ("", "-", "about -"):
             card.add_row(f"[dim]{what}[/dim]", value)
     return card
+
+
+def _failures(job: JobDetail) -> str:
+    if not job.failures or job.max_attempts is None:
+        return str(job.failures or "")
+    return f"{job.failures} of {job.max_attempts}"
 
 
 def history_table(job: JobDetail) -> Table:
@@ -109,15 +116,15 @@ def history_table(job: JobDetail) -> Table:
 def service_table(services: Iterable[Service]) -> Table:
     """Build a table with one line for each service."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("SERVICE", "STATE", "RUNNING", "QUEUED", "PER USER", "TIME LIMIT", "CLIENTS"):
+    for heading in ("SERVICE", "STATE", "RUNNING", "WAITING", "PER USER", "TIME LIMIT", "CLIENTS"):
         table.add_column(heading, no_wrap=True)
     table.add_column("PROBLEM", overflow="fold")
     for service in services:
         table.add_row(
             service.name,
             _state_text(service.state),
-            f"{service.active} of {service.max_runs}",
-            str(service.queued),
+            f"{service.running} of {service.max_runs}",
+            str(service.waiting),
             str(service.runs_per_user),
             duration(service.time_limit_s),
             str(len(service.clients)),

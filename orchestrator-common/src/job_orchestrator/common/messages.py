@@ -85,8 +85,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
     ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script first
-    ran. ``output_bytes`` is the size of the results as a ZIP.
+    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script
+    started, in the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
+    ``failures`` counts the attempts that failed by a fault of the system and count towards the
+    maximum of the service.
     """
 
     id: int
@@ -106,6 +108,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     has_output: bool = False
     output_bytes: int | None = None
+    failures: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -128,17 +131,26 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """Position of a queued job: the number of jobs of its user that are ``ahead`` of it."""
+    """Position of a queued job: the number of jobs of its user that are ``ahead`` of it.
+
+    While no client of the service can be used, ``reason`` says so and the wait is not estimated.
+    """
 
     ahead: int
     estimated_wait_s: float | None = None
+    reason: str = ""
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued."""
+    """A job with its history; ``queue`` is set only while the job is queued.
+
+    The job fails when its ``failures`` reach ``max_attempts``, which is None if its service is not
+    configured.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
+    max_attempts: int | None = None
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +178,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients.
+    ``problem`` says why. ``clients`` holds the upload URLs of its clients. ``active`` jobs count
+    for the limits; some of them still wait on a client for a slot. ``running`` and ``waiting``
+    divide the jobs that have not ended: those whose script was started, and all others.
     """
 
     name: str
@@ -179,6 +193,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "ok"
     problem: str = ""
     clients: list[str] = []
+    running: int = 0
+    waiting: int = 0
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,9 +248,16 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Statistics of the last 60 minutes, oldest first."""
+    """Statistics of the last 60 minutes, oldest first.
+
+    ``waiting`` is the number of jobs that wait now. The waiting times are those of these jobs, so
+    far, and of the jobs that started within the 60 minutes; None if there are neither.
+    """
 
     minutes: list[Minute]
+    waiting: int = 0
+    wait_s_mean: float | None = None
+    wait_s_max: float | None = None
 
 
 class Payload(msgspec.Struct, frozen=True):

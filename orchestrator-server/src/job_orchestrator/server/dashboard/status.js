@@ -6,8 +6,8 @@ import { h, svg } from "./dom.js";
 /** States of a job: tone, and what the state means. */
 export const JOB = {
   Queued: { tone: "wait", icon: "clock", means: "waits for its turn" },
-  Processing: { tone: "busy", icon: "send", means: "is being sent to a client" },
-  Submitted: { tone: "busy", icon: "ring", means: "waits at its client for a free slot" },
+  Processing: { tone: "busy", icon: "send", means: "is being sent to a machine" },
+  Submitted: { tone: "busy", icon: "ring", means: "waits for a free slot on a machine" },
   Running: { tone: "busy", icon: "spinner", means: "run.sh is executing" },
   Unknown: { tone: "warn", icon: "question", means: "its client can't be asked just now" },
   Completed: { tone: "good", icon: "check", means: "ended well" },
@@ -30,8 +30,8 @@ const CLIENT = {
   unknown: { tone: "warn", icon: "question", word: "Not seen yet" },
 };
 
-export const WAITING = ["Queued"];
-export const ACTIVE = ["Processing", "Submitted", "Running", "Unknown"];
+export const WAITING = ["Queued", "Processing", "Submitted"];
+export const RUNNING = ["Running", "Unknown"];
 export const FAILED = ["Failed", "Invalid"];
 const ENDED = new Set(["Completed", "Failed", "Invalid", "Killed", "Cleaned"]);
 

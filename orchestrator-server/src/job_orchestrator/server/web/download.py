@@ -19,7 +19,8 @@ async def download(request: web.Request) -> web.StreamResponse:
     job = await queries.wait_for_end(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
         return await results(request, job)
-    return json_response(JobAnswer(job.id, job.status, await queries.explain(job)))
+    reason = await queries.explain(job, details=request[keys.PRINCIPAL].is_admin)
+    return json_response(JobAnswer(job.id, job.status, reason))
 
 
 async def download_partial(request: web.Request) -> web.StreamResponse:

@@ -15,7 +15,7 @@ _MAX_DIGITS = 18
 
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream the changes of jobs."""
-    topic = Topic(user_id=user_id(request))
+    topic = Topic(user_id=user_id(request), details=request[keys.PRINCIPAL].is_admin)
     blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
@@ -26,7 +26,8 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     # A browser does not reconnect after 204. Unknown jobs are detected here, too.
     if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
-    blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
+    topic = Topic(job_id=number, details=request[keys.PRINCIPAL].is_admin)
+    blocks = request.app[keys.EVENT_STREAMS].follow(topic, after)
     return await send(request, stream_response(CONTENT_TYPE), await begun(blocks))
 
 

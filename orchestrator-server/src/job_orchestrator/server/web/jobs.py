@@ -11,14 +11,18 @@ from job_orchestrator.server.web.parameters import cursor, job_filter, job_id, p
 async def jobs(request: web.Request) -> web.Response:
     """List jobs."""
     page = await request.app[keys.QUERIES].jobs(
-        job_filter(request), cursor(request), page_size(request)
+        job_filter(request),
+        cursor(request),
+        page_size(request),
+        details=request[keys.PRINCIPAL].is_admin,
     )
     return json_response(page)
 
 
 async def job(request: web.Request) -> web.Response:
     """Return a job with its history."""
-    return json_response(await request.app[keys.QUERIES].job(job_id(request)))
+    details = request[keys.PRINCIPAL].is_admin
+    return json_response(await request.app[keys.QUERIES].job(job_id(request), details=details))
 
 
 async def files(request: web.Request) -> web.Response:

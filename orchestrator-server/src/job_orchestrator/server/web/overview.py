@@ -8,7 +8,8 @@ from job_orchestrator.server import keys
 
 async def services(request: web.Request) -> web.Response:
     """List the services."""
-    return json_response(await request.app[keys.QUERIES].all_services())
+    details = request[keys.PRINCIPAL].is_admin
+    return json_response(await request.app[keys.QUERIES].all_services(details=details))
 
 
 async def clients(request: web.Request) -> web.Response:
@@ -18,4 +19,4 @@ async def clients(request: web.Request) -> web.Response:
 
 async def stats(request: web.Request) -> web.Response:
     """Return the statistics of the last hour."""
-    return json_response(request.app[keys.QUERIES].stats())
+    return json_response(await request.app[keys.QUERIES].stats())

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
+TESTS := $(DISTRIBUTIONS:%=%/tests) tests-e2e tests-browser tests-images
 PYTEST_ARGS ?=
 MINUTES ?= 10
 ONLY ?=
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamps make a second run instant; they are older than what they depend on after a change.
+# Stamp files: a target is rebuilt only after a change of its dependencies.
 $(VENV)/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -40,25 +41,28 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) install -c constraints.txt zensical mkdocstrings-python
 	@touch $@
 
-install: $(VENV)/.installed  ## make .venv with both services and the command jo
+install: $(VENV)/.installed  ## create .venv with both services and the command jo
 
 demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py
 
 test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --durations=20 \
+	  $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev  ## check style and the rules of dependency
+lint: $(VENV)/.dev  ## check style and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-format: $(VENV)/.dev  ## put the code into shape
+format: $(VENV)/.dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(VENV)/.dev  ## check the types
-	$(BIN)/mypy $(SOURCES) examples/demo.py examples/up.py examples/portals/*.py bench scripts
+# One run for each folder of tests: they contain modules of the same name, such as conftest.
+typecheck: $(VENV)/.dev  ## check the types of sources and tests
+	$(BIN)/mypy $(SOURCES) bench scripts examples conftest.py
+	for tests in $(TESTS); do MYPYPATH=$$tests $(BIN)/mypy $$tests || exit 1; done
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
@@ -66,7 +70,7 @@ test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 test-e2e: $(VENV)/.dev  ## run the tests with real processes
 	$(BIN)/python -m pytest -n auto tests-e2e $(PYTEST_ARGS)
 
-fuzz: $(VENV)/.dev  ## look for input that breaks something, for FUZZ_SECONDS (600) on each API
+fuzz: $(VENV)/.dev  ## fuzz the parsers and each API, for FUZZ_SECONDS (600) on each API
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -n auto \
 	  --timeout=7200 orchestrator-*/tests/test_fuzz.py \
 	  orchestrator-server/tests/store/test_store_state_machine.py tests-e2e/test_fuzz_api.py $(PYTEST_ARGS)
@@ -74,19 +78,19 @@ fuzz: $(VENV)/.dev  ## look for input that breaks something, for FUZZ_SECONDS (6
 test-browser: $(VENV)/.dev  ## run the tests of the dashboard in Chromium
 	$(BIN)/python -m pytest -n auto tests-browser $(PYTEST_ARGS)
 
-screenshots: $(VENV)/.dev  ## make the pictures of the dashboard in docs/images anew
+screenshots: $(VENV)/.dev  ## create the screenshots of the dashboard in docs/images
 	PYTHONPATH=tests-e2e $(BIN)/python tests-browser/screenshots.py
 
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
 
-bench: $(VENV)/.bench  ## measure beside what the machine can do; ONLY=latency,accept for some of it
+bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=latency,accept selects some
 	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
 
-bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## show that every measurement works, in seconds
+bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## run every benchmark with a minimal size, in seconds
 	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
 
-soak: $(VENV)/.dev  ## break everything at random and check the promises; MINUTES=10 SEED=1
+soak: $(VENV)/.dev  ## inject random faults and check the promises; MINUTES=10 SEED=1
 	$(BIN)/python tests-e2e/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 docs: $(VENV)/.docs  ## build the documentation into site/
@@ -105,10 +109,10 @@ dist: $(VENV)/.dev  ## build sdists and wheels into dist/
 man: $(VENV)/.installed  ## make the manual pages of jo in build/man/man1
 	$(BIN)/python -m job_orchestrator.cli.manual build/man/man1
 
-up: $(VENV)/.installed  ## run both services in the foreground, Ctrl-C ends them
+up: $(VENV)/.installed  ## run both services in the foreground; Ctrl-C stops them
 	@$(BIN)/python examples/up.py
 
-constraints:  ## resolve the exact versions anew (constraints.txt)
+constraints:  ## resolve and write the exact versions (constraints.txt)
 	rm -rf $(VENV)-constraints && $(PYTHON) -m venv $(VENV)-constraints
 	$(VENV)-constraints/bin/pip install -q $(DISTRIBUTIONS:%=./%) -r examples/interface/requirements.txt \
 	  -r requirements-dev.txt -r bench/requirements.txt zensical mkdocstrings-python
@@ -116,6 +120,6 @@ constraints:  ## resolve the exact versions anew (constraints.txt)
 	  $(VENV)-constraints/bin/pip freeze --exclude-editable | grep -v '^job-orchestrator-'; } > constraints.txt
 	rm -rf $(VENV)-constraints
 
-clean:  ## remove everything that make has made
-	rm -rf $(VENV) dist site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
+clean:  ## remove all files that make has created
+	rm -rf $(VENV) site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Fixtures and hooks for the tests of all folders."""
+"""Hooks and fixtures of the tests in all folders."""
 
 import os
 import signal
@@ -11,9 +11,10 @@ from skip_limit import watch_skips
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Apply the list of allowed skips, and restore the handlers of SIGINT and SIGQUIT.
+    """Limit the reasons for skipped tests, and restore the default handlers of two signals.
 
-    Shells ignore these signals for background jobs, and children inherit that.
+    Shells start background jobs with SIGINT and SIGQUIT ignored, and child processes inherit that.
+    The processes that tests start have to react to both signals.
     """
     watch_skips(config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,18 +24,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Check at the end of the session that none of its service processes is left.
+def no_process_is_left() -> Iterator[None]:
+    """Check after the session that no service or script that it started still runs.
 
-    Defined here, so that it starts before all other fixtures and ends after them.
+    Defined in this file, so that it is set up before, and torn down after, all other fixtures.
     """
     yield
     children = psutil.Process(os.getpid()).children(recursive=True)
-    ours = [p for p in children if _is_ours(p)]
-    assert not ours, f"left running: {ours}"
+    left = [p for p in children if _belongs_to_a_service(p)]
+    assert not left, f"left running: {left}"
 
 
-def _is_ours(process: psutil.Process) -> bool:
+def _belongs_to_a_service(process: psutil.Process) -> bool:
     try:
         command = " ".join(process.cmdline())
         return process.status() != psutil.STATUS_ZOMBIE and (

@@ -1,1 +1,4 @@
-"""Benchmarks: each figure with the floor of the machine, measured in the same run."""
+"""Benchmarks. Each figure is compared with a floor: the best that this machine achieves alone.
+
+Floors are measured in the same run (see ``bench.floors``).
+"""

@@ -1,4 +1,4 @@
-"""Entry point of ``make bench``: measures, writes the results, prints the table."""
+"""Command of ``make bench``: measures, writes the results and prints the table."""
 
 import asyncio
 import signal
@@ -13,39 +13,39 @@ from typing import Any
 import click
 import msgspec
 
-from bench import machine, picture, report
+from bench import chart, machine, report
 from bench.outcome import Outcome
 from bench.registry import MEASUREMENTS
 from bench.sizes import FULL, SMOKE, Size
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-PICTURE = PAGE.with_suffix(".svg")
+CHART = PAGE.with_suffix(".svg")
 SIZES = {"full": FULL, "smoke": SMOKE}
 
 
 @click.command()
-@click.option("--only", default="", help="Names of measurements, comma-separated; else all.")
+@click.option("--only", default="", help="Names of measurements, comma-separated; default: all.")
 @click.option("--size", type=click.Choice(list(SIZES)), default="full", show_default=True)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where files are written meanwhile; it must be on a disk, with 40 GB free for a full run.",
+    help="Folder for temporary files; on a disk, with 40 GB free for a full run.",
 )
 def main(only: str, size: str, folder: Path | None) -> None:
-    """Measure both services, and the floors of this machine."""
+    """Benchmark both services and compare the figures with the floors of this machine."""
     names = [name.strip() for name in only.split(",") if name.strip()] or list(MEASUREMENTS)
     if unknown := set(names) - MEASUREMENTS.keys():
         raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(MEASUREMENTS)}")
-    # As Ctrl-C does: processes are ended and files removed.
+    # Like Ctrl-C: processes are stopped and temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="jo-bench-", dir=folder) as scratch:
         result = run(Path(scratch), SIZES[size], names)
     complete = size == "full" and list(result["measurements"]) == list(MEASUREMENTS)
     _write(result, RESULTS / ("latest" if complete else "partial"))
     if complete:
-        report.write_into(PAGE, result, PICTURE.name)
-        picture.draw(result["measurements"]["latency"]["details"], PICTURE)
+        report.write_into(PAGE, result, CHART.name)
+        chart.draw(result["measurements"]["latency"]["details"], CHART)
     click.echo(report.table(report.rows(result)), nl=False)
     if text := machine.warning(result["machine"]):
         click.echo(f"WARNING: {text}")
@@ -64,7 +64,7 @@ def _write(result: dict[str, Any], target: Path) -> None:
 def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
     """Run the named measurements and return the content of the result file.
 
-    A measurement that fails is missing there.
+    A measurement that fails is reported and left out.
     """
     about = machine.describe(scratch)
     if text := machine.warning(about):
@@ -76,7 +76,7 @@ def run(scratch: Path, size: Size, names: list[str]) -> dict[str, Any]:
             with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder:
                 outcome = asyncio.run(_measure(name, Path(folder), size))
         except Exception:
-            # The other measurements took minutes and must not be lost.
+            # Keep the results of the other measurements, which took minutes.
             click.echo(f"{name} failed:\n{traceback.format_exc()}", err=True)
             continue
         seconds = time.perf_counter() - begun

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """Return the smallest sample that is not exceeded by a share of all (nearest rank)."""
+    """Return a percentile of samples by the nearest-rank method."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def spread(samples: Sequence[float]) -> dict[str, float]:
-    """Return the summary of samples for the result file."""
+    """Return count, range and percentiles of samples for the result file."""
     return {
         "count": len(samples),
         "min": min(samples),

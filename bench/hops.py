@@ -1,6 +1,7 @@
-"""Timestamps of one job, in seconds since the epoch.
+"""Timestamps of the hops of a job: the stages between upload and download.
 
-Those of the server are read from its database; those of the client are in the results.
+Times are in seconds since the epoch. Times of the server are read from its database, times of the
+client from the results.
 """
 
 import io
@@ -12,7 +13,7 @@ from pathlib import Path
 
 
 def states(database: Path, job_id: int) -> dict[str, float]:
-    """Return the time of each state of a job."""
+    """Return the time at which a job entered each of its states."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute(
             "SELECT to_status, at FROM job_events WHERE job_id = ? ORDER BY rowid", (job_id,)
@@ -21,14 +22,14 @@ def states(database: Path, job_id: int) -> dict[str, float]:
 
 
 def count(database: Path, status: str) -> int:
-    """Count the jobs in this state."""
+    """Return the number of jobs in a state."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         ((number,),) = connection.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,))
         return int(number)
 
 
 def script(results: bytes) -> tuple[float, float]:
-    """Return start and end of run.sh, from the ZIP of a job."""
+    """Return start and end of run.sh from a job's ZIP."""
     with zipfile.ZipFile(io.BytesIO(results)) as archive:
-        said = json.loads(archive.read(".orchestrator/result.json"))
-    return float(said["started_at"]), float(said["ended_at"])
+        result = json.loads(archive.read(".orchestrator/result.json"))
+    return float(result["started_at"]), float(result["ended_at"])

@@ -1,7 +1,7 @@
-"""HTTP client with little overhead, because it shares the cores with the services.
+"""Minimal HTTP/1.1 client that acts as the portal.
 
-HTTP/1.1 over one kept connection, with bodies prepared in advance. It understands only the answers
-of our services.
+It shares the cores with the measured services, so it has to use little CPU time: one persistent
+connection, bodies prepared in advance, and only the features of HTTP that the services use.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ POLL_S = 0.02
 
 
 class UnexpectedAnswer(Exception):
-    """A service gave an answer that the measurement can not use."""
+    """A service responded with something that a measurement does not expect."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and its body."""
+    """A response with its body."""
 
     status: int
     content_type: str
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Form:
-    """A multipart/form-data body in memory."""
+    """A multipart/form-data body that is prepared in memory."""
 
     content_type: str
     body: bytes
@@ -54,7 +54,7 @@ class Form:
 
 
 def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
-    """Return the part of a form that holds the fields."""
+    """Encode the fields of a form."""
     return b"".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in fields.items()
@@ -62,7 +62,7 @@ def form_head(boundary: str, fields: Mapping[str, str]) -> bytes:
 
 
 def file_head(boundary: str, path: str) -> bytes:
-    """Return the bytes before the content of a file in a form."""
+    """Encode the part of a form before the content of a file."""
     filename = path.rpartition("/")[2]
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="{path}"; filename="{filename}"\r\n'
@@ -92,17 +92,17 @@ class Connection:
             self._streams[1].close()
 
     async def get(self, path: str, headers: str = "") -> Answer:
-        """Send a GET request."""
+        """Send a GET request and return the response."""
         head = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{headers}\r\n"
-        return await self._ask(head.encode())
+        return await self._request(head.encode())
 
     async def post(self, path: str, form: Form) -> Answer:
-        """Send a form by POST."""
+        """Send a POST request with a form and return the response."""
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {form.content_type}\r\n"
             f"Content-Length: {len(form.body)}\r\n\r\n"
         )
-        return await self._ask(head.encode() + form.body)
+        return await self._request(head.encode() + form.body)
 
     async def submit(self, form: Form) -> int:
         """Submit a job and return its id."""
@@ -112,7 +112,7 @@ class Connection:
         return int(str(answer.json()["id"]))
 
     async def result(self, job_id: int) -> bytes:
-        """Return the ZIP of a job when it has ended."""
+        """Wait for the end of a job and return its ZIP."""
         while True:
             answer = await self.get(f"/download/{job_id}?wait=60")
             if answer.content_type == "application/zip":
@@ -123,17 +123,17 @@ class Connection:
         """Wait until a job runs."""
         async with asyncio.timeout(TIMEOUT_S):
             while _unfinished(await self.get(f"/download/{job_id}")) != "Running":  # noqa: ASYNC110
-                await asyncio.sleep(POLL_S)  # no event announces this
+                await asyncio.sleep(POLL_S)  # there is no event
 
     async def until_ended(self, job_id: int) -> None:
-        """Wait until a job is Completed, without fetching anything of its results but one byte."""
+        """Wait until a job is Completed, and fetch only one byte of its results."""
         while True:
             answer = await self.get(f"/download/{job_id}?wait=60", "Range: bytes=0-0\r\n")
             if answer.status == 206:
                 return
             _unfinished(answer)
 
-    async def _ask(self, request: bytes) -> Answer:
+    async def _request(self, request: bytes) -> Answer:
         if self._streams is None:
             raise RuntimeError("not connected")
         reader, writer = self._streams
@@ -150,7 +150,7 @@ class Connection:
 
 
 async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count: int) -> None:
-    """Submit ``count`` jobs, ``forms`` in turn, over all connections concurrently."""
+    """Submit ``count`` jobs with ``forms`` in rotation, over all connections concurrently."""
     numbers = iter(range(count))
 
     async def submit(portal: Connection) -> None:
@@ -163,7 +163,7 @@ async def submit_all(portals: Sequence[Connection], forms: Sequence[Form], count
 
 
 def _unfinished(answer: Answer) -> str:
-    """Return the state of a job that must not have ended yet."""
+    """Return the status of a job that must not have ended yet."""
     status = str(answer.json().get("status")) if answer.status == 200 else ""
     if status not in ("Queued", "Processing", "Submitted", "Running"):
         raise UnexpectedAnswer(f"{answer.status}: {answer.body[:300]!r}")

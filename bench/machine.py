@@ -1,4 +1,4 @@
-"""Description of the machine of a run, and of its other load."""
+"""Description of the machine of a run, and a warning if the machine was busy."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ BUSY_LOAD_PER_CORE = 0.3
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Describe the machine; ``folder`` is on the measured file system."""
+    """Return the properties that figures depend on. Files are written to ``folder``."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
@@ -32,14 +32,14 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def warning(machine: Mapping[str, Any]) -> str:
-    """Return a warning if the machine was busy, else an empty text."""
+    """Return why the figures are unreliable; empty if no reason is known."""
     if machine["load_average"][0] > BUSY_LOAD_PER_CORE * machine["cores"]:
         return (
-            f"The machine was busy with something else (load {machine['load_average'][0]} on"
-            f" {machine['cores']} cores): these figures say little."
+            f"The machine was busy with other work (load {machine['load_average'][0]} on"
+            f" {machine['cores']} cores): these figures are unreliable."
         )
     if machine["file_system"] in ("tmpfs", "ramfs"):
-        return "Files were written to memory, which flushes nothing: choose another --folder."
+        return "Files were written to memory, where a flush does nothing: choose another --folder."
     return ""
 
 

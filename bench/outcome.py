@@ -1,4 +1,4 @@
-"""Outcome of a measurement: judged figures, each with its floor, and details."""
+"""Outcome of a measurement: figures with targets and floors, and further details."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One figure and its target.
+    """One figure with its target and its floor.
 
-    ``limit`` is in the unit of ``measured`` and was computed from the floors of the same run;
-    ``rule`` says how, in words. None: there is no target. ``at_most``: smaller is better.
+    ``limit`` is the target, in the unit of ``measured``, or None without a target. It is calculated
+    from the floors of the same run; ``rule`` describes how. ``at_most``: the limit is a maximum,
+    else a minimum.
     """
 
     what: str
@@ -23,20 +24,20 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Return whether the figure reaches its target."""
+        """True if the figure meets its target; None without a target."""
         if self.limit is None:
             return None
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
     @property
     def ratio(self) -> float | None:
-        """Figure in multiples of the floor."""
+        """The figure in multiples of the floor."""
         return self.measured / self.floor if self.floor else None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of one measurement. ``details`` is stored in the result file unchanged."""
+    """Rows and details of one measurement. ``details`` is stored unchanged in the result file."""
 
     rows: list[Row]
     details: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Registry of measurements by name, in the order in which they run and are shown."""
+"""Registry of the measurements, in the order of their execution and of the report."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from bench.outcome import Outcome
 from bench.sizes import Size
 
 Measure = Callable[[Path, Size], Awaitable[Outcome]]
-"""Measurement that runs in an empty folder, which the caller removes."""
+"""A measurement in an empty folder, which the caller removes."""
 
 MEASUREMENTS: Mapping[str, Measure] = {
     "latency": latency.measure,

@@ -1,4 +1,4 @@
-"""The results as a Markdown table, and as a part of the documentation."""
+"""Formats the results as a Markdown table, and writes them into the documentation."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,11 +8,11 @@ from bench import machine
 
 BEGIN = "<!-- measured: begin (written by `make bench`) -->\n"
 END = "<!-- measured: end -->\n"
-_MET = {True: "met", False: "**missed**", None: ""}
+_MET: Mapping[bool | None, str] = {True: "met", False: "**missed**", None: ""}
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the table: figure, floor, ratio, and whether the target is reached."""
+    """Format rows: figure, floor, ratio of both, target, and whether the target is met."""
     lines = [
         "| what | measured | floor | ratio | to reach | |",
         "| --- | ---: | ---: | ---: | --- | --- |",
@@ -33,8 +33,8 @@ def rows(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [row for found in result["measurements"].values() for row in found["rows"]]
 
 
-def write_into(page: Path, result: Mapping[str, Any], picture: str) -> None:
-    """Replace the text between the marks in a page of the documentation."""
+def write_into(page: Path, result: Mapping[str, Any], chart: str) -> None:
+    """Replace the text between the markers in a page of the documentation."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     about = result["machine"]
@@ -45,10 +45,10 @@ def write_into(page: Path, result: Mapping[str, Any], picture: str) -> None:
     )
     page.write_text(
         f"{before}{BEGIN}{text.strip()}\n\n{table(rows(result))}\n"
-        f"![Latency of a trivial job, and the time line of its hops]({picture})\n{END}{after}"
+        f"![Latency of a trivial job, and the time line of its hops]({chart})\n{END}{after}"
     )
 
 
 def _figure(value: float) -> str:
-    """Format with three digits, or with all digits before the point."""
+    """Format with three significant digits, or as an integer from 100 on."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A history of any length, inserted directly into a database."""
+"""Fills a job database with any number of ended and queued jobs."""
 
 import sqlite3
 import time
@@ -9,8 +9,8 @@ from pathlib import Path
 USERS = 1000
 SERVICE = "bench"
 
-# One statement for any number of rows. The triggers write the history of each job, so that the
-# database is what it would be after that number of jobs.
+# One statement for any number of rows. The triggers write the history of each job, so the database
+# is the same as after that many submissions.
 FILL = """
 WITH RECURSIVE numbers (n) AS (
     SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count
@@ -24,23 +24,23 @@ FROM numbers
 
 
 def add_ended(database: Path, count: int) -> None:
-    """Add jobs that have just failed."""
+    """Add failed jobs that ended now."""
     _fill(database, count, {"status": "Failed", "ended": 1, "exit_code": 1})
 
 
 def add_queued(database: Path, count: int) -> None:
-    """Add queued jobs, of all users in turn."""
+    """Add queued jobs, distributed over all users in rotation."""
     _fill(database, count, {"status": "Queued", "ended": 0, "exit_code": None})
 
 
 def put_back(database: Path) -> None:
-    """Queue claimed jobs again."""
+    """Set claimed jobs back to Queued."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("UPDATE jobs SET status = 'Queued' WHERE status = 'Processing'")
 
 
 def ids(database: Path, status: str, count: int) -> Sequence[int]:
-    """Return ids of jobs of a state, spread over all of them."""
+    """Return ids of jobs in a state, evenly spread over all of them."""
     with closing(sqlite3.connect(database)) as connection:
         found = connection.execute("SELECT id FROM jobs WHERE status = ? ORDER BY id", (status,))
         every = [int(number) for (number,) in found]
@@ -51,7 +51,7 @@ def _fill(database: Path, count: int, values: dict[str, object]) -> None:
     if count == 0:
         return
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        # These rows need not survive a crash.
+        # The data need not be durable.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -200000")
         connection.execute(

@@ -1,4 +1,4 @@
-"""Both services as processes with their default settings, on free ports."""
+"""Runs both services as processes on free ports, with default settings."""
 
 import asyncio
 import os
@@ -19,12 +19,12 @@ POLL_S = 0.02
 
 
 class ServiceDied(Exception):
-    """A service did not start, or ended by itself. The message is the end of its log."""
+    """A service did not start, or exited unexpectedly; the message is the end of its log."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A running service. All of its files are in ``folder``, its log in ``log``."""
+    """A running service. ``folder`` contains all its files, including ``log``."""
 
     url: str
     folder: Path
@@ -40,12 +40,12 @@ class Pair:
     client: Service
 
     def by_name(self) -> dict[str, Service]:
-        """Return both services by command."""
+        """Return both services by the name of their command."""
         return {"jo-server": self.server, "jo-client": self.client}
 
 
 Wrap = Callable[[str], Sequence[str]]
-"""Function from the name of a service to its command, such as a tracer. It must exec."""
+"""Returns a command prefix for a service name, such as a tracer, which must exec the service."""
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ async def pair(
 ) -> AsyncIterator[Pair]:
     """Run a client with ``slots``, and a server whose service ``bench`` may use all of them.
 
-    One user may use all slots. ``server`` and ``client`` are further settings.
+    A single user may use all slots, too. ``server`` and ``client`` are additional settings.
     """
     client_settings = {"SLOTS": str(slots), **(client or {})}
     async with service("jo-client", folder / "client", client_settings, wrap) as the_client:
@@ -78,7 +78,7 @@ async def pair(
 async def service(
     name: str, folder: Path, settings: Mapping[str, str], wrap: Wrap = lambda name: ()
 ) -> AsyncIterator[Service]:
-    """Run a service in ``folder``; it is ended in any case."""
+    """Run a service in ``folder`` until the context ends."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     with log.open("wb") as stderr:

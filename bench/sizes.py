@@ -1,21 +1,21 @@
-"""Sizes of the measurements: the full run, and a smoke run that shows that all work."""
+"""Sizes of the measurements: a full run, and a smoke run that only checks that they work."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts are per round. Floors are measured again in each round."""
+    """Amount of work of each measurement. Counts are per round; each round measures its floors."""
 
     rounds: int
     latency_jobs: int
     throughput_jobs: int
     throughput_slots: tuple[int, ...]
     spawns: int
-    """Scripts of the floor of throughput."""
+    """Scripts for the floor of throughput."""
     uploads: int
     fsyncs: int
-    """Writes of the floor of accepting."""
+    """Writes for the floor of accepting uploads."""
     counted_jobs: int
     transfer_bytes: int
     transfer_rounds: int
@@ -28,10 +28,10 @@ class Size:
     waiting: int
     waiting_rounds: int
     scaling: tuple[tuple[int, int], ...]
-    """Ended and queued jobs of each database, in ascending order."""
+    """Numbers of ended and of queued jobs for each database, in ascending order."""
     scaling_samples: int
     settle_s: float
-    """Seconds without requests before idle services are measured."""
+    """Pause before a service is measured at rest."""
 
 
 FULL = Size(

@@ -1,6 +1,7 @@
-"""The way of a job on this machine: start both services, submit, wait, print the result.
+"""Demo: start both services on this machine, submit a job, wait for it and show its result.
 
-Run by ``make demo``. All files are in a temporary folder, which is removed in any case.
+Run by ``make demo``. All files are in temporary folders, which are removed at the end, also after
+an error.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ SHOWN_PAIRS = 5
 
 
 class DemoFailed(Exception):
-    """The demo failed. The message says why; the logs of the services follow."""
+    """A step of the demo failed; the message says which. The logs of the services are printed."""
 
 
 def say(text: str) -> None:
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIterator[str]:
-    """Run a service on a free port in ``folder``; yields its URL. Ends it in any case."""
+    """Run a service on a free port in ``folder`` and yield its URL."""
     bin_folder = Path(sys.executable).parent
     process = await asyncio.create_subprocess_exec(
         bin_folder / name,
@@ -47,7 +48,7 @@ async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIte
         },
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        # Ctrl-C at the terminal reaches only the demo, which then ends its services.
+        # Ctrl-C at the terminal must reach only the demo, which then stops its services.
         start_new_session=True,
     )
     log: deque[str] = deque(maxlen=30)
@@ -68,8 +69,8 @@ async def service(name: str, folder: Path, settings: dict[str, str]) -> AsyncIte
 async def follow(
     process: asyncio.subprocess.Process, log: deque[str], url: asyncio.Future[str]
 ) -> None:
-    """Keep the last lines of a service's log; find its URL in them."""
-    assert process.stderr is not None  # noqa: S101 (it was asked for)
+    """Keep the last lines of a service's log, and set ``url`` when the service logs it."""
+    assert process.stderr is not None  # noqa: S101 (the process was started with a pipe)
     async for line in process.stderr:
         text = line.decode(errors="replace")
         log.append(text)
@@ -81,7 +82,7 @@ async def follow(
 
 
 def show(archive: zipfile.ZipFile) -> None:
-    """Print what the job found: the count, and the first pairs as a table."""
+    """Print the number of pairs that the job found, and the first pairs as a table."""
     header, *pairs = [
         line.split("\t") for line in archive.read("contacts.tsv").decode().splitlines()
     ]
@@ -91,7 +92,7 @@ def show(archive: zipfile.ZipFile) -> None:
 
 
 async def demo(client_folder: Path, server_folder: Path) -> None:
-    """Run the example from the empty folder to the printed result."""
+    """Run the example job with both services and print its result."""
     say("Starting jo-client and jo-server on free ports ...")
     async with service("jo-client", client_folder, {}) as client_url:
         settings = {
@@ -117,7 +118,7 @@ async def demo(client_folder: Path, server_folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the demo; exit status 1 with the reason if it fails."""
+    """Run the demo. On failure the exit status is 1 and the reason is printed."""
     try:
         with (
             tempfile.TemporaryDirectory(prefix="jo-demo-client-") as client_folder,
@@ -127,7 +128,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nInterrupted; everything is stopped and removed")
     except (DemoFailed, ApiError, TimeoutError) as error:
-        sys.exit(f"The demo failed: {error or 'no answer in time'}")
+        sys.exit(f"The demo failed: {error or 'no response in time'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Helpers of browser tests: checks of a page, and jobs to show."""
+"""Shared parts of the browser tests: checks of every page, and jobs to display."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,32 +15,32 @@ StartService = Callable[..., Awaitable[Service]]
 OpenPage = Callable[..., Awaitable[Page]]
 
 
-class Watch:
-    """Checks of a page that hold in every test."""
+class PageMonitor:
+    """Records what no page may do: errors, dialogs, requests to other hosts."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
-        self.faults: list[str] = []
+        self.problems: list[str] = []
 
     def attach(self, page: Page) -> None:
-        """Watch a page from its start to its end."""
+        """Monitor a page, which must not have loaded anything yet."""
         page.on("request", self._request)
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
 
     def _request(self, request: Request) -> None:
         if not request.url.startswith((self.origin, f"blob:{self.origin}", "data:", "about:")):
-            self.faults.append(f"request to another host: {request.url}")
+            self.problems.append(f"request to another host: {request.url}")
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Answers such as 404 are part of some tests; the browser logs each.
+        # Responses such as 404 are part of some tests; the browser logs each of them.
         if message.type == "error" and "Failed to load resource" not in message.text:
-            self.faults.append(f"console: {message.text}")
+            self.problems.append(f"console: {message.text}")
 
 
 class Gate:
-    """A file that scripts wait for."""
+    """A file that scripts wait for, to control when they end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,12 +50,12 @@ class Gate:
         return f"{before}\nuntil [ -e {self._path} ]; do sleep 0.05; done\n{after}\n"
 
     def open(self) -> None:
-        """Open the gate."""
+        """Let the scripts continue."""
         self._path.touch()
 
 
 async def submit(url: str, script: str, **fields: str) -> int:
-    """Submit a job with optional fields and return its id."""
+    """Submit a job with optional form fields and return its id."""
     form = aiohttp.FormData({"user_id": "1", "service": "example", **fields}, quote_fields=False)
     form.add_field("file", script.encode(), filename="run.sh")
     async with aiohttp.request("POST", f"{url}/upload", data=form) as response:

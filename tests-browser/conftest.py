@@ -1,6 +1,6 @@
-"""One Chromium, and one jo-server with a jo-client, for all browser tests of a worker.
+"""Fixtures: one Chromium, and one jo-server with a jo-client, for all browser tests of a worker.
 
-The fixtures live in the loop of the session, as the browser does; so do the tests.
+Fixtures and tests use the event loop of the session, because the browser is bound to one loop.
 """
 
 import shutil
@@ -11,19 +11,19 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
-from browsing import DESK, Gate, OpenPage, StartService, Watch
+from browsing import DESK, Gate, OpenPage, PageMonitor, StartService
 from harness import Portal, Service
 
-# CPU time is short when everything is tested at once: a browser is slow then, not wrong.
+# Long, because a browser is slow while all tests run in parallel.
 TIMEOUT_MS = 30_000
 expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """A browser. The test is skipped if none is installed."""
+    """A browser; the test is skipped where Chromium is not installed."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("chromium is not installed")
@@ -37,7 +37,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def start_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartService]:
-    """Start services by name; they and their folders are removed at the end of the session."""
+    """Start services by name. They are stopped, and their folders removed, after the session."""
     running: list[Service] = []
     root = tmp_path_factory.mktemp("browser")
 
@@ -56,7 +56,7 @@ async def start_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def start_server(start_service: StartService) -> StartService:
-    """Start a jo-server for the service ``example`` with a separate client."""
+    """Start a jo-server with settings, and a jo-client for its service ``example``."""
 
     async def start(**settings: str) -> Service:
         client = await start_service("jo-client", SLOTS="4", KILL_GRACE="1s")
@@ -80,43 +80,44 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server(start_server: StartService) -> Service:
-    """A server that the tests share; each test has separate users."""
+    """A server that the tests share; each test uses its own users."""
     return await start_server()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def portal(server: Service, http: aiohttp.ClientSession) -> Portal:
-    """A portal in front of that server."""
+    """A web app that uses that server."""
     return Portal(server.url, http)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
-    """Open a page of a dashboard in a fresh profile; options are those of the profile.
+    """Open a page of a server's dashboard in a fresh browser profile with options.
 
-    At the end of the test it is checked that no page has run or fetched anything forbidden.
+    The test fails if the monitor of a page has recorded a problem.
     """
-    contexts, watches = [], []
+    contexts: list[BrowserContext] = []
+    monitors: list[PageMonitor] = []
 
-    async def start(server: Service, place: str = "", **options: Any) -> Page:
+    async def start(server: Service, route: str = "", **options: Any) -> Page:
         settings = {"viewport": DESK, "reduced_motion": "reduce", **options}
         context = await chromium.new_context(**settings)
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         page = await context.new_page()
-        watch = Watch(server.url)
-        watches.append(watch)
-        watch.attach(page)
-        await page.goto(f"{server.url}/dashboard/{place}")
+        monitor = PageMonitor(server.url)
+        monitors.append(monitor)
+        monitor.attach(page)
+        await page.goto(f"{server.url}/dashboard/{route}")
         return page
 
     yield start
     for context in contexts:
         await context.close()
-    assert [fault for watch in watches for fault in watch.faults] == []
+    assert [problem for monitor in monitors for problem in monitor.problems] == []
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
-    """A gate that scripts of this test wait for."""
+    """Gate for the scripts of this test."""
     return Gate(tmp_path / "gate")

@@ -1,7 +1,7 @@
-"""Creates the pictures of the dashboard in docs/images/; run by ``make screenshots``.
+"""Create the screenshots of the dashboard in docs/images/; run by ``make screenshots``.
 
-Everything in them is real but the past: jobs of the last hour are inserted into the database
-before the server starts. Hosts get readable names instead of loopback addresses.
+The services and the running jobs are real. The jobs of the last hour are written into the database
+before the server starts. Loopback addresses are replaced by readable host names.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 from playwright.async_api import Browser, Page, async_playwright, expect
@@ -53,59 +53,59 @@ sleep 600
 """
 
 
-class Ended(NamedTuple):
-    """End of a past job: its state, message and exit code."""
+class Outcome(NamedTuple):
+    """Status, message and exit code of a job that ended."""
 
     status: str
     message: str
     exit_code: int | None
 
 
-WELL = Ended("Completed", "", 0)
-BADLY = (
-    Ended("Failed", "run.sh exited with code 7", 7),
-    Ended("Failed", "Time limit of 600 s reached", None),
-    Ended("Invalid", "run.sh is refused: line 4 uses curl", None),
-    Ended("Killed", "Terminated on request", None),
+COMPLETED = Outcome("Completed", "", 0)
+UNSUCCESSFUL = (
+    Outcome("Failed", "run.sh exited with code 7", 7),
+    Outcome("Failed", "Time limit of 600 s reached", None),
+    Outcome("Invalid", "run.sh is refused: line 4 uses curl", None),
+    Outcome("Killed", "Terminated on request", None),
 )
 
 
-def write_past(database: Path, clients: dict[str, str]) -> None:
-    """Insert jobs of the last hour, more in its middle than at its ends."""
-    chance = random.Random(11)  # noqa: S311 (pictures)
+def write_history(database: Path, clients: dict[str, str]) -> None:
+    """Write the jobs of the last hour into a database, with a varying rate."""
+    rng = random.Random(11)  # noqa: S311 (not for secrets)
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         start = time.time() - 3540
         for minute in range(58):
-            busy = 6 + 4 * math.sin(minute / 8) + chance.uniform(-2, 2)
+            busy = 6 + 4 * math.sin(minute / 8) + rng.uniform(-2, 2)
             for _ in range(round(busy)):
-                at = start + 60 * minute + chance.uniform(0, 59)
-                _write_job(connection, chance, at, clients, wait_s=abs(chance.gauss(busy / 5, 0.7)))
+                at = start + 60 * minute + rng.uniform(0, 59)
+                _write_job(connection, rng, at, clients, wait_s=abs(rng.gauss(busy / 5, 0.7)))
 
 
 def _write_job(
     connection: sqlite3.Connection,
-    chance: random.Random,
+    rng: random.Random,
     at: float,
     clients: dict[str, str],
     wait_s: float,
 ) -> None:
-    service = chance.choice(list(SERVICES))
-    end = chance.choice(BADLY) if chance.random() < 0.07 else WELL
+    service = rng.choice(list(SERVICES))
+    end = rng.choice(UNSUCCESSFUL) if rng.random() < 0.07 else COMPLETED
     (job_id,) = connection.execute(
         "INSERT INTO jobs (uuid, user_id, service, status, message, name, tag, attempt, client_url,"
         " created_at, changed_at) VALUES (?, ?, ?, 'Queued', '', ?, ?, 1, ?, ?, ?) RETURNING id",
         (
             str(uuid.uuid4()),
-            chance.choice(USERS),
+            rng.choice(USERS),
             service,
-            chance.choice(NAMES),
-            chance.choice(TAGS),
+            rng.choice(NAMES),
+            rng.choice(TAGS),
             clients[service],
             at,
             at,
         ),
     ).fetchone()
-    run_s = min(chance.lognormvariate(2.6, 0.8), time.time() - at - wait_s - 5)
+    run_s = min(rng.lognormvariate(2.6, 0.8), time.time() - at - wait_s - 5)
     steps = (
         ("Processing", "", at + wait_s),
         ("Submitted", "", at + wait_s + 0.01),
@@ -124,7 +124,7 @@ def _write_job(
 
 
 class Scene(NamedTuple):
-    """A server with jobs to show."""
+    """A server with clients and jobs to display."""
 
     url: str
     hosts: dict[str, str]
@@ -133,8 +133,8 @@ class Scene(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def scene(root: Path) -> AsyncIterator[Scene]:
-    """Create three clients, one of them gone, and jobs that run, wait and have ended."""
+async def run_scene(root: Path) -> AsyncIterator[Scene]:
+    """Run a server with three clients, one of them stopped, and running, queued and ended jobs."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(name: str, number: int, **settings: str) -> Service:
@@ -148,19 +148,19 @@ async def scene(root: Path) -> AsyncIterator[Scene]:
             await start("jo-client", number, SLOTS=str(slots), KILL_GRACE="1s")
             for number, slots in enumerate((8, 8, 4), start=1)
         ]
-        places = {"docking": clients[:2], "teaching": clients[:1], "validation": clients[2:]}
+        clients_of = {"docking": clients[:2], "teaching": clients[:1], "validation": clients[2:]}
         settings = {"LOST_AFTER": "1h"}
         for name, limit in SERVICES.items():
             prefix = f"SERVICE_{name.upper()}"
-            urls = [client.url for client in places[name]]
+            urls = [client.url for client in clients_of[name]]
             settings[f"{prefix}_UPLOAD_URL"] = ",".join(f"{url}/submit" for url in urls)
             settings[f"{prefix}_DOWNLOAD_URL"] = ",".join(f"{url}/retrieve" for url in urls)
             settings[f"{prefix}_MAX_RUNS"] = str(limit)
             settings[f"{prefix}_RUNS_PER_USER"] = "3"
         server = await start("jo-server", 0, **settings)
         await server.end()
-        first = {name: f"{found[0].url}/submit" for name, found in places.items()}
-        await asyncio.to_thread(write_past, server.folder / "db.sqlite", first)
+        first = {name: f"{found[0].url}/submit" for name, found in clients_of.items()}
+        await asyncio.to_thread(write_history, server.folder / "db.sqlite", first)
         await server.start()
         http = await stack.enter_async_context(aiohttp.ClientSession())
         portal = Portal(server.url, http)
@@ -185,11 +185,11 @@ async def scene(root: Path) -> AsyncIterator[Scene]:
         await clients[1].end(9)
         hosts = {client.url: f"http://compute-{n}:9000" for n, client in enumerate(clients, 1)}
 
-        async def is_missed() -> bool:
+        async def is_unreachable() -> bool:
             async with http.get(f"{server.url}/clients") as response:
                 return any(c["state"] == "unreachable" for c in (await response.json())["clients"])
 
-        await eventually(is_missed)
+        await eventually(is_unreachable)
         yield Scene(server.url, hosts, running[2], example[1])
 
 
@@ -212,16 +212,18 @@ async def _submit(
         return int((await response.json())["id"])
 
 
-async def take(browser: Browser, shown: Scene, name: str, place: str, **profile: object) -> None:
-    """Take a picture of a part of the dashboard."""
+async def save_screenshot(
+    browser: Browser, scene: Scene, name: str, route: str, **profile: Any
+) -> None:
+    """Save a screenshot of a page of the dashboard."""
     context = await browser.new_context(reduced_motion="reduce", **profile)
     page = await context.new_page()
-    await page.goto(f"{shown.url}/dashboard/{place}")
+    await page.goto(f"{scene.url}/dashboard/{route}")
     await expect(page.locator(".job-table tr, .timeline li").last).to_be_visible()
-    # Charts and output are drawn as their data arrives.
+    # Charts and output are drawn after the data has arrived.
     await page.wait_for_load_state("load")
     await page.wait_for_timeout(1500)
-    await _name_hosts(page, shown.hosts)
+    await _name_hosts(page, scene.hosts)
     await page.screenshot(path=IMAGES / f"{name}.png")
     await context.close()
 
@@ -229,9 +231,9 @@ async def take(browser: Browser, shown: Scene, name: str, place: str, **profile:
 async def _name_hosts(page: Page, hosts: dict[str, str]) -> None:
     names = {}
     for url, name in hosts.items():
-        shown, better = URL(url), URL(name)
-        names[shown.authority] = better.authority
-        names[f"('{shown.host}', {shown.port})"] = f"('{better.host}', {better.port})"
+        actual, readable = URL(url), URL(name)
+        names[actual.authority] = readable.authority
+        names[f"('{actual.host}', {actual.port})"] = f"('{readable.host}', {readable.port})"
     await page.evaluate(
         """names => {
             const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -243,25 +245,39 @@ async def _name_hosts(page: Page, hosts: dict[str, str]) -> None:
 
 
 async def main() -> None:
-    """Take all pictures."""
+    """Create all screenshots."""
     IMAGES.mkdir(exist_ok=True)
-    phone = {"viewport": PHONE, "device_scale_factor": 2}
-    desk = {"viewport": DESK}
+    phone: dict[str, Any] = {"viewport": PHONE, "device_scale_factor": 2}
+    desk: dict[str, Any] = {"viewport": DESK}
     with tempfile.TemporaryDirectory() as root:
-        async with scene(Path(root)) as shown, async_playwright() as playwright:
+        async with run_scene(Path(root)) as scene, async_playwright() as playwright:
             browser = await playwright.chromium.launch(
                 executable_path=shutil.which("chromium"),
                 args=["--no-sandbox", "--disable-dev-shm-usage"],
             )
-            running, ended = f"#/jobs/{shown.running}", f"#/jobs/{shown.ended}"
-            await take(browser, shown, "dashboard-light", "", color_scheme="light", **desk)
-            await take(browser, shown, "dashboard-dark", "", color_scheme="dark", **desk)
-            await take(browser, shown, "dashboard-phone-light", "", color_scheme="light", **phone)
-            await take(browser, shown, "dashboard-phone-dark", "", color_scheme="dark", **phone)
-            await take(browser, shown, "job-running-dark", running, color_scheme="dark", **desk)
-            await take(browser, shown, "job-ended-light", ended, color_scheme="light", **desk)
-            await take(browser, shown, "job-phone-light", running, color_scheme="light", **phone)
-            await take(browser, shown, "job-phone-dark", ended, color_scheme="dark", **phone)
+            running, ended = f"#/jobs/{scene.running}", f"#/jobs/{scene.ended}"
+            await save_screenshot(
+                browser, scene, "dashboard-light", "", color_scheme="light", **desk
+            )
+            await save_screenshot(browser, scene, "dashboard-dark", "", color_scheme="dark", **desk)
+            await save_screenshot(
+                browser, scene, "dashboard-phone-light", "", color_scheme="light", **phone
+            )
+            await save_screenshot(
+                browser, scene, "dashboard-phone-dark", "", color_scheme="dark", **phone
+            )
+            await save_screenshot(
+                browser, scene, "job-running-dark", running, color_scheme="dark", **desk
+            )
+            await save_screenshot(
+                browser, scene, "job-ended-light", ended, color_scheme="light", **desk
+            )
+            await save_screenshot(
+                browser, scene, "job-phone-light", running, color_scheme="light", **phone
+            )
+            await save_screenshot(
+                browser, scene, "job-phone-dark", ended, color_scheme="dark", **phone
+            )
             await browser.close()
 
 

@@ -1,4 +1,4 @@
-"""Accessibility by axe-core, in both themes, on desktop and phone; and no overflow."""
+"""Accessibility (axe-core) and width of all views, in both themes, on desktop and phone."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 
-async def check(page: Page) -> None:
-    """Check that no rule is violated and nothing is wider than the page."""
-    # Evaluated by the debugger, which the page's policy does not bind.
+async def check_accessibility(page: Page) -> None:
+    """Check that a page violates no rule of axe-core and needs no horizontal scrolling."""
+    # Evaluated by the debugger, to which the content security policy does not apply.
     await page.evaluate(AXE)
     result = await page.evaluate("axe.run({resultTypes: ['violations']})")
     assert [
@@ -46,22 +46,22 @@ async def test_every_view_is_accessible(
     await expect(page.locator(".job-table")).to_be_visible()
     await expect(page.locator(".client .badge")).to_have_text("Connected")
     await page.locator("summary").first.click()
-    await check(page)
+    await check_accessibility(page)
     await page.goto(f"{server.url}/dashboard/#/?tag=nothing")
     await expect(page.get_by_text("No job matches")).to_be_visible()
-    await check(page)
+    await check_accessibility(page)
     await page.goto(f"{server.url}/dashboard/#/jobs/{failed}")
     await expect(page.locator(".file-table")).to_be_visible()
-    await check(page)
+    await check_accessibility(page)
     await page.goto(f"{server.url}/dashboard/#/jobs/{running}")
     await expect(page.locator(".log").first).to_contain_text("200")
-    await check(page)
+    await check_accessibility(page)
     await page.get_by_role("button", name="Cancel job").click()
-    await check(page)
+    await check_accessibility(page)
     await page.keyboard.press("Escape")
     await page.goto(f"{server.url}/dashboard/#/jobs/999999")
     await expect(page.locator("h1")).to_have_text("Job 999999 not found")
-    await check(page)
+    await check_accessibility(page)
     gate.open()
 
 
@@ -77,12 +77,12 @@ async def test_views_of_a_fresh_and_of_a_stopped_server_are_accessible(
     page = await open_page(server, color_scheme=scheme)
     await expect(page.get_by_text("No jobs yet")).to_be_visible()
     await expect(page.locator(".client .badge")).to_have_text("Unreachable")
-    await check(page)
+    await check_accessibility(page)
     await server.end()
     await expect(page.locator(".banner")).to_be_visible()
-    await check(page)
+    await check_accessibility(page)
     (tmp_path / "tokens").touch(mode=0o600)
     server = await start_service("jo-server", API_TOKENS_FILE=str(tmp_path / "tokens"), **settings)
     page = await open_page(server, color_scheme=scheme)
     await expect(page.get_by_label("Token")).to_be_focused()
-    await check(page)
+    await check_accessibility(page)

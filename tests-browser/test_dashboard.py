@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, before a real server and a real client."""
+"""The dashboard in a real browser, with a real server and a real client."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def row(page: Page, job: int) -> Locator:
-    """Return the row of a job in the list."""
+    """Locate the row of a job in the list."""
     return page.locator("tr", has=page.locator(f'a[href="#/jobs/{job}"]'))
 
 
@@ -67,11 +67,11 @@ async def test_job_is_cancelled_once_that_is_confirmed(
     await expect(page.locator("h1")).to_be_focused()
     await expect(button).to_be_hidden()
     assert (await portal.state(job))["status"] == "Killed"
-    # Its output comes after its end.
+    # The output is fetched after the end of the job.
     await expect(page.get_by_role("link", name="Download output")).to_be_visible()
 
 
-async def test_waiting_job_tells_its_place_and_begins_by_itself(
+async def test_queued_job_shows_its_position_and_starts_without_a_reload(
     server: Service, portal: Portal, open_page: OpenPage, gate: Gate
 ) -> None:
     jobs = [await submit(server.url, gate.script(), user_id="12") for _ in range(4)]
@@ -82,7 +82,7 @@ async def test_waiting_job_tells_its_place_and_begins_by_itself(
     await expect(page.locator(".job-state")).to_have_text("Completed")
 
 
-async def test_texts_of_others_are_shown_and_never_run(
+async def test_texts_of_users_are_displayed_and_never_executed(
     server: Service, portal: Portal, open_page: OpenPage
 ) -> None:
     script = f"echo '{HOSTILE}'; echo '{HOSTILE}' >&2; echo x > '{HOSTILE}'; exit 1\n"
@@ -97,7 +97,7 @@ async def test_texts_of_others_are_shown_and_never_run(
     await expect(page.get_by_role("row", name=f"{HOSTILE} 2 B")).to_be_visible()
     await page.get_by_role("tab", name="stderr").click()
     await expect(page.get_by_role("region", name="stderr of the job")).to_have_text(f"{HOSTILE}\n")
-    assert await page.locator("img").count() == 1  # the sign next to the name
+    assert await page.locator("img").count() == 1  # the logo next to the name
 
 
 async def test_filters_and_pages_survive_reload_and_back(
@@ -151,7 +151,7 @@ async def test_long_output_is_shown_from_its_end_and_bounded(
     assert (await asyncio.to_thread(path.read_bytes)).count(b"\n") == 60_001
 
 
-async def test_new_user_submits_what_the_page_says_and_connection_comes_back(
+async def test_suggested_commands_submit_a_job_and_the_page_reconnects(
     start_server: StartService, open_page: OpenPage, tmp_path: Path
 ) -> None:
     server = await start_server()
@@ -165,11 +165,11 @@ async def test_new_user_submits_what_the_page_says_and_connection_comes_back(
     await expect(page.locator("#live")).to_have_text("Disconnected")
     await server.start()
     await submit(server.url, "exit 0\n")
-    # In one step: the page may have reconnected by itself, and the button may be gone.
+    # In one step: when the page reconnects by itself, the button disappears.
     await page.evaluate("document.querySelector('.banner button')?.click()")
     await expect(page.locator("#live")).to_have_text("Live")
     await expect(page.locator(".banner")).to_be_hidden()
-    # Changes during the interruption are shown.
+    # Changes during the disconnection are shown, too.
     await expect(row(page, 2)).to_contain_text("Completed")
 
 
@@ -224,7 +224,7 @@ async def _token(file: Path, user: str) -> str:
     return output.decode().strip()
 
 
-async def test_everything_is_reached_with_the_keyboard(
+async def test_all_controls_are_reachable_with_the_keyboard(
     server: Service, portal: Portal, open_page: OpenPage
 ) -> None:
     job = await submit(server.url, "echo out; echo err >&2\n", user_id="16")
@@ -248,7 +248,7 @@ async def test_everything_is_reached_with_the_keyboard(
     await expect(page.get_by_role("region", name="stderr of the job")).to_have_text("err\n")
 
 
-async def test_theme_is_that_of_the_system_until_another_is_chosen(
+async def test_theme_follows_the_system_until_another_is_chosen(
     server: Service, open_page: OpenPage
 ) -> None:
     page = await open_page(server, color_scheme="light")

@@ -1,4 +1,4 @@
-"""TCP proxy of a service that breaks connections where a test wants it."""
+"""A TCP proxy whose connections break after a chosen number of bytes."""
 
 import asyncio
 from collections import deque
@@ -10,10 +10,11 @@ BLOCK_BYTES = 1 << 16
 
 
 class BreakingProxy:
-    """Forwards everything, except as ``cuts`` says.
+    """Proxy of one service.
 
-    Each new connection takes the next of ``cuts`` and breaks after this number of bytes of answers;
-    0: the request arrives, and its answer is lost. Without a cut the connection stays intact.
+    Each new connection takes the next number of ``cuts`` and breaks after that many bytes of
+    responses. 0 means that the request is forwarded and its response is lost. When ``cuts`` is
+    empty, connections do not break.
     """
 
     def __init__(self, target: str, *cuts: int) -> None:
@@ -28,7 +29,7 @@ class BreakingProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["BreakingProxy"]:
-        """Listen on a free port."""
+        """Listen on a free port until the context ends."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = "http://{}:{}".format(*server.sockets[0].getsockname())
         try:
@@ -48,23 +49,23 @@ class BreakingProxy:
         cut = self.cuts.popleft() if self.cuts else None
         self.connections += 1
         try:
-            there, back = await asyncio.open_connection(*self._target)
+            source, target = await asyncio.open_connection(*self._target)
         except ConnectionError:
             writer.transport.abort()
             return
-        self._ends |= {writer, back}
+        self._ends |= {writer, target}
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, back))
-                both.create_task(self._answer(there, writer, cut))
+                both.create_task(self._forward(reader, target))
+                both.create_task(self._answer(source, writer, cut))
         except* ConnectionError:
             pass
         finally:
-            # Reset instead of an orderly end: a broken answer must not look complete.
-            for end in (writer, back):
+            # Reset, not closed in order: a broken response must not look complete.
+            for end in (writer, target):
                 end.transport.abort()
-            self._ends -= {writer, back}
-            closed = (writer.wait_closed(), back.wait_closed())
+            self._ends -= {writer, target}
+            closed = (writer.wait_closed(), target.wait_closed())
             await asyncio.gather(*closed, return_exceptions=True)
 
     async def _forward(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -83,5 +84,5 @@ class BreakingProxy:
             await target.drain()
             self.answered_bytes += len(block)
             if cut is not None and cut <= 0:
-                raise ConnectionResetError("as the test wants it")
+                raise ConnectionResetError("cut by the test")
         target.write_eof()

@@ -1,4 +1,4 @@
-"""Fixtures: services that end with their test."""
+"""Fixtures: services that are stopped when their test ends."""
 
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,13 +7,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from command_line import Jo
 from harness import Portal, Service, StartClient, StartServer
+from jo_command import Jo
 
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
-    """Start services by name; they and their folders are removed at the end of the test."""
+    """Start services by name. They are stopped, and their folders removed, when the test ends."""
     running: list[Service] = []
 
     async def start(name: str, **settings: str) -> Service:
@@ -26,7 +26,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Serv
     yield start
     for service in reversed(running):
         await service.end()
-    # Results of a large test are not needed until the end of the session.
+    # pytest would keep the large results of some tests until the end of the session.
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
@@ -42,7 +42,7 @@ def start_client(services: Callable[..., Awaitable[Service]]) -> StartClient:
 
 @pytest.fixture
 def start_server(services: Callable[..., Awaitable[Service]]) -> StartServer:
-    """Start a jo-server for the service ``example`` on clients, with settings."""
+    """Start a jo-server whose service ``example`` uses the given clients, with settings."""
 
     async def start(*clients: Service | str, **settings: str) -> Service:
         urls = [client if isinstance(client, str) else client.url for client in clients]
@@ -71,13 +71,13 @@ async def server(start_client: StartClient, start_server: StartServer) -> Servic
 
 @pytest.fixture
 async def portal(server: Service, session: aiohttp.ClientSession) -> Portal:
-    """A portal in front of that server."""
+    """A web app that uses that server."""
     return Portal(server.url, session)
 
 
 @pytest.fixture
 def jo(server: Service, tmp_path: Path) -> Jo:
-    """The command jo, for a server with one client."""
+    """Command jo that uses a server with one client."""
     folder = tmp_path / "user"
     folder.mkdir()
     return Jo(server.url, folder)

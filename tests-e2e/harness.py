@@ -1,4 +1,4 @@
-"""Real jo-server and jo-client processes for tests, and a portal that calls them."""
+"""Real jo-server and jo-client processes for tests, and a portal that uses them."""
 
 import asyncio
 import contextlib
@@ -22,21 +22,21 @@ WAIT_S = 30
 FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
-async def eventually(what: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for a condition without an event, such as the start of a process."""
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a condition that sends no event, such as the start of a process."""
     async with asyncio.timeout(WAIT_S):
-        while not await what():  # noqa: ASYNC110 (there is no event)
+        while not await condition():  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
 
 
 def content(path: Path, name: str) -> bytes:
-    """Return the content of a file in a ZIP."""
+    """Read a file of a ZIP archive."""
     with zipfile.ZipFile(path) as archive:
         return archive.read(name)
 
 
 class Service:
-    """One process of jo-server or jo-client on a free port, with its log."""
+    """One jo-server or jo-client process on a free port, with its log."""
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Service:
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> "Service":
-        """Start the service; a restart uses the same port and folders."""
+        """Start the process. A restart uses the same port and folders."""
         port = self.url.rpartition(":")[2] or "0"
         inherited = {k: v for k, v in os.environ.items() if k.startswith("COV") or k == "LANG"}
         self._process = await asyncio.create_subprocess_exec(
@@ -71,7 +71,7 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """Id of the process."""
         assert self._process is not None
         return self._process.pid
 
@@ -80,13 +80,13 @@ class Service:
         """The log so far."""
         return "".join(self.log)
 
-    def send(self, number: int) -> None:
-        """Send a signal; ``gone`` waits for its effect."""
+    def send_signal(self, number: int) -> None:
+        """Send a signal and return immediately."""
         assert self._process is not None
         self._process.send_signal(number)
 
-    async def gone(self) -> int:
-        """Wait for the end without a limit, and return the exit status."""
+    async def wait(self) -> int:
+        """Wait for the exit without a time limit, and return the exit status."""
         if self._process is None:
             return 0
         status = await self._process.wait()
@@ -96,7 +96,7 @@ class Service:
         return status
 
     async def died(self) -> int:
-        """Wait until the service has died by itself; return its exit status, -9 after SIGKILL."""
+        """Wait for the exit without sending a signal. Return the exit status, -9 after SIGKILL."""
         assert self._process is not None
         process, self._process = self._process, None
         status = await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
@@ -105,7 +105,7 @@ class Service:
         return status
 
     async def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal (if it still runs) and return the exit status."""
+        """Send a signal if the process still runs, and return the exit status."""
         if self._process is None:
             return 0
         process, self._process = self._process, None
@@ -159,7 +159,7 @@ class Portal:
             return int(answer["id"])
 
     async def state(self, job_id: int, wait: int = 0) -> dict[str, Any]:
-        """Return the JSON about a job; for a Completed one just its status."""
+        """Return the JSON of a job. A Completed job is answered with its ZIP: make up its state."""
         url = f"{self.url}/download/{job_id}"
         async with self._session.get(url, params={"wait": wait}) as response:
             if response.content_type == "application/zip":
@@ -167,7 +167,7 @@ class Portal:
             return dict(await response.json())
 
     async def until(self, job_id: int, *wanted: str) -> dict[str, Any]:
-        """Wait until the job has one of the ``wanted`` states, and return its JSON."""
+        """Wait until the status of a job is one of ``wanted``, and return its state."""
         async with asyncio.timeout(WAIT_S):
             while True:
                 final = FINAL.issuperset(wanted)
@@ -178,19 +178,19 @@ class Portal:
                 await asyncio.sleep(0 if final else 0.02)
 
     async def end_of(self, job_id: int) -> dict[str, Any]:
-        """Wait until the job has ended, and return its JSON."""
+        """Wait until a job has ended, and return its state."""
         return await self.until(job_id, *FINAL)
 
-    async def results(self, job_id: int, what: str = "download") -> zipfile.ZipFile:
-        """Return the results of a job; with ``download_partial`` the output so far."""
-        async with self._session.get(f"{self.url}/{what}/{job_id}") as response:
+    async def results(self, job_id: int, route: str = "download") -> zipfile.ZipFile:
+        """Return the results of a job, or its partial results with ``download_partial``."""
+        async with self._session.get(f"{self.url}/{route}/{job_id}") as response:
             body = await response.read()
             assert response.status == 200, body
             assert response.content_type == "application/zip", body
             return zipfile.ZipFile(BytesIO(body))
 
     async def terminate(self, job_id: int) -> tuple[int, dict[str, Any]]:
-        """Terminate a job; return status code and JSON."""
+        """Request the termination of a job. Return the HTTP status and the JSON of the response."""
         async with self._session.post(f"{self.url}/terminate/{job_id}") as response:
             return response.status, dict(await response.json())
 

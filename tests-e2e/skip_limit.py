@@ -1,8 +1,7 @@
-"""Limit on skipped tests, because a skipped test proves nothing.
+"""Limit on skipped tests: a test that is skipped for an unlisted reason fails the run.
 
-``ALLOWED_SKIPS`` names a file with one reason a line (a regular expression for the complete
-reason); ``#`` starts a comment. Any other reason fails the run. Without the variable, tests may be
-skipped for any reason, as on a laptop.
+The variable ``ALLOWED_SKIPS`` names a file with one reason a line: a regular expression that has to
+match the whole reason. ``#`` begins a comment. Without the variable every reason is allowed.
 """
 
 import os
@@ -15,7 +14,7 @@ VARIABLE = "ALLOWED_SKIPS"
 
 
 class SkipLimit:
-    """Plugin of pytest, registered in the process that receives the reports of all workers."""
+    """Plugin for the pytest process that receives the reports of all workers."""
 
     def __init__(self, allowed: Path) -> None:
         lines = (line.partition("#")[0].strip() for line in allowed.read_text().splitlines())
@@ -23,7 +22,7 @@ class SkipLimit:
         self._unexpected: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Check the reason of a skipped test."""
+        """Record a skipped test whose reason is not listed."""
         if not report.skipped or hasattr(report, "wasxfail"):
             return
         where = report.longrepr
@@ -33,12 +32,12 @@ class SkipLimit:
             self._unexpected.append(f"{report.nodeid}: {reason}")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail the run if a test was skipped for another reason."""
+        """Fail the run if a test was skipped for an unlisted reason."""
         if self._unexpected:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List these tests."""
+        """List the tests that were skipped for an unlisted reason."""
         if self._unexpected:
             terminalreporter.section(f"skipped for a reason that {VARIABLE} does not list")
             for line in self._unexpected:
@@ -46,7 +45,7 @@ class SkipLimit:
 
 
 def watch_skips(config: pytest.Config) -> None:
-    """Register the plugin if there is a list."""
+    """Register the limit if the variable is set."""
     allowed = os.environ.get(VARIABLE)
     if allowed and not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipLimit(Path(allowed)))

@@ -1,4 +1,4 @@
-"""The commands backup, restore and check, while the server is working."""
+"""The commands backup, restore and check, also while the server is running."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ AGREE = (0, "Database and files agree\n")
 
 
 async def command(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run ``jo-server`` in a folder; return exit status and output."""
+    """Run ``jo-server`` in a folder and return its exit status and output."""
     process = await asyncio.create_subprocess_exec(
         BIN / "jo-server",
         *arguments,
@@ -59,8 +59,8 @@ async def load(portal: Portal, acknowledged: dict[int, str]) -> AsyncIterator[No
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def at_least(count: int, acknowledged: dict[int, str]) -> None:
-    """Wait until ``count`` jobs were accepted."""
+async def wait_for_jobs(count: int, acknowledged: dict[int, str]) -> None:
+    """Wait until ``count`` jobs are acknowledged."""
     async with asyncio.timeout(30):
         while len(acknowledged) < count:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
@@ -79,7 +79,7 @@ async def test_restore_backup_made_under_load_has_every_job(
     acknowledged: dict[int, str] = {}
     backup = str(tmp_path / "backup")
     async with load(portal, acknowledged):
-        await at_least(10, acknowledged)
+        await wait_for_jobs(10, acknowledged)
         waiting = [await portal.submit("sleep 0.3; echo done > out\n", user=9) for _ in range(4)]
         before = dict(acknowledged)
         status, output = await command(server.folder, "backup", backup)
@@ -103,7 +103,7 @@ async def test_restore_backup_made_under_load_has_every_job(
     assert (await portal.results(failed, "download_partial")).read("reason") == b"why\n"
     for job in waiting:
         assert (await portal.end_of(job))["status"] == "Completed"
-    assert await portal.submit("exit 0\n") > after, "no id is given twice"
+    assert await portal.submit("exit 0\n") > after, "no id is used twice"
     status, output = await command(server.folder, "restore", backup)
     assert status == 2
     assert "move it and the data folder away first" in output
@@ -150,7 +150,7 @@ async def test_check_inconsistencies_are_found_and_repaired(
     await server.end()
     data, database = server.folder / "data", server.folder / "db.sqlite"
 
-    def break_it() -> None:
+    def damage() -> None:
         with contextlib.closing(sqlite3.connect(database)) as connection, connection:
             uuids = [u for (u,) in connection.execute("SELECT uuid FROM jobs ORDER BY id")]
             connection.execute(
@@ -164,7 +164,7 @@ async def test_check_inconsistencies_are_found_and_repaired(
         shutil.copytree(data / uuids[3], data / "00000000-0000-4000-8000-000000000000")
         (data / "incoming" / "half").mkdir()
 
-    await asyncio.to_thread(break_it)
+    await asyncio.to_thread(damage)
     status, output = await command(server.folder, "check")
     assert status == 1
     *wrong, history, usage = [line.split(":")[0] for line in output.splitlines()]
@@ -196,7 +196,7 @@ async def test_repair_ended_job_without_inputs_keeps_its_output(
         await portal.end_of(job)
     await server.end()
 
-    def break_it() -> None:
+    def damage() -> None:
         with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as connection:
             uuids = [u for (u,) in connection.execute("SELECT uuid FROM jobs ORDER BY id")]
         first, second = (server.folder / "data" / uuid for uuid in uuids)
@@ -204,12 +204,12 @@ async def test_repair_ended_job_without_inputs_keeps_its_output(
         shutil.rmtree(second / "input")
         (second / "output-1.zip").write_bytes(b"PK no more")
 
-    await asyncio.to_thread(break_it)
+    await asyncio.to_thread(damage)
     status, output = await command(server.folder, "check")
     assert status == 1
     assert output.startswith(f"Job {broken} is Completed, and its output can't be read: ")
     assert output.endswith(": with --repair the job would be marked as without output\n")
-    assert output.count("\n") == 1, "of the other one nothing is wrong"
+    assert output.count("\n") == 1, "the other job has no problem"
     status, output = await command(server.folder, "check", "--repair")
     assert (status, output.splitlines()[-1]) == (0, "1 repaired, 0 left")
     assert "the job is marked as without output" in output
@@ -227,7 +227,7 @@ async def test_repair_unreadable_output_is_left_unchanged(
     await portal.end_of(job)
     await server.end()
     (results,) = (server.folder / "data").glob("*/output-1.zip")
-    # As on a failing disk, or if another user owns the file: opening it is an error.
+    # Opening the file is an error, as on a failing disk or when another user owns it.
     results.rename(results.with_name("kept"))
     results.symlink_to(results.name)
     for arguments in (("check",), ("check", "--repair"), ("check", "--repair")):
@@ -250,12 +250,12 @@ async def test_repair_more_histories_than_are_listed_are_completed(
         await portal.end_of(job)
     await server.end()
 
-    def break_it() -> None:
+    def damage() -> None:
         database = server.folder / "db.sqlite"
         with contextlib.closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("DELETE FROM job_events WHERE to_status = 'Completed'")
 
-    await asyncio.to_thread(break_it)
+    await asyncio.to_thread(damage)
     _, output = await command(server.folder, "check")
     assert "The histories of 2 more jobs are wrong" in output
     status, output = await command(server.folder, "check", "--repair")
@@ -267,17 +267,17 @@ async def test_job_folder_removed_job_ends_or_can_be_terminated(
     portal: Portal, server: Service
 ) -> None:
     data = server.folder / "data"
-    going_on, stuck = [
+    finishing, stuck = [
         await portal.submit(f"while test ! -e {data}/go; do sleep 0.05; done\n{then}\n")
         for then in ("exit 0", "sleep 300")
     ]
-    for job in (going_on, stuck):
+    for job in (finishing, stuck):
         await portal.until(job, "Running")
     for folder in data.glob("*-*"):
         await asyncio.to_thread(shutil.rmtree, folder)
     assert (await portal.terminate(stuck))[0] == 200
     (data / "go").touch()
-    ended = await portal.end_of(going_on)
+    ended = await portal.end_of(finishing)
     assert ended["status"] == "Failed"
     assert "Its folder on the server is gone" in ended["message"]
 
@@ -298,10 +298,10 @@ async def test_backup_wrong_or_incomplete_data_folder_fails(
     assert f"Job {job} is Completed and" in output
 
 
-async def test_check_while_the_server_works_finds_nothing(portal: Portal, server: Service) -> None:
+async def test_check_of_a_running_server_finds_nothing(portal: Portal, server: Service) -> None:
     acknowledged: dict[int, str] = {}
     async with load(portal, acknowledged):
-        await at_least(4, acknowledged)
+        await wait_for_jobs(4, acknowledged)
         assert await command(server.folder, "check") == AGREE
         status, output = await command(server.folder, "check", "--repair")
         assert status == 2

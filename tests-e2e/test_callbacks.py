@@ -1,4 +1,4 @@
-"""Callbacks of a server that is killed."""
+"""Callbacks of a server that is killed during their delivery."""
 
 import asyncio
 import json
@@ -15,16 +15,16 @@ from harness import Portal, StartClient, StartServer
 
 
 class Receiver:
-    """Records the callbacks, and answers when it is allowed to."""
+    """Receiver of callbacks: stores each callback, and responds once ``may_respond`` is set."""
 
     def __init__(self) -> None:
-        self.told: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
-        self.answer = asyncio.Event()
+        self.received: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self.may_respond = asyncio.Event()
         self.url = ""
 
     async def take(self, request: web.Request) -> web.Response:
-        self.told.put_nowait((request.headers["webhook-id"], json.loads(await request.read())))
-        await self.answer.wait()
+        self.received.put_nowait((request.headers["webhook-id"], json.loads(await request.read())))
+        await self.may_respond.wait()
         return web.Response()
 
 
@@ -36,10 +36,10 @@ async def receiver() -> AsyncIterator[Receiver]:
     async with TestServer(app) as server:
         receiver.url = str(server.make_url("/"))
         yield receiver
-        receiver.answer.set()
+        receiver.may_respond.set()
 
 
-async def test_callback_that_a_crash_interrupts_is_made_by_the_next_life(
+async def test_callback_interrupted_by_a_crash_is_delivered_after_the_restart(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -59,14 +59,14 @@ async def test_callback_that_a_crash_interrupts_is_made_by_the_next_life(
     async with session.post(f"{server.url}/upload", data=form) as response:
         job = (await response.json())["id"]
     async with asyncio.timeout(30):
-        first, told = await receiver.told.get()
-    assert (told["id"], told["status"], told["exit_code"]) == (job, "Failed", 3)
+        first_id, body = await receiver.received.get()
+    assert (body["id"], body["status"], body["exit_code"]) == (job, "Failed", 3)
     await server.end(signal.SIGKILL)
     await server.start()
     async with asyncio.timeout(30):
-        assert await receiver.told.get() == (first, told)
-    receiver.answer.set()
+        assert await receiver.received.get() == (first_id, body)
+    receiver.may_respond.set()
     assert (await portal.end_of(job))["status"] == "Failed"
     await server.end()
     await server.start()
-    assert receiver.told.empty()
+    assert receiver.received.empty()

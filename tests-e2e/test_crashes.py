@@ -1,4 +1,4 @@
-"""kill -9 and restarts: every acknowledged job ends, and does not run more often than necessary."""
+"""kill -9 and restarts: every acknowledged job still ends, and runs no more often than needed."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from harness import Portal, Service, StartClient, StartServer, eventually
 
 
 def _script(log: Path, gate: Path) -> str:
-    """Return a script that records each run, then waits for the gate to open."""
+    """Return a script that records each run, then waits until ``gate`` exists."""
     return f"echo run >> {log}; until [ -e {gate} ]; do sleep 0.05; done; echo done > out\n"
 
 
@@ -54,7 +54,7 @@ async def test_trap_16_job_of_a_killed_client_is_run_again_and_leaves_no_process
     await client.end(signal.SIGKILL)
     await portal.until(job, "Unknown")
     await client.start()
-    # The restarted client has ended the processes of its previous run.
+    # The restarted client ended the processes that the killed client had left running.
     await portal.until(job, "Running")
     gate.touch()
     await portal.until(job, "Completed")
@@ -72,7 +72,7 @@ async def test_trap_16_nothing_of_a_killed_client_is_left_whatever_scripts_run_i
     session: aiohttp.ClientSession,
 ) -> None:
     seconds = f"4751.{os.getpid()}"
-    # Not below the folders of pytest, which other users cannot traverse.
+    # Not in the folders of pytest, which other users cannot enter.
     with tempfile.TemporaryDirectory(prefix="jo-open-") as folder:
         await asyncio.to_thread(Path(folder).chmod, 0o711)
         data = f"{folder}/data"
@@ -89,7 +89,7 @@ async def test_trap_16_nothing_of_a_killed_client_is_left_whatever_scripts_run_i
         await client.end(signal.SIGKILL)
         await client.start()
         await portal.until(job, "Running")
-        await eventually(has_begun)  # of the second run alone
+        await eventually(has_begun)  # only those of the second run
         assert (await portal.terminate(job))[0] == 200
         assert _sleeping(seconds) == []
         await client.end()

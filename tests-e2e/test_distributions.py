@@ -23,8 +23,8 @@ NO_CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info")
 IMPORT_PACKAGES = {"common": ("cli", "common", "sdk"), "server": ("server",), "client": ("client",)}
 DATA = {
     "common": (),
-    "server": ("*/dashboard/index.html", "*/migrations/0001_*.sql"),
-    "client": (),
+    "server": ("*/dashboard/index.html", "*/migrations/0001_*.sql", "*/web/openapi/jobs.yaml"),
+    "client": ("*/web/openapi/submit.yaml",),
 }
 EXTRAS = {"common": ["cli", "service"], "server": None, "client": None}
 COMMANDS = {

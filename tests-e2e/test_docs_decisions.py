@@ -1,4 +1,4 @@
-"""Numbers and index of docs/adr/."""
+"""Decision records (docs/adr/) are numbered without gaps, and the index lists all of them."""
 
 import re
 from pathlib import Path

@@ -1,18 +1,18 @@
-"""Every promise in docs/reliability.md names an existing test."""
+"""docs/reliability.md names existing tests for every promise."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-PROMISES = 44
+PROMISES = 46
 
 ROW = re.compile(r"^\| (?P<number>\d+) \| (?P<promise>.+?) \| (?P<tests>.+) \|$", re.MULTILINE)
 TEST = re.compile(r"def (test_trap_(\d\d)(?:_and_(\d\d))?_\w+)")
 
 
 def _tests() -> dict[str, set[int]]:
-    """Return the trap numbers in the name of each test of the repository."""
+    """Return the promise numbers in the name of each test of the repository, by name."""
     folders = [*ROOT.glob("orchestrator-*/tests"), ROOT / "tests-e2e"]
     files = [file for folder in folders for file in folder.rglob("*.py")]
     found = [match for file in files for match in TEST.finditer(file.read_text("utf-8"))]

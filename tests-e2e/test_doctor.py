@@ -3,24 +3,24 @@
 import asyncio
 from pathlib import Path
 
-from command_line import Jo
 from harness import StartClient, StartServer
+from jo_command import Jo
 from test_tokens import make_token
 
 
 async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     jo: Jo, start_server: StartServer
 ) -> None:
-    sound = await jo("doctor", "--json")
-    assert {finding["verdict"] for finding in sound.json} <= {"ok", "warning"}, sound.out
-    assert sound.code == 0
-    about = {finding["about"].split()[0] for finding in sound.json}
+    healthy = await jo("doctor", "--json")
+    assert {finding["verdict"] for finding in healthy.json} <= {"ok", "warning"}, healthy.out
+    assert healthy.code == 0
+    about = {finding["about"].split()[0] for finding in healthy.json}
     assert about == {"server", "clocks", "access", "service", "client", "disk"}
-    alone = await start_server("http://127.0.0.1:9")
-    ill = await jo("doctor", "--url", alone.url)
-    assert ill.code == 1
-    assert "✗" in ill.out
-    assert "client http://127.0.0.1:9/submit" in ill.out
+    without_client = await start_server("http://127.0.0.1:9")
+    broken = await jo("doctor", "--url", without_client.url)
+    assert broken.code == 1
+    assert "✗" in broken.out
+    assert "client http://127.0.0.1:9/submit" in broken.out
     gone = await jo("doctor", "--url", "http://127.0.0.1:9")
     assert gone.code == 1
     assert "can't be reached" in gone.out
@@ -43,8 +43,8 @@ async def test_doctor_does_not_retry_a_url_without_a_server(jo: Jo) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as stranger:
-        port = stranger.sockets[0].getsockname()[1]
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
         run = await jo("doctor", "--url", f"http://127.0.0.1:{port}")
     assert run.code == 1
     assert run.out.startswith("✗ server: ")

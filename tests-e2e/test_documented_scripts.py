@@ -1,4 +1,4 @@
-"""Shell scripts of users of the documented system, which must work unchanged."""
+"""Shell scripts that users of the documented API have: they work unchanged."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ for i in {10..1}; do curl -s -X POST $URL/terminate/$i | jq -r .status; done
 
 
 async def run(server: Service, folder: Path, script: str) -> str:
-    """Run a script against a server and return its output."""
+    """Run a script that uses a server, and return its output."""
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-euo",
@@ -85,11 +85,11 @@ async def run(server: Service, folder: Path, script: str) -> str:
     return output.decode()
 
 
-async def test_first_job_and_polling_loop_bring_the_result(server: Service, tmp_path: Path) -> None:
+async def test_first_job_and_polling_loop_fetch_the_result(server: Service, tmp_path: Path) -> None:
     assert "Hello!" in await run(server, tmp_path, FIRST_JOB + POLL)
 
 
-async def test_more_complex_example_brings_its_results(server: Service, tmp_path: Path) -> None:
+async def test_more_complex_example_fetches_its_results(server: Service, tmp_path: Path) -> None:
     await run(server, tmp_path, COMPLEX_JOB)
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         assert archive.read("output.txt") == b"SAMPLE DATA\nDone!\n"

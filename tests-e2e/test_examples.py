@@ -1,4 +1,4 @@
-"""The example portals with a real server; the page in a real browser."""
+"""The example portals work with a real server, and the example page in a real browser."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ def counted(body: bytes) -> str:
         return archive.read("counts.txt").decode().strip()
 
 
-async def test_flask_portal_takes_a_file_shows_its_job_and_gives_the_results(
+async def test_flask_portal_accepts_a_file_shows_its_job_and_serves_the_results(
     server: Service,
 ) -> None:
     visitor = flask_portal.create_app(server.url).test_client()
@@ -44,7 +44,7 @@ async def test_flask_portal_takes_a_file_shows_its_job_and_gives_the_results(
     await asyncio.to_thread(visit)
 
 
-async def test_aiohttp_portal_hands_on_states_and_results(server: Service) -> None:
+async def test_aiohttp_portal_forwards_states_and_results(server: Service) -> None:
     app = aiohttp_portal.create_app(server.url)
     async with TestClient(TestServer(app)) as visitor:
         for _ in range(2):
@@ -59,8 +59,8 @@ async def test_aiohttp_portal_hands_on_states_and_results(server: Service) -> No
 
 @pytest.fixture
 def page_url() -> Iterator[str]:
-    """The browser's page, on an origin of its own."""
-    handler = partial(_Quiet, directory=str(PORTALS / "browser"))
+    """URL of the example page, which has another origin than the server."""
+    handler = partial(_SilentHandler, directory=str(PORTALS / "browser"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as pages:
         thread = threading.Thread(target=pages.serve_forever)
         thread.start()
@@ -69,9 +69,9 @@ def page_url() -> Iterator[str]:
         thread.join()
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _SilentHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium")

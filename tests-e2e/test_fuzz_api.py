@@ -1,6 +1,6 @@
-"""schemathesis holds both running services to their OpenAPI documents.
+"""Fuzzing of running services with schemathesis, based on their OpenAPI documents.
 
-``FUZZ_SECONDS`` (``make fuzz``) is the duration.
+``FUZZ_SECONDS`` (see ``make fuzz``) is the duration for each service.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ CHECKS = (
     "allow_header_conformance",
 )
 ENDLESS = "/(events|logs)"
-"""Routes with streams, which stay open as long as the reader reads."""
+"""Streams, which stay open as long as the client reads."""
 
 CLIENT_TOKEN = "client-token-of-a-good-length"
 
 
 async def fuzz(service: Service, folder: Path, token: str) -> None:
-    """Fail if a document of ``service`` does not hold."""
+    """Fail if ``service`` violates its OpenAPI document or logs an error."""
     await asyncio.to_thread(folder.mkdir)
     process = await asyncio.create_subprocess_exec(
         BIN / "schemathesis",
@@ -50,7 +50,7 @@ async def fuzz(service: Service, folder: Path, token: str) -> None:
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    # The log has no error either.
+    # The responses were correct; the log must not show errors either.
     for word in ("Traceback", " ERROR ", " CRITICAL ", "Internal error"):
         assert word not in service.logged, [line for line in service.log if word in line]
 
@@ -63,7 +63,7 @@ async def test_server_keeps_what_its_document_says(
     client = await start_client(CLIENT_TOKEN=CLIENT_TOKEN)
     server = await start_server(client, CLIENT_TOKEN=CLIENT_TOKEN, API_TOKENS_FILE=str(tokens))
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
-        # One job is Completed, one Failed, and one waits.
+        # A completed and a failed job exist before the fuzzing starts.
         portal = Portal(server.url, http)
         for script in ("echo x > out\n", "exit 3\n"):
             await portal.end_of(await portal.submit(script))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Jo, write
 from harness import Service, StartClient, StartServer
+from jo_command import Jo, write
 from job_orchestrator.sdk import AsyncClient, JobNotFound, JobStatus, NotAuthorized
 from test_tokens import make_token
 
@@ -89,10 +89,10 @@ async def test_trap_41_command_gives_a_users_own_jobs_and_no_others(
     tokens: Tokens, tmp_path: Path
 ) -> None:
     runs: dict[str, Jo] = {}
-    for who, token in (("mine", tokens.mine), ("others", tokens.others), ("nobody", WRONG)):
-        (tmp_path / who).mkdir()
-        runs[who] = Jo(tokens.server.url, tmp_path / who)
-        runs[who].env["JO_TOKEN"] = token
+    for name, token in (("mine", tokens.mine), ("others", tokens.others), ("nobody", WRONG)):
+        (tmp_path / name).mkdir()
+        runs[name] = Jo(tokens.server.url, tmp_path / name)
+        runs[name].env["JO_TOKEN"] = token
     mine, others, nobody = runs["mine"], runs["others"], runs["nobody"]
     write(mine, "echo 42 > out\n")
     # The token names the owner of the job.
@@ -100,8 +100,8 @@ async def test_trap_41_command_gives_a_users_own_jobs_and_no_others(
     assert done.code == 0, done.err
     assert (await mine("list", "--json")).json[0]["user_id"] == 7
     assert (await others("list", "--json")).json == []
-    for asked in ("status", "wait", "logs", "cancel", "download"):
-        run = await others(asked, "1")
+    for subcommand in ("status", "wait", "logs", "cancel", "download"):
+        run = await others(subcommand, "1")
         assert (run.code, run.out) == (66, "")
         assert run.err == "jo: Job 1 not found; list the jobs that there are\n"
     assert [path.name for path in others.folder.iterdir()] == []

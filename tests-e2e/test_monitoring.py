@@ -1,4 +1,4 @@
-"""Metrics of both services, and the files of deploy/monitoring/ that use them."""
+"""Metrics of both services, and the dashboard and alert rules in deploy/monitoring/."""
 
 import json
 import re
@@ -15,7 +15,7 @@ MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
 PROMTOOL = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool (Debian package prometheus) is not there"
+    PROMTOOL is None, reason="promtool (Debian package prometheus) is not installed"
 )
 
 
@@ -94,7 +94,7 @@ async def test_metrics_count_what_happened_and_dashboard_and_rules_use_no_others
 @needs_promtool
 async def test_metrics_follow_the_conventions(scraped: tuple[str, str]) -> None:
     for text in scraped:
-        # Metrics of the process have the standard names of Prometheus libraries.
+        # Process metrics have the standard names of the Prometheus client libraries.
         ours = "".join(
             line for line in text.splitlines(keepends=True) if re.match(r"(# \w+ )?jo_", line)
         )

@@ -14,7 +14,7 @@ def test_operations_of_all_files_are_found_by_method_and_path(tmp_path: Path) ->
     operations = read_operations(tmp_path)
 
     assert set(operations) == {("GET", "/jobs"), ("POST", "/jobs"), ("GET", "/health")}
-    assert operations["POST", "/jobs"] == "summary: Add\n"
+    assert operations["POST", "/jobs"] == {"summary": "Add"}
 
 
 def test_folder_without_files_has_no_operations(tmp_path: Path) -> None:

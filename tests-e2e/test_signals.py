@@ -1,4 +1,4 @@
-"""Signals during the stop of a service."""
+"""Signals to a service that is already stopping, such as a repeated Ctrl-C."""
 
 import asyncio
 import signal
@@ -8,10 +8,12 @@ import psutil
 
 from harness import Portal, StartClient, StartServer, eventually
 
-SCRIPT = "trap 'touch told' TERM; (trap '' TERM; exec setsid sleep 4711) & while :; do wait; done\n"
+SCRIPT = (
+    "trap 'touch signalled' TERM; (trap '' TERM; exec setsid sleep 4711) & while :; do wait; done\n"
+)
 
 
-async def test_more_signals_cut_the_drain_short_and_nothing_else(
+async def test_repeated_signals_shorten_only_the_drain_of_a_client(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     client = await start_client(DRAIN_TIMEOUT="300s", KILL_GRACE="2s")
@@ -23,20 +25,20 @@ async def test_more_signals_cut_the_drain_short_and_nothing_else(
         return "Stopping: 1 payloads have 300 s to end" in client.logged
 
     async def ends_its_scripts() -> bool:
-        return await asyncio.to_thread(lambda: any((client.folder / "data").rglob("told")))
+        return await asyncio.to_thread(lambda: any((client.folder / "data").rglob("signalled")))
 
-    client.send(signal.SIGTERM)
+    client.send_signal(signal.SIGTERM)
     await eventually(drains)
-    client.send(signal.SIGTERM)
+    client.send_signal(signal.SIGTERM)
     await eventually(ends_its_scripts)
-    client.send(signal.SIGTERM)
+    client.send_signal(signal.SIGTERM)
     assert await client.died() == 0
     assert "Traceback" not in client.logged
     assert started
     assert not [process for process in started if process.is_running()]
 
 
-async def test_more_signals_do_not_break_off_how_the_server_stops(
+async def test_repeated_signals_do_not_interrupt_the_shutdown_of_a_server(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     client = await start_client()
@@ -45,8 +47,10 @@ async def test_more_signals_do_not_break_off_how_the_server_stops(
     job = await portal.submit("sleep 4711\n")
     await portal.until(job, "Running")
     async with session.get(f"{server.url}/jobs/{job}/logs?follow=1") as following:
-        server.send(signal.SIGTERM)
-        await following.read()  # it is stopping
-        server.send(signal.SIGTERM)
-    assert await server.died() in (0, -signal.SIGTERM), "the last may have come when all was done"
+        server.send_signal(signal.SIGTERM)
+        await following.read()  # ends when the server begins to stop
+        server.send_signal(signal.SIGTERM)
+    assert await server.died() in (0, -signal.SIGTERM), (
+        "the last signal may arrive after the shutdown"
+    )
     assert "Traceback" not in server.logged

@@ -1,4 +1,4 @@
-"""The list of allowed skips is applied."""
+"""The limit on skipped tests fails a run with an unlisted reason."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Tokens on real processes: access, and that no token gets into a log."""
+"""Tokens with real processes: access, and no token in any log."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ CLIENT_TOKEN = "client-token-of-a-good-length"
 
 
 def make_token(file: Path, *scope: str) -> str:
-    """Run ``jo-server token create`` and return its output."""
-    command = [BIN / "jo-server", "--api-tokens-file", file, "token", "create", *scope]
+    """Create a token with ``jo-server token create`` and return it."""
+    command = [str(BIN / "jo-server"), "--api-tokens-file", str(file), "token", "create", *scope]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 async def send_raw(url: str, text: str) -> None:
-    """Send a request that no HTTP library would send, and return the answer."""
+    """Send text that HTTP libraries refuse to send, and read the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(text.encode())
     with contextlib.suppress(ConnectionError):
@@ -41,7 +41,7 @@ async def test_trap_42_no_log_line_holds_a_token(
         show = b"import os; print(dict(os.environ))"
         job = await portal.submit("python3 show.py\n", {"show.py": show}, user=7)
         assert (await portal.end_of(job))["status"] == "Completed"
-        said = (await portal.results(job)).read(".orchestrator/stdout.txt").decode()
+        output = (await portal.results(job)).read(".orchestrator/stdout.txt").decode()
         assert (await portal.terminate(job))[0] == 409
     wrong = "jo_wrong_token_that_nobody_made"
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {wrong}"}) as http:
@@ -61,5 +61,5 @@ async def test_trap_42_no_log_line_holds_a_token(
     assert "Traceback" not in logs
     for secret in (token, CLIENT_TOKEN, wrong, "Bearer"):
         assert secret not in logs
-        assert secret not in said
-    assert "JO_WORKSPACE" in said
+        assert secret not in output
+    assert "JO_WORKSPACE" in output

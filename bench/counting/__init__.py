@@ -1,1 +1,1 @@
-"""Counters of the cost of a job, from outside of the services."""
+"""Counters for requests, commits, statements and system calls, from outside the services."""

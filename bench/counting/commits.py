@@ -2,7 +2,7 @@
 
 In WAL mode the first bytes of the shared-memory file are the WAL-index header, whose third word is
 incremented with every transaction that wrote something (https://www.sqlite.org/walformat.html,
-section 2.1: ``iChange``). It is there twice; a reader that meets a change midway sees two values.
+section 2.1: ``iChange``). The header is stored twice; both copies differ during a change.
 """
 
 import struct
@@ -14,7 +14,7 @@ _CHANGES = struct.Struct("=8xI")
 
 
 def commits(database: Path) -> int:
-    """Return a count of committed transactions. Only differences have a meaning."""
+    """Return a counter of committed transactions. Only differences are meaningful."""
     for _ in range(100):
         with database.with_name(f"{database.name}-shm").open("rb") as file:
             both = file.read(2 * _HEADER_BYTES)
@@ -23,4 +23,4 @@ def commits(database: Path) -> int:
         if first == second:
             return int(first)
         time.sleep(0.001)
-    raise RuntimeError(f"{database} is written all the time")
+    raise RuntimeError(f"{database} changes too often to be read")

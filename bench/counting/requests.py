@@ -1,4 +1,4 @@
-"""Counts the requests between the services, by the client's access log."""
+"""Counts the requests between the services from the client's access log."""
 
 import re
 from collections import Counter
@@ -6,9 +6,9 @@ from pathlib import Path
 
 _LINE = re.compile(r"\b(GET|POST|DELETE|PUT|PATCH|HEAD) (/\w*)\S* \d{3}\b")
 EVENTS = "GET /events"
-DISCARD = "DELETE /retrieve"
+ACKNOWLEDGE = "DELETE /retrieve"
 
 
 def count(log: Path) -> Counter[str]:
-    """Count the answered requests, by method and route such as ``GET /retrieve``."""
+    """Count the answered requests by method and path, such as ``GET /retrieve``."""
     return Counter(f"{method} {path}" for method, path in _LINE.findall(log.read_text()))

@@ -1,7 +1,7 @@
 """Counts the SQL statements of a service.
 
-Run as a program it is the service, with a trace on each of its databases:
-``python statements.py FILE COMMAND``. The first word of every statement goes to FILE.
+As a program, ``python statements.py FILE COMMAND``, it runs a service with a trace callback on each
+of its database connections, and writes the first word of every statement to FILE.
 """
 
 import runpy
@@ -14,23 +14,23 @@ from typing import Any, TextIO
 
 
 def wrapper(file: Path) -> list[str]:
-    """Return the command that starts a service with its statements traced."""
+    """Return a command prefix that writes the statements of a service to ``file``."""
     return [sys.executable, __file__, str(file)]
 
 
 def count(file: Path) -> Counter[str]:
-    """Count the statements so far by their first word, without those of triggers."""
+    """Count the statements by their first word, without those of triggers."""
     return Counter(file.read_text().splitlines())
 
 
 def run(file: Path, command: str) -> None:
-    """Run as the service."""
+    """Run the service in this process, with the trace callback."""
     out = file.open("a", buffering=1)
     plain_connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
         connection = plain_connect(*args, **kwargs)
-        connection.set_trace_callback(_Notes(out).note)
+        connection.set_trace_callback(_Recorder(out).record)
         return connection
 
     sqlite3.connect = connect  # type: ignore[assignment]
@@ -38,16 +38,16 @@ def run(file: Path, command: str) -> None:
     runpy.run_path(command, run_name="__main__")
 
 
-class _Notes:
-    """Records the statements of one connection."""
+class _Recorder:
+    """Trace callback of one connection."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._last = ""
 
-    def note(self, statement: str) -> None:
-        """Record the start of a statement."""
-        # For a trigger SQLite reports the statement that fired it again, with its values.
+    def record(self, statement: str) -> None:
+        """Record the first word of a statement that begins."""
+        # SQLite reports a trigger as a repetition of the statement that fired it.
         if statement != self._last:
             self._out.write(f"{statement.split(None, 1)[0]}\n")
         self._last = statement

@@ -1,4 +1,4 @@
-"""Counts system calls of a service, with strace."""
+"""Counts the system calls of a service with strace."""
 
 import os
 import re
@@ -13,32 +13,32 @@ _UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$")
 
 
 def available() -> bool:
-    """Return whether strace is installed."""
+    """Check whether strace is installed."""
     return shutil.which("strace") is not None
 
 
 def wrapper(file: Path) -> list[str]:
-    """Return the command that starts a service with its system calls written to ``file``.
+    """Return a command prefix that writes the system calls of a service to ``file``.
 
-    It traces threads too (-f) and paths of files (-y). With -D the started process is the service
-    itself, and strace its child.
+    Threads are included (-f), with the paths of files (-y). With -D strace is not the parent, so
+    that the started process is the service itself.
     """
     return ["strace", "-D", "-f", "-y", "-q", "-s", "0", "-o", str(file)]
 
 
 class Trace:
-    """The system calls between two moments."""
+    """Part of a trace file from the creation of this object on."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._from = file.stat().st_size
 
     def flushes(self, data: Path) -> Counter[str]:
-        """Count the flushes by path below ``data``, without ids."""
+        """Count the flushes to disk by path relative to ``data``, with UUIDs replaced."""
         return Counter(_generic(path, data) for _, path in _FLUSH.findall(self._read()))
 
     def calls(self, threads: Set[int]) -> Counter[str]:
-        """Count the system calls of these threads, without those of the scripts."""
+        """Count the system calls of these threads, which excludes those of scripts."""
         return Counter(
             name for thread, name in _CALL.findall(self._read()) if int(thread) in threads
         )

@@ -1,1 +1,1 @@
-"""Floors: the least that the machine needs for the same work, without the services."""
+"""Floors: the least time that the machine needs for the same work without the services."""

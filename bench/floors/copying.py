@@ -1,8 +1,7 @@
-"""Speed of a large file from one process through a socket to the disk of another.
+"""Floor for large files: the time to copy through a socket, from process to process.
 
-Run as a program, the module is the other process: ``copying.py take FOLDER`` or
-``copying.py give FILE``. It prints its port and serves one connection after the other until its
-standard input ends.
+As a program it is the peer process: ``copying.py receive FOLDER`` or ``copying.py send FILE``. It
+prints its port, and serves connections one after the other until its standard input is closed.
 """
 
 import os
@@ -21,33 +20,36 @@ _SIZE = struct.Struct("!Q")
 
 
 def socket_to_disk_s(folder: Path, block: bytes, size: int) -> float:
-    """Measure the seconds until ``size`` bytes are on the disk of another process.
+    """Return the seconds to send ``size`` bytes to a process that writes and flushes them.
 
-    The process receives with one buffer of a MiB, writes, flushes, and removes the file.
+    ``block`` is sent repeatedly. The receiver uses a buffer of 1 MiB and removes the file.
     """
-    with _other("take", folder) as port, socket.create_connection(("127.0.0.1", port)) as peer:
+    with (
+        _peer_process("receive", folder) as port,
+        socket.create_connection(("127.0.0.1", port)) as peer,
+    ):
         begun = time.perf_counter()
         peer.sendall(_SIZE.pack(size))
-        send_over_and_over(peer, block, size)
+        send_repeatedly(peer, block, size)
         if not peer.recv(1):
-            raise ConnectionError("The receiver of the floor failed")
+            raise ConnectionError("the receiving process failed")
         return time.perf_counter() - begun
 
 
 def sendfile_s(file: Path, size: int) -> float:
-    """Measure the seconds to receive ``size`` bytes of ``file`` from another process.
+    """Return the seconds to receive ``size`` bytes of ``file`` from a process that uses sendfile.
 
-    The process uses sendfile; the bytes are discarded here.
+    The received data is dropped.
     """
-    with _other("give", file) as port, socket.create_connection(("127.0.0.1", port)) as peer:
+    with _peer_process("send", file) as port, socket.create_connection(("127.0.0.1", port)) as peer:
         begun = time.perf_counter()
         peer.sendall(_SIZE.pack(size))
         drain(peer, size)
         return time.perf_counter() - begun
 
 
-def send_over_and_over(peer: socket.socket, block: bytes, size: int) -> None:
-    """Send ``size`` bytes, a block repeatedly."""
+def send_repeatedly(peer: socket.socket, block: bytes, size: int) -> None:
+    """Send ``size`` bytes by repeating ``block``."""
     for _ in range(size // len(block)):
         peer.sendall(block)
     peer.sendall(block[: size % len(block)])
@@ -59,15 +61,15 @@ def drain(peer: socket.socket, size: int) -> None:
     while size > 0:
         received = peer.recv_into(buffer, min(size, BLOCK_BYTES))
         if not received:
-            raise ConnectionError("The connection ended too early")
+            raise ConnectionError("the connection was closed too early")
         size -= received
 
 
 @contextmanager
-def _other(what: str, path: Path) -> Iterator[int]:
-    """Run the other process and yield its port."""
-    command = [sys.executable, __file__, what, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def _peer_process(command: str, path: Path) -> Iterator[int]:
+    """Run the peer process and yield its port."""
+    arguments = [sys.executable, __file__, command, str(path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdout is None or process.stdin is None:
             raise AssertionError
         try:
@@ -76,7 +78,7 @@ def _other(what: str, path: Path) -> Iterator[int]:
             process.stdin.close()
 
 
-def _take(peer: socket.socket, folder: Path) -> None:
+def _receive(peer: socket.socket, folder: Path) -> None:
     size = _size_from(peer)
     buffer = bytearray(BLOCK_BYTES)
     path = folder / "copied"
@@ -84,7 +86,7 @@ def _take(peer: socket.socket, folder: Path) -> None:
         while size > 0:
             received = peer.recv_into(buffer, min(size, BLOCK_BYTES))
             if not received:
-                raise ConnectionError("The connection ended too early")
+                raise ConnectionError("the connection was closed too early")
             file.write(memoryview(buffer)[:received])
             size -= received
         os.fsync(file.fileno())
@@ -92,7 +94,7 @@ def _take(peer: socket.socket, folder: Path) -> None:
     path.unlink()
 
 
-def _give(peer: socket.socket, path: Path) -> None:
+def _send(peer: socket.socket, path: Path) -> None:
     with path.open("rb") as file:
         peer.sendfile(file, count=_size_from(peer))
 
@@ -102,17 +104,17 @@ def _size_from(peer: socket.socket) -> int:
     return int(size)
 
 
-def _serve(what: str, path: Path) -> None:
-    serve = {"take": _take, "give": _give}[what]
+def _serve(command: str, path: Path) -> None:
+    serve = {"receive": _receive, "send": _send}[command]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
 
-        def until_told() -> None:
+        def until_stdin_closes() -> None:
             sys.stdin.read()
             os._exit(0)
 
-        threading.Thread(target=until_told, daemon=True).start()
+        threading.Thread(target=until_stdin_closes, daemon=True).start()
         while True:
             peer, _ = listener.accept()
             with peer:

@@ -1,4 +1,4 @@
-"""Speed of small durable writes."""
+"""Floor for durable writes: the time of a small write with fsync."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ BLOCK = b"x" * 4096
 
 
 def fsync_ms(folder: Path) -> float:
-    """Measure one appended and flushed page: the cheapest durable write."""
+    """Return the milliseconds to append and flush one page, the cheapest durable write."""
     descriptor = _open(folder / "flushed")
     try:
         begun = time.perf_counter()
@@ -21,7 +21,7 @@ def fsync_ms(folder: Path) -> float:
 
 
 def fsyncs_per_second(folder: Path, count: int, parallel: int) -> float:
-    """Measure ``count`` such writes by ``parallel`` threads, each to a separate file."""
+    """Return the rate of ``count`` such writes by ``parallel`` threads, one file per thread."""
 
     def write(number: int) -> None:
         descriptor = _open(folder / f"flushed-{number}")

@@ -1,4 +1,4 @@
-"""Speed of ``bash run.sh``, which every job executes once."""
+"""Floor for jobs: the time to run ``bash run.sh``, which every job needs."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ SCRIPT = "echo done > result.txt\n"
 
 
 def spawn_ms(folder: Path) -> float:
-    """Measure one ``bash run.sh`` from its start to its exit status."""
+    """Return the milliseconds from the start of ``bash run.sh`` to its exit status."""
     command = _command(folder)
     begun = time.perf_counter()
     _run(*command)
@@ -19,10 +19,10 @@ def spawn_ms(folder: Path) -> float:
 
 
 def per_second(folder: Path, runs: int, parallel: int) -> float:
-    """Measure about ``runs`` times ``bash run.sh``, ``parallel`` at a time.
+    """Return the rate of ``bash run.sh``, with ``parallel`` processes and about ``runs`` runs.
 
-    Threads with ``posix_spawn`` start a third more processes a second than ``xargs -P``: the
-    floor must show the limit of the machine, not of a tool.
+    Uses threads and ``posix_spawn``, which start a third more processes per second than
+    ``xargs -P``: the floor is the limit of the machine, not of a tool.
     """
     command = _command(folder)
     each = max(1, runs // parallel)
@@ -41,7 +41,7 @@ def per_second(folder: Path, runs: int, parallel: int) -> float:
 
 
 def _command(folder: Path) -> tuple[str, str]:
-    """Return a command that does what the trivial job does, always to the same file."""
+    """Return the shell and a script like the trivial job, which always writes the same file."""
     script = folder / "run.sh"
     script.write_text(SCRIPT.replace("result.txt", f"'{folder}/result.txt'"))
     return shutil.which("bash") or "/bin/bash", str(script)

@@ -1,1 +1,1 @@
-"""One module for each measurement: ``measure`` starts the services and returns the outcome."""
+"""One module for each measurement: ``measure`` starts the services and returns an Outcome."""

@@ -1,4 +1,4 @@
-"""Rate of small uploads, each durable before its 201."""
+"""Rate of accepted small uploads. Each is durable before its response 201."""
 
 import statistics
 import time
@@ -19,9 +19,10 @@ BUSY = "exec sleep 600\n"
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Submit ``uploads`` jobs a round over eight connections, while the only slot is taken.
+    """Submit ``uploads`` jobs a round over eight connections.
 
-    So the server does nothing but accept. The floor is measured before each round.
+    The only slot of the client is occupied, so the server does nothing else. The floor is measured
+    before each round.
     """
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": b"exit 0\n"})
     rates: list[float] = []

@@ -1,4 +1,4 @@
-"""Cost of one trivial job in counts, which do not depend on the machine."""
+"""Costs of a trivial job in counts that do not depend on the machine."""
 
 import asyncio
 import itertools
@@ -18,12 +18,12 @@ from bench.sizes import Size
 REQUESTS = 2
 COMMITS = 4
 WARM_UP = 2
-TOLD_WITHIN_S = 10.0
+ACKNOWLEDGED_WITHIN_S = 10.0
 POLL_S = 0.02
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Count requests, commits and statements of single jobs; then, traced, system calls."""
+    """Count requests, commits and statements of jobs, then their system calls under strace."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
     details = await _requests_and_commits(folder / "plain", form, size.counted_jobs)
     if syscalls.available():
@@ -58,34 +58,34 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
         database, log = services.server.folder / "db.sqlite", services.client.log
         for _ in range(WARM_UP):
             await portal.result(await portal.submit(form))
-        await _all_discarded(log)
-        asked = requests.count(log)
+        await _all_acknowledged(log)
+        requests_before = requests.count(log)
         before = {name: statements.count(file) for name, file in traces.items()}
         committed = [commits(database)]
         for _ in range(jobs):
             await portal.result(await portal.submit(form))
             committed.append(commits(database))
-        said = {name: statements.count(file) - before[name] for name, file in traces.items()}
-        await _all_discarded(log)
-        asked = requests.count(log) - asked
-    discards = asked.pop(requests.DISCARD, 0)
+        executed = {name: statements.count(file) - before[name] for name, file in traces.items()}
+        await _all_acknowledged(log)
+        sent = requests.count(log) - requests_before
+    acknowledgements = sent.pop(requests.ACKNOWLEDGE, 0)
     return {
-        "requests_per_job": _each(asked, jobs),
-        "discard_requests": {"jobs": jobs, "requests": discards},
+        "requests_per_job": _per_job(sent, jobs),
+        "acknowledge_requests": {"jobs": jobs, "requests": acknowledgements},
         "commits_of_each_job": [b - a for a, b in itertools.pairwise(committed)],
-        "statements_per_job": {name: _each(counts, jobs) for name, counts in said.items()},
+        "statements_per_job": {name: _per_job(counts, jobs) for name, counts in executed.items()},
     }
 
 
-async def _all_discarded(log: Path) -> None:
-    """Wait until all fetched results are acknowledged.
+async def _all_acknowledged(log: Path) -> None:
+    """Wait until the server has acknowledged the results that it fetched.
 
-    That is the last request for a job, so all others have been logged by then.
+    The acknowledgement is the last request about a job, so all others have been logged by then.
     """
-    seen = requests.count(log)[requests.DISCARD]
-    async with asyncio.timeout(TOLD_WITHIN_S):
-        while requests.count(log)[requests.DISCARD] == seen:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # no event announces this
+    seen = requests.count(log)[requests.ACKNOWLEDGE]
+    async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+        while requests.count(log)[requests.ACKNOWLEDGE] == seen:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)  # there is no event
 
 
 async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:
@@ -102,11 +102,11 @@ async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:
         both = services.by_name()
         return {
             "flushes_per_job": {
-                name: _each(traces[name].flushes(service.folder), jobs)
+                name: _per_job(traces[name].flushes(service.folder), jobs)
                 for name, service in both.items()
             },
             "system_calls_per_job": {
-                name: _each(traces[name].calls(_threads(service)), jobs)
+                name: _per_job(traces[name].calls(_threads(service)), jobs)
                 for name, service in both.items()
             },
         }
@@ -116,5 +116,5 @@ def _threads(service: Service) -> set[int]:
     return {thread.id for thread in service.process.threads()}
 
 
-def _each(counts: Counter[str], jobs: int) -> dict[str, float]:
+def _per_job(counts: Counter[str], jobs: int) -> dict[str, float]:
     return {what: count / jobs for what, count in counts.most_common()}

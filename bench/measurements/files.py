@@ -1,4 +1,4 @@
-"""A job with many small files."""
+"""Duration of a job with many small files as input and output."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ PER_FOLDER = 100
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Measure the time from POST to the ZIP, and ``cp -r`` of the same files in each round."""
+    """Measure from POST to the ZIP, ``files_rounds`` times. The floor is ``cp -r`` of the files."""
     text = text_block()
     contents = {
         f"{number // PER_FOLDER}/{number}.txt": text[number * 7 : number * 7 + FILE_BYTES]

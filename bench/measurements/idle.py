@@ -1,4 +1,4 @@
-"""Cost of idle services, and of a thousand running payloads."""
+"""CPU time and requests of both services when idle, and while many payloads run."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ POLL_S = 0.2
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Measure CPU time and requests over ``idle_s`` seconds, without payloads and with many."""
+    """Measure over ``idle_s`` seconds without payloads, and with ``running`` payloads."""
     async with pair(folder / "idle") as services:
         await asyncio.sleep(size.settle_s)
         idle = await _at_rest(services, size.idle_s)
@@ -47,7 +47,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _start(services: Pair, count: int) -> None:
-    """Submit jobs that only sleep, and wait until all of them run."""
+    """Submit jobs that sleep, and wait until all of them run."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SLEEP})
     async with AsyncExitStack() as stack:
         url = services.server.url
@@ -56,13 +56,13 @@ async def _start(services: Pair, count: int) -> None:
     database = services.server.folder / "db.sqlite"
     async with asyncio.timeout(STARTED_WITHIN_S):
         while hops.count(database, "Running") < count:  # noqa: ASYNC110
-            await asyncio.sleep(POLL_S)  # no event announces this
+            await asyncio.sleep(POLL_S)  # there is no event
 
 
 async def _at_rest(services: Pair, seconds: float) -> dict[str, Any]:
-    """Measure the CPU of both services in per cent of a core, and the requests per second."""
+    """Return the CPU of both services in per cent of a core, and their requests per second."""
     both = services.by_name()
-    asked = requests.count(services.client.log).total()
+    requests_before = requests.count(services.client.log).total()
     begun = time.perf_counter()
     before = {name: _cpu_s(service.process.cpu_times()) for name, service in both.items()}
     await asyncio.sleep(seconds)
@@ -70,7 +70,8 @@ async def _at_rest(services: Pair, seconds: float) -> dict[str, Any]:
     passed = time.perf_counter() - begun
     return {
         "cpu_percent": {name: 100 * (after[name] - before[name]) / passed for name in both},
-        "requests_per_second": (requests.count(services.client.log).total() - asked) / passed,
+        "requests_per_second": (requests.count(services.client.log).total() - requests_before)
+        / passed,
     }
 
 

@@ -1,4 +1,4 @@
-"""Time from POST to the ZIP of a trivial job, one job after the other."""
+"""Latency of a trivial job, from POST to the ZIP, one job after the other."""
 
 import statistics
 import time
@@ -16,15 +16,15 @@ from bench.sizes import Size
 
 OWN_MS = 8.0
 FSYNCS = 3
-"""A durable job flushes at least its files, its row, and its results."""
+"""A durable job needs at least three: for its files, its row and its results."""
 P99_OF_P50 = 3.0
 WARM_UP = 10
 FLOOR_SAMPLES = 20
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Timestamps of one job as the portal saw it, in seconds since the epoch."""
+class TimedJob:
+    """Times of one job as observed by its portal, in seconds since the epoch."""
 
     id: int
     posted: float
@@ -39,9 +39,9 @@ class Seen:
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Run ``latency_jobs`` jobs a round, with the floors before each round."""
+    """Run ``latency_jobs`` jobs a round. The floors are measured before each round."""
     form = Form.of({"user_id": "1", "service": "bench"}, {"run.sh": SCRIPT.encode()})
-    seen: list[Seen] = []
+    seen: list[TimedJob] = []
     spawns: list[float] = []
     fsyncs: list[float] = []
     async with pair(folder) as services, Connection(services.server.url) as portal:
@@ -90,18 +90,18 @@ async def measure(folder: Path, size: Size) -> Outcome:
     )
 
 
-async def _run(portal: Connection, form: Form) -> Seen:
+async def _run(portal: Connection, form: Form) -> TimedJob:
     posted = time.time()
     job_id = await portal.submit(form)
     accepted = time.time()
     results = await portal.result(job_id)
-    return Seen(job_id, posted, accepted, time.time(), results)
+    return TimedJob(job_id, posted, accepted, time.time(), results)
 
 
-def _time_line(job: Seen, database: Path) -> dict[str, tuple[float, float]]:
-    """Return begin and end of each hop, in ms since the POST.
+def _time_line(job: TimedJob, database: Path) -> dict[str, tuple[float, float]]:
+    """Return begin and end of each hop in ms since the POST.
 
-    Hops may overlap: a client starts a script while the server still records the submission.
+    Hops may overlap: the client starts the script while the server still records the submission.
     """
     states = hops.states(database, job.id)
     started, ended = hops.script(job.results)

@@ -1,4 +1,4 @@
-"""Time until many requests that wait for one job are answered."""
+"""Delay between the end of a job and the response to many waiting requests."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ SPARE_DESCRIPTORS = 500
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Let ``waiting`` connections wait for one job, which then ends."""
+    """Request the results of one job over ``waiting`` connections, then let it end."""
     _allow_descriptors(size.waiting + SPARE_DESCRIPTORS)
     gate = folder / "gate"
     os.mkfifo(gate)
@@ -58,7 +58,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 def _wait_for(url: str, job_id: int, count: int, gate: Path, settle_s: float) -> list[float]:
-    """End the script when all requests wait; return the time of each answer."""
+    """Open the gate when all connections wait. Return the time of each response."""
     parts = urlsplit(url)
     request = f"GET /download/{job_id}?wait=60 HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -71,29 +71,29 @@ def _wait_for(url: str, job_id: int, count: int, gate: Path, settle_s: float) ->
             waiting[peer.fileno()] = peer
             poll.register(peer, select.EPOLLIN)
         if poll.poll(settle_s + 0.2):
-            raise UnexpectedAnswer("Somebody was answered before the job's end")
+            raise UnexpectedAnswer("a request was answered before the job's end")
         gate.write_text("\n")
         return _answers(poll, waiting)
 
 
 def _answers(poll: select.epoll, waiting: dict[int, socket.socket]) -> list[float]:
-    """Return the time of each answer. Their contents are checked afterwards."""
+    """Return the time of each response. Their content is checked only after the last."""
     answered: list[float] = []
     received: list[bytes] = []
     until = time.monotonic() + ANSWERED_WITHIN_S
     while len(answered) < len(waiting):
         if not (ready := poll.poll(until - time.monotonic())):
-            raise TimeoutError(f"{len(waiting) - len(answered)} were not answered")
+            raise TimeoutError(f"{len(waiting) - len(answered)} requests were not answered")
         for descriptor, _ in ready:
             received.append(waiting[descriptor].recv(1 << 16))
             answered.append(time.time())
             poll.unregister(descriptor)
     if not all(b"application/zip" in answer and b"PK" in answer for answer in received):
-        raise UnexpectedAnswer("Somebody got no ZIP")
+        raise UnexpectedAnswer("a response is not a ZIP")
     return answered
 
 
 def _allow_descriptors(count: int) -> None:
-    """Raise the limit of open files of this process; the services inherit it."""
+    """Raise the limit of open files for this process and the services, which inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))

@@ -1,4 +1,4 @@
-"""Memory of each service: idle, with a long queue, and for a very large job."""
+"""Memory of each service: at rest, with a long queue, and for a very large job."""
 
 import asyncio
 import shutil
@@ -10,7 +10,7 @@ import psutil
 
 from bench.content import text_block
 from bench.http import Connection, Form, submit_all
-from bench.large import trip
+from bench.large_job import run_round_trip
 from bench.outcome import Outcome, Row
 from bench.services import Pair, Service, pair
 from bench.sizes import Size
@@ -34,7 +34,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         idle = _resident(services)
         _reset_peaks(services)
         at_rest = _peaks(services)
-        await trip(services, text_block(), size.memory_bytes)
+        await run_round_trip(services, text_block(), size.memory_bytes)
         large = _peaks(services)
     shutil.rmtree(folder / "large")
     async with pair(folder / "queued", slots=1) as services:
@@ -59,7 +59,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _queue(services: Pair, count: int) -> None:
-    """Take the only slot and submit this number of jobs."""
+    """Occupy the only slot and submit ``count`` more jobs."""
     async with AsyncExitStack() as stack:
         url = services.server.url
         portals = [await stack.enter_async_context(Connection(url)) for _ in range(SUBMITTERS)]
@@ -70,17 +70,18 @@ async def _queue(services: Pair, count: int) -> None:
 
 
 def _resident(services: Pair) -> Mib:
-    """Return the resident memory, as ``ps`` shows it, with shared libraries.
+    """Return the resident memory, including shared libraries, as ``ps`` shows it.
 
-    For the helper processes of a service, their proportional share of shared memory is added.
+    Child processes that a service keeps are added with their proportional set size.
     """
     return {
-        name: _status_mib(each, "VmRSS") + sum(map(_own_mib, each.process.children(recursive=True)))
+        name: _status_mib(each, "VmRSS")
+        + sum(map(_proportional_mib, each.process.children(recursive=True)))
         for name, each in services.by_name().items()
     }
 
 
-def _own_mib(child: psutil.Process) -> float:
+def _proportional_mib(child: psutil.Process) -> float:
     return float(child.memory_full_info().pss) / (1 << 20)
 
 
@@ -90,7 +91,7 @@ def _reset_peaks(services: Pair) -> None:
 
 
 def _peaks(services: Pair) -> Mib:
-    """Return the peak of the resident memory since the reset."""
+    """Return the peak of the resident memory since the last reset."""
     return {name: _status_mib(each, "VmHWM") for name, each in services.by_name().items()}
 
 

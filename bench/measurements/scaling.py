@@ -1,4 +1,4 @@
-"""Cost of periodic work as the database grows."""
+"""Cost of frequent operations depending on the number of jobs in the database."""
 
 import shutil
 import statistics
@@ -22,7 +22,7 @@ from job_orchestrator.server.store.sqlite.store import open_store
 OF_SMALLEST = 1.5
 CLIENT = "http://127.0.0.1:9/submit"
 SETTINGS = {
-    # A service without rows in the database, so that no queued job is dispatched.
+    # Not the service of the rows, so that the queued jobs are not dispatched.
     "SERVICE_OTHER_UPLOAD_URL": CLIENT,
     "SERVICE_OTHER_DOWNLOAD_URL": "http://127.0.0.1:9/retrieve",
 }
@@ -32,7 +32,10 @@ Samples = dict[str, list[float]]
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Measure the same work on databases of several sizes, in turn."""
+    """Measure the same work on databases of several sizes.
+
+    The databases are used in rotation, so that changes of the machine's load affect all of them.
+    """
     databases = await _databases(folder, size.scaling)
     found = await _passes(databases, size.scaling_samples)
     found |= await _answers(databases, size.scaling_samples)
@@ -44,7 +47,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _databases(folder: Path, sizes: Iterable[tuple[int, int]]) -> dict[str, Path]:
-    """Create a database of each size; return them by name, smallest first."""
+    """Create a database of each size; return them by name, the smallest first."""
     growing = folder / "growing.sqlite"
     async with open_store(growing):
         pass
@@ -62,7 +65,7 @@ async def _databases(folder: Path, sizes: Iterable[tuple[int, int]]) -> dict[str
 
 
 async def _passes(databases: Mapping[str, Path], samples: int) -> dict[str, Samples]:
-    """Measure a pass that claims a job, and one that finds no free slot."""
+    """Measure passes of the dispatcher that claim a job, and passes without a free slot."""
     claiming: Samples = defaultdict(list)
     full: Samples = defaultdict(list)
     async with AsyncExitStack() as stack:
@@ -98,7 +101,7 @@ def _offer(slots: int) -> Offer:
 
 
 async def _answers(databases: Mapping[str, Path], samples: int) -> dict[str, Samples]:
-    """Measure ``GET /download`` of ended and of queued jobs that are not cached."""
+    """Measure GET /download of ended and of queued jobs, each requested once."""
     found: dict[str, Samples] = {}
     async with AsyncExitStack() as stack:
         portals: dict[str, Connection] = {}
@@ -108,8 +111,8 @@ async def _answers(databases: Mapping[str, Path], samples: int) -> dict[str, Sam
         for status, what in (("Failed", "of an ended job"), ("Queued", "of a queued job")):
             times: Samples = defaultdict(list)
             ids = {name: rows.ids(path, status, samples) for name, path in databases.items()}
-            for turn in zip_longest(*ids.values()):
-                for (name, portal), job_id in zip(portals.items(), turn, strict=True):
+            for round_ids in zip_longest(*ids.values()):
+                for (name, portal), job_id in zip(portals.items(), round_ids, strict=True):
                     if job_id is not None:
                         times[name].append(await _get_ms(portal, job_id))
             found[f"GET /download {what}"] = times
@@ -126,7 +129,7 @@ async def _get_ms(portal: Connection, job_id: int) -> float:
 
 
 def _row(what: str, medians: Mapping[str, float]) -> Row:
-    """Compare the slowest of the larger databases with the smallest."""
+    """Compare the slowest of the larger databases with the smallest database."""
     smallest, *larger = medians
     worst = max(larger, key=lambda name: medians[name])
     return Row(

@@ -1,4 +1,4 @@
-"""Rate of trivial jobs, from submission to the fetched ZIP."""
+"""Throughput of trivial jobs: submitted, run, and their ZIP downloaded."""
 
 import asyncio
 import statistics
@@ -20,7 +20,7 @@ FLOOR_PARALLEL = 10
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Run ``throughput_jobs`` a round for each number of slots, after the floor."""
+    """Run ``throughput_jobs`` a round for each number of slots, after measuring the floor."""
     rows: list[Row] = []
     details: dict[str, object] = {}
     for slots in size.throughput_slots:
@@ -43,7 +43,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 
 async def _rates(folder: Path, size: Size, slots: int) -> tuple[list[float], list[float]]:
-    """Measure jobs and scripts per second, a pair for each round."""
+    """Return jobs per second and scripts per second of each round."""
     rates: list[float] = []
     floors: list[float] = []
     forms = [
@@ -67,7 +67,7 @@ async def _rates(folder: Path, size: Size, slots: int) -> tuple[list[float], lis
 async def _run(
     submitters: list[Connection], fetchers: list[Connection], forms: list[Form], jobs: int
 ) -> None:
-    """Submit jobs and fetch all results, each as soon as a connection is free to wait for it."""
+    """Submit ``jobs`` jobs and download all results, over separate connections."""
     to_submit = iter(range(jobs))
     submitted: asyncio.Queue[int | None] = asyncio.Queue()
 

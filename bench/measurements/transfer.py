@@ -1,4 +1,4 @@
-"""Throughput of a large text file through both services, by hop, in MB/s (10^6 bytes)."""
+"""Transfer rate of a large text file in each hop, in MB/s (millions of bytes)."""
 
 import asyncio
 import shutil
@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from bench.content import text_block
 from bench.floors.copying import sendfile_s, socket_to_disk_s
-from bench.large import Trip, trip
+from bench.large_job import RoundTrip, run_round_trip
 from bench.outcome import Outcome, Row
 from bench.services import pair
 from bench.sizes import Size
@@ -23,10 +23,10 @@ TO_DISK = "socket to disk, flushed"
 
 
 async def measure(folder: Path, size: Size) -> Outcome:
-    """Transfer ``transfer_bytes`` there and back, ``transfer_rounds`` times, with floors."""
+    """Transfer ``transfer_bytes`` in both directions. Each round measures its floors."""
     block = text_block()
     total = size.transfer_bytes
-    trips: list[Trip] = []
+    trips: list[RoundTrip] = []
     copies: list[float] = []
     sends: list[float] = []
     deflates: list[float] = []
@@ -36,7 +36,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         async with pair(here, server=limit, client=limit) as services:
             copies.append(await asyncio.to_thread(socket_to_disk_s, here, block, total))
             deflates.append(_deflate_s(block) / len(block) * total)
-            trips.append(await trip(services, block, total))
+            trips.append(await run_round_trip(services, block, total))
             sends.append(await _send_s(here, block, trips[-1].zip_bytes))
         shutil.rmtree(here)
     copy_s = statistics.median(copies)
@@ -65,14 +65,14 @@ async def measure(folder: Path, size: Size) -> Outcome:
 
 def _rate(
     what: str,
-    trips: list[Trip],
+    trips: list[RoundTrip],
     hop: str,
     size: int,
     floor: float,
     floor_name: str,
     of_floor: float | None = None,
 ) -> Row:
-    """Return the MB/s of a hop for ``size`` bytes, and of its floor."""
+    """Create the row of a hop that transfers ``size`` bytes."""
     return Row(
         what,
         size / statistics.median(getattr(each, hop) for each in trips) / MB,
@@ -86,7 +86,7 @@ def _rate(
 
 
 async def _send_s(folder: Path, block: bytes, size: int) -> float:
-    """Measure the seconds to send a file of the size of the results."""
+    """Return the seconds that sendfile takes for a file of the results' size."""
     file = folder / "sent"
     with file.open("wb") as target:
         for _ in range(size // len(block) + 1):

@@ -1,4 +1,4 @@
-"""Every measurement runs and has figures. Their values depend on the machine and are not tested."""
+"""Every measurement runs and returns figures. Their values depend on the machine: not tested."""
 
 import math
 from pathlib import Path

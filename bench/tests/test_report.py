@@ -1,11 +1,11 @@
-"""Output of the benchmarks: the table, the page of the documentation, the chart."""
+"""Output of results: the table, the page of the documentation, the chart."""
 
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from bench import __main__ as command
-from bench import picture, report
+from bench import chart, report
 from bench.sizes import SMOKE
 
 PAGE = """before
@@ -37,11 +37,11 @@ ROW = {
 }
 
 
-def test_page_gets_the_table_between_its_marks_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_table_replaces_only_the_text_between_the_markers(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE)
     result = {"machine": MACHINE, "measurements": {"latency": {"rows": [ROW]}}}
-    for _ in range(2):  # the second time it replaces its own output
+    for _ in range(2):  # the second run replaces its own text
         report.write_into(page, result, "performance.svg")
     text = page.read_text()
     assert text.startswith("before\n<!-- measured: begin")
@@ -57,14 +57,14 @@ def test_missed_and_unjudged_rows_say_so() -> None:
     assert "| latency | 7.12 ms | – | – | – |  |" in unjudged
 
 
-def test_same_figures_give_the_same_picture(tmp_path: Path) -> None:
+def test_same_figures_give_the_same_chart(tmp_path: Path) -> None:
     latency = {
         "job_ms": {"samples": [1, 2, 3], "count": 3, "p50": 2, "p95": 3, "p99": 3},
         "floor_ms": 0.5,
         "time_line_ms": {"upload": (0, 1), "run.sh": (0.8, 2)},
     }
     for name in ("a.svg", "b.svg"):
-        picture.draw(latency, tmp_path / name)
+        chart.draw(latency, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert "run.sh" in (tmp_path / "a.svg").read_text()
 
@@ -75,13 +75,13 @@ def test_unknown_measurement_is_refused_with_the_known_ones() -> None:
     assert "speed; there are latency, throughput" in answer.output
 
 
-def test_page_of_the_documentation_has_the_marks() -> None:
+def test_page_of_the_documentation_has_the_markers() -> None:
     page = command.PAGE.read_text()
     assert report.BEGIN in page
     assert report.END in page
 
 
-def test_measurement_that_fails_is_missing_and_the_others_go_on(tmp_path: Path) -> None:
+def test_failed_measurement_is_left_out_and_the_others_continue(tmp_path: Path) -> None:
     measured = command.run(tmp_path, SMOKE, ["no such", "counts"])["measurements"]
     assert list(measured) == ["counts"]
     assert not list(tmp_path.iterdir())

@@ -10,12 +10,12 @@ CUTOFF = 5.5
 
 
 def heavy_atoms(residue: gemmi.Residue) -> list[gemmi.Atom]:
-    """Return the atoms other than hydrogens."""
+    """Return all atoms except hydrogens."""
     return [atom for atom in residue if not atom.is_hydrogen()]
 
 
 def distance(first: gemmi.Residue, second: gemmi.Residue) -> float:
-    """Smallest distance of two residues' heavy atoms, in Å."""
+    """Return the smallest distance between heavy atoms of two residues, in Å."""
     pairs = product(heavy_atoms(first), heavy_atoms(second))
     return min(one.pos.dist(other.pos) for one, other in pairs)
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Joins the two chains of a complex and lists the residues that touch across the interface.
+# Merges the two chains of a complex and lists the residue pairs in contact across the interface.
 set -euo pipefail
 
 pdb_merge 2oob_A.pdb 2oob_B.pdb | pdb_tidy > complex.pdb

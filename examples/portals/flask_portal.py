@@ -3,7 +3,7 @@
     pip install flask ./orchestrator-common
     flask --app examples/portals/flask_portal run
 
-In Django it is the same: one ``Client`` for the process, called from the views.
+In Django, too, use one ``Client`` for the process and call it from the views.
 """
 
 import os

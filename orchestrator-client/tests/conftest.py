@@ -69,9 +69,10 @@ async def start_client(tmp_path: Path) -> AsyncIterator[StartClient]:
             app = await asyncio.to_thread(create_app, read_settings(environment, {}))
             server = TestServer(app)
             await stack.enter_async_context(server)
-            http = aiohttp.ClientSession(str(server.make_url("")))
+            url = server.make_url("")
+            http = aiohttp.ClientSession(url)
             await stack.enter_async_context(http)
-            return Client(app, http, Path(environment["DATA_PATH"]) / "payloads")
+            return Client(app, url, http, Path(environment["DATA_PATH"]) / "payloads")
 
         yield start
 

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import psutil
 from aiohttp import web
+from yarl import URL
 
 from job_orchestrator.common.protocol.sse import Event, read_events
 
@@ -25,6 +26,7 @@ class Client:
     """A running client, with an HTTP session to it."""
 
     app: web.Application
+    url: URL
     http: aiohttp.ClientSession
     data: Path
 

@@ -1,4 +1,4 @@
-"""Cgroups: processes of a previous start, limits and their messages, machines without cgroups."""
+"""Cgroups: leftovers of a previous process, limits and their messages, machines without them."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""A draining client gives its payloads back in order, while it still answers requests."""
+"""Drain: the client gives its payloads back in order, and still answers requests."""
 
 import asyncio
 import json

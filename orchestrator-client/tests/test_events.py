@@ -1,4 +1,4 @@
-"""The event stream: bounded, alive, and closed before anything else."""
+"""Event stream: bounded queues, keep-alive comments, and its end when the client stops."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ import pytest
 from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.web import events
+from job_orchestrator.client.web import streams
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED
@@ -48,14 +48,14 @@ async def test_new_reader_gets_the_last_load_first() -> None:
         assert [event.kind for event in events] == ["load", "payload"]
 
 
-async def test_payload_that_was_taken_in_is_no_news() -> None:
+async def test_prepared_payload_is_not_published() -> None:
     hub = EventHub()
     with hub.subscribed() as reader:
         hub.on_payload_changed(row(status=PayloadStatus.PREPARED))
         assert await reader.next(0.01) == []
 
 
-async def test_closed_hub_ends_streams_present_and_to_come() -> None:
+async def test_close_of_the_hub_ends_open_and_later_streams() -> None:
     hub = EventHub()
     with hub.subscribed() as present:
         hub.close()
@@ -64,39 +64,37 @@ async def test_closed_hub_ends_streams_present_and_to_come() -> None:
         assert await late.next(1) is None
 
 
-async def test_idle_stream_shows_that_it_lives(
+async def test_idle_stream_sends_keep_alive_comments(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(streams, "KEEP_ALIVE_S", 0.01)
     async with asyncio.timeout(20), client.http.get("/events") as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         while b": keep-alive\n\n" not in await response.content.readany():
             pass
 
 
-async def test_reader_that_takes_nothing_is_cut_off(
+async def test_reader_that_reads_nothing_is_disconnected(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
     hub = client.app[keys.EVENTS]
-    url = client.http._base_url
-    assert url is not None
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(reader, (url.host, url.port))
+        await loop.sock_connect(reader, (client.url.host, client.url.port))
         await loop.sock_sendall(reader, b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         for _ in range(200):
             hub.on_payload_changed(row("x" * 100_000))
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)
 
 
-async def test_client_stops_at_once_although_a_reader_takes_nothing(client: Client) -> None:
+async def test_client_stops_immediately_although_a_reader_reads_nothing(client: Client) -> None:
     hub = client.app[keys.EVENTS]
     async with client.http.get("/events"):
-        await client.eventually(lambda: len(hub._subscribers) == 1)
+        await client.eventually(lambda: hub.open_streams == 1)
         async with asyncio.timeout(10):
             await client.app.shutdown()
-        await client.eventually(lambda: len(hub._subscribers) == 0)
+        await client.eventually(lambda: hub.open_streams == 0)

@@ -97,7 +97,7 @@ async def test_trap_10_nothing_of_a_killed_payload_lives(client: Client) -> None
     assert await asyncio.to_thread(zombies) == []
 
 
-async def test_trap_12_ended_payload_stays_what_it_was(client: Client) -> None:
+async def test_trap_12_kill_of_an_ended_payload_keeps_its_state(client: Client) -> None:
     payload = await client.run("exit 4\n")
     ended = await client.kill(payload["id"])
     assert (ended["status"], ended["exit_code"], ended["killed"]) == ("Failed", 4, False)
@@ -115,7 +115,7 @@ async def test_trap_12_ended_payload_stays_what_it_was(client: Client) -> None:
         "(trap '' TERM; exec sleep 4743) &",
     ],
 )
-async def test_trap_03_end_of_a_script_is_told_within_two_seconds(
+async def test_trap_03_end_of_a_script_is_reported_within_two_seconds(
     start_client: StartClient, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     """Check that the end is noticed by itself: not by polling, nor when a pipe is closed.

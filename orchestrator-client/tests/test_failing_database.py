@@ -1,4 +1,4 @@
-"""A database that fails at any statement makes no payload run twice, and none hang."""
+"""Failing database: whichever statement fails, each payload runs once, and none hangs."""
 
 import asyncio
 import itertools

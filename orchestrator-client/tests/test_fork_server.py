@@ -29,10 +29,10 @@ def cgroups(tmp_path: Path) -> Iterator[PayloadCgroups]:
     assert opened is not None
     try:
         if opened.fork_server is None:
-            # On a later kernel this is a fault of the client, not a reason to skip.
+            # Only kernels before 5.7 cannot do it; on a later one it is a bug of the client.
             release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
             assert release < [5, 7]
-            pytest.skip("this kernel can't be used here to start anything in a cgroup")
+            pytest.skip("this kernel can't start processes directly in a cgroup")
         yield opened
         opened.clear()
     finally:
@@ -206,9 +206,8 @@ def test_fork_server_ends_with_the_client(tmp_path: Path, cgroups: PayloadCgroup
     ) as owner:
         assert owner.stdout is not None
         server = psutil.Process(int(owner.stdout.readline()))
-        server.send_signal(
-            signal.SIGTERM
-        )  # as a service manager sends it to all processes of a unit
+        # A service manager or a terminal sends these to all processes.
+        server.send_signal(signal.SIGTERM)
         server.send_signal(signal.SIGINT)
         owner.kill()
         psutil.wait_procs([server], timeout=20)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from job_orchestrator.client.app import LOOPS
+from job_orchestrator.client.app import LIFECYCLE
 from job_orchestrator.client.workspace.removal import remove_tree
 from running_client import Client
 
@@ -17,7 +17,7 @@ async def test_client_without_its_data_folder_is_unhealthy(client: Client) -> No
 
 
 async def test_client_whose_runner_has_stopped_is_unhealthy(client: Client) -> None:
-    (runner,) = [loop for loop in client.app[LOOPS] if loop.name == "runner"]
+    (runner,) = [loop for loop in client.app[LIFECYCLE].loops if loop.name == "runner"]
     await runner.stop()
     async with client.http.get("/health") as response:
         assert response.status == 500

@@ -1,4 +1,4 @@
-"""Requests for partial results: any number of them delays no payload's end."""
+"""Partial results: no number of requests for them delays the end of a payload."""
 
 import asyncio
 import os

@@ -57,7 +57,7 @@ async def test_same_key_is_added_once(store: PayloadStore) -> None:
     (row,) = [row for row in rows if row]
     assert await store.by_key("key") == row
     assert await store.by_key("other") is None
-    # Payloads without a key are never the same.
+    # Payloads without a key are always different.
     assert await store.add(8, "u8", None)
     assert await store.add(9, "u9", None)
 
@@ -175,3 +175,9 @@ def test_any_sequence_of_calls_makes_only_allowed_transitions(
         assert waiting == list(states.values()).count(PayloadStatus.PREPARED)
 
     asyncio.run(play())
+
+
+async def test_all_kept_payloads_are_listed_however_many_they_are(store: PayloadStore) -> None:
+    for number in range(1, 1204):
+        await store.add(number, f"u{number}", None)
+    assert [row.id for row in await store.kept()] == list(range(1, 1204))

@@ -1,4 +1,4 @@
-"""Results: as a ZIP, in parts, before the end, and after their removal."""
+"""Retrieval of results: as a ZIP, in parts, before the end, and after their removal."""
 
 import asyncio
 import json
@@ -27,17 +27,17 @@ async def test_state_of_a_payload_without_results_is_json_with_its_key(client: C
     payload = (await client.run("exit 9\n", key="job.7"))["id"]
     async with client.http.get(f"/retrieve/{payload}") as response:
         assert response.headers["Idempotency-Key"] == "job.7"
-        told = await response.json()
-    assert (told["status"], told["exit_code"]) == ("Failed", 9)
-    assert told["message"] == "run.sh exited with code 9"
+        answer = await response.json()
+    assert (answer["status"], answer["exit_code"]) == ("Failed", 9)
+    assert answer["message"] == "run.sh exited with code 9"
 
 
 async def test_trap_38_output_of_a_failed_payload_can_be_fetched(client: Client) -> None:
     payload = (await client.run("echo half > out; kill -KILL $$\n"))["id"]
     archive = await client.archive(payload)
     assert archive.read("out") == b"half\n"
-    told = json.loads(archive.read(".orchestrator/result.json"))
-    assert (told["exit_code"], told["signal"]) == (137, 9)
+    record = json.loads(archive.read(".orchestrator/result.json"))
+    assert (record["exit_code"], record["signal"]) == (137, 9)
 
 
 @pytest.mark.parametrize("state", ["Prepared", "Invalid", "Killed"])
@@ -67,10 +67,10 @@ async def test_results_that_somebody_removed_are_an_error_with_id_0(client: Clie
 
 async def test_trap_12_killing_what_has_ended_changes_nothing_and_says_so(client: Client) -> None:
     payload = await client.run("exit 0\n")
-    told = await client.kill(payload["id"])
-    assert told["status"] == "Completed"
-    assert told["message"] == f"Payload {payload['id']} had already ended as Completed."
-    assert told["killed"] is False
+    answer = await client.kill(payload["id"])
+    assert answer["status"] == "Completed"
+    assert answer["message"] == f"Payload {payload['id']} had already ended as Completed."
+    assert answer["killed"] is False
     assert (await client.archive(payload["id"], "retrieve")).testzip() is None
 
 

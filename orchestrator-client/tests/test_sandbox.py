@@ -1,4 +1,4 @@
-"""Scripts in bubblewrap and as another user cannot reach what is not theirs."""
+"""Isolation: what scripts in bubblewrap, or of another user, cannot reach."""
 
 import asyncio
 import os

@@ -39,7 +39,7 @@ async def post(client: Client, content: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def left(client: Client) -> list[str]:
-    # os.walk takes it that what it has seen may be gone when it gets there.
+    # os.walk ignores a folder that was removed after it was listed.
     found = os.walk(client.data)
     return [name for _, folders, files in found for name in (*folders, *files)]
 
@@ -100,9 +100,7 @@ async def test_too_large_payload_is_refused_and_leaves_nothing(start_client: Sta
 
 
 async def test_trap_36_upload_that_breaks_off_leaves_nothing(client: Client) -> None:
-    url = client.http._base_url
-    assert url is not None
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    reader, writer = await asyncio.open_connection(client.url.host, client.url.port)
     content = body(("f", "run.sh"), ("f", "x" * 100), end="")
     writer.write(
         b"POST /submit HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n"
@@ -144,7 +142,7 @@ async def test_trap_37_full_disk_is_507_and_the_client_recovers(
     assert status == 507
     assert answer["message"].startswith("The disk is full")
     assert await asyncio.to_thread(lambda: list(folder.iterdir())) == []
-    # Results for which there is no room: the script's success is no success without them.
+    # The script succeeds, but there is no space for its results, so the payload has failed.
     payload = await client.run("head -c 1500000 /dev/urandom > out; exit 0\n")
     assert payload["status"] == "Failed"
     assert payload["message"].startswith("The disk is full")
@@ -167,7 +165,7 @@ async def test_trap_17_repeat_of_a_submit_is_answered_also_when_the_disk_is_full
     assert status == 507
 
 
-async def test_trap_17_same_key_at_once_gives_one_payload_that_runs_once(
+async def test_trap_17_concurrent_submits_with_one_key_give_one_payload_that_runs_once(
     client: Client, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
@@ -231,7 +229,7 @@ async def test_payload_json_has_all_fields_that_servers_ask_for(client: Client) 
     await client.kill(payload["id"])
 
 
-async def test_machine_without_room_for_a_process_makes_the_payload_wait(
+async def test_payload_waits_while_the_machine_can_start_no_process(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     popen = subprocess.Popen

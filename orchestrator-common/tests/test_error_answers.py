@@ -1,4 +1,4 @@
-"""Errors of handlers are answered once, and never within another answer."""
+"""Error middleware: one response for each error, never within another response."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ Visitor = TestClient[web.Request, web.Application]
 
 @pytest.fixture
 async def visitor() -> AsyncIterator[Visitor]:
-    """Of a service whose handlers all fail."""
+    """Session with a service whose handlers all fail."""
 
     def body(error: Exception | None, message: str) -> bytes:
         return message.encode()
@@ -38,13 +38,15 @@ async def visitor() -> AsyncIterator[Visitor]:
         yield visitor
 
 
-async def test_answer_that_has_begun_breaks_off(visitor: Visitor) -> None:
+async def test_error_after_the_response_has_started_closes_the_connection(visitor: Visitor) -> None:
     async with visitor.get("/late") as response:
         with pytest.raises(ClientPayloadError):
             await response.read()
 
 
-async def test_domain_error_has_its_status_and_others_are_500(visitor: Visitor) -> None:
+async def test_domain_error_has_the_status_of_its_class_and_500_by_default(
+    visitor: Visitor,
+) -> None:
     async with visitor.get("/busy") as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "5")
         assert await response.text() == "not now"

@@ -26,16 +26,16 @@ TYPE = "multipart/form-data; boundary=x"
 
 
 class Trickle:
-    """A body that comes a little at a time, for ever."""
+    """Endless body of which a little arrives at a time."""
 
     def __init__(self, block: bytes, pause_s: float) -> None:
         self._block = block
         self._pause_s = pause_s
-        self._begun = False
+        self._started = False
 
     async def readany(self) -> bytes:
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             return PART
         await asyncio.sleep(self._pause_s)
         return self._block
@@ -45,7 +45,7 @@ def kept(form: ReceivedForm) -> ReceivedForm:
     return form
 
 
-async def test_body_that_comes_too_slowly_is_dropped(tmp_path: Path) -> None:
+async def test_body_that_arrives_too_slowly_is_refused(tmp_path: Path) -> None:
     limits = FormLimits(10**9, idle_s=0.1, min_rate=10_000)
     with pytest.raises(BodyTimeout, match="slower than 10000 bytes a second"):
         async with asyncio.timeout(20):
@@ -54,7 +54,7 @@ async def test_body_that_comes_too_slowly_is_dropped(tmp_path: Path) -> None:
 
 @pytest.fixture
 async def service() -> AsyncIterator[TestServer]:
-    """A service with one upload and one other path."""
+    """Service with one upload and one other path."""
 
     async def swallow(request: web.Request) -> web.Response:
         return web.Response(text=str(len(await request.read())))
@@ -68,26 +68,27 @@ async def service() -> AsyncIterator[TestServer]:
     )
     app.router.add_post("/other", swallow)
     app.router.add_get("/", ping)
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    async with server:
         yield server
 
 
-async def test_large_body_is_refused_where_none_is_expected(service: TestServer) -> None:
+async def test_large_body_that_is_not_an_upload_is_refused(service: TestServer) -> None:
     async with ClientSession(str(service.make_url(""))) as http:
         large = b"x" * (MAX_BODY_BYTES + 1)
         async with http.post("/other", data=large) as response:
             assert response.status == 413
         assert len(large) > 1000
 
-        async def untold() -> AsyncIterator[bytes]:
+        async def chunked() -> AsyncIterator[bytes]:
             for _ in range(20):
                 yield b"x" * 100
 
-        async with http.post("/other", data=untold()) as response:
-            assert response.status == 413, "also if the length is not told"
+        async with http.post("/other", data=chunked()) as response:
+            assert response.status == 413, "also without Content-Length"
 
 
-async def test_head_that_does_not_end_is_not_waited_for() -> None:
+async def test_connection_with_an_endless_head_is_closed() -> None:
     app = web.Application()
     app.router.add_get("/", ping)
     server = TestServer(app)
@@ -124,9 +125,9 @@ async def test_address_can_not_open_more_connections_than_allowed() -> None:
         for _ in range(2):
             reader, writer = await asyncio.open_connection(*address[:2])
             with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b"", "closed at once"
+                assert await reader.read() == b"", "closed immediately"
             writer.close()
-        # Those that were there first are served, and one that ends makes room.
+        # The connections within the limit are served, and the end of one allows another one.
         for reader, writer in streams:
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b"pong" in await reader.read()
@@ -139,7 +140,7 @@ async def test_address_can_not_open_more_connections_than_allowed() -> None:
         await runner.cleanup()
 
 
-async def test_peer_that_takes_nothing_is_cut_off_by_the_kernel() -> None:
+async def test_peer_that_acknowledges_nothing_is_disconnected_by_the_kernel() -> None:
     listener = await asyncio.to_thread(listen, "127.0.0.1", 0)
     with listener:
         listener.listen()

@@ -69,9 +69,10 @@ async def start_server(tmp_path: Path, tuning: Tuning) -> AsyncIterator[StartSer
             app = await asyncio.to_thread(create_app, read_settings(environment, {}), tuning)
             server = TestServer(app)
             await stack.enter_async_context(server)
-            http = aiohttp.ClientSession(str(server.make_url("")))
+            url = server.make_url("")
+            http = aiohttp.ClientSession(url)
             await stack.enter_async_context(http)
-            return Server(app, http, tmp_path)
+            return Server(app, url, http, tmp_path)
 
         yield start
 

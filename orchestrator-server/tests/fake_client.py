@@ -10,7 +10,13 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from job_orchestrator.common.messages import ErrorPayload, LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.messages import (
+    ErrorPayload,
+    InventoryEntry,
+    LoadEvent,
+    Payload,
+    PayloadEvent,
+)
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
 
@@ -31,7 +37,7 @@ class FakeClient:
     """Keeps payloads; a test changes their state with ``report``.
 
     ``instead`` maps "submit", "retrieve", "partial", "acknowledge", "kill", "kill_key", "logs",
-    "load" or "events" to another answer. ``requests`` counts requests by these names.
+    "inventory", "load" or "events" to another answer. ``requests`` counts requests by these names.
     """
 
     def __init__(self) -> None:
@@ -61,6 +67,7 @@ class FakeClient:
         app.router.add_post("/kill/{id}", self._or_instead("kill", self.kill))
         app.router.add_post("/kill", self._or_instead("kill_key", self.kill_key))
         app.router.add_get("/logs/{id}", self._or_instead("logs", answering(404)))
+        app.router.add_get("/payloads", self._or_instead("inventory", self.inventory))
         app.router.add_get("/load", self._or_instead("load", answering(200, "12.5")))
         app.router.add_get("/events", self._or_instead("events", self.events))
         app.on_shutdown.append(self._end_streams)
@@ -203,6 +210,15 @@ class FakeClient:
                 self.report(payload_id, PayloadStatus.KILLED)
                 return _json(self.payloads[payload_id])
         return _json(Payload(4_000_000_000, PayloadStatus.KILLED))
+
+    async def inventory(self, request: web.Request) -> web.Response:
+        """List the payloads whose results were not acknowledged."""
+        entries = [
+            InventoryEntry(payload_id, self.keys[payload_id], payload.status)
+            for payload_id, payload in self.payloads.items()
+            if payload_id not in self.acknowledged
+        ]
+        return web.Response(body=msgspec.json.encode(entries), content_type="application/json")
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Open an event stream, which begins with the load."""

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from job_orchestrator.server import keys
 from job_orchestrator.server.clients.registry import ClientRegistry
@@ -24,6 +25,7 @@ class Server:
     """A running server, as a web app sees it."""
 
     app: web.Application
+    url: URL
     http: aiohttp.ClientSession
     root: Path
 

@@ -11,6 +11,7 @@ JOB = Job(
     status=JobStatus.COMPLETED,
     message="",
     attempt=1,
+    nonce="",
     failures=0,
     not_before=0,
     client=None,

@@ -1,4 +1,4 @@
-"""Route authorization: tokens, scopes, and that no route is forgotten."""
+"""Route authorization: tokens, the access table, and requests whose token becomes invalid."""
 
 import asyncio
 import io
@@ -22,7 +22,9 @@ from job_orchestrator.server.auth.token_file import create_token, read_tokens, r
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.jobs import submit as submission
 from job_orchestrator.server.settings.server import read_settings
+from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web import access
+from job_orchestrator.server.web.access import TABLE, Access, access_of, is_open
 from running_server import Server, StartServer
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -38,23 +40,24 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tokens.json"
 
 
-@pytest.fixture(autouse=True)
-def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens_module, "FRESH_S", 0.0)
+@pytest.fixture
+def tuning() -> Tuning:
+    """Tuning with which every request checks the token file."""
+    return Tuning(tokens_fresh_s=0.0)
 
 
-class Asked:
+class Portal:
     """A portal with a token."""
 
     def __init__(self, server: Server, token: str) -> None:
-        self._http = server.http
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self.http = server.http
+        self.headers = {"Authorization": f"Bearer {token}"}
 
     async def __call__(
         self, method: str, path: str, data: Any = None
     ) -> tuple[int, dict[str, Any] | bytes]:
-        async with self._http.request(
-            method, path, data=data, headers=self._headers, allow_redirects=False
+        async with self.http.request(
+            method, path, data=data, headers=self.headers, allow_redirects=False
         ) as response:
             if response.content_type == "application/json":
                 return response.status, await response.json()
@@ -77,13 +80,13 @@ def routes(app: web.Application) -> Iterator[tuple[str, str]]:
 
 async def test_every_route_is_classified(start_server: StartServer) -> None:
     server = await start_server(UNREACHABLE)
-    named = access.SHARED | access.OWN | access.ADMIN
-    for method, path in routes(server.app):
-        classes = [path in named, access.of_one_job(path), access.is_open(path)]
-        assert classes.count(True) == 1, (
-            f"{method} {path}: say in web/access.py who may use it; until then only"
-            " administrators can"
+    paths = {path for _, path in routes(server.app)}
+    for path in paths:
+        in_table, is_file = path in TABLE, path.startswith(access.OPEN_BELOW)
+        assert [in_table, is_file, "{id}" in path].count(True) == 1, (
+            f"{path}: say in web/access.py who may use it; until then only administrators can"
         )
+    assert set(TABLE) <= paths, "no entry without a route"
 
 
 async def test_trap_41_without_a_token_only_open_routes_answer(
@@ -98,7 +101,7 @@ async def test_trap_41_without_a_token_only_open_routes_answer(
         for shown in ({}, {"Authorization": "Bearer jo_wrong"}, {"Authorization": "Basic eA=="}):
             url = path.format(id="1", name="index.html")
             async with server.http.request(method, url, headers=shown) as response:
-                if access.is_open(path):
+                if is_open(path):
                     assert response.status != 401, path
                     continue
                 assert response.status == 401, (method, path)
@@ -111,22 +114,27 @@ async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
 ) -> None:
     await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    mine, other = [Portal(server, await token_for(file, user)) for user in (7, 8)]
     status, answer = await mine.upload()
     assert status == 201
     job = answer["id"]
     assert server.rows("SELECT user_id FROM jobs") == [(7,)]
-    about_jobs = [(m, p.format(id=job)) for m, p in routes(server.app) if access.of_one_job(p)]
+    about_jobs = [
+        (m, p.format(id=job)) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
+    ]
     assert ("POST", f"/terminate/{job}") in about_jobs
     for method, path in about_jobs:
         assert await other(method, path) == (
             404,
             {"id": job, "status": "Unknown", "message": f"Job {job} not found"},
         ), path
-    status, answer = await mine("GET", f"/download/{job}")
-    assert (status, answer["status"] != "Killed") == (200, True)  # type: ignore[call-overload]
-    status, answer = await mine("POST", f"/terminate/{job}")
-    assert (status, answer["status"]) == (200, "Killed")  # type: ignore[call-overload]
+    status, body = await mine("GET", f"/download/{job}")
+    assert isinstance(body, dict)
+    assert status == 200
+    assert body["status"] != "Killed"
+    status, body = await mine("POST", f"/terminate/{job}")
+    assert isinstance(body, dict)
+    assert (status, body["status"]) == (200, "Killed")
 
 
 async def test_trap_41_user_fetches_their_result_and_an_administrator_everybodys(
@@ -134,14 +142,14 @@ async def test_trap_41_user_fetches_their_result_and_an_administrator_everybodys
 ) -> None:
     admin = await token_for(file, None)
     server = await start_server(await start_client(client), API_TOKENS_FILE=str(file))
-    mine, other = [Asked(server, await token_for(file, user)) for user in (7, -8)]
-    all_of_them = Asked(server, admin)
+    mine, other = [Portal(server, await token_for(file, user)) for user in (7, -8)]
+    all_of_them = Portal(server, admin)
     _, answer = await mine.upload(user_id="7")
     client.complete(await client.next_payload(), out="42")
     path = f"/download/{answer['id']}"
     await mine("GET", f"{path}?wait=30")
-    for asked in (mine, all_of_them):
-        status, body = await asked("GET", path)
+    for portal in (mine, all_of_them):
+        status, body = await portal("GET", path)
         assert status == 200
         assert isinstance(body, bytes)
         assert zipfile.ZipFile(io.BytesIO(body)).read("out") == b"42"
@@ -153,7 +161,7 @@ async def test_trap_41_user_submits_only_as_themselves(
 ) -> None:
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    mine, all_of_them = Asked(server, await token_for(file, 7)), Asked(server, admin)
+    mine, all_of_them = Portal(server, await token_for(file, 7)), Portal(server, admin)
     assert await mine.upload(user_id="8") == (
         403,
         {"id": 0, "status": "Unknown", "message": "This token is for user 7 only"},
@@ -169,60 +177,65 @@ async def test_trap_41_user_submits_only_as_themselves(
     )
 
 
-async def test_route_that_nobody_classified_is_for_administrators(
+async def test_route_that_is_not_in_the_table_is_for_administrators(
     start_server: StartServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "SHARED", frozenset())
+    # All routes are in the table, so the default shows only without it.
+    monkeypatch.setattr(access, "TABLE", {})
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    assert (await Asked(server, await token_for(file, 7))("GET", "/whoami"))[0] == 403
-    assert (await Asked(server, admin)("GET", "/whoami"))[0] == 200
+    assert (await Portal(server, await token_for(file, 7))("GET", "/whoami"))[0] == 403
+    assert (await Portal(server, admin)("GET", "/whoami"))[0] == 200
 
 
-async def test_whoami(start_server: StartServer, file: Path) -> None:
+async def test_whoami_without_configured_tokens_returns_an_administrator(
+    start_server: StartServer, file: Path
+) -> None:
     server = await start_server(UNREACHABLE)
     everybody = {"user_id": None, "admin": True, "auth": False}
-    assert await Asked(server, "any")("GET", "/whoami") == (200, everybody)
+    assert await Portal(server, "any")("GET", "/whoami") == (200, everybody)
 
 
-async def test_whoami_with_tokens(start_server: StartServer, file: Path) -> None:
+async def test_whoami_with_a_token_returns_its_owner(start_server: StartServer, file: Path) -> None:
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
     user = await token_for(file, 0)
-    assert await Asked(server, admin)("GET", "/whoami") == (
+    assert await Portal(server, admin)("GET", "/whoami") == (
         200,
         {"user_id": None, "admin": True, "auth": True},
     )
-    assert await Asked(server, user)("GET", "/whoami") == (
+    assert await Portal(server, user)("GET", "/whoami") == (
         200,
         {"user_id": 0, "admin": False, "auth": True},
     )
 
 
-async def test_revoked_and_new_tokens_are_taken_up_without_a_restart(
+async def test_revoked_and_new_tokens_take_effect_without_a_restart(
     start_server: StartServer, file: Path
 ) -> None:
     first = await token_for(file, 7)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    assert (await Asked(server, first)("GET", "/whoami"))[0] == 200
+    assert (await Portal(server, first)("GET", "/whoami"))[0] == 200
     second = await token_for(file, 8)
-    assert (await Asked(server, second)("GET", "/whoami"))[0] == 200
+    assert (await Portal(server, second)("GET", "/whoami"))[0] == 200
     (kept,) = [token for token in await in_thread(read_tokens, file) if token.user_id == 7]
     await in_thread(revoke_token, file, kept.id)
-    assert (await Asked(server, first)("GET", "/whoami"))[0] == 401
-    assert (await Asked(server, second)("GET", "/whoami"))[0] == 200
+    assert (await Portal(server, first)("GET", "/whoami"))[0] == 401
+    assert (await Portal(server, second)("GET", "/whoami"))[0] == 200
     await in_thread(file.write_text, "{")
-    assert (await Asked(server, second)("GET", "/whoami"))[0] == 401, "unusable: nobody gets in"
+    assert (await Portal(server, second)("GET", "/whoami"))[0] == 401, (
+        "an unusable file refuses all tokens"
+    )
     await in_thread(file.unlink)
-    assert (await Asked(server, second)("GET", "/whoami"))[0] == 401
+    assert (await Portal(server, second)("GET", "/whoami"))[0] == 401
     third = await token_for(file, None)
-    assert (await Asked(server, third)("GET", "/whoami"))[0] == 200
+    assert (await Portal(server, third)("GET", "/whoami"))[0] == 200
 
 
-async def test_token_ends_when_it_expires(file: Path) -> None:
+async def test_token_is_refused_after_it_has_expired(file: Path) -> None:
     token = await token_for(file, 7, 3600)
     now = time.time()
-    tokens = Tokens(file, now=lambda: now)
+    tokens = Tokens(file, fresh_s=0.0, now=lambda: now)
     await tokens.start()
     assert (await tokens.principal(token)).user_id == 7
     now += 3601
@@ -234,8 +247,9 @@ async def test_file_is_read_only_when_it_has_changed(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await token_for(file, None)
-    tokens = Tokens(file)
+    tokens = Tokens(file, fresh_s=0.0)
     await tokens.start()
+    # Only the number of reads shows it: the tokens are the same.
     monkeypatch.setattr(tokens_module, "read_tokens", lambda _: pytest.fail("read again"))
     await tokens.principal(token)
     with pytest.raises(Unauthorized):
@@ -243,35 +257,35 @@ async def test_file_is_read_only_when_it_has_changed(
 
 
 @pytest.mark.parametrize("content", [None, "x", '{"tokens": [{"id": 1}]}'])
-async def test_file_that_is_none_of_tokens_stops_the_start(file: Path, content: str | None) -> None:
+async def test_invalid_token_file_prevents_the_start(file: Path, content: str | None) -> None:
     if content is not None:
         await in_thread(file.write_text, content)
     with pytest.raises(StartupError, match="API_TOKENS_FILE"):
-        await Tokens(file).start()
+        await Tokens(file, fresh_s=0.0).start()
 
 
-async def test_file_that_others_may_write_stops_the_start(file: Path) -> None:
+async def test_token_file_that_others_may_write_prevents_the_start(file: Path) -> None:
     await token_for(file, None)
     await in_thread(file.chmod, 0o620)
     with pytest.raises(StartupError, match="can be written by others"):
-        await Tokens(file).start()
+        await Tokens(file, fresh_s=0.0).start()
 
 
-async def test_server_without_tokens_warns(
+async def test_server_without_tokens_logs_a_warning(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     await start_server(UNREACHABLE)
     assert "API_TOKENS_FILE is not set" in caplog.text
 
 
-def test_metrics_may_be_opened() -> None:
+def test_metrics_require_no_token_with_metrics_open() -> None:
     base = {f"SERVICE_A_{what}_URL": UNREACHABLE for what in ("UPLOAD", "DOWNLOAD")}
     assert read_settings({**base, "METRICS_OPEN": "yes"}, {}).metrics_open
     assert not read_settings(base, {}).metrics_open
     with pytest.raises(StartupError, match="METRICS_OPEN is 'perhaps'"):
         read_settings({**base, "METRICS_OPEN": "perhaps"}, {})
-    assert access.is_open("/metrics", metrics_open=True)
-    assert not access.is_open("/metrics")
+    assert is_open("/metrics", metrics_open=True)
+    assert not is_open("/metrics")
 
 
 async def test_trap_41_user_lists_only_their_own_jobs(
@@ -279,13 +293,13 @@ async def test_trap_41_user_lists_only_their_own_jobs(
 ) -> None:
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    mine, other = [Portal(server, await token_for(file, user)) for user in (7, 8)]
     for _ in range(2):
         await mine.upload()
     await other.upload()
 
-    async def listed(asked: Asked, path: str) -> list[int]:
-        status, answer = await asked("GET", path)
+    async def listed(portal: Portal, path: str) -> list[int]:
+        status, answer = await portal("GET", path)
         assert status == 200
         assert isinstance(answer, dict)
         return [job["user_id"] for job in answer["jobs"]]
@@ -293,23 +307,23 @@ async def test_trap_41_user_lists_only_their_own_jobs(
     assert await listed(mine, "/jobs") == [7, 7]
     assert await listed(mine, "/jobs?user_id=7") == [7, 7]
     assert await listed(other, "/jobs?service=example&status=Queued,Processing") == [8]
-    assert sorted(await listed(Asked(server, admin), "/jobs")) == [7, 7, 8]
-    lists = [p for m, p in routes(server.app) if m == "GET" and p in access.OWN]
+    assert sorted(await listed(Portal(server, admin), "/jobs")) == [7, 7, 8]
+    lists = [p for m, p in routes(server.app) if m == "GET" and access_of(p) is Access.OWN_JOBS]
     assert "/jobs" in lists
     for path in lists:
         assert (await mine("GET", f"{path}?user_id=8"))[0] == 403, path
 
 
-async def test_trap_41_what_concerns_everybody_is_for_administrators(
+async def test_trap_41_routes_about_all_users_are_for_administrators(
     start_server: StartServer, file: Path
 ) -> None:
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    user = Asked(server, await token_for(file, 7))
+    user = Portal(server, await token_for(file, 7))
     for method, path in routes(server.app):
-        if path in access.ADMIN:
+        if access_of(path) is Access.ADMIN:
             assert (await user(method, path))[0] == 403
-            assert (await Asked(server, admin)(method, path))[0] == 200
+            assert (await Portal(server, admin)(method, path))[0] == 200
 
 
 async def revoke(file: Path, user_id: int) -> None:
@@ -321,14 +335,14 @@ LONG_ANSWERS = ["/events", "/jobs/1/events", "/jobs/1/logs?follow=1", "/download
 
 
 @pytest.mark.parametrize("path", LONG_ANSWERS)
-async def test_long_answer_is_cut_off_when_its_token_is_revoked(
+async def test_long_answer_is_aborted_when_its_token_is_revoked(
     start_server: StartServer, file: Path, path: str
 ) -> None:
     await token_for(file, 8)
     token = await token_for(file, 7)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    asked, tokens = Asked(server, token), server.app[keys.TOKENS]
-    assert (await asked.upload())[0] == 201
+    portal, tokens = Portal(server, token), server.app[keys.TOKENS]
+    assert (await portal.upload())[0] == 201
 
     async def read() -> None:
         async with server.http.get(
@@ -337,29 +351,29 @@ async def test_long_answer_is_cut_off_when_its_token_is_revoked(
             # aiohttp repeats a request if a kept connection breaks before the answer has begun.
             answer.raise_for_status()
             await answer.read()
-            pytest.fail("it was answered to its end")
+            pytest.fail("the answer was not aborted")
 
     reading = asyncio.create_task(read())
-    await server.eventually(lambda: bool(tokens._in_use))
+    await server.eventually(lambda: tokens.active == 1)
     await tokens.run_pass()
-    assert (await asked("GET", "/whoami"))[0] == 200
-    assert not reading.done(), "it goes on"
+    assert (await portal("GET", "/whoami"))[0] == 200
+    assert not reading.done(), "its token is still valid"
     await revoke(file, 7)
     with pytest.raises(aiohttp.ClientError):
         await reading
-    await server.eventually(lambda: tokens._in_use == {})
+    await server.eventually(lambda: tokens.active == 0)
 
 
-async def test_download_is_cut_off_when_its_token_expires(
+async def test_download_is_aborted_when_its_token_expires(
     start_server: StartServer, client: FakeClient, start_client: Any, file: Path
 ) -> None:
     await token_for(file, None)
     token = await token_for(file, 7, 3600)
     server = await start_server(await start_client(client), API_TOKENS_FILE=str(file))
-    asked, tokens = Asked(server, token), server.app[keys.TOKENS]
-    job = (await asked.upload())[1]["id"]
+    portal, tokens = Portal(server, token), server.app[keys.TOKENS]
+    job = (await portal.upload())[1]["id"]
     client.complete(await client.next_payload())
-    await asked("GET", f"/download/{job}?wait=30")
+    await portal("GET", f"/download/{job}?wait=30")
     (results,) = (server.root / "data").glob("*/output-1.zip")
     with results.open("r+b") as kept:
         kept.truncate(1 << 30)  # more than fits into the buffers of a connection
@@ -368,20 +382,22 @@ async def test_download_is_cut_off_when_its_token_expires(
         assert answer.content_length == 1 << 30
         await tokens.run_pass()
         assert await answer.content.readexactly(1 << 20)
+        # The server creates the tokens itself, and must have started before the token expires.
         tokens._now = lambda: time.time() + 3601
         with pytest.raises(aiohttp.ClientError):
             async for _ in answer.content.iter_any():
                 pass
-    await server.eventually(lambda: tokens._in_use == {})
+    await server.eventually(lambda: tokens.active == 0)
 
 
-async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_the_same(
+async def test_user_with_the_maximum_of_concurrent_uploads_is_refused_and_others_are_not(
     start_server: StartServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The bound is in the message of the error, and is not a part of the tuning.
     monkeypatch.setattr(submission, "MAX_UPLOADS", 2)
     admin = await token_for(file, None)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    mine, other = [Asked(server, await token_for(file, user)) for user in (7, 8)]
+    mine, other = [Portal(server, await token_for(file, user)) for user in (7, 8)]
     go_on = asyncio.Event()
 
     async def stalled() -> AsyncIterator[bytes]:
@@ -389,7 +405,7 @@ async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_
         await go_on.wait()
 
     async def send() -> int:
-        form = {"Content-Type": "multipart/form-data; boundary=x", **mine._headers}
+        form = {"Content-Type": "multipart/form-data; boundary=x", **mine.headers}
         async with server.http.post("/upload", data=stalled(), headers=form) as response:
             return response.status
 
@@ -401,21 +417,19 @@ async def test_user_sends_no_more_jobs_at_once_than_allowed_and_others_send_all_
         503,
         "User 7 is sending 2 jobs already; try again when one has arrived",
     )
-    for asked in (other, Asked(server, admin)):
-        assert (await asked.upload(user_id="8"))[0] == 201
+    for portal in (other, Portal(server, admin)):
+        assert (await portal.upload(user_id="8"))[0] == 201
     go_on.set()
     assert await asyncio.gather(*both) == [400, 400]
     assert (await mine.upload())[0] == 201
 
 
-async def test_upload_that_a_user_may_not_keep_is_refused_before_it_comes(
+async def test_upload_beyond_the_storage_limit_is_refused_before_its_body_is_sent(
     start_server: StartServer, file: Path
 ) -> None:
     token = await token_for(file, 7)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file), MAX_STORED_PER_USER="20MB")
-    url = server.http._base_url
-    assert url is not None
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    reader, writer = await asyncio.open_connection(server.url.host, server.url.port)
     try:
         writer.write(
             f"POST /upload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
@@ -437,11 +451,11 @@ async def test_reasons_name_clients_for_administrators_only(
     server = await start_server(
         UNREACHABLE, API_TOKENS_FILE=str(file), SERVICE_EXAMPLE_MAX_ATTEMPTS="2"
     )
-    user, admin = Asked(server, user_token), Asked(server, admin_token)
+    user, admin = Portal(server, user_token), Portal(server, admin_token)
     assert (await user.upload(user_id="7"))[0] == 201
     expected = "The machine that should run it could not be reached"
 
-    async def reasons(asked: Asked) -> str:
+    async def reasons(asked: Portal) -> str:
         """Return all reasons that the routes about jobs and services show."""
         texts: list[str] = []
 

@@ -59,7 +59,7 @@ async def test_trap_30_results_are_served_with_ranges_and_validators(
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "part"),
+    ("requested", "status", "part"),
     [
         ("bytes=0-0", 206, slice(0, 1)),
         ("bytes=-3", 206, slice(-3, None)),
@@ -80,32 +80,36 @@ async def test_trap_30_results_are_served_with_ranges_and_validators(
         ("bytes", 200, slice(None)),
     ],
 )
-async def test_trap_30_ranges_are_read_as_the_standard_has_it(
-    server: Server, client: FakeClient, asked: str, status: int, part: slice | None
+async def test_trap_30_ranges_are_read_as_rfc_9110_defines_them(
+    server: Server, client: FakeClient, requested: str, status: int, part: slice | None
 ) -> None:
     job = await completed(server, client)
     async with server.http.get(f"/download/{job}") as response:
         whole = await response.read()
         tag = response.headers["ETag"]
-    async with server.http.get(f"/download/{job}", headers={"Range": asked}) as response:
+    async with server.http.get(f"/download/{job}", headers={"Range": requested}) as response:
         assert response.status == status
         body = await response.read()
-        said = response.headers.get("Content-Range")
+        content_range = response.headers.get("Content-Range")
     if part is None:
-        assert said == f"bytes */{len(whole)}"
+        assert content_range == f"bytes */{len(whole)}"
     else:
         assert body == whole[part]
         first, last, _ = part.indices(len(whole))
-        assert said == (None if status == 200 else f"bytes {first}-{last - 1}/{len(whole)}")
-    for validator, still in ((tag, status), ('"other"', 200), (f"W/{tag}", 200), ("no date", 200)):
-        headers = {"Range": asked, "If-Range": validator}
+        expected = None if status == 200 else f"bytes {first}-{last - 1}/{len(whole)}"
+        assert content_range == expected
+    for validator, expected_status in (
+        (tag, status),
+        ('"other"', 200),
+        (f"W/{tag}", 200),
+        ("no date", 200),
+    ):
+        headers = {"Range": requested, "If-Range": validator}
         async with server.http.get(f"/download/{job}", headers=headers) as response:
-            assert response.status == still
+            assert response.status == expected_status
 
 
-async def test_results_that_somebody_removed_are_told_as_json(
-    server: Server, client: FakeClient
-) -> None:
+async def test_removed_results_are_a_404_in_json(server: Server, client: FakeClient) -> None:
     job = await completed(server, client)
     (results,) = (server.root / "data").glob("*/output-1.zip")
     results.unlink()
@@ -127,7 +131,7 @@ async def test_results_that_somebody_removed_are_told_as_json(
         ("/download_partial/7", 404, "Job 7 not found"),
     ],
 )
-async def test_bad_request_for_a_job_is_told(
+async def test_bad_request_for_a_job_is_answered_with_the_reason(
     idle_server: Server, path: str, status: int, message: str
 ) -> None:
     async with idle_server.http.get(path) as response:
@@ -136,7 +140,7 @@ async def test_bad_request_for_a_job_is_told(
         assert (answer["status"], answer["message"]) == ("Unknown", message)
 
 
-async def test_wait_answers_at_the_change_and_at_once_for_an_ended_job(
+async def test_wait_answers_when_the_job_ends_and_immediately_for_an_ended_job(
     server: Server, client: FakeClient
 ) -> None:
     job = await server.submit()
@@ -150,13 +154,13 @@ async def test_wait_answers_at_the_change_and_at_once_for_an_ended_job(
     assert (await server.state(job, wait=60))[0] == "Completed"
 
 
-async def test_wait_ends_after_its_seconds_with_the_present_state(idle_server: Server) -> None:
+async def test_wait_that_expires_answers_the_present_state(idle_server: Server) -> None:
     job = await idle_server.submit()
     status, _ = await idle_server.state(job, wait=0.05)
     assert status in ("Queued", "Processing")  # Processing while its client is tried
 
 
-async def test_queued_job_tells_how_many_are_ahead(
+async def test_state_of_a_queued_job_says_how_many_jobs_are_ahead(
     client: FakeClient,
     start_client: Callable[[FakeClient], Awaitable[str]],
     start_server: StartServer,
@@ -300,7 +304,7 @@ async def test_termination_that_a_hung_client_delays_is_carried_out_later(
     assert (await server.ended(job))[0] == "Killed"
 
 
-async def test_health_is_told_and_its_loss_too(server: Server) -> None:
+async def test_health_is_500_after_a_loop_has_stopped(server: Server) -> None:
     async with server.http.get("/health") as response:
         assert response.status == 200
         assert (await response.json())["status"] == "healthy"
@@ -342,7 +346,7 @@ async def test_every_route_is_in_the_valid_openapi_document(server: Server) -> N
             assert operation["responses"], path
 
 
-async def test_document_tells_errors_from_answers_and_open_routes_from_others(
+async def test_document_distinguishes_errors_and_open_routes(
     server: Server,
 ) -> None:
     async with server.http.get("/api-docs/openapi.json") as response:
@@ -370,7 +374,16 @@ async def test_document_tells_errors_from_answers_and_open_routes_from_others(
     assert ("/jobs", "401") in responses
 
 
-async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
+async def test_descriptions_of_schemas_are_not_indented(server: Server) -> None:
+    async with server.http.get("/api-docs/openapi.json") as response:
+        schemas = (await response.json())["components"]["schemas"]
+    assert "\n" in schemas["Job"]["description"], "it has several paragraphs"
+    for name, schema in schemas.items():
+        # Markdown displays an indented paragraph as code.
+        assert "\n " not in schema.get("description", ""), name
+
+
+async def test_swagger_ui_loads_nothing_from_other_hosts(server: Server) -> None:
     async with server.http.get("/swagger") as response:
         assert response.url.path == "/swagger-ui/"
         page = await response.text()
@@ -385,7 +398,7 @@ async def test_swagger_ui_asks_no_other_host(server: Server) -> None:
     assert '"validatorUrl": null' in start
 
 
-async def test_stop_answers_those_who_wait(server: Server) -> None:
+async def test_stop_of_the_server_answers_waiting_requests(server: Server) -> None:
     job = await server.submit()
     waiting = asyncio.create_task(server.state(job, wait=60))
     await server.eventually(lambda: server.app[keys.FEED].waiters == 1)
@@ -403,7 +416,7 @@ async def test_second_server_on_the_same_folder_is_refused_and_disturbs_no_uploa
     assert arriving.exists()
 
 
-async def test_partial_results_that_its_client_can_not_give_now_are_to_be_asked_for_later(
+async def test_partial_results_of_a_busy_client_are_a_503_with_retry_after(
     server: Server, client: FakeClient
 ) -> None:
     job = await server.submit()

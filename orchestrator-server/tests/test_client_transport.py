@@ -11,10 +11,15 @@ import pytest
 from aiohttp import web
 
 from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never, zip_of
-from job_orchestrator.common.messages import LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.messages import InventoryEntry, LoadEvent, Payload, PayloadEvent
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
 from job_orchestrator.common.status import PayloadStatus
-from job_orchestrator.server.clients.base import BLOCK_BYTES, ClientTransport, EventsNotOffered
+from job_orchestrator.server.clients.base import (
+    BLOCK_BYTES,
+    ClientTransport,
+    EventsNotOffered,
+    InventoryNotOffered,
+)
 from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import (
     AnswerLost,
@@ -92,6 +97,7 @@ def requests(transport: ClientTransport) -> dict[str, Coroutine[Any, Any, object
         "kill": transport.kill(1),
         "kill_key": transport.kill_key("k"),
         "acknowledge": transport.acknowledge([1]),
+        "inventory": transport.inventory(),
         "load": transport.load(),
         "events": open_events(transport),
     }
@@ -253,6 +259,23 @@ async def test_acknowledge_names_all_payloads(
 ) -> None:
     await transport.acknowledge([3, 5])
     assert client.acknowledged == {3, 5}
+
+
+async def test_inventory_lists_payloads_with_their_keys(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    entry = InventoryEntry(payload_id, "k", PayloadStatus.PREPARED)
+    assert await transport.inventory() == [entry]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_inventory_of_an_older_client_is_not_offered(
+    transport: ClientTransport, client: FakeClient, status: int
+) -> None:
+    client.instead["inventory"] = answering(status)
+    with pytest.raises(InventoryNotOffered):
+        await transport.inventory()
 
 
 async def test_load_is_a_number(transport: ClientTransport, client: FakeClient) -> None:

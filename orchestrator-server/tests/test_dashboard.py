@@ -31,7 +31,7 @@ async def test_files_are_served_with_their_type_and_a_strict_policy(idle_server:
             assert response.headers["Cache-Control"] == "no-cache"
 
 
-async def test_file_that_the_browser_has_is_not_sent_again(idle_server: Server) -> None:
+async def test_file_that_the_browser_has_is_a_304(idle_server: Server) -> None:
     async with idle_server.http.get("/dashboard/app.js") as response:
         etag = response.headers["ETag"]
     known = {"If-None-Match": f'"other", {etag}'}
@@ -45,13 +45,13 @@ async def test_file_that_the_browser_has_is_not_sent_again(idle_server: Server) 
         assert response.status == 200
 
 
-async def test_path_without_the_slash_leads_to_the_dashboard(idle_server: Server) -> None:
+async def test_path_without_the_slash_redirects_to_the_dashboard(idle_server: Server) -> None:
     async with idle_server.http.get("/dashboard") as response:
         assert response.url.path == "/dashboard/"
         assert response.status == 200
 
 
-async def test_anything_else_below_is_404(idle_server: Server) -> None:
+async def test_unknown_file_is_404(idle_server: Server) -> None:
     for name in ("nothing.js", "..%2Fapp.py", "%2E%2E%2Fkeys.py"):
         url = URL(f"/dashboard/{name}", encoded=True)
         async with idle_server.http.get(url) as response:
@@ -65,7 +65,7 @@ def test_files_name_no_other_host() -> None:
         assert not found, name
 
 
-def test_texts_of_the_server_can_not_become_markup() -> None:
+def test_no_file_can_turn_text_of_the_server_into_markup() -> None:
     ways = re.compile(
         r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval|srcdoc)\b ?[(=]"
     )
@@ -73,7 +73,7 @@ def test_texts_of_the_server_can_not_become_markup() -> None:
         assert not ways.search(text), name
 
 
-def test_every_module_that_is_imported_is_there_and_every_file_is_used() -> None:
+def test_imported_modules_exist_and_all_files_are_used() -> None:
     used = {"index.html"}
     for text in FILES.values():
         used |= set(re.findall(r'(?:from "\./|(?:href|src)=")([\w-]+\.(?:js|css|svg))"', text))

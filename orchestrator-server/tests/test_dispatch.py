@@ -20,6 +20,8 @@ from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.dispatch.acknowledger import Acknowledger
 from job_orchestrator.server.errors import ClientUnreachable
 from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.sqlite.store import open_store
+from job_orchestrator.server.tuning import ACKNOWLEDGE_BACKOFF
 from running_server import Server, StartServer, tuned
 
 
@@ -34,7 +36,7 @@ async def test_job_costs_two_requests_apart_from_events(server: Server, client: 
     assert (await server.results(job)).read("out") == b"42"
     # The results are acknowledged later, together with those of other jobs.
     del client.requests["acknowledge"]
-    assert client.requests == Counter(events=1, submit=1, retrieve=1)
+    assert client.requests == Counter(events=1, inventory=1, submit=1, retrieve=1)
 
 
 @tuned(acknowledge_interval_s=1000.0)
@@ -50,7 +52,8 @@ async def test_results_of_several_jobs_are_acknowledged_in_one_request(
         await server.ended(job)
     (known,) = server.clients
     await server.eventually(lambda: known.unacknowledged == set(payloads))
-    await Acknowledger(known).run_pass()
+    async with open_store(server.root / "db.sqlite") as store:
+        await Acknowledger(known, store, ACKNOWLEDGE_BACKOFF).run_pass()
     assert client.acknowledged == set(payloads)
     assert client.requests["acknowledge"] == 1
 

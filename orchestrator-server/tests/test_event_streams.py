@@ -251,8 +251,7 @@ async def test_stream_subscriber_reads_nothing_is_disconnected(
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_S", 0.1)
     open_streams = idle_server.app[keys.EVENT_STREAMS]
     store = idle_server.app[keys.QUERIES].store
-    url = idle_server.http._base_url  # aiohttp offers no public access to it.
-    assert url is not None
+    url = idle_server.url
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         reader.setblocking(False)

@@ -78,7 +78,10 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
 
 
 async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
-    await idle_server.submit()
+    job = await idle_server.submit()
+    # The job is Processing while the server tries its client, and then waits for the back-off.
+    await idle_server.eventually(lambda: all(client.failures for client in idle_server.clients))
+    await idle_server.until(job, "Queued")
 
     shown = await body(idle_server, "/jobs/1")
 

@@ -10,11 +10,10 @@ import pytest
 
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_receiver import FormLimits
-from job_orchestrator.server.auth.principal import EVERYBODY
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
-from job_orchestrator.server.model import CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service, UserLimits
 from job_orchestrator.server.store.base import JobStore
 from running_server import Server, StartServer
 
@@ -266,6 +265,4 @@ async def test_request_malformed_http_is_answered_in_plain_text(
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     # aiohttp offers no public access to the address of a session.
-    url = server.http._base_url
-    assert url is not None
-    return await asyncio.open_connection(url.host, url.port)
+    return await asyncio.open_connection(server.url.host, server.url.port)

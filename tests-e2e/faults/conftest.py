@@ -1,4 +1,4 @@
-"""Fixtures of the fault laboratory."""
+"""Fixtures of the tests that inject faults."""
 
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from faults.proxy import Proxy
-from faults.work import Workload
+from faults.workload import Workload
 from harness import Service
 
 OpenProxy = Callable[[Service], Awaitable[Proxy]]
@@ -16,7 +16,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture
 async def open_proxy() -> AsyncIterator[OpenProxy]:
-    """Put a proxy in front of a service."""
+    """Start a proxy in front of a service."""
     opened: list[Proxy] = []
 
     async def open_one(service: Service) -> Proxy:
@@ -25,7 +25,7 @@ async def open_proxy() -> AsyncIterator[OpenProxy]:
 
     yield open_one
     for proxy in opened:
-        proxy.release()
+        proxy.resume()
         await proxy.close()
 
 
@@ -50,5 +50,5 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
 
 @pytest.fixture
 def workload(tmp_path: Path) -> Workload:
-    """Jobs that record from outside how often they ran."""
+    """Jobs whose scripts record every run."""
     return Workload(tmp_path / "runs")

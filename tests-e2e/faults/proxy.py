@@ -1,6 +1,7 @@
-"""TCP proxy between the services that simulates faults of a network.
+"""A TCP proxy that simulates network faults between the services.
 
-Each direction has a separate ``Weather``. Changes also affect open connections.
+Each direction has its own ``LinkConditions``. Changes also affect connections that are already
+open.
 """
 
 import asyncio
@@ -13,27 +14,27 @@ BLOCK_BYTES = 1 << 16
 
 
 @dataclass
-class Weather:
-    """Faults of one direction.
+class LinkConditions:
+    """Faults that are applied to the bytes of one direction.
 
-    ``delay_s`` delays each block. ``cut_after`` breaks a connection, once, after so many more bytes
-    of all connections together. ``garbage`` is sent once instead of the next block. ``hole`` holds
-    everything back until it is filled; the held bytes arrive then, as with TCP.
+    ``delay_s`` delays each block. ``cut_after`` breaks a connection, once, after that many more
+    bytes of all connections together. ``garbage`` is sent, once, instead of the next block. While
+    ``flowing`` is not set, all blocks are held; they arrive when it is set again, as with TCP.
     """
 
     delay_s: float = 0.0
     cut_after: int | None = None
     garbage: bytes | None = None
-    hole: asyncio.Event = field(default_factory=asyncio.Event)
+    flowing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.hole.set()
+        self.flowing.set()
 
     async def pass_through(self, block: bytes) -> tuple[bytes, bool]:
-        """Apply the faults to a block; return the bytes to send, and whether to stay connected."""
+        """Return the block to forward, and whether the connection stays open."""
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
-        await self.hole.wait()
+        await self.flowing.wait()
         if self.garbage is not None:
             block, self.garbage = self.garbage, None
             return block, False
@@ -47,56 +48,56 @@ class Weather:
 
 
 class Proxy:
-    """Listens on a free port for one service. ``url`` replaces that of the service."""
+    """Proxy of one service on a free port. Use ``url`` instead of the service's URL."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname, parts.port)
         self._server: asyncio.Server | None = None
-        # Bound but not listening: it keeps the port while connections are refused.
+        # Bound but never listening: it reserves the port while connections are refused.
         self._reserved = _bound(0)
         self._port: int = self._reserved.getsockname()[1]
         self._connections: set[asyncio.Task[None]] = set()
-        self.requests = Weather()
-        self.answers = Weather()
+        self.requests = LinkConditions()
+        self.responses = LinkConditions()
 
     @property
     def url(self) -> str:
-        """URL where the proxy listens, or did."""
+        """URL of the proxy; also valid while connections are refused."""
         return f"http://127.0.0.1:{self._port}"
 
     async def open(self) -> "Proxy":
-        """Accept connections, always on the same port."""
+        """Accept connections. The port is always the same."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, sock=_bound(self._port))
         return self
 
     async def refuse(self) -> None:
-        """Break all connections and refuse new ones, until it is opened again."""
+        """Break all connections and refuse new ones until ``open`` is called."""
         if self._server is not None:
             self._server.close()
             self._server = None
         await self.cut()
 
     async def cut(self) -> None:
-        """Break the connections that are open."""
+        """Break the open connections."""
         connections = list(self._connections)
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
-    def hold(self) -> None:
-        """Hold everything back, in both directions: connections are accepted and stay silent."""
-        self.requests.hole.clear()
-        self.answers.hole.clear()
+    def pause(self) -> None:
+        """Hold the data of both directions; connections are still accepted."""
+        self.requests.flowing.clear()
+        self.responses.flowing.clear()
 
-    def release(self) -> None:
-        """Let everything pass again, the held bytes first."""
-        self.requests.hole.set()
-        self.answers.hole.set()
+    def resume(self) -> None:
+        """Forward the held data, then everything else."""
+        self.requests.flowing.set()
+        self.responses.flowing.set()
 
     async def close(self) -> None:
-        """Close the proxy."""
+        """Close all connections and release the port."""
         await self.refuse()
         self._reserved.close()
 
@@ -107,37 +108,37 @@ class Proxy:
         try:
             await self._connect(reader, writer)
         except asyncio.CancelledError:
-            pass  # asyncio would report a cancelled handler as a failure
+            pass  # asyncio would report a cancelled handler as an error
         finally:
             self._connections.discard(task)
             writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there = await asyncio.open_connection(*self._target)
+            upstream = await asyncio.open_connection(*self._target)
         except OSError:
             return
         try:
             pumps = [
-                asyncio.ensure_future(_pump(reader, there[1], self.requests)),
-                asyncio.ensure_future(_pump(there[0], writer, self.answers)),
+                asyncio.ensure_future(_pump(reader, upstream[1], self.requests)),
+                asyncio.ensure_future(_pump(upstream[0], writer, self.responses)),
             ]
             try:
-                # When one side closes, the other one sends nothing more in HTTP.
+                # In HTTP, when one side closes, the other side has nothing more to send.
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
         finally:
-            # An orderly end, not a reset: the last bytes must arrive.
+            # Closed in order, not reset: the last block must arrive.
             with contextlib.suppress(OSError, RuntimeError):
                 writer.close()
-            there[1].transport.abort()
+            upstream[1].transport.abort()
 
 
 def _bound(port: int) -> socket.socket:
-    """Bind a socket to a port that only sockets of this kind may share."""
+    """Return a socket bound to ``port``, which the other sockets of the proxy may share."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
@@ -145,11 +146,11 @@ def _bound(port: int) -> socket.socket:
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, conditions: LinkConditions
 ) -> None:
     with contextlib.suppress(OSError):
         while block := await reader.read(BLOCK_BYTES):
-            block, survives = await weather.pass_through(block)
+            block, survives = await conditions.pass_through(block)
             writer.write(block)
             await writer.drain()
             if not survives:

@@ -1,12 +1,13 @@
-"""The soak: random faults of every kind over jobs of every kind, then a check of all promises.
+"""Soak test: random faults while random jobs run, then a check of all promises.
 
     make soak MINUTES=10 SEED=1
 
-One server, two clients, two users. Services are killed at any moment and at named points;
-connections between them are cut, held, refused, delayed and garbled; disks are full and slow;
-databases fail. At the end all faults stop, and the promises are checked from outside: by the
-answers of the server, the results, the records of the scripts, and the remaining processes, files
-and connections. The seed decides the faults; the machine decides when they coincide.
+One server, two clients, two users. Services are killed at random times and at fault points;
+connections are cut, held, refused, delayed and corrupted; disks are full or slow; databases fail.
+Finally all faults stop, and the promises (docs/reliability.md) are checked from outside: by the
+responses of the server, the results, the log that the scripts write, and the remaining processes,
+files and connections. The seed determines the sequence of jobs and faults; their timing depends on
+the machine.
 """
 
 import argparse
@@ -26,24 +27,24 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.soak_faults import Trouble
-from faults.soak_jobs import Absence, broken_promises, read_log
-from faults.soak_portal import SoakPortal, Tally, processes_of
-from faults.soak_world import Ward, World
+from faults.soak_deployment import Deployment, SupervisedService
+from faults.soak_faults import FaultInjector
+from faults.soak_jobs import Outage, broken_promises, read_log
+from faults.soak_portal import PortalRecord, SoakPortal, processes_with
 
 RUNS_PER_USER = 3
 MAX_RUNS = 5
 LOST_AFTER_S = 30.0
 FINISH_S = 150.0
-"""Seconds after the last fault within which every job must have ended."""
+"""Time after the last fault within which every job must end."""
 
-MOST_OPEN_FILES = 80
-"""Descriptors of an idle service: threads, databases, sockets, some idle connections."""
+MAX_OPEN_FILES = 80
+"""Limit for a service at rest: threads, databases, sockets and some idle connections."""
 
 
 @dataclass
 class Report:
-    """Faults and findings of the soak. ``problems`` is empty if all promises were kept."""
+    """Statistics and problems of one soak. ``problems`` is empty if all promises were kept."""
 
     seed: int
     minutes: float
@@ -56,13 +57,13 @@ class Report:
     runs: int
     runs_again: int
     quota_samples: int
-    most_active_of_a_user: int
-    most_active_of_the_service: int
+    max_active_of_a_user: int
+    max_active_of_the_service: int
     logged_errors: Mapping[str, int]
     problems: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Return the report as text."""
+        """Format the report for people."""
         rows = [
             f"Soak of {self.minutes:g} minutes, seed {self.seed}",
             f"  faults      {sum(self.faults.values())}",
@@ -72,9 +73,9 @@ class Report:
             "  ended       " + ", ".join(f"{n} {status}" for status, n in self.ended.items()),
             f"  lost        {self.lost}",
             f"  results     {self.results_checked} compared with what was uploaded",
-            f"  runs        {self.runs}, {self.runs_again} again because a client was away",
-            f"  quotas      {self.quota_samples} samples, at most {self.most_active_of_a_user} of"
-            f" {RUNS_PER_USER} for a user and {self.most_active_of_the_service} of {MAX_RUNS}",
+            f"  runs        {self.runs}, {self.runs_again} of them repeated after a client outage",
+            f"  quotas      {self.quota_samples} samples, at most {self.max_active_of_a_user} of"
+            f" {RUNS_PER_USER} for a user and {self.max_active_of_the_service} of {MAX_RUNS}",
             f"  problems    {len(self.problems)}",
             *(f"    {problem}" for problem in self.problems[:50]),
         ]
@@ -82,11 +83,11 @@ class Report:
 
 
 async def soak(minutes: float, seed: int, folder: Path) -> Report:
-    """Inject faults for this time, then wait, check and report."""
-    world = World(folder, random.Random(seed))  # noqa: S311 (not for secrets)
+    """Inject faults for ``minutes``, wait for the jobs to end, check and report."""
+    deployment = Deployment(folder, random.Random(seed))  # noqa: S311 (not for secrets)
     log = folder / "runs"
     try:
-        await world.start(
+        await deployment.start(
             {
                 "SERVICE_EXAMPLE_RUNS_PER_USER": str(RUNS_PER_USER),
                 "SERVICE_EXAMPLE_MAX_RUNS": str(MAX_RUNS),
@@ -94,22 +95,27 @@ async def soak(minutes: float, seed: int, folder: Path) -> Report:
                 "LOST_AFTER": f"{LOST_AFTER_S}s",
             }
         )
-        portal = SoakPortal(world.server.service.url, log, random.Random(seed + 1))  # noqa: S311
-        trouble = Trouble(world, random.Random(seed + 2), lost_after_s=LOST_AFTER_S)  # noqa: S311
-        sampling = asyncio.create_task(portal.sample_quotas(world.server.disk.folder / "db.sqlite"))
-        work = [asyncio.create_task(portal.submit_for_ever()), asyncio.create_task(trouble.make())]
+        portal = SoakPortal(deployment.server.process.url, log, random.Random(seed + 1))  # noqa: S311
+        injector = FaultInjector(deployment, random.Random(seed + 2), lost_after_s=LOST_AFTER_S)  # noqa: S311
+        sampling = asyncio.create_task(
+            portal.sample_quotas(deployment.server.disk.folder / "db.sqlite")
+        )
+        work = [
+            asyncio.create_task(portal.submit_until_cancelled()),
+            asyncio.create_task(injector.run()),
+        ]
         await asyncio.wait(work, timeout=minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
         await _end(work)
-        await _calm(world)
+        await _stop_faults(deployment)
         await portal.finish(FINISH_S)
         await _end([sampling])
-        problems = await _left_while_running(world)
-        await world.stop()
-        problems += await _left_at_the_end(world)
+        problems = await _leaks_while_running(deployment)
+        await deployment.stop()
+        problems += await _leaks_after_cleanup(deployment)
     finally:
-        await world.stop()
-        world.remove()
-    return _report(minutes, seed, world, trouble, portal.tally, log, problems)
+        await deployment.stop()
+        deployment.remove()
+    return _report(minutes, seed, deployment, injector, portal.record, log, problems)
 
 
 async def _end(tasks: list["asyncio.Task[None]"]) -> None:
@@ -120,70 +126,70 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
             raise outcome
 
 
-async def _calm(world: World) -> None:
-    """Stop all faults; from here on, every job must end."""
-    for proxy in world.proxies:
-        for weather in (proxy.requests, proxy.answers):
-            weather.delay_s, weather.cut_after, weather.garbage = 0.0, None, None
-        proxy.release()
+async def _stop_faults(deployment: Deployment) -> None:
+    """Stop all faults, and restart the services without any. From here on every job must end."""
+    for proxy in deployment.proxies:
+        for conditions in (proxy.requests, proxy.responses):
+            conditions.delay_s, conditions.cut_after, conditions.garbage = 0.0, None, None
+        proxy.resume()
         await proxy.refuse()
         await proxy.open()
-    await asyncio.gather(*(ward.calm() for ward in world.wards))
+    await asyncio.gather(*(service.stop_faults() for service in deployment.services))
 
 
-async def _left_while_running(world: World) -> list[str]:
-    """List descriptors that an idle service should not hold, and processes of jobs."""
-    problems = [f"left running: {text}" for text in processes_of(str(world.folder))]
-    for ward in world.wards:
-        process = psutil.Process(ward.service.pid)
+async def _leaks_while_running(deployment: Deployment) -> list[str]:
+    """Find files and connections that services at rest hold open, and processes of jobs."""
+    problems = [f"left running: {text}" for text in processes_with(str(deployment.folder))]
+    for service in deployment.services:
+        process = psutil.Process(service.process.pid)
         problems += [
-            f"{ward.name} holds {file.path}"
+            f"{service.name} holds {file.path}"
             for file in process.open_files()
-            if file.path.startswith(str(ward.data))
+            if file.path.startswith(str(service.data))
         ]
-        if process.num_fds() > MOST_OPEN_FILES:
-            problems.append(f"{ward.name} has {process.num_fds()} open files")
-    for client in world.clients:
+        if process.num_fds() > MAX_OPEN_FILES:
+            problems.append(f"{service.name} has {process.num_fds()} open files")
+    for client in deployment.clients:
         streams = _connections(client)
-        await world.server.stop()
+        await deployment.server.stop()
         async with asyncio.timeout(20):
             while _connections(client):  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.1)
-        if streams > MOST_OPEN_FILES:
+        if streams > MAX_OPEN_FILES:
             problems.append(f"{client.name} had {streams} connections")
     return problems
 
 
-def _connections(client: Ward) -> int:
-    port = int(client.service.url.rpartition(":")[2])
+def _connections(client: SupervisedService) -> int:
+    port = int(client.process.url.rpartition(":")[2])
     return sum(
         1
-        for connection in psutil.Process(client.service.pid).net_connections("tcp")
+        for connection in psutil.Process(client.process.pid).net_connections("tcp")
         if connection.laddr.port == port and connection.status == psutil.CONN_ESTABLISHED
     )
 
 
-async def _left_at_the_end(world: World) -> list[str]:
-    """List files that remain after MAX_AGE."""
+async def _leaks_after_cleanup(deployment: Deployment) -> list[str]:
+    """Find files that remain after everything has passed its MAX_AGE."""
     problems = []
-    for ward in world.wards:
-        ward.service.settings["MAX_AGE"] = "0s"
-        ward.service.settings.pop("JO_FAULT", None)
-        ward.note_errors()
-        await ward.service.start()
-        kept = [ward.data / name for name in ("incoming", "payloads", "next-id", "lost+found")]
+    for service in deployment.services:
+        service.process.settings["MAX_AGE"] = "0s"
+        service.process.settings.pop("JO_FAULT", None)
+        service.note_errors()
+        await service.process.start()
+        kept = [service.data / name for name in ("incoming", "payloads", "next-id", "lost+found")]
         try:
             async with asyncio.timeout(30):
-                while left := _entries(ward.data, kept):  # noqa: ASYNC110
+                while left := _entries(service.data, kept):  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
         except TimeoutError:
-            problems += [f"{ward.name} left {path}" for path in left[:10]]
-        await ward.service.end()
+            problems += [f"{service.name} left {path}" for path in left[:10]]
+        await service.process.end()
     return problems
 
 
 def _entries(data: Path, kept: list[Path]) -> list[Path]:
-    """List the entries of a data folder and of its folders for incoming files."""
+    """List the entries of a data folder and of its folders for unfinished uploads."""
     found = [path for path in data.iterdir() if path not in kept]
     for folder in (data / "incoming", data / "payloads"):
         if folder.exists():
@@ -194,60 +200,63 @@ def _entries(data: Path, kept: list[Path]) -> list[Path]:
 def _report(
     minutes: float,
     seed: int,
-    world: World,
-    trouble: Trouble,
-    tally: Tally,
+    deployment: Deployment,
+    injector: FaultInjector,
+    record: PortalRecord,
     log: Path,
     problems: list[str],
 ) -> Report:
-    faults = Counter(trouble.done)
+    faults = Counter(injector.injected)
     errors: Counter[str] = Counter()
-    absences: list[Absence] = []
-    for ward in world.wards:
-        problems += ward.problems
-        errors += ward.errors
-        absences += ward.absences
-        for cause, count in (ward.deaths + ward.armed).items():
-            if cause not in trouble.done and cause != "calmed":
-                faults[f"{cause}" if "at" in cause else f"{cause} ({ward.kind})"] += count
+    outages: list[Outage] = []
+    for service in deployment.services:
+        problems += service.problems
+        errors += service.errors
+        outages += service.outages
+        for cause, count in (service.exits + service.armed).items():
+            if cause not in injector.injected and cause != "faults stopped":
+                faults[f"{cause}" if "at" in cause else f"{cause} ({service.kind})"] += count
     databases_failed = any("database" in fault for fault in faults)
     lines = read_log(log)
-    for job in tally.jobs:
+    for job in record.jobs:
         problems += broken_promises(
             job,
             lines.get(job.token, []),
-            absences,
-            disks_failed=trouble.disks_failed or databases_failed,
+            outages,
+            disks_failed=injector.disks_failed or databases_failed,
         )
-    if tally.most_of_user > RUNS_PER_USER or tally.most_of_service > MAX_RUNS:
-        problems.append(f"quotas: {tally.most_of_user} of a user, {tally.most_of_service} in all")
-    acknowledged = [job for job in tally.jobs if job.job_id is not None]
+    if record.max_active_of_user > RUNS_PER_USER or record.max_active_of_service > MAX_RUNS:
+        problems.append(
+            f"quotas exceeded: {record.max_active_of_user} jobs of a user,"
+            f" {record.max_active_of_service} of the service"
+        )
+    acknowledged = [job for job in record.jobs if job.job_id is not None]
     starts = [sum(line.what == "start" for line in of_job) for of_job in lines.values()]
     return Report(
         seed=seed,
         minutes=minutes,
         faults=dict(sorted(faults.items())),
-        jobs=dict(Counter(job.kind for job in tally.jobs)),
+        jobs=dict(Counter(job.kind for job in record.jobs)),
         ended=dict(Counter(job.status for job in acknowledged if job.done)),
         acknowledged=len(acknowledged),
         lost=sum(not job.done for job in acknowledged),
-        results_checked=tally.results,
+        results_checked=record.results,
         runs=sum(starts),
         runs_again=sum(count - 1 for count in starts if count > 1),
-        quota_samples=tally.samples,
-        most_active_of_a_user=tally.most_of_user,
-        most_active_of_the_service=tally.most_of_service,
+        quota_samples=record.samples,
+        max_active_of_a_user=record.max_active_of_user,
+        max_active_of_the_service=record.max_active_of_service,
         logged_errors=dict(errors.most_common()),
-        problems=[*tally.problems, *problems],
+        problems=[*record.problems, *problems],
     )
 
 
 def main() -> None:
-    """Run the soak; exit status 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(description="Faults of every kind over jobs of every kind")
+    """Run the soak. The exit status is 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description="Inject random faults while random jobs run")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--json", type=Path, help="file for the report")
+    parser.add_argument("--json", type=Path, help="write the report to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         report = asyncio.run(soak(options.minutes, options.seed, Path(folder)))

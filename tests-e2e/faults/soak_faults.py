@@ -1,4 +1,4 @@
-"""Faults of the soak that come from outside of the services."""
+"""Faults of the soak that are injected from outside: signals, network and disks."""
 
 import asyncio
 import random
@@ -6,12 +6,12 @@ import signal
 from collections import Counter
 
 from faults.proxy import Proxy
-from faults.soak_jobs import Absence, now
-from faults.soak_world import Ward, World
+from faults.soak_deployment import Deployment, SupervisedService
+from faults.soak_jobs import Outage, now
 from job_orchestrator.common.runtime.threads import in_thread
 
 PAUSE_S = (0.2, 1.6)
-"""Seconds between two faults."""
+"""Range of the pause between two faults."""
 
 GARBAGE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
@@ -38,79 +38,79 @@ FAULTS = {
 """Kinds of faults with their relative frequencies."""
 
 
-class Trouble:
-    """Injects faults until it is cancelled, and counts them."""
+class FaultInjector:
+    """Injects random faults until it is cancelled, and counts them by kind."""
 
-    def __init__(self, world: World, chance: random.Random, *, lost_after_s: float) -> None:
-        self.done: Counter[str] = Counter()
+    def __init__(self, deployment: Deployment, rng: random.Random, *, lost_after_s: float) -> None:
+        self.injected: Counter[str] = Counter()
         self.disks_failed = False
-        self._world = world
-        self._chance = chance
+        self._deployment = deployment
+        self._rng = rng
         self._lost_after_s = lost_after_s
         self._long = asyncio.Lock()
         self._refusing: set[Proxy] = set()
 
-    async def make(self) -> None:
-        """Inject one fault after another, at most three at the same time."""
-        at_once = asyncio.Semaphore(3)
+    async def run(self) -> None:
+        """Inject one fault after the other, at most three at the same time."""
+        concurrent = asyncio.Semaphore(3)
 
         async def one(kind: str) -> None:
             try:
-                if await self._do(kind):
-                    self.done[kind] += 1
+                if await self._inject(kind):
+                    self.injected[kind] += 1
             finally:
-                at_once.release()
+                concurrent.release()
 
         async with asyncio.TaskGroup() as tasks:
             while True:
-                await asyncio.sleep(self._chance.uniform(*PAUSE_S))
-                await at_once.acquire()
-                kind = self._chance.choices(list(FAULTS), list(FAULTS.values()))[0]
+                await asyncio.sleep(self._rng.uniform(*PAUSE_S))
+                await concurrent.acquire()
+                kind = self._rng.choices(list(FAULTS), list(FAULTS.values()))[0]
                 tasks.create_task(one(kind))
 
-    async def _do(self, kind: str) -> bool:
-        world, chance = self._world, self._chance
-        number = chance.randrange(2)
-        client, proxy = world.clients[number], world.proxies[number]
-        weather = chance.choice((proxy.requests, proxy.answers))
+    async def _inject(self, kind: str) -> bool:
+        deployment, rng = self._deployment, self._rng
+        number = rng.randrange(2)
+        client, proxy = deployment.clients[number], deployment.proxies[number]
+        conditions = rng.choice((proxy.requests, proxy.responses))
         match kind:
             case "kill -9 of the server":
-                await world.server.strike(signal.SIGKILL, kind)
+                await deployment.server.send_signal(signal.SIGKILL, kind)
             case "kill -9 of a client":
-                await client.strike(signal.SIGKILL, kind)
+                await client.send_signal(signal.SIGKILL, kind)
             case "SIGTERM of the server":
-                await world.server.strike(signal.SIGTERM, kind)
+                await deployment.server.send_signal(signal.SIGTERM, kind)
             case "SIGTERM of a client":
-                await client.strike(signal.SIGTERM, kind)
+                await client.send_signal(signal.SIGTERM, kind)
             case "connections cut":
                 await proxy.cut()
             case "connection cut after some bytes":
-                weather.cut_after = chance.randrange(1, 3000)
+                conditions.cut_after = rng.randrange(1, 3000)
             case "answer replaced by garbage":
-                proxy.answers.garbage = chance.choice(GARBAGE)
+                proxy.responses.garbage = rng.choice(GARBAGE)
             case "nothing passes for a while":
-                proxy.hold()
+                proxy.pause()
                 await self._for_a_while(4.0)
-                proxy.release()
+                proxy.resume()
             case "connections refused for a while":
-                return await self._refuse(proxy, self._chance.uniform(0.2, 4.0))
+                return await self._refuse(proxy, self._rng.uniform(0.2, 4.0))
             case "delay":
-                weather.delay_s = chance.uniform(0.01, 0.3)
+                conditions.delay_s = rng.uniform(0.01, 0.3)
                 await self._for_a_while(4.0)
-                weather.delay_s = 0.0
+                conditions.delay_s = 0.0
             case "client away for longer than LOST_AFTER":
                 return await self._lose(client, proxy)
             case "disk full" | "disk read-only":
-                ward = chance.choice(world.wards)
-                if ward.disk.lock.locked():
+                service = rng.choice(deployment.services)
+                if service.disk.lock.locked():
                     return False
-                async with ward.disk.lock:
+                async with service.disk.lock:
                     spoil = self._fill if kind == "disk full" else self._protect
-                    return await spoil(ward)
+                    return await spoil(service)
         return True
 
     async def _for_a_while(self, longest_s: float) -> None:
-        await asyncio.sleep(self._chance.uniform(0.2, longest_s))
+        await asyncio.sleep(self._rng.uniform(0.2, longest_s))
 
     async def _refuse(self, proxy: Proxy, seconds: float) -> bool:
         if proxy in self._refusing:
@@ -124,33 +124,33 @@ class Trouble:
             await proxy.open()
         return True
 
-    async def _lose(self, client: Ward, proxy: Proxy) -> bool:
+    async def _lose(self, client: SupervisedService, proxy: Proxy) -> bool:
         if self._long.locked():
-            return False  # the other client must stay reachable
+            return False  # one client has to stay reachable
         async with self._long:
             begin = now()
             refused = await self._refuse(proxy, self._lost_after_s * 1.5)
-            # Until the server has been able to end the abandoned attempts.
-            client.absences.append(Absence(str(client.data), begin, now() + 5.0))
+            # The margin lets the server end the attempts that it abandoned on this client.
+            client.outages.append(Outage(str(client.data), begin, now() + 5.0))
         return refused
 
-    async def _fill(self, ward: Ward) -> bool:
+    async def _fill(self, service: SupervisedService) -> bool:
         try:
-            # Not asyncio.to_thread, which continues unseen when it is cancelled.
-            filled = await in_thread(ward.disk.fill)
+            # Not asyncio.to_thread: after a cancellation its thread would continue unobserved.
+            filled = await in_thread(service.disk.fill)
             self.disks_failed = self.disks_failed or filled
             await self._for_a_while(3.0)
         finally:
-            await in_thread(ward.disk.empty)
+            await in_thread(service.disk.empty)
         return filled
 
-    async def _protect(self, ward: Ward) -> bool:
-        # A file system with files open for writing can't be made read-only: try immediately.
+    async def _protect(self, service: SupervisedService) -> bool:
+        # Fails while a file on the file system is open for writing; then there is no fault.
         try:
-            protected = await in_thread(ward.disk.make, writable=False)
+            protected = await in_thread(service.disk.set_writable, writable=False)
             self.disks_failed = self.disks_failed or protected
             if protected:
                 await self._for_a_while(3.0)
         finally:
-            await in_thread(ward.disk.make, writable=True)
+            await in_thread(service.disk.set_writable, writable=True)
         return protected

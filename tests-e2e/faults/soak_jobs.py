@@ -1,7 +1,7 @@
-"""Jobs of the soak, and the promises about each, checked from outside.
+"""Jobs of the soak, and the checks of each job from outside.
 
-Every script records its start, its life and its end in a file that no service knows. These lines,
-the answers of the server and the results are the only evidence.
+Every script appends a line to a log when it starts, while it runs and when it ends. The services do
+not know this log. The log, the responses of the server and the results are the only evidence.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ EXPECTED = {"failing": "Failed", "cancelled": "Killed", "refused": "Invalid"}
 
 BIG_BYTES = 600_000
 CANCEL_GRACE_S = 1.0
-"""Tolerance for a line that is written after the answer to a termination: clocks and buffers."""
+"""Tolerance for log lines after the response to a cancellation: clocks and buffers."""
 
 ODD_NAMES = ("a/x", "b/x", "ü ö/ß.bin", "--help", "a'b", "semi;colon", ".hidden", "$HOME")
 
@@ -47,12 +47,12 @@ FAULTY_DISK = (
     "could not be packed",
     "can't be read",
 )
-"""Message of a job that Failed because of an injected fault of a disk or database."""
+"""Parts of the messages of jobs that failed because of an injected disk or database fault."""
 
 
 @dataclass
 class SoakJob:
-    """A job: its request and its outcome. Times are seconds since the epoch."""
+    """A job of the soak: the request and its outcome. Times are in seconds since the epoch."""
 
     kind: str
     user: int
@@ -66,18 +66,18 @@ class SoakJob:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Uploaded files other than run.sh."""
+        """Uploaded files, in addition to run.sh."""
         names = ODD_NAMES if self.kind == "odd names" else ("in put/ä.bin",)
         return {name: f"{self.token} {name}\n".encode() * 20 for name in names}
 
     def script(self, log: Path) -> str:
-        """Content of run.sh. Exit status 9: the disk refused its output."""
-        note = f"say() {{ echo \"$1 {self.token} $(date +%s.%N) $PWD\" >> '{log}'; }}\nsay start\n"
+        """Return run.sh. Exit status 9 means that writing to the disk failed."""
+        start = f"say() {{ echo \"$1 {self.token} $(date +%s.%N) $PWD\" >> '{log}'; }}\nsay start\n"
         copies = "mkdir -p copies || exit 9\n"
         for number, name in enumerate(self.files):
             quoted = "'" + name.replace("'", "'\\''") + "'"
             copies += f"cat ./{quoted} > copies/{number} || exit 9\n"
-        return note + copies + self._rest()
+        return start + copies + self._rest()
 
     def _rest(self) -> str:
         escape = (
@@ -95,36 +95,36 @@ class SoakJob:
         }.get(self.kind, "say end\nexit 0\n")
 
 
-def next_job(chance: random.Random) -> SoakJob:
-    """Return a random job for one of two users; half of them with an idempotency key."""
-    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-    job = SoakJob(kind, chance.choice((1, 2)))
-    if chance.random() < 0.5:
+def next_job(rng: random.Random) -> SoakJob:
+    """Return a job of a random kind and user; half of the jobs have an idempotency key."""
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+    job = SoakJob(kind, rng.choice((1, 2)))
+    if rng.random() < 0.5:
         job.key = job.token
     return job
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the log of scripts: ``start``, ``alive`` or ``end``."""
+class LogLine:
+    """One line of the scripts' log; ``what`` is ``start``, ``alive`` or ``end``."""
 
     what: str
     at: float
     folder: str
 
 
-def read_log(log: Path) -> dict[str, list[Line]]:
-    """Read the lines of each token, in order."""
-    lines: dict[str, list[Line]] = {}
+def read_log(log: Path) -> dict[str, list[LogLine]]:
+    """Return the log lines of each token in order."""
+    lines: dict[str, list[LogLine]] = {}
     for text in log.read_text().splitlines() if log.exists() else ():
         what, token, at, folder = text.split(" ", 3)
-        lines.setdefault(token, []).append(Line(what, float(at), folder))
+        lines.setdefault(token, []).append(LogLine(what, float(at), folder))
     return lines
 
 
 @dataclass(frozen=True)
-class Absence:
-    """Interval in which a client was dead, or unreachable for longer than LOST_AFTER."""
+class Outage:
+    """A period in which a client was down, or unreachable for longer than LOST_AFTER."""
 
     client_folder: str
     begin: float
@@ -132,19 +132,19 @@ class Absence:
 
 
 def broken_promises(
-    job: SoakJob, lines: list[Line], absences: list[Absence], *, disks_failed: bool
+    job: SoakJob, lines: list[LogLine], outages: list[Outage], *, disks_failed: bool
 ) -> list[str]:
-    """Describe the broken promises of a job."""
+    """Return a sentence for each promise that was broken for a job."""
     wrong = []
     name = f"job {job.job_id} ({job.kind}, {job.token})"
     starts = [line for line in lines if line.what == "start"]
     if job.kind == "refused" and starts:
         wrong.append(f"{name} was refused and ran")
     for earlier, later in itertools.pairwise(starts):
-        if not any(_explains(absence, earlier, later) for absence in absences):
+        if not any(_explains(outage, earlier, later) for outage in outages):
             wrong.append(f"{name} ran again at {later.at} after {earlier.at} in {earlier.folder}")
     if job.job_id is None:
-        return wrong  # never acknowledged: it may have run, or not
+        return wrong  # never acknowledged: whether it ran is undefined
     if not job.done:
         return [*wrong, f"{name} has not ended: it is {job.status} ({job.message})"]
     expected = EXPECTED.get(job.kind, "Completed")
@@ -155,32 +155,35 @@ def broken_promises(
         wrong.append(f"{name} is Completed and never ran")
     if job.cancelled_at is not None:
         late = [line for line in lines if line.at > job.cancelled_at + CANCEL_GRACE_S]
-        wrong += [f"{name} lived at {line.at}, cancelled {job.cancelled_at}" for line in late[:1]]
+        wrong += [
+            f"{name} was running at {line.at}, after its cancellation at {job.cancelled_at}"
+            for line in late[:1]
+        ]
     return wrong
 
 
-def _explains(absence: Absence, earlier: Line, later: Line) -> bool:
-    """Return whether a client was absent between the start of a run there and the next run."""
+def _explains(outage: Outage, earlier: LogLine, later: LogLine) -> bool:
+    """Check whether an outage of the earlier run's client explains the later run."""
     return (
-        earlier.folder.startswith(absence.client_folder)
-        and absence.end >= earlier.at
-        and absence.begin <= later.at
+        earlier.folder.startswith(outage.client_folder)
+        and outage.end >= earlier.at
+        and outage.begin <= later.at
     )
 
 
 def wrong_results(job: SoakJob, body: bytes) -> list[str]:
-    """Describe wrong results of a job that Completed, or Failed as intended."""
+    """Return the errors in the results of a job that is Completed or Failed as expected."""
     archive = ZipFile(BytesIO(body))
     for number, content in enumerate(job.files.values()):
         if archive.read(f"copies/{number}") != content:
-            return [f"job {job.job_id} has results that are not its own"]
+            return [f"job {job.job_id} has results of another job"]
     if job.kind == "big":
         digest = hashlib.sha256(archive.read("noise")).hexdigest()
         if archive.read("noise.sha").decode().split()[0] != digest:
-            return [f"job {job.job_id} has results that changed on the way"]
+            return [f"job {job.job_id} has corrupted results"]
     return []
 
 
 def now() -> float:
-    """Return the time of the clock that the scripts use."""
+    """Return the time of the clock that the scripts use, in seconds since the epoch."""
     return time.time()

@@ -1,4 +1,4 @@
-"""Portal of the soak: submits, terminates, waits, fetches, and retries for ever."""
+"""Portal of the soak: submits, cancels, awaits and fetches jobs, with unlimited retries."""
 
 import asyncio
 import random
@@ -15,49 +15,49 @@ import psutil
 from faults.soak_jobs import SoakJob, next_job, now, wrong_results
 from harness import FINAL
 
-MOST_AT_ONCE = 24
-"""Maximum number of jobs that have not ended: more than the quotas allow to run."""
+MAX_UNFINISHED_JOBS = 24
+"""More than the quotas allow to run, so that some jobs are always queued."""
 
 RETRY_S = 0.3
 SAMPLE_S = 0.05
 
 
 @dataclass
-class Tally:
-    """Counts of the portal's requests and errors."""
+class PortalRecord:
+    """Jobs, problems and quota samples of the portal."""
 
     jobs: list[SoakJob] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     results: int = 0
     samples: int = 0
-    most_of_user: int = 0
-    most_of_service: int = 0
+    max_active_of_user: int = 0
+    max_active_of_service: int = 0
 
 
 class SoakPortal:
-    """Submits jobs until it is cancelled, and follows each to its end."""
+    """Submits random jobs and follows each of them until it has ended."""
 
-    def __init__(self, url: str, log: Path, chance: random.Random) -> None:
+    def __init__(self, url: str, log: Path, rng: random.Random) -> None:
         self.url = url
-        self.tally = Tally()
+        self.record = PortalRecord()
         self._log = log
-        self._chance = chance
+        self._rng = rng
         self._following: set[asyncio.Task[None]] = set()
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=45))
 
-    async def submit_for_ever(self) -> None:
-        """Submit until cancelled; submitted jobs are still followed."""
+    async def submit_until_cancelled(self) -> None:
+        """Submit until cancelled. Submitted jobs are still followed afterwards."""
         while True:
-            await asyncio.sleep(self._chance.uniform(0.0, 0.3))
-            if len(self._following) < MOST_AT_ONCE:
-                job = next_job(self._chance)
-                self.tally.jobs.append(job)
+            await asyncio.sleep(self._rng.uniform(0.0, 0.3))
+            if len(self._following) < MAX_UNFINISHED_JOBS:
+                job = next_job(self._rng)
+                self.record.jobs.append(job)
                 task = asyncio.create_task(self._follow(job))
                 self._following.add(task)
                 task.add_done_callback(self._following.discard)
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait until all jobs have ended, for a limited time."""
+        """Wait until all jobs have ended, at most ``timeout_s``."""
         if self._following:
             await asyncio.wait(set(self._following), timeout=timeout_s)
         for task in set(self._following):
@@ -70,14 +70,14 @@ class SoakPortal:
             if job.job_id is None:
                 return
             if job.kind == "cancelled":
-                await asyncio.sleep(self._chance.uniform(0.0, 3.0))
-                await self._insist(lambda: self._cancel(job))
-            await self._insist(lambda: self._wait(job))
+                await asyncio.sleep(self._rng.uniform(0.0, 3.0))
+                await self._retry(lambda: self._cancel(job))
+            await self._retry(lambda: self._wait(job))
         except Exception as error:
-            self.tally.problems.append(f"job {job.job_id} ({job.kind}): {error!r}")
+            self.record.problems.append(f"job {job.job_id} ({job.kind}): {error!r}")
 
     async def _submit(self, job: SoakJob) -> int | None:
-        """Submit a job and return its id, None if it has no key and its fate is unknown."""
+        """Submit a job and return its id; None if it has no key and may or may not exist."""
         while True:
             form = aiohttp.FormData(quote_fields=False)
             form.add_field("user_id", str(job.user))
@@ -93,14 +93,14 @@ class SoakPortal:
                 if response.status in (200, 201):
                     return int(answer["id"])
                 if response.status < 500:
-                    raise AssertionError(f"refused: {answer}")
+                    raise AssertionError(f"the submission was rejected: {answer}")
             except (aiohttp.ClientError, TimeoutError):
                 pass
             if not job.key:
                 return None
             await asyncio.sleep(RETRY_S)
 
-    async def _insist(self, step: Callable[[], Awaitable[bool]]) -> None:
+    async def _retry(self, step: Callable[[], Awaitable[bool]]) -> None:
         while True:
             try:
                 if await step():
@@ -114,11 +114,13 @@ class SoakPortal:
             answer = await response.json()
         if response.status == 200:
             job.cancelled_at = now()
-            left = await asyncio.to_thread(processes_of, job.token)
+            left = await asyncio.to_thread(processes_with, job.token)
             if left:
-                self.tally.problems.append(f"job {job.job_id} was cancelled and left {left}")
+                self.record.problems.append(
+                    f"job {job.job_id} was cancelled and left processes: {left}"
+                )
         if response.status not in (200, 409) and response.status < 500:
-            raise AssertionError(f"cancel was answered {response.status}: {answer}")
+            raise AssertionError(f"the cancellation was answered with {response.status}: {answer}")
         return response.status in (200, 409)
 
     async def _wait(self, job: SoakJob) -> bool:
@@ -131,7 +133,7 @@ class SoakPortal:
                 answer: dict[str, Any] = await response.json()
                 if response.status != 200:
                     if response.status < 500:
-                        raise AssertionError(f"acknowledged, and now {answer}")
+                        raise AssertionError(f"an acknowledged job is answered with {answer}")
                     return False
                 job.status, job.message = answer["status"], answer["message"]
         if job.status not in FINAL:
@@ -144,26 +146,26 @@ class SoakPortal:
         elif job.status != "Completed":
             job.done = True
             return True
-        self.tally.problems += await asyncio.to_thread(wrong_results, job, body)
-        self.tally.results += 1
+        self.record.problems += await asyncio.to_thread(wrong_results, job, body)
+        self.record.results += 1
         job.done = True
         return True
 
     async def sample_quotas(self, database: Path) -> None:
-        """Sample the counts of active jobs until cancelled."""
+        """Sample the numbers of active jobs until cancelled."""
         while True:
             await asyncio.sleep(SAMPLE_S)
             try:
                 counts = await asyncio.to_thread(_active, database)
             except sqlite3.Error:
-                continue  # the server is away
-            self.tally.samples += 1
-            self.tally.most_of_user = max(self.tally.most_of_user, *counts, 0)
-            self.tally.most_of_service = max(self.tally.most_of_service, sum(counts))
+                continue  # the server is down
+            self.record.samples += 1
+            self.record.max_active_of_user = max(self.record.max_active_of_user, *counts, 0)
+            self.record.max_active_of_service = max(self.record.max_active_of_service, sum(counts))
 
 
 def _active(database: Path) -> list[int]:
-    """Count the active jobs of each user at one moment."""
+    """Return the number of active jobs of each user in one snapshot."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)) as connection:
         rows = connection.execute(
             "SELECT count(*) FROM jobs WHERE status IN"
@@ -172,8 +174,8 @@ def _active(database: Path) -> list[int]:
         return [count for (count,) in rows.fetchall()] or [0]
 
 
-def processes_of(mark: str) -> list[str]:
-    """List living processes whose command line or work folder contains ``mark``."""
+def processes_with(mark: str) -> list[str]:
+    """Return the running processes with ``mark`` in their command line or work folder."""
     found = []
     for process in psutil.process_iter():
         try:

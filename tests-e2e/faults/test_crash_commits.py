@@ -1,4 +1,4 @@
-"""``kill -9`` before and after every commit of a job's life."""
+"""``kill -9`` of the server before and after every commit of a job's lifecycle."""
 
 import contextlib
 import signal
@@ -9,21 +9,21 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from faults.work import Workload
+from faults.workload import Workload
 from harness import FINAL, Portal, Service, StartClient, StartServer, eventually
 from job_orchestrator.common.runtime.fault_injection import Point
 
-NOWHERE = ""
+NO_JOB = ""
 
 
 def states(server: Service) -> list[str]:
-    """Return the states of all jobs in the database of a server, which may be dead."""
+    """Read the states of all jobs from a server's database; the server need not run."""
     with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as database:
         return [status for (status,) in database.execute("SELECT status FROM jobs")]
 
 
-async def dies_with_a_job(server: Service, portal: Portal, workload: Workload) -> bool:
-    """Submit a job and follow it to its end. Return whether the server died before."""
+async def crashes_during_a_job(server: Service, portal: Portal, workload: Workload) -> bool:
+    """Submit a job and wait for its end; True if the server crashes first."""
     try:
         job = await workload.submit(portal, "quick")
         await portal.end_of(job)
@@ -33,8 +33,8 @@ async def dies_with_a_job(server: Service, portal: Portal, workload: Workload) -
     return False
 
 
-async def recovers(server: Service, portal: Portal, workload: Workload) -> None:
-    """Check that after a restart the job ends, also if its submission was not answered."""
+async def check_recovery(server: Service, portal: Portal, workload: Workload) -> None:
+    """Restart a server. Its job must end as expected, even one that was not acknowledged."""
     del server.settings["JO_FAULT"]
     await server.start()
     portal.url = server.url
@@ -48,10 +48,10 @@ async def recovers(server: Service, portal: Portal, workload: Workload) -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "seen_at_its_death"),
+    ("point", "expected_states"),
     [
-        (Point.SERVER_BEFORE_COMMIT, {NOWHERE, "Queued", "Processing", "Submitted"}),
-        (Point.SERVER_COMMITTED, {NOWHERE, "Queued", "Processing", "Submitted", "Completed"}),
+        (Point.SERVER_BEFORE_COMMIT, {NO_JOB, "Queued", "Processing", "Submitted"}),
+        (Point.SERVER_COMMITTED, {NO_JOB, "Queued", "Processing", "Submitted", "Completed"}),
     ],
 )
 async def test_trap_16_no_job_is_lost_or_run_twice_at_any_commit_of_its_life(
@@ -60,20 +60,20 @@ async def test_trap_16_no_job_is_lost_or_run_twice_at_any_commit_of_its_life(
     session: aiohttp.ClientSession,
     tmp_path: Path,
     point: Point,
-    seen_at_its_death: set[str],
+    expected_states: set[str],
 ) -> None:
     client, seen = await start_client(), set[str]()
     for number in count(1):
         try:
             server = await start_server(client, JO_FAULT=f"{point}:{number}")
         except AssertionError:
-            continue  # a start commits as well
+            continue  # it crashed during its start, which commits too
         portal, workload = Portal(server.url, session), Workload(tmp_path / f"runs-{number}")
-        if not await dies_with_a_job(server, portal, workload):
+        if not await crashes_during_a_job(server, portal, workload):
             break
         found = states(server)
-        seen.update(found or [NOWHERE])
+        seen.update(found or [NO_JOB])
         if found:
-            await recovers(server, portal, workload)
+            await check_recovery(server, portal, workload)
         await server.end()
-    assert seen - {"Running"} == seen_at_its_death
+    assert seen - {"Running"} == expected_states

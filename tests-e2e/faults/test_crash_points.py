@@ -1,4 +1,4 @@
-"""``kill -9`` at every named point: every acknowledged job ends with its results, and runs once."""
+"""``kill -9`` at every fault point: each acknowledged job ends with its results and runs once."""
 
 import asyncio
 import contextlib
@@ -9,15 +9,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from faults.work import Workload
+from faults.workload import Workload
 from harness import Portal, Service, StartClient, StartServer, eventually
 from job_orchestrator.common.runtime.fault_injection import Point
 
-ELSEWHERE = {
-    # These points inject errors, not crashes.
+EXCLUDED_POINTS = {
+    # These inject errors, not crashes.
     Point.DATABASE,
     Point.DISK_FLUSH,
-    # These are reached in separate tests: below, in test_crash_commits.py and test_network.py.
+    # These have their own tests: below, in test_crash_commits.py and in test_network.py.
     Point.SERVER_BEFORE_COMMIT,
     Point.SERVER_COMMITTED,
     Point.SERVER_JOB_CLEANED,
@@ -26,33 +26,33 @@ ELSEWHERE = {
     Point.SERVER_STRAY_ENDED,
 }
 
-SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in ELSEWHERE)
-CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in ELSEWHERE)
+SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in EXCLUDED_POINTS)
+CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in EXCLUDED_POINTS)
 
-NOT_RUNNING = {Point.CLIENT_FORM_WHOLE}
-"""Points of the client at which no script runs and no results are unfetched."""
+BEFORE_THE_SCRIPT_STARTS = {Point.CLIENT_FORM_WHOLE}
+"""Points of the client at which no script has run yet, so that a crash costs no second run."""
 
 
-class Stage:
-    """A server with a client; one of them dies at a point and is restarted without it."""
+class CrashScenario:
+    """A server and a client, one of which crashes at a fault point and is restarted."""
 
-    def __init__(self, portal: Portal, workload: Workload, victim: Service) -> None:
+    def __init__(self, portal: Portal, workload: Workload, crashing: Service) -> None:
         self.portal = portal
         self.workload = workload
-        self.victim = victim
+        self.crashing = crashing
 
-    async def play(self) -> None:
-        """Run jobs of several kinds, some terminated, while the victim dies and comes back."""
-        revival = asyncio.create_task(self._revive())
+    async def run(self) -> None:
+        """Submit jobs of several kinds and terminate some, during the crash and the restart."""
+        restart = asyncio.create_task(self._restart())
         for kind in ("quick", "failing", "gated", "big", "quick"):
             await self._submit(kind)
         await self._submit_and_terminate()
         self.workload.open_gate()
         async with asyncio.timeout(60):
-            # A terminated job can end in several ways, and may not pass the point.
-            while not (await asyncio.wait({revival}, timeout=1.0))[0]:
+            # Timing decides which code path ends a terminated job: one job may miss the point.
+            while not (await asyncio.wait({restart}, timeout=1.0))[0]:
                 await self._submit_and_terminate()
-            await revival
+            await restart
 
     async def _submit(self, kind: str) -> None:
         await self._until_done(lambda: self.workload.submit(self.portal, kind))
@@ -72,7 +72,7 @@ class Stage:
             raise ConnectionError(f"not terminated yet: {answer}")
 
     async def _until_done(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Retry while the service is away, as a portal does."""
+        """Retry a step while the service is down, as a portal does."""
         async with asyncio.timeout(30):
             while True:
                 try:
@@ -82,10 +82,10 @@ class Stage:
                 else:
                     return
 
-    async def _revive(self) -> None:
-        assert await self.victim.died() == -signal.SIGKILL
-        del self.victim.settings["JO_FAULT"]
-        await self.victim.start()
+    async def _restart(self) -> None:
+        assert await self.crashing.died() == -signal.SIGKILL
+        del self.crashing.settings["JO_FAULT"]
+        await self.crashing.start()
 
 
 @pytest.mark.parametrize("point", SERVER_POINTS)
@@ -99,7 +99,7 @@ async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     workload = Workload(tmp_path / "runs")
     server = await start_server(await start_client(), JO_FAULT=str(point))
     portal = Portal(server.url, session)
-    await Stage(portal, workload, server).play()
+    await CrashScenario(portal, workload, server).run()
     await workload.check(portal)
 
 
@@ -114,8 +114,8 @@ async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_cl
     workload = Workload(tmp_path / "runs")
     client = await start_client(JO_FAULT=str(point))
     portal = Portal((await start_server(client)).url, session)
-    await Stage(portal, workload, client).play()
-    await workload.check(portal, most_runs=1 if point in NOT_RUNNING else 2)
+    await CrashScenario(portal, workload, client).run()
+    await workload.check(portal, max_runs=1 if point in BEFORE_THE_SCRIPT_STARTS else 2)
 
 
 async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_dies_later(
@@ -144,11 +144,11 @@ async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(
     await portal.until(job, "Completed")
     await server.end()
     server.settings["JO_FAULT"] = "server.job-cleaned"
-    with contextlib.suppress(AssertionError):  # it may die before it listens
+    with contextlib.suppress(AssertionError):  # it may crash before it listens
         await server.start()
     assert await server.died() == -signal.SIGKILL
     data = server.folder / "data"
-    assert len(list(data.iterdir())) == 2, "the folder of uploads, and that of the job"
+    assert len(list(data.iterdir())) == 2, "the folder of uploads and the folder of the job"
     del server.settings["JO_FAULT"]
     await server.start()
     assert (await portal.state(job))["status"] == "Cleaned"
@@ -174,5 +174,5 @@ async def test_trap_16_a_client_that_dies_twice_runs_the_job_again_and_leaves_no
     del client.settings["JO_FAULT"]
     await client.start()
     workload.open_gate()
-    await workload.check(portal, most_runs=2)
+    await workload.check(portal, max_runs=2)
     assert len(list((client.folder / "data" / "payloads").iterdir())) <= 1

@@ -1,4 +1,4 @@
-"""Full, read-only and slow disks, and failing databases: reported, survived, recovered from."""
+"""Full, read-only and slow disks, failing databases: reported, survived, recovered from."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from faults.conftest import Mount
-from faults.work import Workload
+from faults.workload import Workload
 from harness import Portal, Service, StartClient, StartServer, eventually
 
 MIB = 1 << 20
@@ -69,10 +69,10 @@ async def test_trap_37_full_disk_of_a_client_costs_jobs_a_wait(
     _fill(disk)
     job = await workload.submit(portal, "quick")
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return "The disk is full" in (await portal.state(job))["message"]
 
-    await eventually(told)
+    await eventually(is_reported)
     (disk / "filler").unlink()
     await server.end()  # a restarted server does not wait for the rest of the back-off
     await server.start()
@@ -96,10 +96,10 @@ async def test_trap_37_client_whose_payload_has_filled_the_disk_starts_again_and
     await client.start()
     workload.open_gate()
     await workload.submit(portal, "quick")
-    await workload.check(portal, most_runs=2)
+    await workload.check(portal, max_runs=2)
 
 
-async def test_read_only_disk_of_a_client_is_told_and_survived(
+async def test_read_only_disk_of_a_client_is_reported_and_survived(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -117,15 +117,15 @@ async def test_read_only_disk_of_a_client_is_told_and_survived(
         assert "Read-only file system" in (await response.json())["message"]
     job = await workload.submit(portal, "quick")
 
-    async def told() -> bool:
+    async def is_submitted() -> bool:
         return (await portal.state(job))["status"] in ("Queued", "Failed")
 
-    await eventually(told)
+    await eventually(is_submitted)
     _remount(disk, "rw")
     await workload.check(portal)
 
 
-async def test_slow_disk_is_only_slow(
+async def test_jobs_complete_on_a_slow_disk(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -140,8 +140,8 @@ async def test_slow_disk_is_only_slow(
     await workload.check(portal)
 
 
-async def _submitted(portal: Portal, workload: Workload, server: Service) -> None:
-    """Submit jobs to a server whose database may refuse one, which is then not acknowledged."""
+async def _submit_jobs(portal: Portal, workload: Workload, server: Service) -> None:
+    """Submit jobs to a server whose database may fail; such a job is not acknowledged."""
     for kind in ("quick", "failing", "quick"):
         try:
             await workload.submit(portal, kind)
@@ -161,9 +161,9 @@ async def test_trap_09_no_job_runs_twice_whichever_statement_of_the_server_fails
     try:
         server = await start_server(client, JO_FAULT=f"database:{statement}")
     except AssertionError:
-        return  # it needs this statement to start, and reported that
+        return  # the start needs this statement, and failed with a message
     portal = Portal(server.url, session)
-    await _submitted(portal, workload, server)
+    await _submit_jobs(portal, workload, server)
     await workload.check(portal)
 
 

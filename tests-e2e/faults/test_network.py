@@ -1,4 +1,4 @@
-"""Broken connections between server and client: every job ends with its results after one run."""
+"""Network faults between server and client: every job ends with its results after one run."""
 
 import asyncio
 import os
@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from faults.conftest import OpenProxy
-from faults.proxy import Proxy, Weather
-from faults.work import Workload
+from faults.proxy import LinkConditions, Proxy
+from faults.workload import Workload
 from harness import Portal, Service, StartClient, StartServer, eventually
 
 HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>"
@@ -35,13 +35,13 @@ async def portal(proxy: Proxy, start_server: StartServer, session: aiohttp.Clien
     return Portal((await start_server(proxy.url)).url, session)
 
 
-@pytest.mark.parametrize("direction", ["requests", "answers"])
+@pytest.mark.parametrize("direction", ["requests", "responses"])
 @pytest.mark.parametrize("after", [0, 150, 900])
 async def test_trap_17_connection_that_breaks_after_some_bytes_costs_no_second_run(
     proxy: Proxy, portal: Portal, workload: Workload, direction: str, after: int
 ) -> None:
-    weather: Weather = getattr(proxy, direction)
-    weather.cut_after = after
+    conditions: LinkConditions = getattr(proxy, direction)
+    conditions.cut_after = after
     for kind in ("quick", "failing"):
         await workload.submit(portal, kind)
     await workload.check(portal)
@@ -53,7 +53,7 @@ async def test_trap_17_garbage_for_an_answer_costs_no_second_run(
 ) -> None:
     job = await workload.submit(portal, "gated")
     await portal.until(job, "Running")
-    proxy.answers.garbage = garbage  # for the event stream, or the next submit
+    proxy.responses.garbage = garbage  # for the event stream, or the next submit
     await workload.submit(portal, "quick")
     workload.open_gate()
     await workload.check(portal)
@@ -77,16 +77,18 @@ async def test_trap_25_nothing_passes_for_a_while_and_what_was_held_arrives_late
 ) -> None:
     job = await workload.submit(portal, "gated")
     await portal.until(job, "Running")
-    proxy.hold()
+    proxy.pause()
     await workload.submit(portal, "quick")
     workload.open_gate()
-    await asyncio.sleep(1)  # that is the fault
-    proxy.release()
+    await asyncio.sleep(1)  # the duration of the fault
+    proxy.resume()
     await workload.check(portal)
 
 
-async def test_slow_lines_are_only_slow(proxy: Proxy, portal: Portal, workload: Workload) -> None:
-    proxy.requests.delay_s = proxy.answers.delay_s = 0.05
+async def test_jobs_complete_over_a_slow_network(
+    proxy: Proxy, portal: Portal, workload: Workload
+) -> None:
+    proxy.requests.delay_s = proxy.responses.delay_s = 0.05
     for kind in ("quick", "big", "failing"):
         await workload.submit(portal, kind)
     await workload.check(portal)
@@ -122,7 +124,7 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
     await eventually(runs_there)
     await portal.until(job, "Running")
     await proxy.refuse()
-    # The termination that the silent client owes survives a crash of the server at any step.
+    # The abandoned attempt survives crashes of the server, before and after its termination.
     assert await server.died() == -signal.SIGKILL
     server.settings["JO_FAULT"] = "server.stray-ended"
     await server.start()
@@ -131,7 +133,7 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
         return await asyncio.to_thread(_scripts_of, other) == 1
 
     await eventually(runs_elsewhere)
-    assert await runs_there(), "nobody could tell it"
+    assert await runs_there(), "the client can't be reached"
     await proxy.open()
     assert await server.died() == -signal.SIGKILL
     del server.settings["JO_FAULT"]
@@ -142,14 +144,14 @@ async def test_trap_16_job_runs_elsewhere_after_lost_after_and_its_first_run_is_
 
     await eventually(ended_there)
     workload.open_gate()
-    await workload.check(portal, most_runs=2)
+    await workload.check(portal, max_runs=2)
 
 
 def _scripts_of(client: Service) -> int:
     count = 0
     for child in psutil.Process(client.pid).children(recursive=True):
         try:
-            # The session leader only: a forked bash has the same name for a moment.
+            # The session leader only: a process forked by bash has the same command line briefly.
             count += child.cmdline()[-1:] == ["run.sh"] and os.getsid(child.pid) == child.pid
         except (psutil.Error, ProcessLookupError):
             continue

@@ -9,6 +9,7 @@ import pytest
 
 from job_orchestrator.common.errors import StartupError, StorageFull
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.model import Installation
 from job_orchestrator.server.store.base import JobStore, StoreError
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
@@ -85,7 +86,7 @@ async def test_full_database_is_reported_as_full_storage(sqlite_path: Path) -> N
     try:
         await migrate(writing)
         await writing.execute("PRAGMA max_page_count = 1")
-        store = SqliteJobStore(Writer(writing), reading, lambda: 0.0)
+        store = SqliteJobStore(Writer(writing), reading, Installation("i"), lambda: 0.0)
 
         async def fill() -> None:
             for number in range(1000):

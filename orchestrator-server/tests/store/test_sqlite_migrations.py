@@ -1,13 +1,14 @@
 """Migrations: a database of an earlier schema keeps everything that is in it."""
 
 import contextlib
+import shutil
 import sqlite3
 from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.store.sqlite.store import open_store
-from stores import claim
+from stores import claim, requeue
 
 MIGRATIONS = resources.files("job_orchestrator.server.store.sqlite") / "migrations"
 
@@ -47,3 +48,35 @@ async def test_database_of_schema_1_keeps_its_jobs_and_their_history(sqlite_path
     assert [row[1:] for row in rows][: len(before)] == before
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
     assert [row[4] for row in rows[len(before) :]] == ["Processing", "Processing", "Queued"]
+
+
+async def test_attempt_of_schema_4_keeps_its_key_and_the_next_one_gets_a_nonce(
+    sqlite_path: Path,
+) -> None:
+    create_first_schema(sqlite_path)
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database, database:
+        for name in ("0002_lists_and_streams", "0003_usage_and_callbacks", "0004_strays"):
+            database.executescript((MIGRATIONS / f"{name}.sql").read_text("utf-8"))
+        database.execute("PRAGMA user_version = 4")
+        database.execute("UPDATE jobs SET status = 'Processing', attempt = 1 WHERE id = 2")
+    async with open_store(sqlite_path) as store:
+        job = await store.get(2)
+        assert job.key == "u2.1"
+        await requeue(store, job)
+        claimed = {job.id: job for job in await claim(store, 2)}
+        assert claimed[2].key == f"u2.2.{claimed[2].nonce}"
+
+
+async def test_trap_46_claim_after_a_restored_backup_has_another_key(
+    sqlite_path: Path, tmp_path: Path
+) -> None:
+    async with open_store(sqlite_path) as store:
+        await store.create("u", 1, "x")
+    shutil.copy(sqlite_path, tmp_path / "backup.sqlite")
+    async with open_store(sqlite_path) as store:
+        (lost,) = await claim(store)
+    async with open_store(tmp_path / "backup.sqlite") as store:
+        (again,) = await claim(store)
+        assert lost.attempt == again.attempt == 1
+        assert lost.key != again.key
+        assert store.installation.made(lost.key)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store.base import NEWEST, JobFilter, JobStore
+from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
+from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, outbox
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
@@ -69,7 +70,8 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
     sqlite_database: Database, statement: str
 ) -> None:
     names = (
-        "service user_id now free client_url id priority limit idempotency_key after until job_id"
+        "service user_id now free client_url nonce id priority limit idempotency_key after until"
+        " job_id"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -153,7 +155,14 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             return 0
 
         connection.set_progress_handler(count_steps, 100)
-        values = {"service": "x", "user_id": 1, "now": 2.0, "free": 10, "client_url": "u"}
+        values = {
+            "service": "x",
+            "user_id": 1,
+            "now": 2.0,
+            "free": 10,
+            "nonce": "n",
+            "client_url": "u",
+        }
         for statement in (
             claims.QUEUED_SERVICES,
             claims.ACTIVE_COUNT,
@@ -176,7 +185,7 @@ async def test_claim_while_no_job_is_queued_runs_no_statement(sqlite_path: Path)
     writing, reading = await connect(sqlite_path), await connect(sqlite_path)
     try:
         await migrate(writing)
-        store = SqliteJobStore(Writer(writing), reading, lambda: 0.0)
+        store = SqliteJobStore(Writer(writing), reading, Installation("i"), lambda: 0.0)
         await store.create("u", 1, "x")
         await store.create("v", 1, "x")
         await store.create("w", 1, "not offered")
@@ -220,7 +229,7 @@ def fill(path: Path, number: int) -> None:
 
 async def test_filter_lists_jobs_of_every_status(sqlite_store: JobStore, sqlite_path: Path) -> None:
     fill(sqlite_path, 300)
-    everything = await sqlite_store.lists.page(JobFilter(), NEWEST, 1000)
+    everything = await sqlite_store.lists.page(JobFilter(), MAX_JOB_ID, 1000)
     assert [job.id for job in everything] == list(range(300, 0, -1))
     for wanted in filters():
         expected = [
@@ -231,9 +240,8 @@ async def test_filter_lists_jobs_of_every_status(sqlite_store: JobStore, sqlite_
             and wanted.tag in (None, job.tag)
             and (not wanted.statuses or job.status in wanted.statuses)
         ]
-        assert [job.id for job in await sqlite_store.lists.page(wanted, NEWEST, 300)] == expected, (
-            wanted
-        )
+        found = await sqlite_store.lists.page(wanted, MAX_JOB_ID, 300)
+        assert [job.id for job in found] == expected, wanted
 
 
 @pytest.mark.usefixtures("sqlite_store")
@@ -241,7 +249,7 @@ async def test_trap_27_no_filter_reads_more_than_its_index(sqlite_database: Data
     small = ("of_user", "of_service", "statuses", "CONSTANT")
     with sqlite_database() as connection:
         for wanted in [JobFilter(), *filters()]:
-            values = listing.page_values(wanted, NEWEST, 50)
+            values = listing.page_values(wanted, MAX_JOB_ID, 50)
             plan = plan_of(connection, listing.listing(wanted), values)
             scans = [step for step in plan if step.startswith("SCAN")]
             assert all(any(name in step for name in small) for step in scans), plan
@@ -260,5 +268,5 @@ async def test_cost_of_a_page_does_not_grow_with_the_number_of_jobs(sqlite_path:
 def _steps_of_page(path: Path, wanted: JobFilter) -> int:
     with closing(sqlite3.connect(path)) as connection:
         return steps_of(
-            connection, listing.listing(wanted), listing.page_values(wanted, NEWEST, 10)
+            connection, listing.listing(wanted), listing.page_values(wanted, MAX_JOB_ID, 10)
         )

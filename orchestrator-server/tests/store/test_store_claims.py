@@ -1,12 +1,14 @@
 """Contract of ``JobStore.claim``: atomic, within the limits, by the decision of the caller."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
 from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
-from stores import CLIENT, Clock, OpenStore, all_of_them, claim
+from stores import CLIENT, Clock, Implementation, OpenStore, all_of_them, claim, requeue
 
 
 async def test_claimed_job_is_processing_at_the_client_in_a_further_attempt(
@@ -103,3 +105,32 @@ async def test_delayed_job_is_not_counted_as_claimable(open_job_store: OpenStore
         )
         taken = (await store.claim({"x": Offer(9, [CLIENT], all_of_them)}))["x"]
         assert [(user.queued, user.head) for user in taken.waiting] == [(0, 1)]
+
+
+async def test_each_claim_has_a_key_that_no_other_claim_ever_gets(store: JobStore) -> None:
+    await store.create("u", 1, "x")
+    (first,) = await claim(store)
+    await requeue(store, first)
+    (second,) = await claim(store)
+    assert first.key == f"u.1.{first.nonce}"
+    assert second.key == f"u.2.{second.nonce}"
+    assert first.nonce != second.nonce
+    assert all(store.installation.made(job.key) for job in (first, second))
+
+
+async def test_installation_is_the_same_after_a_restart(open_job_store: OpenStore) -> None:
+    async with open_job_store() as store:
+        before = store.installation
+    async with open_job_store() as store:
+        assert store.installation == before
+
+
+async def test_keys_of_another_installation_are_told_apart(
+    store: JobStore, implementation: Implementation, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    async with implementation.open(tmp_path / "other", time.time) as other:
+        await other.create("u", 1, "x")
+        (job,) = await claim(other)
+        assert not store.installation.made(job.key)
+    assert not store.installation.made("u.1")

@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import NEWEST, Change, JobFilter, JobStore, Times
+from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
+from job_orchestrator.server.store.base import Change, JobStore, Times
 from stores import Clock, OpenStore, claim
 
 S = JobStatus
@@ -31,7 +31,7 @@ async def fill(store: JobStore, number: int) -> None:
 
 async def test_filter_lists_exactly_its_jobs_page_by_page(store: JobStore) -> None:
     await fill(store, 200)
-    everything = await store.lists.page(JobFilter(), NEWEST, 1000)
+    everything = await store.lists.page(JobFilter(), MAX_JOB_ID, 1000)
     assert [job.id for job in everything] == list(range(200, 0, -1))
     for wanted in filters():
         expected = [
@@ -43,7 +43,7 @@ async def test_filter_lists_exactly_its_jobs_page_by_page(store: JobStore) -> No
             and (not wanted.statuses or job.status in wanted.statuses)
         ]
         found: list[int] = []
-        before = NEWEST
+        before = MAX_JOB_ID
         while page := await store.lists.page(wanted, before, 7):
             assert len(page) <= 7
             found += [job.id for job in page]

@@ -1,6 +1,5 @@
 """Composition root: the components of the client, and the order in which they start and stop."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -31,14 +30,15 @@ from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
-from job_orchestrator.common.web.metrics import LoopLag
 from job_orchestrator.common.web.openapi import Api, document_routes
-from job_orchestrator.common.web.request_ids import add_request_ids
+from job_orchestrator.common.web.request_log import add_request_ids
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ All are started at the beginning: when scripts have used up the machine's proces
 be started, and the client must still be able to end scripts.
 """
 
-LARGE_TREES = web.AppKey("large_trees", list[DeferredRemoval])
-LOOPS = web.AppKey("loops", list[Loop])
+DEFERRED_REMOVALS = web.AppKey("deferred_removals", list[DeferredRemoval])
+LIFECYCLE = web.AppKey("lifecycle", Lifecycle)
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -137,16 +137,19 @@ def _compose(
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
     lag = LoopLag(PREFIX, metrics.registry)
-    loops = [
-        *runner.loops,
-        *executor.loops,
-        Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S),
-        meter.loop,
-        *retention.loops,
-        large_leftovers.loop,
-    ]
+    lifecycle = Lifecycle(
+        [
+            Component(runner.loops, close=runner.stop),
+            Component(executor.loops),
+            Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)]),
+            # The first request for the load must find a reading.
+            Component([meter.loop], prepare=meter.run_pass),
+            Component(retention.loops),
+            Component([large_leftovers.loop]),
+        ]
+    )
 
-    # Called in this order for each change. None depends on what another one did, and none waits.
+    # The order does not matter: no subscriber waits, or depends on what another one did.
     store.subscribe(hub.on_payload_changed)
     store.subscribe(runner.on_payload_changed)
     store.subscribe(output.on_payload_changed)
@@ -162,9 +165,9 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, loops)
-    app[LARGE_TREES] = [retention.large, large_leftovers]
-    app[LOOPS] = loops
+    app[keys.HEALTH] = HealthCheck(workspaces, lifecycle.loops)
+    app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
+    app[LIFECYCLE] = lifecycle
 
 
 async def _start(app: web.Application) -> None:
@@ -177,10 +180,7 @@ async def _start(app: web.Application) -> None:
         logger.warning("%s", line)
     for line in summary(settings):
         logger.info("%s", line)
-    # The first request for the load must find a reading.
-    await app[keys.LOAD].run_pass()
-    for loop in app[LOOPS]:
-        loop.start()
+    await app[LIFECYCLE].start()
 
 
 async def _stop(app: web.Application) -> None:
@@ -188,7 +188,7 @@ async def _stop(app: web.Application) -> None:
     # ended by itself.
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
-    for trees in app[LARGE_TREES]:
-        trees.stop()
-    await asyncio.gather(*(loop.stop() for loop in app[LOOPS]))
-    await app[keys.RUNNER].stop()
+    # A large removal would use up the time that its loop has to stop.
+    for removal in app[DEFERRED_REMOVALS]:
+        removal.stop()
+    await app[LIFECYCLE].stop()

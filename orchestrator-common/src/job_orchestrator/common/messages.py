@@ -6,6 +6,7 @@ fields are ignored, and a missing field gets its default, so that messages of ol
 read. Fields that end in ``_s`` are seconds. Times are aware UTC datetimes.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self, TypeVar
 
@@ -279,6 +280,14 @@ class Payload(msgspec.Struct, frozen=True):
     message: str | None = ""
 
 
+class InventoryEntry(msgspec.Struct, frozen=True):
+    """A payload in the inventory of its client; ``key`` is None if its submit had none."""
+
+    id: StoredInteger
+    key: str | None
+    status: PayloadStatus
+
+
 class ErrorPayload(msgspec.Struct, frozen=True):
     """Error of jo-client: has the shape of a payload with id 0, so that any server can read it.
 
@@ -329,8 +338,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     version: str = ""
 
 
-def encode(message: msgspec.Struct) -> bytes:
-    """Return a message as JSON in UTF-8. Its times must be ``WireTime``."""
+def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
+    """Return a message, or a list of messages, as JSON in UTF-8. Times must be ``WireTime``."""
     return _encoder.encode(message)
 
 
@@ -341,6 +350,11 @@ def decode_payload(body: bytes) -> Payload:
     if message == payload.message:
         return payload
     return msgspec.structs.replace(payload, message=message)
+
+
+def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
+    """Read the payloads that a client has. Raises ``MalformedMessage``."""
+    return _decode(_inventory_decoder, body, "list of payloads")
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
@@ -389,5 +403,6 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) ->
 
 _encoder = msgspec.json.Encoder(enc_hook=_encode_time)
 _payload_decoder = msgspec.json.Decoder(Payload)
+_inventory_decoder = msgspec.json.Decoder(list[InventoryEntry])
 _payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
 _load_event_decoder = msgspec.json.Decoder(LoadEvent)

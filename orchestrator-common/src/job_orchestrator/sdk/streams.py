@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from job_orchestrator.common.messages import ClientList, Job, JobDetail, ServiceList
 from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
+from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.connection import READ_TIMEOUT_S, Connection, read_all
 from job_orchestrator.sdk.errors import (
     ConnectionBroken,
@@ -113,10 +114,15 @@ async def log_blocks(
         if complete:
             await asyncio.sleep(REOPEN_DELAY_S)
         previous, job = job, await job_detail(connection, job_id)
-        if received and job.attempt != previous.attempt:
+        if received and _attempt_with_output(job) > _attempt_with_output(previous):
             offset, received = 0, False
             if on_rerun is not None:
-                on_rerun(job.attempt)
+                on_rerun(_attempt_with_output(job))
+
+
+def _attempt_with_output(job: JobDetail) -> int:
+    """Return the number of the attempt whose output is served: the next one of a queued job."""
+    return job.attempt + (job.status is JobStatus.QUEUED)
 
 
 async def job_detail(connection: Connection, job_id: int) -> JobDetail:

@@ -12,11 +12,11 @@ from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
-from job_orchestrator.common.web.metrics import LoopLag
 from job_orchestrator.common.web.openapi import Api, document_routes
-from job_orchestrator.common.web.request_ids import add_request_ids
+from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
@@ -71,7 +71,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
     app[keys.METRICS] = Metrics(settings.services.values())
-    app[keys.TOKENS] = Tokens(settings.api_tokens_file)
+    app[keys.TOKENS] = Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s)
     document_routes(
         app,
         ROUTES,

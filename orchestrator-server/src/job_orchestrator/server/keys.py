@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
@@ -28,6 +27,3 @@ QUERIES = web.AppKey("queries", JobQueries)
 RESULTS = web.AppKey("results", JobResults)
 TERMINATION = web.AppKey("termination", JobTermination)
 TOKENS = web.AppKey("tokens", Tokens)
-
-PRINCIPAL = web.RequestKey("principal", Principal)
-"""The principal that sent the request; set on every route that is not public."""

@@ -1,13 +1,18 @@
-"""Values of the server: jobs, services, limits. Without I/O, SQL and HTTP."""
+"""Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
+MAX_JOB_ID = 2**63 - 1
+"""Upper bound of job ids. As a cursor, it selects the first page of a list."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/logs"
 
     @property
+    def payloads(self) -> str:
+        """URL of the inventory, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/payloads"
+
+    @property
     def load(self) -> str:
         """URL of the CPU load, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/load"
@@ -67,12 +77,34 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Installation:
+    """Identity of a database of jobs, which distinguishes its keys from those of other servers.
+
+    A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
+    restored backup has the ``id`` of the database that was backed up.
+    """
+
+    id: str
+
+    def new_nonce(self) -> str:
+        """Return the nonce of a new attempt."""
+        return f"{self.id}-{secrets.token_hex(8)}"
+
+    def made(self, key: str) -> bool:
+        """Return whether ``key`` names an attempt of this installation.
+
+        False for a key without a nonce, as attempts had before there were nonces.
+        """
+        return key.rpartition(".")[2].startswith(f"{self.id}-")
+
+
+@dataclass(frozen=True)
 class Job:
     """A job, as it was when it was read from the store. Times are seconds since the epoch.
 
     - ``message`` is the reason for the status, for the user.
-    - ``attempt`` numbers the attempts from 1, and is 0 before the first. ``failures`` counts those
-      that count towards the maximum of the service.
+    - ``attempt`` numbers the attempts from 1, and is 0 before the first. ``nonce`` is random and
+      new for each. ``failures`` counts those that count towards the maximum of the service.
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
@@ -87,6 +119,7 @@ class Job:
     status: JobStatus
     message: str
     attempt: int
+    nonce: str
     failures: int
     not_before: float
     client: str | None
@@ -108,8 +141,12 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Idempotency key of the present attempt: sending the job again never starts it twice."""
-        return f"{self.uuid}.{self.attempt}"
+        """Idempotency key of the present attempt: sending the job again never starts it twice.
+
+        Attempts that were claimed before there were nonces have none.
+        """
+        key = f"{self.uuid}.{self.attempt}"
+        return f"{key}.{self.nonce}" if self.nonce else key
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the log fields of the present attempt.
@@ -138,6 +175,16 @@ class JobOptions:
     time_limit_s: float | None = None
     callback_url: str | None = None
     idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Selection of jobs for a list. None and () select all."""
+
+    user_id: int | None = None
+    service: str | None = None
+    statuses: Sequence[JobStatus] = ()
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,3 +229,39 @@ class UserLimits:
                 f" these have {input_bytes}. Results are removed some time after their job's end"
             )
         return None
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A user, or an administrator (``user_id`` None), in whose name a request is made.
+
+    ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    """
+
+    user_id: int | None
+    authenticated: bool = True
+
+    @property
+    def is_admin(self) -> bool:
+        """True for an administrator, who may see and do everything."""
+        return self.user_id is None
+
+    def owns(self, user_id: int) -> bool:
+        """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""
+        return self.is_admin or self.user_id == user_id
+
+    def narrow(self, user_id: int | None) -> int | None:
+        """Restrict a request for the jobs of ``user_id`` (None: all users) to those allowed.
+
+        Returns the user whose jobs may be listed, None for all. Raises ``Forbidden`` for another
+        user, whether that user exists or not.
+        """
+        if self.is_admin:
+            return user_id
+        if user_id not in (None, self.user_id):
+            raise Forbidden(f"This token is for user {self.user_id} only")
+        return self.user_id
+
+
+EVERYBODY = Principal(user_id=None, authenticated=False)
+"""The principal of every request if no tokens are configured."""

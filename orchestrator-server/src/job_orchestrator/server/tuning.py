@@ -12,6 +12,10 @@ RESUBMIT_BACKOFF = Backoff((0.5, 1.0, 2.0, 4.0, 8.0, 15.0))
 """Delays before a submit whose answer was lost is repeated with the same key."""
 
 
+ACKNOWLEDGE_BACKOFF = Backoff((1.0, 2.0, 5.0, 15.0, 60.0))
+"""Delays before an acknowledgement that failed is repeated. Nobody waits for it."""
+
+
 @dataclass(frozen=True)
 class Tuning:
     """Values that fit every installation. Tests pass others, to be fast or to reach a bound."""
@@ -26,8 +30,12 @@ class Tuning:
     tokens_interval_s: float = 1.0
     loop_lag_interval_s: float = 2.0
 
+    tokens_fresh_s: float = 1.0
+    """How long a check of the token file is good; a revoked token may be accepted for so long."""
+
     client_backoff: Backoff = CLIENT_BACKOFF
     resubmit_backoff: Backoff = RESUBMIT_BACKOFF
+    acknowledge_backoff: Backoff = ACKNOWLEDGE_BACKOFF
 
     fetch_retry_s: float = 5.0
     """Delay before a failed fetch is repeated."""

@@ -52,7 +52,7 @@ class RunPhase(StrEnum):
     """The run has ended with an unknown outcome, and the script is not to blame."""
 
     UNKNOWN = "unknown"
-    """The executor cannot tell at the moment. This is never taken for an end."""
+    """The executor cannot determine the phase at the moment. This is never taken for an end."""
 
 
 _OVER = frozenset({RunPhase.ENDED, RunPhase.FAILED, RunPhase.LOST})
@@ -150,20 +150,24 @@ class Executor(Protocol):
         """
 
     async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:
-        """Return the states of many runs in one call. Missing ones are in the phase UNKNOWN.
+        """Return the states of many runs in one call.
 
-        Raises ``ExecutorUnavailable``.
+        A run that the answer lacks is in the phase UNKNOWN. A run of which the executor has no
+        record is never reported as ENDED or FAILED. Raises ``ExecutorUnavailable``.
         """
 
     async def cancel(self, run_id: RunId) -> None:
         """End a run with everything that it started; on return nothing of it runs.
 
-        Safe at any time: a run that is over or was never submitted is no error. Raises
-        ``StillRunning`` if processes resist.
+        Safe at any time: a run that is over or was never submitted is not an error. Raises
+        ``StillRunning`` if processes resist, or if the executor does not answer.
         """
 
     def forget(self, run_id: RunId) -> None:
-        """Drop the record of a run. Called when the end of the run has been stored."""
+        """Drop the record of a run that is over. Called when its end has been stored.
+
+        A run that is not over is kept, so that it can still be cancelled.
+        """
 
     async def close(self) -> None:
         """Stop following runs. Called once, at the end.

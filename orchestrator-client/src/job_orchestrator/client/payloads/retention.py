@@ -34,7 +34,7 @@ class Retention:
         self._max_age_s = max_age_s
         self.large = DeferredRemoval("large folders")
         self.loops: Sequence[Loop] = (
-            Loop("cleaner", self.run_pass, interval_s=INTERVAL_S),
+            Loop("retention", self.run_pass, interval_s=INTERVAL_S),
             self.large.loop,
         )
 

@@ -28,13 +28,10 @@ from job_orchestrator.common.status import PayloadStatus
 logger = logging.getLogger(__name__)
 
 CANCEL_RETRY_S = 5.0
+KILLED = "Terminated on request"
 
 KILLED_PACKING_S = 10.0
 """How long the results of a payload that was terminated on request may take to be packed."""
-
-
-class RunLost(Exception):
-    """The run is over, its outcome is not known, and the script is not to blame."""
 
 
 class Ending(NamedTuple):
@@ -43,6 +40,12 @@ class Ending(NamedTuple):
     status: PayloadStatus
     message: str
     exit_code: int | None = None
+
+
+class Lost(NamedTuple):
+    """Loss of a payload's run: the payload has no end, and its job must be run again."""
+
+    reason: str
 
 
 class PayloadRun:
@@ -76,8 +79,8 @@ class PayloadRun:
         """Pid of run.sh; 0 if there is none on this machine."""
         return self._monitor.state(self.run_id).pid if self.in_executor else 0
 
-    async def execute(self) -> Ending:
-        """Run the script and pack its results. Raises ``RunLost``."""
+    async def execute(self) -> Ending | Lost:
+        """Run the script and pack its results."""
         if self.row.refusal:
             return Ending(PayloadStatus.INVALID, self.row.refusal)
         try:
@@ -91,9 +94,11 @@ class PayloadRun:
             self.in_executor = False
         if state.outcome is not None:
             return await self._pack(state.outcome)
-        if state.phase is RunPhase.LOST:
-            raise RunLost(state.reason)
-        return _could_not_be_run(state.reason)
+        if state.phase is not RunPhase.LOST:
+            return _could_not_be_run(state.reason)
+        if self._killed:
+            return Ending(PayloadStatus.KILLED, KILLED)
+        return Lost(state.reason)
 
     def kill(self) -> None:
         """Record that the payload is terminated on request; it is not submitted any more."""
@@ -119,6 +124,7 @@ class PayloadRun:
         """
         request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s)
         failures = 0
+        in_doubt = False
         while not (self._killed or self._client_stops):
             try:
                 reach(Point.CLIENT_BEFORE_START)
@@ -126,14 +132,20 @@ class PayloadRun:
                 reach(Point.CLIENT_STARTED)
             except (ExecutorBusy, ExecutorUnavailable) as error:
                 failures += 1
+                in_doubt |= isinstance(error, ExecutorUnavailable)
                 logger.warning("%s; waiting", error)
                 await asyncio.sleep(self._backoff.delay_s(failures))
                 continue
             self.in_executor = True
-            if self._killed or self._client_stops:  # during the submission
+            if self._must_end():  # since the submission began
                 await self._executor.cancel(self.run_id)
             return True
+        if in_doubt and self._must_end():
+            await self._executor.cancel(self.run_id)
         return False
+
+    def _must_end(self) -> bool:
+        return self._killed or (self._client_stops and not self._executor.survives_restart)
 
     async def _until_over(self) -> RunState:
         """Wait for the end of the run, and end it when its time limit is reached."""
@@ -153,7 +165,7 @@ class PayloadRun:
         while True:
             try:
                 await self._executor.cancel(self.run_id)
-            except (StillRunning, ExecutorUnavailable, OSError) as error:
+            except (StillRunning, OSError) as error:
                 logger.error("Payload %d could not be ended yet: %s", self.row.id, error)
                 await asyncio.sleep(CANCEL_RETRY_S)
             else:
@@ -194,7 +206,7 @@ def _could_not_be_run(reason: str) -> Ending:
 def _verdict(outcome: Outcome, *, killed: bool, limit_s: float | None) -> tuple[PayloadStatus, str]:
     """Return state and reason. ``limit_s`` is the time limit that ended the script, if one did."""
     if killed:
-        return PayloadStatus.KILLED, "Terminated on request"
+        return PayloadStatus.KILLED, KILLED
     if limit_s is not None:
         return PayloadStatus.FAILED, f"Time limit of {limit_s:.10g} s reached"
     if outcome.signal is not None:

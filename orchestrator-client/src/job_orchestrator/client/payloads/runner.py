@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from itertools import count
+from collections.abc import Sequence
 
 from job_orchestrator.client.errors import PayloadNotFound, StillRunning
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.run import Ending, PayloadRun, RunLost
+from job_orchestrator.client.payloads.run import Ending, Lost, PayloadRun
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
@@ -175,34 +173,37 @@ class Runner:
                     self._passes.wake()
 
     async def _run_to_the_end(self, run: PayloadRun) -> None:
-        payload_id = run.row.id
+        ending: Ending | Lost
         try:
             ending = await run.execute()
-        except RunLost as error:
-            reason = str(error)
-            logger.warning("Payload %d is given back, its run was lost: %s", payload_id, reason)
-            await self._until_stored(run, partial(self._store.give_back_lost, payload_id, reason))
-            return
         except Exception as error:
             # Any error must end the payload: otherwise it stays Running and no task runs it.
-            logger.exception("Payload %d could not be run", payload_id)
+            logger.exception("Payload %d could not be run", run.row.id)
             ending = Ending(PayloadStatus.FAILED, f"The client could not run it: {error}")
-        if not self._stopping:
-            await self._until_stored(run, partial(self._store.finish, payload_id, *ending))
-            logger.info("Payload %d is %s. %s", payload_id, ending.status, ending.message)
-
-    async def _until_stored(self, run: PayloadRun, store: Callable[[], Awaitable[object]]) -> None:
-        """Store the end of a payload, and repeat this until it succeeds: it must not run again."""
-        for failures in count(1):
-            try:
-                await store()
-            except StoreError as error:
-                logger.error("The end of payload %d is not stored yet: %s", run.row.id, error)
-                await asyncio.sleep(self._backoff.delay_s(failures))
-            except (TransitionRefused, PayloadNotFound) as error:
-                logger.error("%s", error)
-                break
-            else:
-                reach(Point.CLIENT_PAYLOAD_ENDED)
-                break
+        if self._stopping:
+            return
+        failures = 0
+        while not await self._store_end(run.row.id, ending):
+            failures += 1
+            await asyncio.sleep(self._backoff.delay_s(failures))
         self._executor.forget(run.run_id)
+
+    async def _store_end(self, payload_id: int, ending: Ending | Lost) -> bool:
+        """Store the end of a payload; False if the statement failed and must be repeated."""
+        try:
+            if isinstance(ending, Lost):
+                await self._store.give_back_lost(payload_id, ending.reason)
+            else:
+                await self._store.finish(payload_id, *ending)
+        except StoreError as error:
+            logger.error("The end of payload %d is not stored yet: %s", payload_id, error)
+            return False
+        except (TransitionRefused, PayloadNotFound) as error:
+            logger.error("%s", error)
+            return True
+        reach(Point.CLIENT_PAYLOAD_ENDED)
+        if isinstance(ending, Lost):
+            logger.warning("The run of payload %d was lost: %s", payload_id, ending.reason)
+        else:
+            logger.info("Payload %d is %s. %s", payload_id, ending.status, ending.message)
+        return True

@@ -52,6 +52,11 @@ ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
 """  # noqa: S608
 
+KEPT = f"""
+SELECT {COLUMNS} FROM payloads WHERE id > ? AND status <> 'Cleaned' ORDER BY id LIMIT ?
+"""  # noqa: S608
+KEPT_BATCH = 500
+
 # Each count can use its index; the table also holds the payloads that ended in the last two days.
 COUNTS = """
 SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),
@@ -246,13 +251,27 @@ class PayloadStore:
         """Return payloads that ended so long ago and still have their files, the oldest first."""
         return self._rows(ENDED_BEFORE, (self._now() - seconds_ago, limit))
 
+    async def kept(self) -> Sequence[PayloadRow]:
+        """Return all payloads whose files were not removed, by id.
+
+        The event loop gets control between batches. A payload that is added or removed during the
+        call may or may not be returned.
+        """
+        found: list[PayloadRow] = []
+        while True:
+            batch = self._rows(KEPT, (found[-1].id if found else -1, KEPT_BATCH))
+            found += batch
+            if len(batch) < KEPT_BATCH:
+                return found
+            await asyncio.sleep(0)
+
     async def delete_cleaned(self, seconds_ago: float) -> None:
         """Delete the rows of Cleaned payloads that ended so long ago."""
         values = (self._now() - seconds_ago, DELETE_BATCH)
         deleted = DELETE_BATCH
         while deleted == DELETE_BATCH:
             deleted = len(self._rows(DELETE_CLEANED, values))
-            await asyncio.sleep(0)  # other tasks get their turn between two batches
+            await asyncio.sleep(0)  # lets other tasks run between two batches
 
     def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
         return [_row(row) for row in self._execute(statement, values)]

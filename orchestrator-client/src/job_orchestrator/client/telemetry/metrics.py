@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.status import FINAL_PAYLOAD, PayloadStatus
-from job_orchestrator.common.web.metrics import LONG_S, new_registry
+from job_orchestrator.common.telemetry import LONG_S, new_registry
 
 PREFIX = "jo_client"
 

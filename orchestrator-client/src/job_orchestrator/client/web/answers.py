@@ -19,6 +19,20 @@ SCHEMAS: dict[str, Any] = {
         "properties": {"discarded": {"type": "array", "items": {"type": "integer"}}},
         "example": {"discarded": [1790000000]},
     },
+    "InventoryEntry": {
+        "type": "object",
+        "required": ["id", "key", "status"],
+        "properties": {
+            "id": {"type": "integer"},
+            "key": {
+                "type": "string",
+                "nullable": True,
+                "description": "Idempotency-Key of its submit",
+            },
+            "status": {"type": "string", "enum": [status.value for status in PayloadStatus]},
+        },
+        "example": {"id": 1790000000, "key": "a-key", "status": "Running"},
+    },
     "Payload": {
         "type": "object",
         "required": ["id", "input", "status", "loc", "pid", "killed", "exit_code", "message"],

@@ -1,4 +1,4 @@
-"""Request authorization: only jo-server, which shows the token, and no web page."""
+"""Request authorization: only jo-server, which has the token, and not a web page."""
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -23,9 +23,12 @@ def server_only(client_token: str | None) -> Middleware:
         if _comes_from_another_page(request):
             raise Forbidden("Cross-origin requests are not allowed")
         if client_token is not None and not _is_open_route(request):
-            shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-            if shown is None or not tokens_equal(shown, client_token):
-                raise Unauthorized("Only jo-server may ask here: CLIENT_TOKEN must be the same")
+            token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+            if token is None or not tokens_equal(token, client_token):
+                raise Unauthorized(
+                    "The token is missing or wrong; set the same CLIENT_TOKEN for jo-server and"
+                    " jo-client"
+                )
         return await handler(request)
 
     return guard

@@ -12,7 +12,7 @@ from job_orchestrator.common.web.answers import json_response
 
 async def kill(request: web.Request) -> web.Response:
     """Terminate a payload."""
-    return await _killed(request, payload_id(request))
+    return await _kill(request, payload_id(request))
 
 
 async def kill_key(request: web.Request) -> web.Response:
@@ -20,15 +20,15 @@ async def kill_key(request: web.Request) -> web.Response:
     key = request.headers.get(IDEMPOTENCY_KEY)
     if not key:
         raise BadRequest(
-            f"Give the payload's id, or the {IDEMPOTENCY_KEY} that it was submitted with"
+            f"The payload is not specified: send its id, or the {IDEMPOTENCY_KEY} of its submission"
         )
-    return await _killed(request, (await request.app[keys.INTAKE].payload_of(key)).id)
+    return await _kill(request, (await request.app[keys.INTAKE].payload_of(key)).id)
 
 
-async def _killed(request: web.Request, number: int) -> web.Response:
+async def _kill(request: web.Request, number: int) -> web.Response:
     row, was_ended = await request.app[keys.RUNNER].kill(number)
     payload = payload_of(request, row)
     if not was_ended:
-        told = f"Payload {row.id} had already ended as {row.status}. {row.message}".strip()
-        payload = msgspec.structs.replace(payload, message=told)
+        message = f"Payload {row.id} had already ended as {row.status}. {row.message}".strip()
+        payload = msgspec.structs.replace(payload, message=message)
     return json_response(payload)

@@ -33,7 +33,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     reach(Point.CLIENT_BEFORE_RESULTS)
     packed = await _packed(request.app[keys.WORKSPACES].of(row.uuid), headers)
     if packed is None:
-        raise ResultsGone(f"The results of payload {row.id} are gone")
+        raise ResultsGone(f"The results of payload {row.id} are missing from the client's storage")
     return packed
 
 
@@ -78,7 +78,7 @@ async def forget(request: web.Request) -> web.Response:
     store = request.app[keys.STORE]
     row = await store.get(payload_id(request))
     if not row.status.has_ended:
-        raise PayloadNotEnded(f"Payload {row.id} is {row.status}; end it first")
+        raise PayloadNotEnded(f"Payload {row.id} is {row.status}; terminate it first")
     await request.app[keys.RETENTION].clean([row.id])
     return json_response(payload_of(request, await store.get(row.id)))
 
@@ -87,5 +87,7 @@ async def discard(request: web.Request) -> web.Response:
     """Remove the files of several payloads whose results are stored on the server."""
     ids = [payload_id_of(text) for text in request.query.get("ids", "").split(",")]
     if len(ids) > MAX_DISCARDED:
-        raise BadRequest(f"{len(ids)} ids are too many at once; at most {MAX_DISCARDED}")
+        raise BadRequest(
+            f"{len(ids)} ids are too many for one request; at most {MAX_DISCARDED} are allowed"
+        )
     return json_response(AcknowledgedPayloads(await request.app[keys.RETENTION].clean(ids)))

@@ -1,4 +1,4 @@
-"""Threads, and work that a cancellation must not leave half done."""
+"""Threads, and work that a cancellation must not leave unfinished."""
 
 import asyncio
 import threading

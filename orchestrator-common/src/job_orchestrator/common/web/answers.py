@@ -1,6 +1,6 @@
 """Responses of both services."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import prometheus_client
@@ -11,9 +11,11 @@ from job_orchestrator.common.runtime.threads import in_thread
 
 
 def json_response(
-    message: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None
+    message: msgspec.Struct | Sequence[msgspec.Struct],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """Answer with a message as JSON."""
+    """Answer with a message, or a list of messages, as JSON."""
     return web.Response(
         body=encode(message),
         status=status,

@@ -20,15 +20,17 @@ class CompressedBody(DomainError):
 def bounded_bodies(*uploads: str) -> Middleware:
     """Create a middleware that refuses a large body before it is received.
 
-    The limit is ``MAX_BODY_BYTES``, on all paths but ``uploads``. A body without a declared length
-    is refused when it is read (``client_max_size``). If no handler reads a body, aiohttp reads it
-    for a few seconds and then closes the connection.
+    The limit is ``MAX_BODY_BYTES``, on all paths except ``uploads``. A body without a declared
+    length is refused when it is read (``client_max_size``). If no handler reads a body, aiohttp
+    reads it for a few seconds and then closes the connection.
     """
 
     @web.middleware
     async def bound(request: web.Request, handler: Handler) -> web.StreamResponse:
         if (request.content_length or 0) > MAX_BODY_BYTES and request.path not in uploads:
-            raise BodyTooLarge(f"This takes no body of more than {MAX_BODY_BYTES} bytes")
+            raise BodyTooLarge(
+                f"The body is too large; at most {MAX_BODY_BYTES} bytes are allowed here"
+            )
         return await handler(request)
 
     return bound
@@ -44,7 +46,7 @@ async def plain_bodies(request: web.Request, handler: Handler) -> web.StreamResp
     encodings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
     if request.body_exists and encodings.strip().lower() not in ("", "identity"):
         raise CompressedBody(
-            f"Content-Encoding {encodings[:100]!r} is not taken; send the body as it is, or"
-            " compressed files as files"
+            f"Content-Encoding {encodings[:100]!r} is not supported; send the body without it."
+            " Compressed files can be sent as files"
         )
     return await handler(request)

@@ -43,10 +43,9 @@ def error_middleware(
 ) -> Middleware:
     """Create the middleware that translates exceptions of handlers to JSON responses.
 
-    No other code does that. ``statuses``, in addition to ``COMMON_STATUSES``, maps an error class
-    and its subclasses to a status code; a domain error without one is a 500, like any other
-    exception. If the response has already started, the connection is closed, so that the reader
-    sees that it is incomplete.
+    ``statuses``, in addition to ``COMMON_STATUSES``, maps an error class and its subclasses to a
+    status code. A domain error without a status is a 500, like any other exception. If the response
+    has already started, the connection is closed, so that the reader sees that it is incomplete.
     """
     table = {**COMMON_STATUSES, **statuses}
 
@@ -79,7 +78,7 @@ def error_middleware(
                 response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
             return response
         except (web.RequestPayloadError, ConnectionError) as error:
-            logger.info("%s %s: the peer broke off: %s", request.method, request.path, error)
+            logger.info("%s %s: the peer disconnected: %s", request.method, request.path, error)
             return answer(HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off")
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
@@ -88,15 +87,15 @@ def error_middleware(
             )
 
     @web.middleware
-    async def translate_or_break_off(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def translate_or_abort(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await translate(request, handler)
-        another_has_begun = request.writer.output_size > 0 and not response.prepared
-        if another_has_begun and request.transport is not None:
+        another_has_started = request.writer.output_size > 0 and not response.prepared
+        if another_has_started and request.transport is not None:
             # An error response would appear as a part of the response that has started.
             request.transport.abort()
         return response
 
-    return translate_or_break_off
+    return translate_or_abort
 
 
 def _status_of(error: DomainError, table: Mapping[type[DomainError], HTTPStatus]) -> HTTPStatus:
@@ -111,5 +110,5 @@ def _router_message(request: web.Request, error: web.HTTPException) -> str:
         return f"Nothing is at {request.path}; /swagger-ui/ lists what is"
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        return f"{request.method} is not possible at {request.path}; it takes {allowed}"
+        return f"{request.method} is not allowed at {request.path}; allowed: {allowed}"
     return error.text or error.reason

@@ -23,7 +23,7 @@ WARN_INTERVAL_S = 60.0
 
 
 def listen(host: str, port: int, *, max_per_peer: int = 0) -> socket.socket:
-    """Bind a socket that does not listen yet, so that nobody connects before the app has started.
+    """Bind a socket that does not listen yet: no peer can connect before the app has started.
 
     It allows ``max_per_peer`` connections from one address, 0: any number. Raises ``StartupError``
     if the address can't be used.
@@ -57,8 +57,8 @@ def allow_open_files() -> None:
     Each connection is an open file, and most systems start with a limit of 1024, because of
     programs that use ``select``. Child processes inherit the limit.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
 
 
 class PeerLimit(socket.socket):
@@ -87,7 +87,9 @@ class PeerLimit(socket.socket):
             if time.monotonic() >= self._warn_at:
                 self._warn_at = time.monotonic() + WARN_INTERVAL_S
                 logger.warning(
-                    "%s has %d connections open; more of them are closed", peer, self.max_per_peer
+                    "%s has %d open connections, the maximum; more are closed immediately",
+                    peer,
+                    self.max_per_peer,
                 )
 
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ class Api:
     title: str
     version: str
     description: str
-    operations: Traversable
+    operations: Path
     schemas: Mapping[str, Any]
     error: str
     error_body: ErrorBody
@@ -142,10 +141,10 @@ class _Document:
             SwaggerInfo,
         )
 
-        # A separate application, because that of the service accepts no more routes.
         info = SwaggerInfo(
             title=self._api.title, version=self._api.version, description=self._api.description
         )
+        # An empty application: the library documents the routes of the service, and serves none.
         docs = SwaggerDocs(web.Application(), validate=False, info=info)
         docs.spec["components"] = {
             "schemas": {**self._api.schemas, **SERVICE_SCHEMAS},
@@ -155,13 +154,14 @@ class _Document:
         # With and without, because settings decide whether a token is required.
         docs.spec["security"] = [{}, {"token": []}]
         operations = read_operations(self._api.operations)
-        docs.add_routes([_documented(route, operations) for route in self._routes])
-        for path, operations in docs.spec["paths"].items():
-            for operation in operations.values():
-                self._add_refusals(path, operation)
-                for status, response in operation["responses"].items():
-                    if status >= "400":
-                        self._add_error(response)
+        for route in self._routes:
+            operation = operations[route.method, route.path]
+            self._add_refusals(route.path, operation)
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    self._add_error(response)
+            docs.spec["paths"][route.path][route.method.lower()] = operation
+        docs.spec_validate(docs.spec)
         return json.dumps(docs.spec).encode()
 
     def _add_refusals(self, path: str, operation: dict[str, Any]) -> None:
@@ -182,29 +182,16 @@ class _Document:
             body["example"] = json.loads(self._api.error_body(None, response["description"]))
 
 
-def read_operations(folder: Traversable) -> dict[tuple[str, str], str]:
-    """Read the operations in the YAML files of ``folder``: text in YAML by method and path."""
+def read_operations(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read the operations in the YAML files of ``folder``, by method and path."""
     import yaml
 
-    found: dict[tuple[str, str], str] = {}
-    for file in folder.iterdir():
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for file in folder.glob("*.yaml"):
         for path, methods in yaml.safe_load(file.read_text("utf-8")).items():
             for method, operation in methods.items():
-                found[method.upper(), path] = yaml.safe_dump(operation, sort_keys=False)
+                found[method.upper(), path] = operation
     return found
-
-
-def _documented(route: web.RouteDef, operations: Mapping[tuple[str, str], str]) -> web.RouteDef:
-    """Return a route whose handler has the operation as its docstring, where the library reads it.
-
-    The handler is never called. Raises ``KeyError`` if the route has no operation.
-    """
-
-    async def handler(_: web.Request) -> web.Response:
-        raise NotImplementedError
-
-    handler.__doc__ = f"---\n{operations[route.method, route.path]}"
-    return web.RouteDef(route.method, route.path, handler, route.kwargs)
 
 
 async def _ui_page(_: web.Request) -> web.Response:

@@ -1,17 +1,20 @@
-"""Runs a service until a signal."""
+"""Runs a service until SIGTERM or SIGINT, and drains it before it stops."""
 
+import asyncio
 import gc
 import logging
-from collections.abc import Mapping
+import signal
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
-from job_orchestrator.common.web.access_log import AccessLog
 from job_orchestrator.common.web.listener import listen
-from job_orchestrator.common.web.stopping import Drain, drains_first, nothing_to_drain
+from job_orchestrator.common.web.request_log import AccessLog
 
 logger = logging.getLogger(__name__)
+
+Drain = Callable[[], Awaitable[None]]
 
 SHUTDOWN_GRACE_S = 10.0
 KEEP_ALIVE_S = 75.0
@@ -21,18 +24,8 @@ READ_BUFFER_BYTES = 1 << 20
 NO_PAGES: Mapping[str, str] = {}
 
 
-def _to_open(url: str) -> str:
-    """Return a URL that a browser on this machine can open, also for addresses such as 0.0.0.0."""
-    return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
-
-
-async def _freeze(_: web.Application) -> None:
-    """Exclude objects that live as long as the process from garbage collection.
-
-    Otherwise each full collection visits them, which blocks the loop for tens of milliseconds.
-    """
-    release_free_memory()
-    gc.freeze()
+async def nothing_to_drain() -> None:
+    """Do nothing: the drain of a service that has no work to end before it stops."""
 
 
 def run_service(
@@ -66,9 +59,9 @@ def run_service(
     def announce(_: str) -> None:
         logger.info("%s %s listening on %s", name, version, url)
         for page, path in pages.items():
-            logger.info("%s: %s%s", page, _to_open(url), path)
+            logger.info("%s: %s%s", page, _browsable(url), path)
 
-    app.on_startup.append(drains_first(drain))
+    app.on_startup.append(_drain_on_signal(drain))
     app.on_startup.append(_freeze)
     with listener:
         web.run_app(
@@ -82,3 +75,52 @@ def run_service(
             # ``plain_bodies`` refuses compressed bodies, but aiohttp would decompress them.
             auto_decompress=False,
         )
+
+
+def _browsable(url: str) -> str:
+    """Return a URL that a browser on this machine can open, also for addresses such as 0.0.0.0."""
+    return url.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+
+
+async def _freeze(_: web.Application) -> None:
+    """Exclude objects that live as long as the process from garbage collection.
+
+    Otherwise each full collection visits them, which blocks the loop for tens of milliseconds.
+    """
+    release_free_memory()
+    gc.freeze()
+
+
+def _drain_on_signal(drain: Drain) -> Callable[[web.Application], Awaitable[None]]:
+    """Create a start-up hook: on a signal ``drain`` runs, and only then the service stops.
+
+    Requests are served during the drain. The handler of aiohttp, which this one replaces, closes
+    the listening socket first. A second signal ends the drain, but not the clean-up after it, which
+    must leave nothing behind.
+    """
+
+    async def drain_safely() -> None:
+        try:
+            await drain()
+        except Exception:
+            logger.exception("The drain failed; the service stops without it")
+
+    async def install(_: web.Application) -> None:
+        loop = asyncio.get_running_loop()
+        draining: list[asyncio.Task[None]] = []
+
+        def on_signal() -> None:
+            if draining:
+                draining[0].cancel()
+            else:
+                draining.append(loop.create_task(drain_safely(), name="drain"))
+                draining[0].add_done_callback(_exit)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+
+    return install
+
+
+def _exit(_: object) -> None:
+    raise web.GracefulExit

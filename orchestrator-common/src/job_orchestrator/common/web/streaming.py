@@ -24,8 +24,11 @@ def stream_response(content_type: str) -> web.StreamResponse:
     return response
 
 
-async def begun(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Wait for the first of ``blocks``: an error before it can still become an error response."""
+async def started(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Wait for the first of ``blocks``, and return all of them.
+
+    An error before the first block can still become an error response.
+    """
     first = await anext(blocks, b"")
 
     async def all_blocks() -> AsyncGenerator[bytes, None]:
@@ -56,7 +59,9 @@ async def send(
     except (TimeoutError, DomainError) as error:
         if isinstance(error, TimeoutError) and not writing.expired():
             raise
-        logger.info("%s %s broke off: %s", request.method, request.path, error or "too slow")
+        logger.info(
+            "%s %s was aborted: %s", request.method, request.path, error or "the reader is too slow"
+        )
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -1,1 +1,1 @@
-"""API tokens and the principals that they stand for."""
+"""API tokens: their file, and the tokens that are valid now."""

@@ -33,7 +33,7 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class TokenFileUnusable(DomainError):
-    """The file can't be read, or others may write it."""
+    """The file can't be used: it can't be read or written, is invalid, or others may write it."""
 
 
 class TokenNotFound(DomainError):
@@ -70,7 +70,7 @@ def read_tokens(path: Path) -> list[Token]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_mode & _WRITABLE_BY_OTHERS:
-                raise TokenFileUnusable(f"{path} can be written by others; chmod it to 600")
+                raise TokenFileUnusable(f"{path} can be written by others; run chmod 600 on it")
             content = file.read()
     except OSError as error:
         raise TokenFileUnusable(f"{path} can't be read: {error.strerror}") from error
@@ -79,7 +79,7 @@ def read_tokens(path: Path) -> list[Token]:
     try:
         return msgspec.json.decode(content, type=_Content).tokens
     except msgspec.MsgspecError as error:
-        raise TokenFileUnusable(f"{path} is no file of jo-server token: {error}") from error
+        raise TokenFileUnusable(f"{path} was not written by jo-server token: {error}") from error
 
 
 def create_token(
@@ -91,9 +91,9 @@ def create_token(
     """
     token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     now = time.time()
-    with _held(path):
+    with _locked(path):
         tokens = read_tokens(path)
-        kept = Token(
+        record = Token(
             id=_new_id({known.id for known in tokens}),
             sha256=digest(token),
             user_id=user_id,
@@ -101,13 +101,13 @@ def create_token(
             created_at=datetime.fromtimestamp(int(now), UTC),
             expires_at=None if valid_s is None else datetime.fromtimestamp(now + valid_s, UTC),
         )
-        _write(path, [*tokens, kept])
-    return token, kept
+        _write(path, [*tokens, record])
+    return token, record
 
 
 def revoke_token(path: Path, token_id: str) -> Token:
     """Remove a token. Raises ``TokenNotFound``, ``TokenFileUnusable``."""
-    with _held(path):
+    with _locked(path):
         tokens = read_tokens(path)
         revoked = next((token for token in tokens if token.id == token_id), None)
         if revoked is None:
@@ -131,7 +131,7 @@ def _write(path: Path, tokens: list[Token]) -> None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Lock the file against other commands during the block. Create it if it is missing."""
     while True:
         try:

@@ -9,38 +9,43 @@ from pathlib import Path
 
 from job_orchestrator.common.errors import StartupError, Unauthorized
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.server.auth.principal import EVERYBODY, Principal
 from job_orchestrator.server.auth.token_file import Token, TokenFileUnusable, digest, read_tokens
+from job_orchestrator.server.model import EVERYBODY, Principal
 
 logger = logging.getLogger(__name__)
-
-FRESH_S = 1.0
-"""Seconds between checks of the file; a revoked token is accepted for so long at most."""
 
 
 class Tokens:
     """The tokens that are valid now. With ``path`` None the server requires no tokens.
 
-    ``clock`` returns monotonic seconds, ``now`` seconds since the epoch.
+    A check of the file is good for ``fresh_s`` seconds; a revoked token is accepted for so long at
+    most. ``clock`` returns monotonic seconds, ``now`` seconds since the epoch.
     """
 
     def __init__(
         self,
         path: Path | None,
         *,
+        fresh_s: float,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
+        self._fresh_s = fresh_s
         self._clock = clock
         self._now = now
         self._known: Mapping[str, Token] = {}
         self._version: tuple[int, int, int] | None = None
         self._problem = ""
-        self._looked_at = float("-inf")
-        self._looking = asyncio.Lock()
-        # Functions that abort running requests, by the hash of their token.
+        self._checked_at = float("-inf")
+        self._refreshing = asyncio.Lock()
+        # Functions that abort requests in progress, by the hash of their token.
         self._in_use: dict[str, set[Callable[[], None]]] = {}
+
+    @property
+    def active(self) -> int:
+        """Number of tokens that requests in progress have."""
+        return len(self._in_use)
 
     async def start(self) -> None:
         """Read the file for the first time. Raises ``StartupError`` if it can't be used."""
@@ -50,7 +55,7 @@ class Tokens:
         if self._problem:
             raise StartupError(
                 f"API_TOKENS_FILE: {self._problem}. It must be a file that jo-server token create "
-                "has made"
+                "has written"
             )
 
     async def principal(self, token: str | None) -> Principal:
@@ -60,7 +65,7 @@ class Tokens:
         if token is None:
             raise Unauthorized("A token is needed: Authorization: Bearer TOKEN")
         hashed = digest(token)
-        if self._clock() - self._looked_at >= FRESH_S or hashed not in self._known:
+        if self._clock() - self._checked_at >= self._fresh_s or hashed not in self._known:
             await self._refresh(self.path)
         known = self._valid(hashed)
         if known is None:
@@ -68,19 +73,19 @@ class Tokens:
         return Principal(known.user_id)
 
     @contextmanager
-    def in_use(self, token: str | None, cut_off: Callable[[], None]) -> Iterator[None]:
-        """Call ``cut_off`` if the token becomes invalid during the block."""
+    def in_use(self, token: str | None, abort: Callable[[], None]) -> Iterator[None]:
+        """Call ``abort`` if the token becomes invalid during the block."""
         if self.path is None or token is None:
             yield
             return
         hashed = digest(token)
-        users = self._in_use.setdefault(hashed, set())
-        users.add(cut_off)
+        aborts = self._in_use.setdefault(hashed, set())
+        aborts.add(abort)
         try:
             yield
         finally:
-            users.discard(cut_off)
-            if not users and self._in_use.get(hashed) is users:
+            aborts.discard(abort)
+            if not aborts and self._in_use.get(hashed) is aborts:
                 del self._in_use[hashed]
 
     async def run_pass(self) -> None:
@@ -88,10 +93,10 @@ class Tokens:
         if self.path is None or not self._in_use:
             return
         await self._refresh(self.path)
-        for hashed, users in list(self._in_use.items()):
+        for hashed, aborts in list(self._in_use.items()):
             if self._valid(hashed) is None:
-                for cut_off in tuple(users):
-                    cut_off()
+                for abort in tuple(aborts):
+                    abort()
 
     def _valid(self, hashed: str) -> Token | None:
         known = self._known.get(hashed)
@@ -99,9 +104,9 @@ class Tokens:
 
     async def _refresh(self, path: Path) -> None:
         """Read the file if it has changed. If it is unusable, all tokens are refused."""
-        async with self._looking:
+        async with self._refreshing:
             version = await in_thread(_version_on_disk, path)
-            self._looked_at = self._clock()
+            self._checked_at = self._clock()
             if version is not None and version == self._version and not self._problem:
                 return
             try:
@@ -113,7 +118,7 @@ class Tokens:
             else:
                 self._known = {token.sha256: token for token in tokens}
                 self._version, self._problem = version, ""
-                logger.info("%d API tokens are known", len(tokens))
+                logger.info("%d API tokens are loaded", len(tokens))
 
 
 def _version_on_disk(path: Path) -> tuple[int, int, int] | None:

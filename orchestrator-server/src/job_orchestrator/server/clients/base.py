@@ -5,7 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from job_orchestrator.common.messages import LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.messages import (
+    InventoryEntry,
+    LoadEvent,
+    Payload,
+    PayloadEvent,
+)
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.errors import ClientError
 
@@ -15,6 +20,10 @@ BLOCK_BYTES = 1 << 20
 
 class EventsNotOffered(ClientError):
     """The client has no event stream (an older version): it must be polled."""
+
+
+class InventoryNotOffered(ClientError):
+    """The client can't list its payloads (an older version)."""
 
 
 class Receiver(Protocol):
@@ -94,6 +103,12 @@ class ClientTransport(Protocol):
 
     async def acknowledge(self, payload_ids: Sequence[int]) -> None:
         """Confirm that the results of these payloads are stored; the client may remove them."""
+
+    async def inventory(self) -> Sequence[InventoryEntry]:
+        """Return all payloads that the client has, those of other servers included.
+
+        Raises ``InventoryNotOffered`` if the client can't list them (older versions).
+        """
 
     async def load(self) -> float:
         """Return the CPU use of the client's machine, in per cent."""

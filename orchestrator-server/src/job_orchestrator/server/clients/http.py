@@ -9,10 +9,12 @@ import msgspec
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages import (
+    InventoryEntry,
     LoadEvent,
     MalformedMessage,
     Payload,
     PayloadEvent,
+    decode_inventory,
     decode_load_event,
     decode_payload,
     decode_payload_event,
@@ -156,6 +158,15 @@ class HttpTransport:
         async with self._request("DELETE", f"{self._urls.download}?ids={ids}"):
             pass
 
+    async def inventory(self) -> Sequence[InventoryEntry]:
+        """See ``ClientTransport.inventory``."""
+        async with self._request("GET", self._urls.payloads) as response:
+            body = await self._json(response)
+        try:
+            return decode_inventory(body)
+        except MalformedMessage as error:
+            raise ClientFailed(f"{self.name} answered with {error}") from error
+
     async def load(self) -> float:
         """See ``ClientTransport.load``."""
         async with self._request("GET", self._urls.load) as response:
@@ -176,6 +187,13 @@ class HttpTransport:
             yield _decoded(read_events(response.content.iter_any()))
 
     async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
+        body = await self._json(response)
+        try:
+            return decode_payload(body)
+        except MalformedMessage as error:
+            raise ClientFailed(f"{self.name} answered with {error}") from error
+
+    async def _json(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         async with asyncio.timeout(self._tuning.json_timeout_s):
             async for block in response.content.iter_any():
@@ -184,10 +202,7 @@ class HttpTransport:
                     raise ClientFailed(
                         f"{self.name} answered more than {MAX_JSON_BYTES} bytes of JSON"
                     )
-        try:
-            return decode_payload(bytes(body))
-        except MalformedMessage as error:
-            raise ClientFailed(f"{self.name} answered with {error}") from error
+        return bytes(body)
 
     async def _large_blocks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Yield the body in blocks of at least ``BLOCK_BYTES``; only the last may be smaller.

@@ -20,7 +20,11 @@ from job_orchestrator.common.logs.context import request_id
 from job_orchestrator.common.protocol.bearer import authorization_header
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 from job_orchestrator.common.protocol.multipart_writer import FormBody
-from job_orchestrator.server.clients.base import BLOCK_BYTES, EventsNotOffered
+from job_orchestrator.server.clients.base import (
+    BLOCK_BYTES,
+    EventsNotOffered,
+    InventoryNotOffered,
+)
 from job_orchestrator.server.errors import (
     AnswerLost,
     ClientBusy,
@@ -142,6 +146,8 @@ class ClientConnection:
             return
         if url == self._urls.events and response.status in (404, 405):
             raise EventsNotOffered(f"{self} has no /events")
+        if url == self._urls.payloads and response.status in (404, 405):
+            raise InventoryNotOffered(f"{self} has no /payloads")
         if response.status == HTTPStatus.UNAUTHORIZED:
             why = "differs" if self._token else "is not set here"
             raise TokenRefused(f"{self} refused the token: CLIENT_TOKEN {why}")

@@ -25,7 +25,8 @@ class Client:
     event with both, which older clients don't send. ``jobs`` are the active jobs that the client
     has or is being sent, by id; ``payloads`` those that it has, by payload id. ``unacknowledged``
     are payloads whose results are stored here, ``abandoned`` the keys of abandoned attempts that
-    may still run there. ``pushes``: its event stream is open. ``draining``: it is stopping and
+    may still run there. ``pushes``: its event stream is open; ``has_events``: it is not an older
+    version that has none. ``draining``: it is stopping and
     takes no new jobs. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to
     find out whether the client works again. ``problem`` says why it can't be used.
     """
@@ -39,6 +40,7 @@ class Client:
     unacknowledged: set[int] = field(default_factory=set)
     abandoned: set[str] = field(default_factory=set)
     pushes: bool = False
+    has_events: bool = True
     draining: bool = False
     version: str = ""
     failures: int = 0

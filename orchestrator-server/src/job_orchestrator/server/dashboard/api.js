@@ -1,12 +1,12 @@
-// Calls to jo-server. Paths are relative to the page, so that a proxy may add a prefix.
+// Requests to jo-server. Paths are relative to the page, so that a proxy may add a prefix.
 
-import { learnClock } from "./clock.js";
+import { adjustClock } from "./clock.js";
 import { authorization } from "./session.js";
 
 const ROOT = new URL("../", document.baseURI);
 const TIMEOUT_MS = 30_000;
 
-/** What the server says is wrong; `status` is 0 when it could not be reached. */
+/** Error response of the server, with its message; `status` is 0 if the server could not be reached. */
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -14,7 +14,7 @@ export class ApiError extends Error {
   }
 }
 
-/** The URL of a path of the API, with the parameters that are set. */
+/** Return the URL of a path of the API with the parameters that are set. */
 export function apiUrl(path, parameters = {}) {
   const url = new URL(path, ROOT);
   for (const [name, value] of Object.entries(parameters)) {
@@ -23,7 +23,7 @@ export function apiUrl(path, parameters = {}) {
   return url;
 }
 
-/** Ask, and give the answer if it is a good one. Raises `ApiError`, and what `signal` aborts with. */
+/** Send a request and return the response. Throws `ApiError`, and the reason with which `signal` aborts. */
 export async function request(url, { signal, headers = {}, ...options } = {}) {
   let response;
   try {
@@ -39,25 +39,25 @@ export async function request(url, { signal, headers = {}, ...options } = {}) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "jo-server can't be reached");
   }
-  learnClock(response.headers.get("Date"));
+  adjustClock(response.headers.get("Date"));
   if (!response.ok) throw new ApiError(response.status, await explanation(response));
   return response;
 }
 
-/** JSON of a path. */
+/** Return the JSON of a path. Throws as `request` does. */
 export async function getJson(path, parameters = {}, signal = undefined) {
-  const limit = AbortSignal.timeout(TIMEOUT_MS);
-  const either = signal ? AbortSignal.any([signal, limit]) : limit;
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
   try {
     const response = await request(apiUrl(path, parameters), { signal: either });
     return await response.json();
   } catch (error) {
-    if (limit.aborted && !signal?.aborted) throw new ApiError(0, "jo-server does not answer");
+    if (timeout.aborted && !signal?.aborted) throw new ApiError(0, "jo-server does not answer");
     throw error;
   }
 }
 
-/** End a job. On return nothing of it runs any more. */
+/** Terminate a job. When this returns, none of its processes is running. */
 export async function terminate(id) {
   await request(apiUrl(`terminate/${id}`), { method: "POST" });
 }

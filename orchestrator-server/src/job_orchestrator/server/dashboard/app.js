@@ -1,4 +1,4 @@
-// The frame of the application: which view is shown, who looks, and whether the server is there.
+// Application shell: routing between the views, sign-in, and the state of the connection.
 
 import { getJson } from "./api.js";
 import { startClock } from "./clock.js";
@@ -13,15 +13,15 @@ import { prepareTheme } from "./theme-button.js";
 
 const main = document.getElementById("main");
 const connection = new Connection();
-/** Where each page was scrolled to when it was left. */
-const offsets = new Map();
+/** Scroll position of each page when it was left. */
+const scrollOffsets = new Map();
 let view = new AbortController();
 let shownPath = null;
 let overview = null;
-/** The overview as it was seen last, filters and page included. */
+/** Address of the overview when it was last shown, with its filters and page. */
 let overviewHash = "#/";
 
-/** What a view gets: see `showOverview` and `showJob`. */
+/** Return the services of the shell for a view, see `showOverview` and `showJob`. */
 function shell() {
   const { signal } = view;
   return {
@@ -32,7 +32,7 @@ function shell() {
       location.hash = hash;
     },
     connection: (state, detail) => signal.aborted || connection.show(state, detail),
-    connected: (feed) => connection.of(feed),
+    connected: (feed) => connection.setFeed(feed),
     refused: (error) => signal.aborted || refused(error),
     title: setTitle,
     announce: (text) => connection.announce(text),
@@ -52,7 +52,7 @@ function leave() {
   connection.reset();
 }
 
-/** Show the view that the address names. */
+/** Show the view of the current address. */
 function route() {
   const [path = "", query = ""] = location.hash.slice(1).split("?");
   const job = /^\/jobs\/(\d{1,15})$/.exec(path);
@@ -73,14 +73,14 @@ function route() {
     setTitle("Not found");
     fill(main, notFound("There is no such page"));
   }
-  moveTo(atOverview ? "/" : path);
+  restorePosition(atOverview ? "/" : path);
 }
 
-/** A new page begins at its heading; one that is returned to, where it was left. */
-function moveTo(path) {
+/** Focus the heading of a page, and restore the scroll position of a page that was shown before. */
+function restorePosition(path) {
   if (shownPath !== null) {
     main.querySelector("h1")?.focus({ preventScroll: true });
-    scrollTo(0, offsets.get(path) ?? 0);
+    scrollTo(0, scrollOffsets.get(path) ?? 0);
   }
   shownPath = path;
 }
@@ -97,26 +97,26 @@ function signIn(problem) {
   setTitle("Sign in");
   showSignIn(main, problem, (token) => {
     setToken(token);
-    begin();
+    start();
   });
 }
 
 function showAccount() {
-  const place = document.getElementById("account");
+  const element = document.getElementById("account");
   if (!hasToken()) {
-    fill(place);
+    fill(element);
     return;
   }
   const name = whoami.admin ? "Administrator" : `User ${whoami.user_id}`;
-  const out = () => {
+  const signOut = () => {
     setToken(null);
-    begin();
+    start();
   };
-  fill(place, h("span", {}, name), h("button", { class: "button small", type: "button", on: { click: out } }, "Sign out"));
+  fill(element, h("span", {}, name), h("button", { class: "button small", type: "button", on: { click: signOut } }, "Sign out"));
 }
 
-/** Learn who looks, then show what they asked for. */
-async function begin() {
+/** Fetch the owner of the token, then show the view of the current address. */
+async function start() {
   leave();
   fill(main, h("section", { class: "card" }, loading(6)));
   try {
@@ -127,8 +127,8 @@ async function begin() {
       return;
     }
     if (error.status !== 404) {
-      connection.unreachable(begin);
-      fill(main, failurePage(error, begin));
+      connection.unreachable(start);
+      fill(main, failurePage(error, start));
       return;
     }
   }
@@ -139,5 +139,5 @@ async function begin() {
 startClock();
 prepareTheme(document.getElementById("theme"));
 window.addEventListener("hashchange", route);
-document.addEventListener("scroll", () => shownPath !== null && offsets.set(shownPath, scrollY), { passive: true });
-begin();
+document.addEventListener("scroll", () => shownPath !== null && scrollOffsets.set(shownPath, scrollY), { passive: true });
+start();

@@ -1,10 +1,10 @@
-// The dialog that asks before a job is ended.
+// The dialog that asks for confirmation before a job is terminated.
 
 import { terminate } from "./api.js";
 import { fill, h } from "./dom.js";
 import { describe } from "./states.js";
 
-/** `done()` is called when the job has ended, by this or by itself. */
+/** Dialog for one job. `done()` is called when the job was terminated, or had ended before. */
 export class CancelDialog {
   constructor(id, done) {
     this.id = id;
@@ -23,13 +23,13 @@ export class CancelDialog {
     );
   }
 
-  /** Ask. The dialog takes the focus and gives it back (the browser does both). */
+  /** Ask for confirmation. The browser moves the focus to the dialog, and back when it is closed. */
   open({ status }) {
     fill(
       this.text,
       status === "Queued"
-        ? "It has not begun, and never will."
-        : "All its processes are ended. What it has written so far is kept. This can't be undone.",
+        ? "The job has not started, and will not run."
+        : "All processes of the job are terminated. The output so far is kept. This can't be undone.",
     );
     fill(this.problem);
     this.busy(false);
@@ -44,7 +44,7 @@ export class CancelDialog {
       await terminate(this.id);
     } catch (error) {
       this.busy(false);
-      // It had ended by itself a moment before.
+      // 409: the job had ended before the request arrived.
       if (error.status !== 409) {
         fill(this.problem, h("p", { class: "problem" }, describe(error)));
         this.end.focus();
@@ -57,6 +57,6 @@ export class CancelDialog {
 
   busy(busy) {
     this.end.disabled = busy;
-    this.end.textContent = busy ? "Ending …" : "Cancel the job";
+    this.end.textContent = busy ? "Cancelling …" : "Cancel the job";
   }
 }

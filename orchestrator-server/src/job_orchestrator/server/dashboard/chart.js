@@ -1,5 +1,5 @@
-// Charts of the last hour, drawn as SVG to the width that there is. The same numbers are in a table
-// below each chart, and beside the pointer.
+// Charts of the last hour, drawn as SVG in the available width. The same numbers are in a table below
+// each chart, and in a tooltip at the pointer.
 
 import { h, setText, svg } from "./dom.js";
 import { absolute, clockTime } from "./format.js";
@@ -11,10 +11,12 @@ const LABEL_PX = 62;
 let charts = 0;
 
 /**
- * A figure. `title` and `describe(minutes)` are for those who don't see it; `rows(minute)` gives
- * `[name, text]` pairs for the table and the pointer; `top(minutes)` is the largest value;
- * `steps(top)` are the values at the axis and `tick(value)` writes one; `marks(minutes, x, y, width)`
- * draws; `nothing` is said when it draws nothing.
+ * Chart of values by minute.
+ * - `title` and `describe(minutes)` are the text alternative of the chart;
+ * - `rows(minute)` returns `[name, text]` pairs for the table and the tooltip;
+ * - `top(minutes)` returns the largest value, `steps(top)` the values at the axis, `tick(value)` the
+ *   label of one of them;
+ * - `marks(minutes, x, y, width)` returns the drawn elements; `nothing` is shown if there are none.
  */
 export class Chart {
   constructor({ title, legend, ...options }) {
@@ -45,12 +47,12 @@ export class Chart {
       this.plot,
       details,
     );
-    this.svg.addEventListener("pointermove", (event) => this.point(event));
-    this.svg.addEventListener("pointerleave", () => this.unpoint());
+    this.svg.addEventListener("pointermove", (event) => this.showTip(event));
+    this.svg.addEventListener("pointerleave", () => this.hideTip());
     new ResizeObserver(() => this.draw()).observe(this.plot);
   }
 
-  /** Show other numbers: minutes, the oldest first. */
+  /** Show the values of `minutes`, oldest first. */
   update(minutes) {
     this.minutes = minutes;
     this.draw();
@@ -86,7 +88,7 @@ export class Chart {
     );
   }
 
-  /** Round minutes, as many as there is room for. */
+  /** Return labels at round minutes, as many as fit. */
   timeLabels(x) {
     const every = [10, 15, 20, 30].find((minutes) => minutes * this.step >= LABEL_PX) ?? 30;
     return this.minutes.flatMap(({ at }, index) => {
@@ -99,12 +101,12 @@ export class Chart {
     });
   }
 
-  point(event) {
+  showTip(event) {
     const bounds = this.svg.getBoundingClientRect();
     const index = Math.floor((event.clientX - bounds.left - MARGIN.left) / this.step);
     const minute = this.minutes[index];
     if (minute === undefined) {
-      this.unpoint();
+      this.hideTip();
       return;
     }
     const x = MARGIN.left + index * this.step;
@@ -116,12 +118,12 @@ export class Chart {
     );
     this.tip.hidden = false;
     const beyond = x > bounds.width / 2;
-    // Through the object model: the policy of the page forbids style attributes.
+    // Set by script, because the content security policy forbids style attributes.
     this.tip.style.left = beyond ? "auto" : `${x + this.step + 8}px`;
     this.tip.style.right = beyond ? `${bounds.width - x + 8}px` : "auto";
   }
 
-  unpoint() {
+  hideTip() {
     this.tip.hidden = true;
     this.cursor?.setAttribute("visibility", "hidden");
   }
@@ -143,7 +145,7 @@ export class Chart {
   }
 }
 
-/** Round counts from 0 to at least `top`, about four of them. */
+/** Return about four round counts, from 0 to at least `top`. */
 export function countSteps(top) {
   const rough = Math.max(top, 1) / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -151,7 +153,7 @@ export function countSteps(top) {
   return stepsOf(Math.max(1, step), top);
 }
 
-/** Round lengths of time from 0 to at least `top` seconds. */
+/** Return round durations in seconds, from 0 to at least `top`. */
 export function timeSteps(top) {
   const round = [0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400];
   return stepsOf(round.find((size) => size >= top / 3.5) ?? 86400 * Math.ceil(top / 86400 / 3), top);

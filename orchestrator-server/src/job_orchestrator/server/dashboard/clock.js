@@ -1,25 +1,25 @@
-// Time as the server has it, and texts that go on as it passes.
+// The server's clock, and texts with relative times that are refreshed every second.
 
 import { duration, relative, absolute } from "./format.js";
 import { h, setText } from "./dom.js";
 
 let skewMs = 0;
 
-/** Learn the server's clock from the Date header of an answer (whole seconds). */
-export function learnClock(header) {
+/** Measure the offset of the server's clock from the Date header of a response (whole seconds). */
+export function adjustClock(header) {
   const server = Date.parse(header ?? "");
   if (Number.isNaN(server)) return;
   const difference = server + 500 - Date.now();
-  // Within a second both agree, as far as can be told.
+  // A smaller difference can't be measured with whole seconds and the delay of the response.
   skewMs = Math.abs(difference) < 1500 ? 0 : difference;
 }
 
-/** Milliseconds since 1970, by the server's clock. */
+/** Return milliseconds since 1970 by the server's clock. */
 export function now() {
   return Date.now() + skewMs;
 }
 
-/** A point in time, as "3 minutes ago"; the exact one is its title. */
+/** Return an element with a point in time such as "3 min ago"; its title is the exact time. */
 export function when(iso) {
   if (!iso) return "–";
   const element = h("time", { datetime: iso, title: absolute(iso), dataset: { tick: "ago" } });
@@ -27,7 +27,7 @@ export function when(iso) {
   return element;
 }
 
-/** The time that has passed since `iso`, which goes on. */
+/** Return an element with the time that has passed since `iso`, which is refreshed. */
 export function since(iso, prefix = "") {
   const element = h("time", {
     datetime: iso,
@@ -44,7 +44,7 @@ function refresh(element) {
   setText(element, tick === "ago" ? relative(passed) : prefix + duration(Math.max(0, passed)));
 }
 
-/** Begin to refresh all such texts once a second, but not while nobody looks. */
+/** Start to refresh these texts once a second while the page is visible. */
 export function startClock() {
   const tick = () => {
     if (!document.hidden) document.querySelectorAll("time[data-tick]").forEach(refresh);

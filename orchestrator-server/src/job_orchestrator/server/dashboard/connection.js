@@ -1,11 +1,11 @@
-// Whether what is shown is live: a mark in the head of the page, and a banner when it is not.
+// State of the connection: a mark in the page header, and a banner while the connection is lost.
 
 import { fill, h, setText } from "./dom.js";
 
-/** A short break, such as a restart of the server, is not worth a banner. */
-const PATIENCE_MS = 1500;
+/** Delay of the banner, so that it does not appear for a short interruption such as a restart. */
+const BANNER_DELAY_MS = 1500;
 
-/** The state of the view's connection. */
+/** Shows the state of the connection of the current view. */
 export class Connection {
   constructor() {
     this.mark = document.getElementById("live");
@@ -14,24 +14,24 @@ export class Connection {
     this.reset();
   }
 
-  /** Another view: nothing is known yet. */
+  /** Forget the state, because another view is shown. */
   reset() {
     this.feed = null;
-    clearTimeout(this.patience);
+    clearTimeout(this.bannerTimer);
     clearInterval(this.countdown);
-    this.patience = null;
+    this.bannerTimer = null;
     this.lostAt = null;
     fill(this.banner);
     fill(this.mark);
     this.mark.className = "live";
   }
 
-  /** The feed that "Try now" is for. */
-  of(feed) {
+  /** Set the feed that "Try now" reconnects. */
+  setFeed(feed) {
     this.feed = feed;
   }
 
-  /** A state of a feed; `detail` is when it tries again. */
+  /** Show a state of the feed; `detail` is the time of its next attempt, for the state "lost". */
   show(state, detail) {
     this.retryAt = state === "lost" ? detail : null;
     if (state === "live") this.restored();
@@ -40,23 +40,22 @@ export class Connection {
     else if (state === "ended") this.setMark("", "");
   }
 
-  /** The server did not answer at all; `retry` is what to do. */
+  /** Show that the server did not answer, and call `retry` after 5 seconds. */
   unreachable(retry) {
     this.setMark("bad", "Disconnected");
-    const wait = setTimeout(retry, 5000);
-    this.patience = wait;
+    this.bannerTimer = setTimeout(retry, 5000);
   }
 
-  /** Say something to a screen reader. */
+  /** Announce a text to screen readers. */
   announce(text) {
     setText(this.announcer, text);
   }
 
   restored() {
-    clearTimeout(this.patience);
+    clearTimeout(this.bannerTimer);
     clearInterval(this.countdown);
-    this.patience = null;
-    if (this.banner.childElementCount > 0) this.announce("Connected again");
+    this.bannerTimer = null;
+    if (this.banner.childElementCount > 0) this.announce("Reconnected");
     this.lostAt = null;
     fill(this.banner);
     this.setMark("good", "Live");
@@ -65,7 +64,7 @@ export class Connection {
   lost() {
     this.lostAt ??= new Date();
     this.setMark("bad", "Disconnected");
-    this.patience ??= setTimeout(() => this.showBanner(), PATIENCE_MS);
+    this.bannerTimer ??= setTimeout(() => this.showBanner(), BANNER_DELAY_MS);
   }
 
   showBanner() {
@@ -75,11 +74,11 @@ export class Connection {
     button.addEventListener("click", () => this.feed?.tryNow());
     fill(
       this.banner,
-      h("div", { class: "banner" }, h("p", {}, h("strong", {}, "No connection to jo-server. "), `What you see is of ${since}. `, next), button),
+      h("div", { class: "banner" }, h("p", {}, h("strong", {}, "No connection to jo-server. "), `The data shown are from ${since}. `, next), button),
     );
     const count = () => {
       const seconds = this.retryAt === null ? 0 : Math.ceil((this.retryAt - Date.now()) / 1000);
-      setText(next, seconds > 0 ? `Next try in ${seconds} s.` : "Trying …");
+      setText(next, seconds > 0 ? `Next attempt in ${seconds} s.` : "Reconnecting …");
     };
     clearInterval(this.countdown);
     this.countdown = setInterval(count, 500);

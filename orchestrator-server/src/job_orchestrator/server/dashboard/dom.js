@@ -1,18 +1,18 @@
-// Elements are made here and nowhere else. Whatever comes from the server becomes a text node or an
-// attribute, never markup: there is no innerHTML in this application.
+// Creation of elements; no other module does it. Texts from the server become text nodes or
+// attributes, never markup: this application does not use innerHTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An HTML element. Properties: `class`, `dataset`, `on` (listeners by event); everything else
- * becomes an attribute, but null and false leave it out and true sets it empty. Children: nodes and
- * texts, nested arrays of them; null and false are skipped.
+ * Create an HTML element. The properties `class`, `dataset` and `on` (listeners by event) are special;
+ * every other property becomes an attribute: null and false omit it, true sets it to "". Children are
+ * nodes, texts, and nested arrays of both; null and false are skipped.
  */
 export function h(tag, properties = {}, ...children) {
   return build(document.createElement(tag), properties, children);
 }
 
-/** An SVG element, likewise. */
+/** Create an SVG element, with the same parameters as `h`. */
 export function svg(tag, properties = {}, ...children) {
   return build(document.createElementNS(SVG, tag), properties, children);
 }
@@ -39,20 +39,21 @@ function nodes(children) {
     .map((child) => (child instanceof Node ? child : String(child)));
 }
 
-/** Replace what is in `element`. */
+/** Replace the content of `element`. */
 export function fill(element, ...children) {
   element.replaceChildren(...nodes(children));
   return element;
 }
 
-/** Set a text only if it differs, so that a screen reader and a selection are left in peace. */
+/** Set a text if it differs, so that screen readers and selections are not disturbed without need. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 /**
- * Make the children of `parent` show `items`, keeping the elements of those that stay: focus, hover
- * and selection survive an update. `create(item)` gives `{element, update(item)}`.
+ * List of elements below `parent`, one for each item. Items are identified by `key(item)`; the elements
+ * of those that remain are reused, so that focus, hover and selection survive an update.
+ * `create(item)` returns `{element, update(item)}`.
  */
 export class KeyedList {
   constructor(parent, key, create) {
@@ -64,7 +65,7 @@ export class KeyedList {
 
   show(items) {
     const stale = new Set(this.parts.keys());
-    let place = this.parent.firstChild;
+    let next = this.parent.firstChild;
     for (const item of items) {
       const key = this.key(item);
       stale.delete(key);
@@ -74,8 +75,8 @@ export class KeyedList {
         this.parts.set(key, part);
       }
       part.update(item);
-      if (part.element === place) place = place.nextSibling;
-      else this.parent.insertBefore(part.element, place);
+      if (part.element === next) next = next.nextSibling;
+      else this.parent.insertBefore(part.element, next);
     }
     for (const key of stale) {
       this.parts.get(key).element.remove();

@@ -1,5 +1,5 @@
-// Downloads. Without a token a download is a plain link, which the browser handles as well as it
-// can. A link can't carry a token: then the page fetches the file and hands it over.
+// Downloads. Without a token a download is a link, which the browser handles best. A link can't send a
+// token; with a token the page fetches the file and passes it to the browser.
 
 import { apiUrl, request } from "./api.js";
 import { h } from "./dom.js";
@@ -7,14 +7,14 @@ import { hasToken } from "./session.js";
 import { describe } from "./states.js";
 import { icon } from "./status.js";
 
-/** A button that downloads a path of the API. */
+/** Return a button that downloads a path of the API. */
 export function downloadButton(label, path, filename, kind = "") {
   const content = [icon("download"), h("span", {}, label)];
   if (!hasToken()) return h("a", { class: `button ${kind}`, href: apiUrl(path), download: filename }, content);
   return fetching(h("button", { class: `button ${kind}`, type: "button" }, content), path, {}, filename);
 }
 
-/** A link in a text, likewise. */
+/** Return a link within a text that downloads a path of the API. */
 export function downloadLink(label, path, parameters, filename) {
   if (!hasToken()) return h("a", { href: apiUrl(path, parameters), download: filename }, label);
   return fetching(h("button", { class: "link", type: "button" }, h("span", {}, label)), path, parameters, filename);
@@ -42,6 +42,6 @@ function fetching(button, path, parameters, filename) {
 function save(blob, filename) {
   const url = URL.createObjectURL(blob);
   h("a", { href: url, download: filename }).click();
-  // The browser has taken it over well before.
+  // The browser has read the content of the URL long before.
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

@@ -1,23 +1,28 @@
-// Server-sent events by fetch, because an EventSource can't send the Authorization header. One
-// feed is one connection: it reconnects by itself, goes on after the last event that it has seen,
-// and lets go while nobody looks at the page (a browser has few connections for each server).
+// Server-sent events by fetch, because EventSource can't send the Authorization header. A feed is one
+// connection. It reconnects automatically, resumes after the last event that it received, and
+// disconnects while the page is hidden, because a browser opens few connections to each server.
 
 import { ApiError, request } from "./api.js";
 
-const FIRST_WAIT_MS = 1000;
-const LONGEST_WAIT_MS = 15_000;
-/** The server sends at least a comment every 15 s. */
+const MIN_DELAY_MS = 1000;
+const MAX_DELAY_MS = 15_000;
+/** Time-out of a silent connection. The server sends at least a comment every 15 s. */
 const SILENCE_MS = 40_000;
+/** Time for which the page must be hidden before the feed disconnects. */
 const HIDDEN_MS = 20_000;
-/** After a longer absence everything is read anew instead of all that has happened. */
+/** After a longer pause the present state is loaded again, instead of all events since then. */
 const RESUMABLE_MS = 120_000;
 const MAX_EVENT_CHARS = 8_000_000;
 
 /**
- * Handlers: `event(kind, data)` with parsed JSON; `opened(resumed)` when connected, false when what
- * happened before is not told; `state(state, detail)`: "connecting", "live", "lost" (detail: when it
- * is tried again, milliseconds since 1970), "paused", "ended"; `refused(error)` for an answer that a
- * repetition would not change. `endless` is whether the end of the stream is a fault.
+ * Event stream with automatic reconnection. Handlers:
+ * - `event(kind, data)`: an event, with its data parsed as JSON;
+ * - `opened(resumed)`: connected; `resumed` is false if earlier events are missing;
+ * - `state(state, detail)`: "connecting", "live", "lost" (`detail` is the time of the next attempt in
+ *   milliseconds since 1970), "paused" or "ended";
+ * - `refused(error)`: an error response that another attempt would not change.
+ *
+ * `endless` is true if the server never ends the stream, so that its end is a lost connection.
  */
 export class Feed {
   constructor(url, { endless, event, opened, state, refused }) {
@@ -35,7 +40,7 @@ export class Feed {
     this.run();
   }
 
-  /** Close it for good. */
+  /** Close the feed permanently. */
   close() {
     this.stopped.abort();
     this.connection?.abort();
@@ -45,15 +50,15 @@ export class Feed {
     window.removeEventListener("online", this.onOnline);
   }
 
-  /** Don't wait for the next attempt. */
+  /** Start the next attempt immediately. */
   tryNow() {
     this.wake?.();
   }
 
   async run() {
-    let waitMs = FIRST_WAIT_MS;
+    let maxDelayMs = MIN_DELAY_MS;
     while (!this.stopped.signal.aborted) {
-      const begun = Date.now();
+      const startedAt = Date.now();
       const outcome = await this.connect();
       if (this.stopped.signal.aborted || outcome === "refused") return;
       if (outcome === "ended") {
@@ -64,10 +69,10 @@ export class Feed {
         await this.visible();
         continue;
       }
-      // Half of the wait is chance, so that a restarted server does not meet all at once.
-      if (Date.now() - begun > LONGEST_WAIT_MS) waitMs = FIRST_WAIT_MS;
-      const delay = waitMs * (0.5 + Math.random() / 2);
-      waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
+      if (Date.now() - startedAt > MAX_DELAY_MS) maxDelayMs = MIN_DELAY_MS;
+      // With jitter, so that not all pages reconnect to a restarted server at the same time.
+      const delay = maxDelayMs * (0.5 + Math.random() / 2);
+      maxDelayMs = Math.min(2 * maxDelayMs, MAX_DELAY_MS);
       this.handlers.state("lost", Date.now() + delay);
       await this.pause(delay);
     }
@@ -79,7 +84,7 @@ export class Feed {
     const headers = { Accept: "text/event-stream" };
     const resumed = this.lastId !== null;
     if (resumed) headers["Last-Event-ID"] = this.lastId;
-    // What the end of the connection before cut off is told again.
+    // The server repeats an event that the previous connection received only in part.
     this.partial = null;
     this.handlers.state("connecting");
     this.watch();
@@ -87,7 +92,7 @@ export class Feed {
       const response = await request(this.url, { signal, headers });
       this.handlers.state("live");
       this.handlers.opened(resumed);
-      // 204, without a body: the job has ended, and there is nothing new to tell.
+      // 204, without a body: the job has ended, and there are no further events.
       if (response.body !== null) await this.read(response.body.getReader());
       return this.endless ? "lost" : "ended";
     } catch (error) {
@@ -134,7 +139,7 @@ export class Feed {
     else if (field === "id") this.partial.id = value;
   }
 
-  /** Give a connection up that says nothing, as a vanished server does. */
+  /** Restart the time-out that aborts a silent connection: the server may have disappeared. */
   watch() {
     clearTimeout(this.watchdog);
     this.watchdog = setTimeout(() => this.connection.abort("silent"), SILENCE_MS);

@@ -1,4 +1,4 @@
-// The files of a job's results.
+// The list of files in the results of a job.
 
 import { getJson } from "./api.js";
 import { fill, h } from "./dom.js";
@@ -6,41 +6,41 @@ import { count, plural, size } from "./format.js";
 import { failure, loading, placeholder } from "./states.js";
 import { hasEnded } from "./status.js";
 
-const AT_ONCE = 100;
+const ROWS_PER_STEP = 100;
 
-/** A card. */
+/** Card with the list, which grows on request. */
 export class Files {
   constructor(id, signal) {
     this.id = id;
     this.signal = signal;
     this.summary = h("span", { class: "card-note" });
-    this.place = h("div", { class: "files-place" });
-    this.element = h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Results"), this.summary), this.place);
+    this.content = h("div", { class: "files-place" });
+    this.element = h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Results"), this.summary), this.content);
   }
 
-  /** Show what there is of a job in its present state. */
+  /** Show the files of a job in its present state, or why there are none. */
   update({ status, has_output: kept }) {
     const key = `${hasEnded(status)} ${kept} ${status === "Cleaned"}`;
     if (this.key === key) return;
     this.key = key;
-    if (status === "Cleaned") fill(this.place, placeholder("box", "The files were removed", h("p", {}, "Results are kept for a limited time after the end of a job.")));
+    if (status === "Cleaned") fill(this.content, placeholder("box", "The files were removed", h("p", {}, "Results are kept for a limited time after the end of a job.")));
     else if (kept) this.load();
-    else if (hasEnded(status)) fill(this.place, placeholder("file", "There are no results"));
-    else fill(this.place, placeholder("file", "No results yet", h("p", {}, "They are listed here when the job has ended.")));
+    else if (hasEnded(status)) fill(this.content, placeholder("file", "There are no results"));
+    else fill(this.content, placeholder("file", "No results yet", h("p", {}, "They are listed here when the job has ended.")));
   }
 
   async load() {
-    fill(this.place, loading(4));
+    fill(this.content, loading(4));
     try {
       const { files, truncated } = await getJson(`jobs/${this.id}/files`, {}, this.signal);
       this.show(files, truncated);
     } catch (error) {
-      if (!this.signal.aborted) fill(this.place, failure(error, () => this.load()));
+      if (!this.signal.aborted) fill(this.content, failure(error, () => this.load()));
     }
   }
 
   show(files, truncated) {
-    // What the client adds comes after what the job has made.
+    // Files that the client adds are listed after the files of the job.
     const sorted = files.toSorted((a, b) => isOwn(a) - isOwn(b) || a.path.localeCompare(b.path, undefined, { numeric: true }));
     const bytes = files.reduce((all, file) => all + file.size, 0);
     this.summary.textContent = `${truncated ? "More than " : ""}${plural(files.length, "file")}, ${size(bytes)}`;
@@ -48,16 +48,16 @@ export class Files {
     const more = h("button", { class: "button small", type: "button" });
     let shown = 0;
     const grow = () => {
-      body.append(...sorted.slice(shown, shown + AT_ONCE).map(row));
-      shown = Math.min(shown + AT_ONCE, sorted.length);
+      body.append(...sorted.slice(shown, shown + ROWS_PER_STEP).map(row));
+      shown = Math.min(shown + ROWS_PER_STEP, sorted.length);
       more.hidden = shown === sorted.length;
       more.textContent = `Show more (${count(sorted.length - shown)} left)`;
     };
     more.addEventListener("click", grow);
     grow();
     const head = h("tr", {}, h("th", { scope: "col" }, "File"), h("th", { scope: "col", class: "number" }, "Size"));
-    fill(this.place, h("table", { class: "file-table" }, h("thead", {}, head), body), h("div", { class: "more" }, more));
-    if (truncated) this.place.append(h("p", { class: "card-empty" }, "The list ends here; the ZIP has all of them."));
+    fill(this.content, h("table", { class: "file-table" }, h("thead", {}, head), body), h("div", { class: "more" }, more));
+    if (truncated) this.content.append(h("p", { class: "card-empty" }, "The list is incomplete; the ZIP contains all files."));
   }
 }
 

@@ -1,21 +1,21 @@
-// Numbers, sizes and times as people read them.
+// Numbers, sizes and times in a form for people.
 
 const ABSOLUTE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const COUNT = new Intl.NumberFormat(undefined);
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
-/** The date and time of an ISO text, in the reader's time zone. */
+/** Format an ISO time as date and time, in the reader's time zone. */
 export function absolute(iso) {
   return ABSOLUTE.format(new Date(iso));
 }
 
-/** Hours and minutes. */
+/** Format an ISO time as hours and minutes. */
 export function clockTime(iso) {
   return CLOCK.format(new Date(iso));
 }
 
-/** "3 minutes ago", from seconds. */
+/** Format an age in seconds, as "3 min ago". */
 export function relative(seconds) {
   if (seconds < 5) return "just now";
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
@@ -25,7 +25,7 @@ export function relative(seconds) {
   return days === 1 ? "1 day ago" : `${days} days ago`;
 }
 
-/** A length of time: the two largest units that say something. */
+/** Format a duration in seconds, with its two largest units. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
@@ -37,7 +37,7 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-/** A length of time of which nobody knows more than the order: "about 4 min". */
+/** Format an estimated duration in seconds, as "about 4 min". */
 export function roughDuration(seconds) {
   if (seconds < 45) return "less than a minute";
   if (seconds < 3600) return `about ${Math.round(seconds / 60)} min`;
@@ -45,7 +45,7 @@ export function roughDuration(seconds) {
   return `about ${Math.round(seconds / 86400)} d`;
 }
 
-/** A size with a decimal unit. */
+/** Format a size in bytes with a decimal unit. */
 export function size(bytes) {
   if (bytes === null || bytes === undefined) return "–";
   let unit = 0;
@@ -57,22 +57,22 @@ export function size(bytes) {
   return `${unit === 0 || value >= 99.5 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`;
 }
 
-/** A count with separators of thousands. */
+/** Format a count with thousands separators. */
 export function count(number) {
   return COUNT.format(number);
 }
 
-/** "1 job", "2 jobs". */
+/** Format a count with its noun: "1 job", "2 jobs". */
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
-/** Per cent without decimals, or a dash. */
+/** Format a percentage without decimals, or a dash if it is not known. */
 export function percent(number) {
   return number === null || number === undefined ? "–" : `${Math.round(number)} %`;
 }
 
-/** Host and port of a client's URL; the whole text if it is none. */
+/** Return host and port of a client's URL, or the text itself if it is not a URL. */
 export function host(url) {
   try {
     return new URL(url).host;

@@ -1,11 +1,11 @@
-// A job as a row of the list.
+// The row of a job in the list.
 
 import { since, when } from "./clock.js";
 import { fill, h } from "./dom.js";
 import { duration } from "./format.js";
 import { hasEnded, jobBadge } from "./status.js";
 
-/** The table around the rows in `body`. */
+/** Return the table with the rows in `body`. */
 export function jobTable(body) {
   const column = (name, text) => h("th", { scope: "col", class: `col-${name}` }, text);
   return h(
@@ -20,7 +20,7 @@ export function jobTable(body) {
   );
 }
 
-/** The row of a job, for a `KeyedList`. */
+/** Create the row of a job, for a `KeyedList`. */
 export function jobRow({ id }) {
   const cell = (name) => h("td", { class: `col-${name}` });
   const cells = Object.fromEntries(["status", "service", "user", "at", "wait", "run", "message"].map((name) => [name, cell(name)]));
@@ -51,13 +51,13 @@ export function jobRow({ id }) {
   return { element, update };
 }
 
-/** How long a job waited until it ran. */
+/** Return the time that a job waited before it started. */
 export function waited({ status, created_at: created, started_at: started, ended_at: ended }) {
   if (started) return duration(between(created, started));
   return hasEnded(status) ? duration(ended ? between(created, ended) : null) : since(created);
 }
 
-/** How long a job ran. */
+/** Return the time that a job ran. */
 export function ran({ status, started_at: started, ended_at: ended }) {
   if (!started) return "–";
   if (ended) return duration(between(started, ended));

@@ -1,4 +1,4 @@
-// The page of one job.
+// The page about one job.
 
 import { apiUrl, getJson } from "./api.js";
 import { CancelDialog } from "./cancel.js";
@@ -14,12 +14,13 @@ import { failurePage, loading } from "./states.js";
 import { hasEnded, icon, JOB, jobBadge } from "./status.js";
 import { Timeline } from "./timeline.js";
 
-const AGAIN_MS = 250;
+/** Time for which changes are collected before the job is loaded again. */
+const BATCH_MS = 250;
 const QUEUE_MS = 5000;
-/** The output of a job that was ended on request arrives after its end. */
+/** Delays of further loads of a terminated job, whose output is fetched after its end. */
 const LATE_OUTPUT_MS = [1000, 2000, 4000, 8000, 16_000];
 
-/** Show job `id`; `shell` as for the overview. */
+/** Show job `id`. `shell` is described at `showOverview`. */
 export function showJob(shell, id) {
   return new JobPage(shell, id);
 }
@@ -80,12 +81,12 @@ class JobPage {
     if (hasEnded(this.job.status)) this.awaitOutput();
   }
 
-  /** Several changes at once are read once. */
+  /** Load the job once for several changes in a short time. */
   loadSoon() {
-    this.again ??= setTimeout(() => {
-      this.again = undefined;
+    this.reload ??= setTimeout(() => {
+      this.reload = undefined;
       if (!this.signal.aborted) this.load();
-    }, AGAIN_MS);
+    }, BATCH_MS);
   }
 
   follow() {
@@ -135,10 +136,10 @@ class JobPage {
     const key = `${job.status} ${job.has_output}`;
     if (before !== undefined && this.shownActions === key) return;
     this.shownActions = key;
-    const held = this.actions.contains(document.activeElement);
+    const hadFocus = this.actions.contains(document.activeElement);
     fill(this.actions, this.download(), !hasEnded(job.status) && this.cancelButton());
-    // The focused button has gone: stay near to where it was.
-    if (held && document.activeElement === document.body) this.heading.focus();
+    // The focused button was removed: move the focus to the heading next to it.
+    if (hadFocus && document.activeElement === document.body) this.heading.focus();
   }
 
   download() {
@@ -154,12 +155,12 @@ class JobPage {
     return button;
   }
 
-  /** What is to be said about the state, if anything. */
+  /** Show a note about the state, if the state needs one. */
   showNote() {
     const { status, message, queue } = this.job;
     const { tone, icon: shape, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
     const lines = [];
-    if (queue) lines.push(placeInQueue(queue));
+    if (queue) lines.push(queueText(queue));
     if (message) lines.push(message);
     else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
     const needed = lines.length > 0 && status !== "Completed" && status !== "Running";
@@ -193,7 +194,7 @@ class JobPage {
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */
-function placeInQueue({ ahead, estimated_wait_s: wait }) {
-  const place = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
-  return wait === null || wait === undefined ? `${place}.` : `${place}. Expected to begin in ${roughDuration(wait)}.`;
+function queueText({ ahead, estimated_wait_s: wait }) {
+  const position = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
+  return wait === null || wait === undefined ? `${position}.` : `${position}. Expected to start in ${roughDuration(wait)}.`;
 }

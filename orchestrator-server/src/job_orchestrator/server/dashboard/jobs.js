@@ -1,4 +1,4 @@
-// The list of jobs: filters, pages, and rows that follow what happens.
+// The list of jobs: filters, pages, and rows that are updated by events.
 
 import { getJson } from "./api.js";
 import { fill, h, KeyedList } from "./dom.js";
@@ -8,12 +8,12 @@ import { failure, loading, placeholder } from "./states.js";
 import { FAILED, RUNNING, WAITING } from "./status.js";
 
 const PAGE = 25;
-/** New jobs may make the first page longer, up to this. */
-const MOST_ROWS = 4 * PAGE;
+/** Maximum length of the first page, which new jobs extend. */
+const MAX_ROWS = 4 * PAGE;
 const RELOAD_MS = 3000;
 const TYPING_MS = 350;
 
-/** What the buttons above the list choose. */
+/** Choices of the buttons above the list. */
 const STATES = [
   { key: "", label: "All", statuses: [] },
   { key: "active", label: "Running", statuses: RUNNING },
@@ -24,12 +24,12 @@ const STATES = [
 ];
 const FILTERS = ["state", "service", "user", "tag"];
 
-/** Where each page began that was left by "Older", so that "Newer" leads back. */
-const before = new Map();
+/** Cursor of the previous page by the cursor of the page that "Older" shows, for "Newer". */
+const previousCursor = new Map();
 
 /**
- * `go(filters)` changes the address, which comes back through `apply`; `first()` is shown when there
- * is no job at all.
+ * Card with the list. `go(filters)` changes the address, which then calls `apply`; `first()` returns the
+ * content if there are no jobs.
  */
 export class Jobs {
   constructor({ parameters, go, first, signal }) {
@@ -40,7 +40,7 @@ export class Jobs {
     this.body = h("tbody", {});
     this.list = new KeyedList(this.body, ({ id }) => id, jobRow);
     this.table = jobTable(this.body);
-    this.place = h("div", { class: "jobs-place" }, loading(6));
+    this.content = h("div", { class: "jobs-place" }, loading(6));
     this.pages = h("nav", { class: "pages", "aria-label": "Pages of jobs" });
     this.read(parameters);
     this.element = h(
@@ -48,7 +48,7 @@ export class Jobs {
       { class: "card jobs", id: "jobs" },
       h("div", { class: "card-head" }, h("h2", {}, "Jobs"), this.stateButtons()),
       this.filterForm(),
-      this.place,
+      this.content,
       this.pages,
     );
     this.showFilters();
@@ -59,12 +59,12 @@ export class Jobs {
     this.filters = Object.fromEntries(FILTERS.map((name) => [name, parameters.get(name) ?? ""]));
   }
 
-  /** Show what another address asks for. */
+  /** Show the list of another address. */
   apply(parameters) {
     this.read(parameters);
     this.showFilters();
-    this.place.classList.add("old");
-    // They lead to pages of what was shown before.
+    this.content.classList.add("old");
+    // The links belong to the previous list.
     fill(this.pages);
     this.links = null;
     return this.load();
@@ -118,7 +118,7 @@ export class Jobs {
     return input;
   }
 
-  /** The services that may be chosen; the chosen one stays even if it is none of them. */
+  /** Offer services in the filter. The chosen service remains, also if it is not one of them. */
   offerServices(names) {
     this.serviceNames = names;
     const chosen = this.filters.service;
@@ -140,8 +140,8 @@ export class Jobs {
   }
 
   async load() {
-    this.asked = (this.asked ?? 0) + 1;
-    const asked = this.asked;
+    this.requests = (this.requests ?? 0) + 1;
+    const number = this.requests;
     try {
       const { service, tag, user } = this.filters;
       const answer = await getJson(
@@ -149,20 +149,20 @@ export class Jobs {
         { service, tag, user_id: whoami.admin ? user : whoami.user_id, status: this.statuses().join(","), limit: PAGE, after: this.cursor },
         this.signal,
       );
-      // A later question has been asked meanwhile.
-      if (asked !== this.asked) return;
+      // A later request has been sent since then.
+      if (number !== this.requests) return;
       this.jobs = answer.jobs;
       this.next = answer.next;
-      this.place.classList.remove("old");
+      this.content.classList.remove("old");
       this.show();
     } catch (error) {
-      if (this.signal.aborted || asked !== this.asked) return;
-      this.place.classList.remove("old");
-      fill(this.place, failure(error, () => this.load()));
+      if (this.signal.aborted || number !== this.requests) return;
+      this.content.classList.remove("old");
+      fill(this.content, failure(error, () => this.load()));
     }
   }
 
-  /** Take jobs in that have changed, by id. */
+  /** Update the list with changed jobs, a map by id. */
   merge(changed) {
     if (this.next === undefined) return;
     const shown = this.jobs.map((job) => changed.get(job.id) ?? job);
@@ -170,15 +170,15 @@ export class Jobs {
     const newest = this.cursor === "" ? [...changed.values()].filter(({ id }) => !known.has(id)) : [];
     const jobs = [...newest, ...shown].filter((job) => this.matches(job)).sort((a, b) => b.id - a.id);
     const last = this.jobs.length > 0 ? this.jobs[this.jobs.length - 1].id : 0;
-    // What is older than this page belongs to the next one.
+    // Jobs that are older than this page belong to the next page.
     this.jobs = this.next === null ? jobs : jobs.filter(({ id }) => id >= last);
     const tooFew = this.next !== null && this.jobs.length < PAGE / 2;
-    if (this.jobs.length > MOST_ROWS || tooFew) this.loadSoon();
-    this.jobs.length = Math.min(this.jobs.length, MOST_ROWS);
+    if (this.jobs.length > MAX_ROWS || tooFew) this.loadSoon();
+    this.jobs.length = Math.min(this.jobs.length, MAX_ROWS);
     this.show();
   }
 
-  /** The page does not fit any more what has come and gone: read it anew, but not all the time. */
+  /** Load the page again after many changes, at most once in `RELOAD_MS`. */
   loadSoon() {
     this.reload ??= setTimeout(() => {
       this.reload = undefined;
@@ -200,8 +200,8 @@ export class Jobs {
   show() {
     if (this.jobs.length > 0) {
       this.list.show(this.jobs);
-      if (this.table.parentNode !== this.place) fill(this.place, this.table);
-    } else fill(this.place, this.nothing());
+      if (this.table.parentNode !== this.content) fill(this.content, this.table);
+    } else fill(this.content, this.nothing());
     this.showPages();
   }
 
@@ -211,7 +211,7 @@ export class Jobs {
     return placeholder(
       "question",
       "No job matches",
-      h("p", {}, "New ones that match appear here by themselves."),
+      h("p", {}, "New jobs that match appear here automatically."),
       h("button", { class: "button", type: "button", on: { click: () => this.go({}) } }, "Clear filters"),
     );
   }
@@ -222,18 +222,18 @@ export class Jobs {
     if (this.links === links) return;
     this.links = links;
     const page = (label, parameters, name) => h("a", { class: "button small", rel: name, href: address(parameters) }, label);
-    if (next) before.set(next, this.cursor);
+    if (next) previousCursor.set(next, this.cursor);
     fill(
       this.pages,
       this.cursor && page("Newest", this.filters, "first"),
-      this.cursor && before.get(this.cursor) && page("Newer", { ...this.filters, after: before.get(this.cursor) }, "prev"),
+      this.cursor && previousCursor.get(this.cursor) && page("Newer", { ...this.filters, after: previousCursor.get(this.cursor) }, "prev"),
       next && page("Older", { ...this.filters, after: next }, "next"),
     );
     this.pages.hidden = this.pages.childElementCount === 0;
   }
 }
 
-/** The address of a list. */
+/** Return the address of a list. */
 export function address(parameters) {
   const set = Object.entries(parameters).filter(([, value]) => value);
   return set.length > 0 ? `#/?${new URLSearchParams(set)}` : "#/";

@@ -1,15 +1,15 @@
-// Reads one output stream of a job as it grows. A broken connection goes on where it broke; it lets
-// go while nobody looks at the page.
+// Reads one output stream of a job while it grows. A broken connection is resumed at the same byte. The
+// connection is closed while the page is hidden.
 
 import { ApiError, apiUrl, request } from "./api.js";
 
-const FIRST_WAIT_MS = 1000;
-const LONGEST_WAIT_MS = 15_000;
+const MIN_DELAY_MS = 1000;
+const MAX_DELAY_MS = 15_000;
 const HIDDEN_MS = 20_000;
 
 /**
- * `text(text)` gets what was written; `state(state, detail)`: "open", "lost", "done", "error". Set
- * `over` when the job has ended.
+ * Reader of one stream. Handlers: `text(text)` receives the output, `state(state, detail)` the states
+ * "open", "lost", "done" and "error" (`detail` is the error). Set `over` when the job has ended.
  */
 export class LogStream {
   constructor(id, stream, { text, state }) {
@@ -28,7 +28,7 @@ export class LogStream {
     this.decoder = new TextDecoder();
   }
 
-  /** Read, unless it is being read or has been read to its end. */
+  /** Start to read, unless the stream is being read or was read to its end. */
   start() {
     if (this.running !== null || this.finished) return;
     const stop = new AbortController();
@@ -43,7 +43,7 @@ export class LogStream {
     this.run(stop.signal);
   }
 
-  /** Stop reading; `start` goes on from there. */
+  /** Stop reading; `start` continues at the same byte. */
   stop() {
     this.running?.abort();
     this.connection?.abort();
@@ -51,7 +51,7 @@ export class LogStream {
     this.running = null;
   }
 
-  /** Begin anew. */
+  /** Stop reading; `start` reads from the first byte. */
   restart() {
     this.stop();
     this.reset();
@@ -59,29 +59,29 @@ export class LogStream {
   }
 
   async run(stopped) {
-    let waitMs = FIRST_WAIT_MS;
+    let delayMs = MIN_DELAY_MS;
     while (!stopped.aborted) {
-      // What was read after the end of the job is all that there is.
-      const whole = this.over;
+      // A read that starts after the end of the job reads the complete output.
+      const complete = this.over;
       const before = this.offset;
-      const outcome = await this.read(stopped, !whole);
+      const outcome = await this.read(stopped, !complete);
       if (stopped.aborted) return;
       if (outcome instanceof ApiError) {
         this.running = null;
         this.state("error", outcome);
         return;
       }
-      if (outcome === "end" && whole) {
+      if (outcome === "end" && complete) {
         this.finished = true;
         this.running = null;
         this.state("done");
         return;
       }
-      if (this.offset > before || outcome === "end") waitMs = FIRST_WAIT_MS;
+      if (this.offset > before || outcome === "end") delayMs = MIN_DELAY_MS;
       if (outcome === "lost") this.state("lost");
       if (document.hidden) await this.pause(600_000);
-      else if (!(outcome === "end" && this.over)) await this.pause(waitMs);
-      waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
+      else if (!(outcome === "end" && this.over)) await this.pause(delayMs);
+      delayMs = Math.min(2 * delayMs, MAX_DELAY_MS);
     }
   }
 

@@ -1,18 +1,18 @@
-// Text as a terminal would leave it: a carriage return begins the line again (progress bars), escape
-// sequences (colours) are left out. Memory is bounded: the oldest text is dropped.
+// Output as a terminal displays it: after a carriage return the line is overwritten (progress bars).
+// Escape sequences (colours) are omitted. Memory is bounded: the oldest text is dropped.
 
 import { h } from "./dom.js";
 
-/** How much is kept, in characters: about 256 KiB. */
+/** Maximum number of characters that are kept, about 256 KiB. */
 export const KEPT_CHARS = 262_144;
 const PIECE_CHARS = 16_384;
 
 /* eslint-disable-next-line no-control-regex */
 const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
-/** An escape sequence that the end of a chunk cuts off. */
+/** An incomplete escape sequence at the end of a chunk. */
 const CUT_ESCAPE = /\u001b(?:\[[0-?]*[ -/]*|\][^\u0007\u001b]{0,200})?$/;
 
-/** A `pre` that text is added to. */
+/** A `pre` element to which text is appended. */
 export class LogText {
   constructor(label) {
     this.element = h("pre", { class: "log wrapped", tabindex: 0, role: "region", "aria-label": label });
@@ -30,20 +30,20 @@ export class LogText {
     this.element.append(this.open);
   }
 
-  /** Whether nothing was written. */
+  /** True if nothing was written. */
   get empty() {
     return this.chars === 0 && this.open.data === "" && this.droppedChars === 0;
   }
 
   append(chunk) {
     let text = this.rest + chunk;
-    // A carriage return at the very end may be half of a line's end.
+    // A carriage return at the end of a chunk may be the first half of a line break.
     const cut = CUT_ESCAPE.exec(text)?.index ?? (text.endsWith("\r") ? text.length - 1 : text.length);
     this.rest = text.slice(cut);
     text = (this.open.data + text.slice(0, cut)).replace(ESCAPES, "").replaceAll("\r\n", "\n");
     const end = text.lastIndexOf("\n") + 1;
     if (end > 0) this.add(text.slice(0, end).split("\n").map(overwrite).join("\n"));
-    // An endless line without a break is broken.
+    // A very long line is split.
     const line = overwrite(text.slice(end));
     if (line.length > PIECE_CHARS) {
       this.add(line);
@@ -51,7 +51,7 @@ export class LogText {
     } else this.open.data = line;
   }
 
-  /** Whole lines, before the open one. */
+  /** Add complete lines before the last, incomplete one. */
   add(text) {
     for (let index = 0; index < text.length; index += 1) if (text[index] === "\n") this.lines += 1;
     for (let start = 0; start < text.length; start += PIECE_CHARS) this.addPiece(text.slice(start, start + PIECE_CHARS));

@@ -1,4 +1,4 @@
-// What a job writes to stdout and stderr, while it writes it and afterwards.
+// The output of a job on stdout and stderr, while the job runs and after its end.
 
 import { fill, h } from "./dom.js";
 import { downloadLink } from "./download.js";
@@ -9,10 +9,10 @@ import { describe } from "./states.js";
 import { hasEnded } from "./status.js";
 
 const STREAMS = ["stdout", "stderr"];
-/** This near to the end counts as at the end, in pixels. */
+/** Distance from the end, in pixels, that counts as the end. */
 const NEAR_END_PX = 24;
 
-/** A card with two tabs. Only the one that is seen is read. */
+/** Card with a tab for each stream. Only the stream of the visible tab is read. */
 export class Output {
   constructor(id, signal) {
     this.tabs = STREAMS.map((stream) =>
@@ -34,7 +34,7 @@ export class Output {
     this.choose("stdout");
   }
 
-  /** The job is in this state now. */
+  /** Update the card after a change of the job. */
   update(job) {
     this.job = job;
     this.follow.hidden = hasEnded(job.status);
@@ -71,7 +71,7 @@ export class Output {
   }
 }
 
-/** One stream: its text, and what is to be said about it. */
+/** Panel of one stream: its text, and a note about its state. */
 class Pane {
   constructor(id, stream) {
     this.id = id;
@@ -103,7 +103,7 @@ class Pane {
     this.showState(this.state, this.detail);
   }
 
-  /** The job runs once more: its output begins anew. */
+  /** Discard the text, because another attempt of the job has its own output. */
   restart() {
     this.source.restart();
     this.text.clear();
@@ -132,22 +132,22 @@ class Pane {
       fill(this.dropped, this.droppedText, full);
       this.dropped.hidden = false;
     }
-    this.droppedText.textContent = `Only the last ${size(KEPT_CHARS)} are shown; ${size(this.text.droppedChars)} before them are not. `;
+    this.droppedText.textContent = `Only the last ${size(KEPT_CHARS)} are shown; ${size(this.text.droppedChars)} before that are omitted. `;
   }
 
   showState(state, detail) {
     this.state = state;
     this.detail = detail;
-    fill(this.foot, this.words(state, detail));
+    fill(this.foot, this.describeState(state, detail));
     this.foot.classList.toggle("bad", state === "error");
     this.text.element.hidden = this.text.empty;
   }
 
-  words(state, detail) {
+  describeState(state, detail) {
     const waits = this.status === "Queued" || this.status === "Processing" || this.status === "Submitted";
     if (state === "error") return describe(detail);
-    if (state === "lost") return "The connection broke off; trying again …";
-    if (waits) return "The job has not begun.";
+    if (state === "lost") return "The connection was lost; reconnecting …";
+    if (waits) return "The job has not started.";
     if (state === "done") return this.text.empty ? `The job wrote nothing to ${this.stream}.` : `End of ${this.stream} · ${plural(this.text.lines, "line")}`;
     if (state === "open") return this.text.empty ? `Nothing on ${this.stream} yet.` : "Live";
     return "Loading …";
@@ -163,7 +163,7 @@ class Pane {
     element.scrollTop = element.scrollHeight;
   }
 
-  /** Scrolling up stops following, scrolling to the end begins it again. */
+  /** Stop following when the reader scrolls up; start again when the reader scrolls to the end. */
   scrolled() {
     const { scrollTop, clientHeight, scrollHeight } = this.text.element;
     const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;

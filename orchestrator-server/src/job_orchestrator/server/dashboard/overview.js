@@ -1,4 +1,4 @@
-// The first page: what runs, what waits and why, and what is wrong.
+// The overview: totals, services, clients, charts, and the list of jobs.
 
 import { apiUrl, getJson } from "./api.js";
 import { Feed } from "./feed.js";
@@ -12,13 +12,16 @@ import { icon } from "./status.js";
 import { endedChart, totals, waitChart } from "./traffic.js";
 
 const STATS_MS = 15_000;
-/** What happens within this time is shown at once. */
+/** Time for which events are collected before the list is updated. */
 const BATCH_MS = 200;
 const SERVICES_MS = 10_000;
-/** Some scripts always fail; when more than this share does, something is wrong. */
+/** Share of failed jobs from which on the total is highlighted; below it, some scripts just fail. */
 const MANY_FAILED_SHARE = 0.25;
 
-/** `shell` gives the place in the page, the state of the connection, and the signal of the view's end. */
+/**
+ * Show the overview. `shell` offers the element to fill (`main`), the display of the connection's state,
+ * and the signal that aborts when the view is left.
+ */
 export function showOverview(shell, parameters) {
   return new Overview(shell, parameters);
 }
@@ -51,12 +54,12 @@ class Overview {
       this.jobs.element,
     );
     this.follow();
-    // What concerns all users, and the load of clients, is for administrators only.
+    // Statistics of all users and the load of clients are for administrators only.
     if (whoami.admin) this.every(STATS_MS, () => this.loadStats());
     else this.every(SERVICES_MS, () => this.loadServices());
   }
 
-  /** The same page with another query: only the list of jobs changes. */
+  /** Apply another query of the address, which concerns the list of jobs only. */
   apply(parameters) {
     this.jobs.apply(parameters);
   }
@@ -98,17 +101,17 @@ class Overview {
       this.offered = names;
       this.jobs.offerServices(this.serviceNames);
     }
-    this.place();
+    this.showCards();
   }
 
   showClients(clients) {
     this.clients.update(clients);
     this.tiles.showClients(clients);
-    this.place();
+    this.showCards();
   }
 
-  /** Put the cards in the place of their skeletons, once. */
-  place() {
+  /** Replace the skeletons by the cards, once. */
+  showCards() {
     const cards = whoami.admin ? [this.services.element, this.clients.element] : [this.services.element];
     if (this.services.element.parentNode !== this.resources) fill(this.resources, cards);
   }
@@ -127,7 +130,8 @@ class Overview {
     this.waits.update(minutes);
   }
 
-  /** Do something now and again and again while somebody looks. A failure is tried again. */
+  /** Call `action` now and every `ms` milliseconds while the page is visible. Errors are ignored: the
+   *  next call is another attempt. */
   every(ms, action) {
     const once = () => {
       if (!document.hidden) action().catch(() => {});
@@ -138,7 +142,7 @@ class Overview {
     this.signal.addEventListener("abort", () => clearInterval(timer));
   }
 
-  /** How to submit the first job. */
+  /** Return instructions to submit the first job. */
   firstJob() {
     const service = this.serviceNames[0] ?? "example";
     const user = whoami.user_id ?? 1;
@@ -149,13 +153,13 @@ ${token}  -F file=@run.sh -F user_id=${user} -F service=${service}`;
     return placeholder(
       "send",
       "No jobs yet",
-      h("p", {}, "Submit the first one from a terminal. It appears here by itself."),
+      h("p", {}, "Submit the first job from a terminal. It appears here automatically."),
       commands(text, "Commands that submit a job"),
     );
   }
 }
 
-/** The most important numbers, in one line. */
+/** Row of tiles with the most important numbers. */
 class Tiles {
   constructor() {
     this.running = tile("Running", "active");
@@ -176,9 +180,9 @@ class Tiles {
   }
 
   showClients(clients) {
-    const well = clients.filter(({ state }) => state === "connected" || state === "polled").length;
-    const wrong = clients.length - well;
-    this.clients.show(`${count(well)}/${count(clients.length)}`, wrong > 0 ? `${count(wrong)} not reachable` : "all reachable", wrong > 0 ? "bad" : "");
+    const reachable = clients.filter(({ state }) => state === "connected" || state === "polled").length;
+    const unreachable = clients.length - reachable;
+    this.clients.show(`${count(reachable)}/${count(clients.length)}`, unreachable > 0 ? `${count(unreachable)} not reachable` : "all reachable", unreachable > 0 ? "bad" : "");
   }
 
   showHour({ completed, failed, cancelled, wait_s_mean: mean, wait_s_max: longest }) {

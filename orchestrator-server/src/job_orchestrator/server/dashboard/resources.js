@@ -1,13 +1,13 @@
-// Services and clients: their limits, what they use of them, and what is wrong.
+// Services and clients: their limits, use and problems.
 
 import { fill, h, KeyedList, setText } from "./dom.js";
 import { count, host, percent, plural } from "./format.js";
 import { clientBadge, serviceBadge } from "./status.js";
 
-/** Per cent of a machine's memory. A busy CPU is what a compute machine is for; full memory ends jobs. */
+/** Use of memory, in per cent, that is highlighted. A busy CPU is normal; full memory makes jobs fail. */
 const HIGH_MEMORY = 90;
 
-/** A bar of `value` in `limit`, with the words beside it. */
+/** Bar that shows `value` as a part of `limit`, with a text. */
 class Meter {
   constructor(label) {
     this.bar = h("span", { class: "meter-bar" });
@@ -28,7 +28,7 @@ class Meter {
   }
 }
 
-/** A card with a list that is kept up to date. */
+/** Card with a list. */
 class Card {
   constructor(title, key, create, empty) {
     this.body = h("ul", { class: "rows" });
@@ -52,7 +52,7 @@ class Card {
   }
 }
 
-/** All services. */
+/** Card with all services. */
 export class Services extends Card {
   constructor(choose) {
     super("Services", ({ name }) => name, (service) => serviceRow(service, choose), "No service is configured.");
@@ -91,7 +91,7 @@ function serviceRow({ name }, choose) {
   return { element, update };
 }
 
-/** All clients. */
+/** Card with all clients. */
 export class Clients extends Card {
   constructor() {
     super("Clients", ({ url }) => url, clientRow, "No client is configured.");
@@ -123,12 +123,12 @@ function clientRow({ url }) {
   );
   const update = (client) => {
     showBadge(state, clientBadge, client.state);
-    // What a client said before it went is no news.
+    // The last report of an unreachable client is outdated.
     const known = client.slots !== null && client.state !== "unreachable";
     loads.hidden = !known;
     const waiting = client.waiting > 0 ? ` +${count(client.waiting)}` : "";
     slots.update(client.running, client.slots, known ? `${count(client.running)}/${count(client.slots)}${waiting}` : "–");
-    slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more wait at the client` : "";
+    slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more are waiting at the client` : "";
     cpu.update(client.cpu, 100, percent(client.cpu));
     memory.update(client.memory, 100, percent(client.memory), client.memory >= HIGH_MEMORY ? "high" : "");
     const parts = [client.services.join(", "), client.version, client.draining && "stopping, takes no new jobs"];
@@ -143,9 +143,9 @@ function labelled(label, meter) {
   return h("div", {}, h("dt", {}, label), h("dd", {}, meter.element));
 }
 
-/** Show a badge anew only when the state is another. */
-function showBadge(place, make, state) {
-  if (place.dataset.state === state) return;
-  place.dataset.state = state;
-  fill(place, make(state));
+/** Replace a badge if the state has changed. */
+function showBadge(element, create, state) {
+  if (element.dataset.state === state) return;
+  element.dataset.state = state;
+  fill(element, create(state));
 }

@@ -1,4 +1,4 @@
-// The token, kept for this tab only, and what the server says of its owner.
+// The token, which is stored for this tab only, and the owner of the token.
 
 const KEY = "jo-token";
 
@@ -6,29 +6,29 @@ let token = null;
 try {
   token = sessionStorage.getItem(KEY);
 } catch {
-  // Storage is switched off: the token lives as long as the page.
+  // Storage is disabled: the token is kept until the page is closed.
 }
 
-/** Who looks at this: before anything is known, everybody may see everything. */
+/** The owner of the token. Until the server has answered, an administrator without a token. */
 export const whoami = { user_id: null, admin: true, auth: false };
 
-/** The Authorization header, if there is a token. */
+/** Return the Authorization header if there is a token, otherwise no header. */
 export function authorization() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** Whether a token is set. */
+/** Return whether a token is set. */
 export function hasToken() {
   return token !== null;
 }
 
-/** Set the token; null signs out. */
+/** Set the token; null removes it. */
 export function setToken(value) {
   token = value;
   try {
     if (value === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, value);
   } catch {
-    // As above.
+    // Storage is disabled, see above.
   }
 }

@@ -1,8 +1,8 @@
-// The form for a token.
+// The sign-in form, which asks for a token.
 
 import { fill, h } from "./dom.js";
 
-/** Ask for a token; `problem` says what was wrong with the one before. */
+/** Show the form. `problem` is the reason why the previous token was refused, if there is one. */
 export function showSignIn(main, problem, signedIn) {
   const input = h("input", {
     id: "token",
@@ -24,7 +24,7 @@ export function showSignIn(main, problem, signedIn) {
       "section",
       { class: "card sign-in" },
       h("h1", { tabindex: -1 }, "Sign in"),
-      h("p", { id: "token-note" }, "This server asks for a token. It is kept in this tab only, and sent to this server only."),
+      h("p", { id: "token-note" }, "This server requires a token. The token is stored in this tab only, and sent to this server only."),
       h(
         "form",
         { on: { submit } },

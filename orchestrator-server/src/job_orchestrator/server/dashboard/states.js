@@ -1,10 +1,10 @@
-// What stands in the place of content: still loading, nothing there, an error.
+// Placeholders for content that is loading, empty or could not be loaded.
 
 import { ApiError } from "./api.js";
 import { h } from "./dom.js";
 import { icon } from "./status.js";
 
-/** Grey lines in the place of what is being loaded. */
+/** Return a skeleton: grey lines for content that is loading. */
 export function loading(lines = 3) {
   return h(
     "div",
@@ -14,12 +14,12 @@ export function loading(lines = 3) {
   );
 }
 
-/** A message in the middle of an empty place. */
+/** Return a message for an empty area. */
 export function placeholder(name, title, ...content) {
   return message("p", {}, name, title, content);
 }
 
-/** What went wrong, and a way to try again. */
+/** Return an error message with a button to try again. */
 export function failure(error, retry) {
   return message("p", { role: "alert" }, "triangle", "This could not be loaded", [
     h("p", {}, describe(error)),
@@ -27,16 +27,16 @@ export function failure(error, retry) {
   ]);
 }
 
-/** A whole page that says what went wrong. */
+/** Return a page with an error message and a button to try again. */
 export function failurePage(error, retry) {
   return page("triangle", "This could not be loaded", [h("p", {}, describe(error)), tryAgain(retry)]);
 }
 
-/** A whole page that says what isn't there. */
+/** Return a page about something that does not exist. */
 export function notFound(title) {
   return page("question", title, [
-    h("p", {}, "It may be on another server, or the address has a mistake."),
-    h("a", { class: "button", href: "#/" }, "To the overview"),
+    h("p", {}, "The address may be wrong, or belong to another server."),
+    h("a", { class: "button", href: "#/" }, "Go to the overview"),
   ]);
 }
 
@@ -58,12 +58,12 @@ function tryAgain(retry) {
   return h("button", { class: "button", type: "button", on: { click: retry } }, "Try again");
 }
 
-/** An error in words for the reader. */
+/** Return an error as a text for the reader. */
 export function describe(error) {
-  return error instanceof ApiError ? error.message : `Unexpected: ${error.message ?? error}`;
+  return error instanceof ApiError ? error.message : `Unexpected error: ${error.message ?? error}`;
 }
 
-/** Commands to copy. */
+/** Return a block of commands with a button that copies them. */
 export function commands(text, label) {
   const button = h("button", { class: "button small", type: "button" }, icon("copy"), "Copy");
   button.addEventListener("click", async () => {
@@ -71,7 +71,7 @@ export function commands(text, label) {
       await navigator.clipboard.writeText(text);
       button.lastChild.textContent = "Copied";
     } catch {
-      // Not allowed without HTTPS: select it instead, so that Ctrl-C works.
+      // The clipboard requires HTTPS. Without it, select the text so that Ctrl-C copies it.
       getSelection().selectAllChildren(code);
     }
   });

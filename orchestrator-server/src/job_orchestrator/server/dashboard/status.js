@@ -1,20 +1,20 @@
-// The states of jobs, services and clients: each has a colour, a shape and a word, so that neither
-// colour alone nor the word alone carries it.
+// The states of jobs, services and clients. Each is shown by a colour, a shape and a word, because
+// colour alone is not accessible to everybody.
 
 import { h, svg } from "./dom.js";
 
-/** States of a job: tone, and what the state means. */
+/** States of a job, with their tone, icon and meaning. */
 export const JOB = {
-  Queued: { tone: "wait", icon: "clock", means: "waits for its turn" },
+  Queued: { tone: "wait", icon: "clock", means: "is waiting in the queue" },
   Processing: { tone: "busy", icon: "send", means: "is being sent to a machine" },
-  Submitted: { tone: "busy", icon: "ring", means: "waits for a free slot on a machine" },
-  Running: { tone: "busy", icon: "spinner", means: "run.sh is executing" },
-  Unknown: { tone: "warn", icon: "question", means: "its client can't be asked just now" },
-  Completed: { tone: "good", icon: "check", means: "ended well" },
-  Failed: { tone: "bad", icon: "cross", means: "ended with an error" },
-  Invalid: { tone: "bad", icon: "triangle", means: "run.sh was refused" },
-  Killed: { tone: "calm", icon: "stop", means: "was ended on request" },
-  Cleaned: { tone: "calm", icon: "box", means: "its files were removed" },
+  Submitted: { tone: "busy", icon: "ring", means: "is waiting for a free slot on a machine" },
+  Running: { tone: "busy", icon: "spinner", means: "is executing run.sh" },
+  Unknown: { tone: "warn", icon: "question", means: "is in an unknown state, because its client can't be reached" },
+  Completed: { tone: "good", icon: "check", means: "has completed successfully" },
+  Failed: { tone: "bad", icon: "cross", means: "has failed" },
+  Invalid: { tone: "bad", icon: "triangle", means: "was refused because of its run.sh" },
+  Killed: { tone: "calm", icon: "stop", means: "was terminated on request" },
+  Cleaned: { tone: "calm", icon: "box", means: "has no files any more; they were removed" },
 };
 
 const SERVICE = {
@@ -35,24 +35,24 @@ export const RUNNING = ["Running", "Unknown"];
 export const FAILED = ["Failed", "Invalid"];
 const ENDED = new Set(["Completed", "Failed", "Invalid", "Killed", "Cleaned"]);
 
-/** Whether nothing more happens to a job in this state. */
+/** Return whether a job in this state has ended. */
 export function hasEnded(status) {
   return ENDED.has(status);
 }
 
-/** The badge of a job's state. */
+/** Return the badge of a job's state. */
 export function jobBadge(status) {
   const { tone, icon, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
   return badge(tone, icon, status, means);
 }
 
-/** The badge of a service's state. */
+/** Return the badge of a service's state. */
 export function serviceBadge(state) {
   const { tone, icon, word } = SERVICE[state] ?? { tone: "calm", icon: "question", word: state };
   return badge(tone, icon, word);
 }
 
-/** The badge of a client's state. */
+/** Return the badge of a client's state. */
 export function clientBadge(state) {
   const { tone, icon, word } = CLIENT[state] ?? { tone: "calm", icon: "question", word: state };
   return badge(tone, icon, word);
@@ -85,7 +85,7 @@ const SHAPES = {
   file: () => [path("M4 1.75h5l3.5 3.5v9H4ZM9 1.75v3.5h3.5")],
 };
 
-/** A drawing of 16 by 16 in the colour of the text; it says nothing to a screen reader. */
+/** Return an icon of 16 by 16 pixels in the colour of the text, hidden from screen readers. */
 export function icon(name) {
   return svg(
     "svg",

@@ -1,4 +1,4 @@
-// The button that changes between light and dark; theme.js applies what it remembers.
+// The button that changes between light and dark; theme.js applies the stored theme.
 
 import { fill } from "./dom.js";
 import { icon } from "./status.js";
@@ -6,7 +6,7 @@ import { icon } from "./status.js";
 const KEY = "jo-theme";
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 
-/** Make `button` the one. */
+/** Make `button` change the theme. */
 export function prepareTheme(button) {
   const show = () => {
     const other = isDark() ? "light" : "dark";
@@ -27,7 +27,7 @@ function isDark() {
   return theme ? theme === "dark" : systemDark.matches;
 }
 
-/** Remember a theme only while it differs from that of the system, so that a change there is followed. */
+/** Set a theme. The theme of the system is not stored, so that later changes of the system apply. */
 function set(theme) {
   const same = (theme === "dark") === systemDark.matches;
   if (same) delete document.documentElement.dataset.theme;
@@ -36,6 +36,6 @@ function set(theme) {
     if (same) localStorage.removeItem(KEY);
     else localStorage.setItem(KEY, theme);
   } catch {
-    // Storage is switched off: the choice holds for this page.
+    // Storage is disabled: the choice applies until the page is closed.
   }
 }

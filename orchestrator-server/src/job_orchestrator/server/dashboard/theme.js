@@ -1,14 +1,14 @@
-// Runs before the page is painted, so that a remembered theme does not flash in the other one.
-// No module: modules run after the page is read.
+// Applies the stored theme before the page is painted, so that the other theme does not flash.
+// Not a module, because modules run after the page has been parsed.
 (() => {
   const KEY = "jo-theme";
-  let remembered = null;
+  let stored = null;
   try {
-    remembered = localStorage.getItem(KEY);
+    stored = localStorage.getItem(KEY);
   } catch {
-    // Storage is switched off: the theme of the system it is.
+    // Storage is disabled: the theme of the system is used.
   }
-  if (remembered === "light" || remembered === "dark") {
-    document.documentElement.dataset.theme = remembered;
+  if (stored === "light" || stored === "dark") {
+    document.documentElement.dataset.theme = stored;
   }
 })();

@@ -1,12 +1,12 @@
-// What happened to a job: its states with their durations, as a bar and as a list.
+// The history of a job: its states with their durations, as a bar and as a list.
 
 import { now, when } from "./clock.js";
 import { fill, h } from "./dom.js";
 import { duration } from "./format.js";
 import { icon, JOB } from "./status.js";
 
-/** A job that changes to and fro for days has a long history: its beginning and its end are shown. */
-const MOST_ENTRIES = 40;
+/** Maximum number of entries. Of a longer history, the first and the last entries are shown. */
+const MAX_ENTRIES = 40;
 const FIRST_ENTRIES = 5;
 const TICK_MS = 1000;
 
@@ -16,7 +16,7 @@ const PHASES = [
   { label: "Unknown", tone: "warn", states: ["Unknown"] },
 ];
 
-/** A card. `close` it when it is shown no more. */
+/** Card with the time line. Call `close` when it is removed from the page. */
 export class Timeline {
   constructor() {
     this.bar = h("div", { class: "phases", "aria-hidden": "true" });
@@ -33,7 +33,7 @@ export class Timeline {
     this.timer = setInterval(() => !this.over && !document.hidden && this.tick(), TICK_MS);
   }
 
-  /** Show a history, the oldest entry first. */
+  /** Show a history, oldest entry first. */
   update(history, over) {
     this.history = history;
     this.over = over;
@@ -48,7 +48,7 @@ export class Timeline {
   entries() {
     const { history } = this;
     const last = history.length - 1;
-    const hidden = history.length > MOST_ENTRIES ? history.length - MOST_ENTRIES : 0;
+    const hidden = history.length > MAX_ENTRIES ? history.length - MAX_ENTRIES : 0;
     return history.flatMap((entry, index) => {
       if (hidden > 0 && index === FIRST_ENTRIES) return [h("li", { class: "timeline-gap" }, `${hidden} more changes`)];
       if (index > FIRST_ENTRIES && index < FIRST_ENTRIES + hidden) return [];
@@ -70,7 +70,7 @@ export class Timeline {
     );
   }
 
-  /** The time in the present state goes on. */
+  /** Update the time that the job has spent in its present state. */
   tick() {
     const { history } = this;
     if (history.length === 0) return;

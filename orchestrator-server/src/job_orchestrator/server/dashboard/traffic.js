@@ -1,4 +1,4 @@
-// The last hour in two charts and some totals.
+// Two charts and totals of the last hour.
 
 import { Chart, countSteps, timeSteps } from "./chart.js";
 import { h, svg } from "./dom.js";
@@ -6,7 +6,7 @@ import { count, duration, plural } from "./format.js";
 
 const GAP = 1.5;
 
-/** Totals of the hour. */
+/** Return the totals of the minutes. */
 export function totals(minutes) {
   const sum = (field) => minutes.reduce((total, minute) => total + (minute[field] ?? 0), 0);
   const waits = minutes.filter(({ wait_s_mean: wait }) => wait !== null && wait !== undefined);
@@ -20,7 +20,7 @@ export function totals(minutes) {
   };
 }
 
-/** Jobs that ended in each minute: failed ones lie on completed ones, hatched, and cancelled ones on both. */
+/** Create a chart of the jobs that ended in each minute: completed, failed (hatched) and cancelled, stacked. */
 export function endedChart() {
   return new Chart({
     title: "Jobs per minute",
@@ -69,14 +69,14 @@ function hatch() {
   );
 }
 
-/** How long jobs waited that began in each minute. */
+/** Create a chart of the waiting time of the jobs that started in each minute. */
 export function waitChart() {
   return new Chart({
     title: "Waiting time",
-    legend: h("span", { class: "legend" }, key("busy", "Mean of the jobs that began")),
+    legend: h("span", { class: "legend" }, key("busy", "Mean of the jobs that started")),
     describe: (minutes) => {
       const { wait_s_mean: mean, wait_s_max: longest } = totals(minutes);
-      if (mean === null) return "No job began in the last hour.";
+      if (mean === null) return "No job started in the last hour.";
       return `In the last hour jobs waited ${duration(mean)} on average, ${duration(longest)} at most.`;
     },
     rows: ({ wait_s_mean: mean, wait_s_max: longest }) => [
@@ -86,12 +86,12 @@ export function waitChart() {
     top: (minutes) => Math.max(1, ...minutes.map(({ wait_s_mean: mean }) => mean ?? 0)),
     steps: timeSteps,
     tick: shortDuration,
-    nothing: "No job began in the last hour",
+    nothing: "No job started in the last hour",
     marks: (minutes, x, y, width) => runsOf(minutes).flatMap((run) => line(run, x, y, width)),
   });
 }
 
-/** Stretches of minutes in which there is a value. */
+/** Return the runs of consecutive minutes that have a value. */
 function runsOf(minutes) {
   const runs = [];
   let open = null;

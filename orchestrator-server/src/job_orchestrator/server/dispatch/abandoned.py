@@ -44,8 +44,9 @@ class AbandonedAttempts:
 
     async def _kill_all(self) -> None:
         for key in sorted(self._client.abandoned):
+            payload_id = None
             try:
-                payload = await self._client.transport.kill_key(key)
+                payload_id = (await self._client.transport.kill_key(key)).id
             except PayloadLost:
                 logger.info("%s is too old to end attempt %s by its key", self._client.name, key)
             except ClientError as error:
@@ -53,7 +54,8 @@ class AbandonedAttempts:
                 return
             else:
                 logger.info("Attempt %s was ended at %s", key, self._client.name)
-                self._client.unacknowledged.add(payload.id)
             reach(Point.SERVER_STRAY_ENDED)
-            await self._store.abandoned.forget(self._client.name, key)
+            await self._store.abandoned.forget(self._client.name, key, acknowledge=payload_id)
             self._client.abandoned.discard(key)
+            if payload_id is not None:
+                self._client.unacknowledged.add(payload_id)

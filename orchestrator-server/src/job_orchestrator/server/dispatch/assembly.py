@@ -4,7 +4,7 @@ The components call each other in one direction only::
 
     Dispatcher ─▶ Delivery ─▶ Collector ─▶ Fetcher ─▶ FetchSchedule
                                  ▲
-    Watcher (one a client) ──────┴─▶ AbandonedAttempts (one a client)
+    Watcher (one a client) ──────┴─▶ Inventory ─▶ AbandonedAttempts (one of each a client)
 
 ``FailedAttempts`` is what delivery, fetcher and collector do with attempts that failed.
 ``Acknowledger`` (one a client) confirms what the fetcher has stored.
@@ -22,6 +22,7 @@ from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.dispatch.dispatcher import Dispatcher
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
+from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.files.base import JobFiles
@@ -86,22 +87,30 @@ class Dispatch:
             store, registry, policy, delivery, services, tuning, lost_after_s=lost_after_s
         )
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]
+        self._acknowledgers = [
+            Acknowledger(client, store, tuning.acknowledge_backoff) for client in registry
+        ]
 
     async def load(self) -> None:
-        """Load what a previous run of the server has left: active jobs and abandoned attempts."""
+        """Load what a previous run of the server has left.
+
+        These are active jobs, abandoned attempts and acknowledgements.
+        """
         for client, abandoned in zip(self._registry, self._abandoned, strict=True):
             for job in await self._store.active(client.name):
                 self._registry.on_job_changed(job)
             await abandoned.load()
+        for acknowledger in self._acknowledgers:
+            await acknowledger.load()
 
     def components(self) -> Sequence[Component]:
         """Return the background components, in the order of their start."""
         tuning, loops, streams = self._tuning, [self.dispatcher.loop, self.collector.loop], []
-        for number, (client, abandoned) in enumerate(
-            zip(self._registry, self._abandoned, strict=True), start=1
+        for number, (client, abandoned, acknowledger) in enumerate(
+            zip(self._registry, self._abandoned, self._acknowledgers, strict=True), start=1
         ):
-            acknowledger = Acknowledger(client)
-            watcher = Watcher(client, self._registry, self.collector, abandoned, tuning)
+            inventory = Inventory(client, self._store, self.collector.fetch)
+            watcher = Watcher(client, self._registry, self.collector, inventory, abandoned, tuning)
             loops += [
                 Loop(
                     f"acknowledger {number}",

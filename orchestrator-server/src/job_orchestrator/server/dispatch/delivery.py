@@ -128,8 +128,10 @@ class Delivery:
         except PayloadLost:
             payload = await self._submit(job, client, may_have_it=True)
             await client.transport.kill(payload.id)
+        await self._store.transition(
+            job, JobStatus.KILLED, "Terminated on request", acknowledge=payload.id
+        )
         client.unacknowledged.add(payload.id)
-        await self._store.transition(job, JobStatus.KILLED, "Terminated on request")
 
     async def _until_answered(
         self, request: Callable[[], Awaitable[Payload]], client: Client, *, may_have_it: bool

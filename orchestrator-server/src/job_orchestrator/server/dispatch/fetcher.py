@@ -187,8 +187,10 @@ class Fetcher:
             size, problem = await self._fetch_partial(job, client, payload_id)
             if size is not None:
                 await self._store.keep_output(job, size)
-            elif problem:
-                logger.warning("Job %d: %s", job.id, problem)
+            else:
+                if problem:
+                    logger.warning("Job %d: %s", job.id, problem)
+                await self._store.acknowledgements.add(client.name, payload_id)
         client.unacknowledged.add(payload_id)
 
     async def _fetch_partial(
@@ -225,7 +227,12 @@ class Fetcher:
         output_bytes: int | None,
     ) -> None:
         ended = await self._store.transition(
-            job, status, message, exit_code=exit_code, output_bytes=output_bytes
+            job,
+            status,
+            message,
+            exit_code=exit_code,
+            output_bytes=output_bytes,
+            acknowledge=job.dest_id,
         )
         reach(Point.SERVER_JOB_ENDED)
         why = reason_for(message, details=True)

@@ -8,6 +8,7 @@ from job_orchestrator.server.clients.base import EventsNotOffered
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.abandoned import AbandonedAttempts
 from job_orchestrator.server.dispatch.collector import Collector
+from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.tuning import Tuning
 
@@ -26,12 +27,14 @@ class Watcher:
         client: Client,
         registry: ClientRegistry,
         collector: Collector,
+        inventory: Inventory,
         abandoned: AbandonedAttempts,
         tuning: Tuning,
     ) -> None:
         self._client = client
         self._registry = registry
         self._collector = collector
+        self._inventory = inventory
         self._abandoned = abandoned
         self._tuning = tuning
         self._reachable: bool | None = None  # not known yet
@@ -41,6 +44,7 @@ class Watcher:
         try:
             await self._follow_events()
         except EventsNotOffered:
+            self._client.has_events = False
             await self._poll_load()
         except ClientError as error:
             await self._on_broken(str(error))
@@ -50,7 +54,8 @@ class Watcher:
     async def _follow_events(self) -> None:
         async with self._client.transport.events() as events:
             # From here on every change is pushed; earlier changes are fetched on connection.
-            self._client.pushes = True
+            self._client.pushes = self._client.has_events = True
+            await self._inventory.compare()
             # Abandoned attempts are killed first, so that none runs concurrently with the next
             # attempt of its job.
             await self._abandoned.kill_all()

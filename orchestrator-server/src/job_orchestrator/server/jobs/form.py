@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.config.units import parse_duration_s
 from job_orchestrator.common.storage.form_receiver import ReceivedForm
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
-from job_orchestrator.server.model import MAX_USER_ID, MIN_USER_ID, CallbackRules, JobOptions
+from job_orchestrator.server.model import (
+    MAX_USER_ID,
+    MIN_USER_ID,
+    CallbackRules,
+    JobOptions,
+    Principal,
+)
 
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 100

@@ -23,9 +23,9 @@ from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
-from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
 from job_orchestrator.server.reasons import reason_for, with_details
-from job_orchestrator.server.store.base import MAX_AHEAD, NEWEST, JobFilter, JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
@@ -54,7 +54,7 @@ class JobQueries:
     now: Callable[[], float] = time.time
 
     async def jobs(
-        self, wanted: JobFilter, before: int = NEWEST, limit: int = 50, *, details: bool
+        self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
     ) -> JobPage:
         """Return a page of jobs, newest first."""
         jobs = await self.store.lists.page(wanted, before, limit + 1)

@@ -22,11 +22,10 @@ from job_orchestrator.common.storage.form_receiver import (
     ReceivedForm,
     receive_form,
 )
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.jobs.form import JobForm, read_job_form
-from job_orchestrator.server.model import CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.model import CallbackRules, Job, Principal, Service, UserLimits
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,11 @@ of them. Rules that hold for every implementation:
 
 - Each change of a job is one compare-and-set on its status. A change that follows from a message of
   a client also compares the attempt, so that a late message never changes a later attempt.
-- A *durable* change survives a power cut. Every other change survives a crash of the server; if a
-  power cut undoes it, the server derives it again from the clients.
+- A *durable* change survives a power cut: it is flushed before subscribers are notified of it and
+  before the call that made it returns. Durable are the creation and the claim of a job, the request
+  to terminate it, the end of an attempt, and every change that ends the job or its output. All
+  other changes survive a crash of the server; if a power cut undoes them, the server derives them
+  again from the clients.
 - A change that was begun is completed even if its caller is cancelled.
 - Every method may raise ``StoreError``. Methods that write raise ``StorageFull`` if the disk of the
   database is full; nothing of that change is kept.
@@ -18,10 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
-
-NEWEST = 2**63 - 1
-"""Cursor of the first page of a list: greater than the id of any job."""
+from job_orchestrator.server.model import Installation, Job, JobFilter, JobOptions, UserLimits
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
@@ -97,16 +97,6 @@ class JobEvent:
     status: JobStatus
     why: str
     job: Job
-
-
-@dataclass(frozen=True)
-class JobFilter:
-    """Selection of jobs for a list. None and () select all."""
-
-    user_id: int | None = None
-    service: str | None = None
-    statuses: Sequence[JobStatus] = ()
-    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +206,29 @@ class AbandonedKeys(Protocol):
     async def of(self, client: str, within_s: float) -> set[str]:
         """Return the keys of a client. Keys of any client older than ``within_s`` are removed."""
 
-    async def forget(self, client: str, key: str) -> None:
-        """Remove a key, because the client no longer has the attempt."""
+    async def forget(self, client: str, key: str, *, acknowledge: int | None = None) -> None:
+        """Remove a key, because the client no longer runs the attempt.
+
+        ``acknowledge`` is the payload of the attempt: its acknowledgement is added in the same
+        transaction.
+        """
+
+
+class Acknowledgements(Protocol):
+    """Payloads that their clients may remove, and have not confirmed yet.
+
+    The transaction that ends a job adds its payload (see ``JobStore.transition``), so that no copy
+    of results stays on a client because the server crashed.
+    """
+
+    async def of(self, client: str, within_s: float) -> set[int]:
+        """Return the payloads of a client. Those older than ``within_s`` are removed."""
+
+    async def add(self, client: str, payload_id: int) -> None:
+        """Add a payload whose job has ended before."""
+
+    async def confirmed(self, client: str, payload_ids: Sequence[int]) -> None:
+        """Remove payloads, because the client has confirmed their acknowledgement."""
 
 
 class JobStore(Protocol):
@@ -238,6 +249,14 @@ class JobStore(Protocol):
     @property
     def abandoned(self) -> AbandonedKeys:
         """Keys of abandoned attempts."""
+
+    @property
+    def installation(self) -> Installation:
+        """Identity of this database."""
+
+    @property
+    def acknowledgements(self) -> Acknowledgements:
+        """Payloads that their clients may remove."""
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.
@@ -260,7 +279,7 @@ class JobStore(Protocol):
         input_bytes: int = 0,
         limits: UserLimits = NO_LIMITS,
     ) -> Job:
-        """Add a queued job, whose files are stored under ``uuid``. Durable.
+        """Add a queued job, whose files are stored under ``uuid``.
 
         If the user has a job with the same idempotency key, that job is returned and nothing is
         added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
@@ -287,13 +306,16 @@ class JobStore(Protocol):
         dest_id: int | None = None,
         exit_code: int | None = None,
         output_bytes: int | None = None,
+        acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
         Fields that are None keep their values. ``output_bytes`` is the size of the output that is
-        now stored. ``deferred`` allows a short delay, to share a transaction with another change;
-        later changes of the job are still written after this one. Raises ``TransitionRefused``,
+        now stored. ``acknowledge`` is a payload of the job's client that is not needed any more:
+        its acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
+        share a transaction with another change; later changes of the job are still written after
+        this one. Raises ``TransitionRefused``,
         with the present status, if that status does not allow the change or if the job is in
         another attempt.
         """
@@ -317,19 +339,22 @@ class JobStore(Protocol):
         """
 
     async def request_kill(self, job_id: int) -> Job:
-        """Record that a job is to be terminated, unless it has ended. Return the job.
+        """Record that a job must be terminated, unless it has ended. Return the job.
 
         Raises ``JobNotFound``.
         """
 
     async def keep_output(self, job: Job, output_bytes: int) -> None:
-        """Record that the output of an ended job is stored."""
+        """Record that the output of an ended job is stored.
+
+        The acknowledgement of the job's payload is added in the same transaction.
+        """
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """Mark as Unknown the jobs of a client that can't be reached. Return those jobs."""
 
     async def claim(self, offers: Mapping[str, Offer]) -> Mapping[str, Claim]:
-        """Claim queued jobs for the services in ``offers``.
+        """Claim queued jobs for the services in ``offers``. Each gets a new nonce.
 
         Counting, decision and claim are one transaction: no limit is exceeded and no job is claimed
         twice, however many callers claim concurrently. Returns a claim for each offered service
@@ -362,6 +387,9 @@ class JobStore(Protocol):
 
         Counts at most ``MAX_AHEAD``.
         """
+
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """Return the jobs that have one of these uuids, by uuid."""
 
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """Return those of ``uuids`` that belong to a job whose files are kept."""

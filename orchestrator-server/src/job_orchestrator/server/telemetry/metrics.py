@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from job_orchestrator.common.status import ACTIVE_JOB, FINAL_JOB, JobStatus
-from job_orchestrator.common.web.metrics import LONG_S, QUICK_S, new_registry
+from job_orchestrator.common.telemetry import LONG_S, QUICK_S, new_registry
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.model import Job, Service
 

@@ -1,12 +1,12 @@
 """Route authorization: one table says which principals may use which route.
 
 The middleware applies the table before any handler runs, so that a handler can't forget it. A route
-about one job (``{id}``) is for the user of that job. A route that is not in the table is for
-administrators only. Handlers of ``OWN`` routes restrict themselves to the jobs of
-``request[keys.PRINCIPAL]``.
+that is not in the table is for administrators.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from enum import Enum
 from functools import partial
 
 from aiohttp import hdrs, web
@@ -16,39 +16,61 @@ from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.protocol.bearer import bearer_token
 from job_orchestrator.common.web.openapi import DOCUMENT_PATH, UI_PATH
 from job_orchestrator.server import keys
-from job_orchestrator.server.auth.principal import Principal
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.web.parameters import job_id
+from job_orchestrator.server.model import Principal
+from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
 DASHBOARD = "/dashboard"
 METRICS = "/metrics"
 
-OPEN = frozenset(
-    {"/", "/health", "/swagger", UI_PATH.rstrip("/"), UI_PATH, DOCUMENT_PATH, DASHBOARD}
-)
-"""Routes without a token: they reveal nothing about any job."""
+
+class Access(Enum):
+    """Principals that may use a route."""
+
+    OPEN = "everybody, also without a token: the route reveals nothing about any job"
+    ALL_USERS = "the owner of any token"
+    OWN_JOBS = "the owner of any token, for whose jobs (PRINCIPAL) the handler narrows it"
+    ONE_JOB = "the user of the job in the path"
+    ADMIN = "administrators"
+
+
+TABLE: Mapping[str, Access] = {
+    "/": Access.OPEN,
+    "/health": Access.OPEN,
+    DASHBOARD: Access.OPEN,
+    "/swagger": Access.OPEN,
+    UI_PATH.rstrip("/"): Access.OPEN,
+    DOCUMENT_PATH: Access.OPEN,
+    "/whoami": Access.ALL_USERS,
+    "/services": Access.ALL_USERS,
+    "/upload": Access.OWN_JOBS,
+    "/jobs": Access.OWN_JOBS,
+    "/events": Access.OWN_JOBS,
+    "/clients": Access.ADMIN,
+    "/stats": Access.ADMIN,
+    METRICS: Access.ADMIN,
+}
+"""Access by route. Administrators may use all routes.
+
+Static files (``OPEN_BELOW``) and routes about one job (``{id}`` in the path) are not listed.
+"""
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
 """Prefixes of static files, without a token."""
 
-SHARED = frozenset({"/whoami", "/services"})
-"""Routes for every token."""
 
-OWN = frozenset({"/upload", "/jobs", "/events"})
-"""Routes for every token, restricted by the handler to the jobs of the token's user."""
-
-ADMIN = frozenset({"/clients", "/stats", METRICS})
-"""Routes for administrators. Listed so that a test can check that every route is in the table."""
-
-
-def of_one_job(path: str) -> bool:
-    """Return whether a route concerns one job: then other users get 404."""
-    return "{id}" in path
+def access_of(path: str) -> Access:
+    """Return who may use a route. ``path`` is its canonical path, with ``{id}`` for a job."""
+    if path.startswith(OPEN_BELOW):
+        return Access.OPEN
+    if "{id}" in path:
+        return Access.ONE_JOB
+    return TABLE.get(path, Access.ADMIN)
 
 
 def is_open(path: str, *, metrics_open: bool = False) -> bool:
     """Return whether a route requires no token."""
-    return path in OPEN or path.startswith(OPEN_BELOW) or (metrics_open and path == METRICS)
+    return access_of(path) is Access.OPEN or (metrics_open and path == METRICS)
 
 
 @web.middleware
@@ -63,7 +85,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     tokens = request.app[keys.TOKENS]
     principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
-    request[keys.PRINCIPAL] = principal
+    request[PRINCIPAL] = principal
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
     with while_token_is_valid(request):
@@ -72,28 +94,31 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Abort the request if its token is revoked or expires within the block."""
-    shown = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-    return request.app[keys.TOKENS].in_use(shown, partial(_cut_off, request))
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
     """Raise ``JobNotFound`` or ``Forbidden`` if a user may not use the route."""
-    if of_one_job(path):
-        # The same answer as for a job that does not exist: ids must not be discoverable.
-        job = await request.app[keys.SUBMISSION].store.get(job_id(request))
-        if not principal.owns(job.user_id):
-            raise JobNotFound(job.id)
-    elif path not in SHARED and path not in OWN:
-        raise Forbidden("Only an administrator's token may ask for this")
+    match access_of(path):
+        case Access.ALL_USERS | Access.OWN_JOBS:
+            return
+        case Access.ONE_JOB:
+            # The same answer as for a job that does not exist: ids must not be discoverable.
+            job = await request.app[keys.SUBMISSION].store.get(job_id(request))
+            if not principal.owns(job.user_id):
+                raise JobNotFound(job.id)
+        case _:
+            raise Forbidden("This route is for administrators; the token is that of a user")
 
 
 def _metrics_open(request: web.Request) -> bool:
     return request.app[keys.SETTINGS].metrics_open
 
 
-def _cut_off(request: web.Request) -> None:
+def _abort(request: web.Request) -> None:
     """Abort a request whose token was revoked or has expired."""
-    # As aiohttp does to cancel the handler of a peer that has disconnected.
+    # aiohttp cancels the handler of a disconnected peer in the same way.
     request.task.cancel()
     if request.transport is not None:
         request.transport.abort()

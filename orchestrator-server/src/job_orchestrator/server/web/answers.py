@@ -1,5 +1,6 @@
 """JSON bodies of errors, and the schemas of all JSON bodies in the OpenAPI document."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,10 @@ def _schemas_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         messages, ref_template="#/components/schemas/{name}"
     )
+    for schema in components.values():
+        # A description is the docstring of a class. Markdown displays indented text as code.
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"])
     return {name: _in_version_3_0(_complete(schema)) for name, schema in components.items()}
 
 

@@ -12,11 +12,11 @@ from aiohttp.typedefs import Handler
 
 ANY = "*"
 METHODS = "GET, POST"
-TAKEN_HEADERS = (
+REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range,"
     " Last-Event-ID, Range, X-Request-Id"
 )
-SHOWN_HEADERS = (
+EXPOSED_HEADERS = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Location,"
     " Retry-After, WWW-Authenticate, X-Request-Id"
 )
@@ -33,13 +33,16 @@ def allow_origins(app: web.Application, origins: Set[str]) -> None:
         return
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-        _let_read(request, response, origins)
+        _add_headers(request, response, origins)
 
     @web.middleware
     async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asks = hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
-        if request.method == hdrs.METH_OPTIONS and asks and _allowed(request, origins):
-            return _may_be_sent()
+        is_preflight = (
+            request.method == hdrs.METH_OPTIONS
+            and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+        )
+        if is_preflight and _allowed(request, origins):
+            return _preflight_response()
         return await handler(request)
 
     app.middlewares.append(preflight)
@@ -54,21 +57,21 @@ def _allowed(request: web.Request, origins: Set[str]) -> str | None:
     return ANY if ANY in origins else origin
 
 
-def _may_be_sent() -> web.Response:
+def _preflight_response() -> web.Response:
     return web.Response(
         status=HTTPStatus.NO_CONTENT,
         headers={
             hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
-            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: TAKEN_HEADERS,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: REQUEST_HEADERS,
             hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_AGE_S),
         },
     )
 
 
-def _let_read(request: web.Request, response: web.StreamResponse, origins: Set[str]) -> None:
+def _add_headers(request: web.Request, response: web.StreamResponse, origins: Set[str]) -> None:
     if ANY not in origins:
         # Also without an origin: a cache must not serve such a response to a page.
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
     if (origin := _allowed(request, origins)) is not None:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = SHOWN_HEADERS
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = EXPOSED_HEADERS

@@ -5,7 +5,13 @@ from aiohttp import web
 from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
-from job_orchestrator.server.web.parameters import cursor, job_filter, job_id, page_size
+from job_orchestrator.server.web.parameters import (
+    cursor,
+    job_filter,
+    job_id,
+    page_size,
+    sees_details,
+)
 
 
 async def jobs(request: web.Request) -> web.Response:
@@ -14,14 +20,14 @@ async def jobs(request: web.Request) -> web.Response:
         job_filter(request),
         cursor(request),
         page_size(request),
-        details=request[keys.PRINCIPAL].is_admin,
+        details=sees_details(request),
     )
     return json_response(page)
 
 
 async def job(request: web.Request) -> web.Response:
     """Return a job with its history."""
-    details = request[keys.PRINCIPAL].is_admin
+    details = sees_details(request)
     return json_response(await request.app[keys.QUERIES].job(job_id(request), details=details))
 
 

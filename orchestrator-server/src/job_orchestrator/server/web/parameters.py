@@ -6,14 +6,15 @@ from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server import keys
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.store.base import NEWEST, JobFilter
+from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 
 MAX_WAIT_S = 60.0
 MAX_PAGE = 500
-_MAX_ID = 2**63 - 1
 _NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
+
+PRINCIPAL = web.RequestKey("principal", Principal)
+"""Principal that sent the request. ``access`` sets it on every route that requires a token."""
 
 
 def job_id(request: web.Request) -> int:
@@ -22,7 +23,7 @@ def job_id(request: web.Request) -> int:
     if not (text.isascii() and text.isdigit()):
         raise BadRequest(f"Invalid job id {text[:40]!r}, should be a number")
     number = int(text[:20])
-    if number > _MAX_ID:
+    if number > MAX_JOB_ID:
         raise JobNotFound(number)
     return number
 
@@ -39,6 +40,11 @@ def wait_s(request: web.Request) -> float:
     return seconds
 
 
+def sees_details(request: web.Request) -> bool:
+    """Return whether the sender sees reasons with their details: only administrators do."""
+    return request[PRINCIPAL].is_admin
+
+
 def user_id(request: web.Request) -> int | None:
     """Return the user whose jobs may be listed, None for all users.
 
@@ -47,7 +53,7 @@ def user_id(request: web.Request) -> int | None:
     text = request.query.get("user_id")
     if text is not None and not _NUMBER.fullmatch(text):
         raise BadRequest(f"Invalid user_id {text[:40]!r}, should be a number")
-    return request[keys.PRINCIPAL].narrow(None if text is None else int(text))
+    return request[PRINCIPAL].narrow(None if text is None else int(text))
 
 
 def job_filter(request: web.Request) -> JobFilter:
@@ -83,7 +89,7 @@ def cursor(request: web.Request) -> int:
     """Return the id that the page ends before. Raises ``BadRequest``."""
     text = request.query.get("after")
     if text is None:
-        return NEWEST
-    if not (text.isascii() and text.isdigit() and int(text[:20]) <= NEWEST):
+        return MAX_JOB_ID
+    if not (text.isascii() and text.isdigit() and int(text[:20]) <= MAX_JOB_ID):
         raise BadRequest(f"Invalid after {text[:40]!r}, should be the next of an earlier page")
     return int(text[:20])

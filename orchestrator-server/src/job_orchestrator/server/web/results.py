@@ -1,9 +1,13 @@
-"""Serves the results of a job: complete, as a byte range (206), or 304 if the copy is current."""
+"""Routes to download the results of a job, or the output that it has so far.
+
+Results are sent in full, as a byte range (206), or not at all if the copy of the reader is current
+(304).
+"""
 
 import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager
 from email.utils import formatdate
 from functools import partial
@@ -13,11 +17,16 @@ from typing import assert_never
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
+from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.common.web.answers import json_response
+from job_orchestrator.common.web.streaming import send, started
 from job_orchestrator.server import keys
 from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
+from job_orchestrator.server.web.parameters import job_id, sees_details, wait_s
 
 ZIP = "application/zip"
 
@@ -29,19 +38,55 @@ _CONDITIONS = (
     hdrs.IF_UNMODIFIED_SINCE,
 )
 
+_ONE_RANGE = re.compile(
+    r"bytes=[ \t]*(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))[ \t]*",
+    re.ASCII | re.IGNORECASE,
+)
 
-_ONE_RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.ASCII | re.IGNORECASE)
-_MAX_DIGITS = 18
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """Return the results of a completed job, or the state of any other."""
+    queries = request.app[keys.QUERIES]
+    job = await queries.wait_for_end(job_id(request), wait_s(request))
+    if job.status is JobStatus.COMPLETED:
+        return await _results(request, job)
+    reason = await queries.explain(job, details=sees_details(request))
+    return json_response(JobAnswer(job.id, job.status, reason))
 
 
-async def results(request: web.Request, job: Job) -> web.StreamResponse:
+async def download_partial(request: web.Request) -> web.StreamResponse:
+    """Return the output that a job has so far."""
+    job = await request.app[keys.QUERIES].store.get(job_id(request))
+    if job.has_output:
+        return await _results(request, job)
+    client, dest_id = request.app[keys.RESULTS].payload_of(job)
+    response = web.StreamResponse(headers=_attachment(job, "partial"))
+    response.content_type = ZIP
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        async with client.transport.open_partial(dest_id) as output:
+            response.content_length = output.size
+            # The client has answered: an error from here on can't become an error response.
+            yield b""
+            async for block in output.blocks:
+                yield block
+
+    return await send(request, response, await started(blocks()))
+
+
+async def _results(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
-    headers = {**attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
+    headers = {**_attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
     match await request.app[keys.RESULTS].served(job):
         case LocalFile() as file:
             return _local_file(request, file, headers)
         case unserved:
             assert_never(unserved)
+
+
+def _attachment(job: Job, what: str) -> dict[str, str]:
+    """Return the header that gives the downloaded file its name."""
+    return {hdrs.CONTENT_DISPOSITION: f'attachment; filename="job-{job.id}-{what}.zip"'}
 
 
 def _local_file(
@@ -59,11 +104,6 @@ def _local_file(
             hdrs.ACCEPT_RANGES: "bytes",
         },
     )
-
-
-def attachment(job: Job, what: str) -> dict[str, str]:
-    """Return the header that gives the downloaded file its name."""
-    return {hdrs.CONTENT_DISPOSITION: f'attachment; filename="job-{job.id}-{what}.zip"'}
 
 
 class ResultsResponse(web.FileResponse):
@@ -91,18 +131,19 @@ class ResultsResponse(web.FileResponse):
         if hdrs.RANGE in request.headers:
             with contextlib.suppress(FileNotFoundError):  # aiohttp answers 404
                 status = await in_thread(self._path.stat)
-                request = _with_usable_range(request, status)
+                request = _with_readable_range(request, status)
         with self._while_valid():
             return await super().prepare(request)
 
 
-def _with_usable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:
+def _with_readable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:
+    """Return the request with a Range that aiohttp can read, or without one."""
     headers = request.headers.copy()
-    asked = headers.pop(hdrs.RANGE)
+    requested = headers.pop(hdrs.RANGE)
     if _is_unchanged(request, status):
-        wanted = _usable_range(asked, status.st_size)
-        if wanted is not None:
-            headers[hdrs.RANGE] = wanted
+        readable = _readable_range(requested, status.st_size)
+        if readable is not None:
+            headers[hdrs.RANGE] = readable
     return request.clone(headers=headers)
 
 
@@ -122,28 +163,24 @@ def _etag(modified_ns: int, size: int) -> str:
     return f'"{modified_ns:x}-{size:x}"'
 
 
-def _usable_range(header: str, size: int) -> str | None:
-    """Return a Range header in a form that aiohttp reads as RFC 9110, section 14, defines it.
+def _readable_range(header: str, size: int) -> str | None:
+    """Return a Range header that aiohttp reads as RFC 9110, section 14, defines it.
 
-    Returns None if the header is to be ignored: for other units, for invalid ranges, and for
-    several ranges. aiohttp answers all of these with 416, serves the whole file for its last 0
-    bytes, and fails on very long numbers. A range that can't be satisfied starts at the end of the
-    file, which aiohttp answers with 416.
+    Returns None if the header must be ignored: for other units, for invalid ranges, and for several
+    ranges. aiohttp answers these with 416, serves the whole file for its last 0 bytes, and refuses
+    very long numbers. A range that can't be satisfied starts at the end of the file or ends before
+    its start; aiohttp answers both with 416.
     """
     match = _ONE_RANGE.fullmatch(header)
-    if match is None or match.groups() == ("", ""):
+    if match is None:
         return None
-    first, last = match.groups()
-    if not first:
-        return f"bytes={size - min(_number(last), size)}-"
-    if not last:
-        return f"bytes={min(_number(first), size)}-"
-    if _number(last) < _number(first):
-        return f"bytes={size}-"
-    return f"bytes={min(_number(first), size)}-{min(_number(last), size)}"
+    first, last, suffix = match.group("first", "last", "suffix")
+    if suffix:
+        return f"bytes={size - _at_most(size, suffix)}-"
+    return f"bytes={_at_most(size, first)}-{_at_most(size, last) if last else ''}"
 
 
-def _number(digits: str) -> int:
-    """Return the value of ``digits``, or a number beyond the end of any file if it is too long."""
-    digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS
+def _at_most(size: int, digits: str) -> int:
+    """Return the value of ``digits``, or ``size`` if that is less."""
+    # Not int(), which refuses more than 4300 digits. The size of a file is exact as a float.
+    return int(min(float(digits), size))

@@ -1,19 +1,17 @@
 """Route table of jo-server."""
 
-from importlib import resources
+from pathlib import Path
 
 from aiohttp import web
 
 from job_orchestrator.common.web.answers import ping
-from job_orchestrator.server.web.download import download, download_partial
-from job_orchestrator.server.web.events import events, job_events
 from job_orchestrator.server.web.jobs import files, job, jobs, terminate
-from job_orchestrator.server.web.logs import job_logs
-from job_orchestrator.server.web.overview import clients, services, stats
-from job_orchestrator.server.web.service import health, metrics, whoami
+from job_orchestrator.server.web.results import download, download_partial
+from job_orchestrator.server.web.service import clients, health, metrics, services, stats, whoami
+from job_orchestrator.server.web.streams import events, job_events, job_logs
 from job_orchestrator.server.web.upload import upload
 
-OPERATIONS = resources.files("job_orchestrator.server.web") / "openapi"
+OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
 ROUTES = (

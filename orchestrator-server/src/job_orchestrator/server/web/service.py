@@ -1,10 +1,11 @@
-"""Routes about the server itself: its health, its metrics, and the owner of a token."""
+"""Routes about the server and what it uses: health, metrics, tokens, services, clients."""
 
 from aiohttp import web
 
 from job_orchestrator.common.messages import Health, Identity
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
+from job_orchestrator.server.web.parameters import PRINCIPAL, sees_details
 
 
 async def health(request: web.Request) -> web.Response:
@@ -29,7 +30,23 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def whoami(request: web.Request) -> web.Response:
     """Return the owner of the token."""
-    principal = request[keys.PRINCIPAL]
+    principal = request[PRINCIPAL]
     return json_response(
         Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
     )
+
+
+async def services(request: web.Request) -> web.Response:
+    """List the services."""
+    details = sees_details(request)
+    return json_response(await request.app[keys.QUERIES].all_services(details=details))
+
+
+async def clients(request: web.Request) -> web.Response:
+    """List the clients."""
+    return json_response(request.app[keys.QUERIES].all_clients())
+
+
+async def stats(request: web.Request) -> web.Response:
+    """Return the statistics of the last hour."""
+    return json_response(await request.app[keys.QUERIES].stats())

@@ -7,6 +7,7 @@ from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
+from job_orchestrator.server.web.parameters import PRINCIPAL
 
 OVERHEAD_BYTES = 16 << 20
 """Bytes that multipart may add to the files, mostly headers of parts."""
@@ -21,7 +22,7 @@ async def upload(request: web.Request) -> web.Response:
     job, is_new = await request.app[keys.SUBMISSION].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
-        request[keys.PRINCIPAL],
+        request[PRINCIPAL],
         request.headers.get(IDEMPOTENCY_KEY),
         least_bytes=least_bytes,
     )

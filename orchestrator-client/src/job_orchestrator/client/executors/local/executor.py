@@ -45,6 +45,9 @@ They have no work to save any more.
 
 REAPER_INTERVAL_S = 1.0
 
+CLOSE_TIMEOUT_S = 5.0
+"""How long ``close`` waits until the exit status of ended scripts has been taken."""
+
 POLL_INTERVAL_S = 60.0
 """Long, because every change of a run is notified; polling only reads a dictionary."""
 
@@ -162,12 +165,16 @@ class LocalExecutor:
             del self._runs[run_id]
 
     async def close(self) -> None:
-        """End all runs without waiting for their outcome. Raises ``StillRunning``."""
-        followers = [run.follower for run in self._runs.values() if run.follower is not None]
-        for follower in followers:
-            follower.cancel()
-        await asyncio.gather(*followers, return_exceptions=True)
-        await self._supervisor.end_all()
+        """End all runs, and stop following them. Raises ``StillRunning``."""
+        followers = {run.follower for run in self._runs.values() if run.follower is not None}
+        try:
+            await self._supervisor.end_all()
+            if followers:
+                await asyncio.wait(followers, timeout=CLOSE_TIMEOUT_S)
+        finally:
+            for follower in followers:
+                follower.cancel()
+            await asyncio.gather(*followers, return_exceptions=True)
 
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""

@@ -1,4 +1,4 @@
-"""Test run at the start, to see that scripts can run as another user, or in the sandbox."""
+"""Self-test at the start: scripts can run as another user, or in the sandbox."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

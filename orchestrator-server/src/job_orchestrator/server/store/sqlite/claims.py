@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
+from job_orchestrator.server.model import Installation
 from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
@@ -52,8 +53,9 @@ FROM users WHERE users.user_id IS NOT NULL
 """  # noqa: S608
 
 CLAIM_ONE = f"""
-UPDATE jobs SET status = 'Processing', attempt = attempt + 1, client_url = :client_url,
-    dest_id = NULL, message = 'Being sent to a machine', changed_at = :now
+UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
+    client_url = :client_url, dest_id = NULL, message = 'Being sent to a machine',
+    changed_at = :now
 WHERE id = (
     SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'
     AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
@@ -69,14 +71,21 @@ ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
 
 
 def claim(
-    connection: sqlite3.Connection, offers: Mapping[str, Offer], now: float
+    connection: sqlite3.Connection,
+    installation: Installation,
+    offers: Mapping[str, Offer],
+    now: float,
 ) -> dict[str, Claim]:
     """Claim queued jobs of the offered services, within the open transaction.
 
     ``decide`` is called in the connection's thread.
     """
     queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
-    return {name: _claim(connection, name, offers[name], now) for name in queued if name in offers}
+    return {
+        name: _claim(connection, installation, name, offers[name], now)
+        for name in queued
+        if name in offers
+    }
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:
@@ -85,7 +94,13 @@ def any_queued(connection: sqlite3.Connection) -> bool:
     return bool(found)
 
 
-def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: float) -> Claim:
+def _claim(
+    connection: sqlite3.Connection,
+    installation: Installation,
+    service: str,
+    offer: Offer,
+    now: float,
+) -> Claim:
     """Claim jobs of one service.
 
     The first query is enough in the usual case of a service without a free slot, which a claim
@@ -99,7 +114,13 @@ def _claim(connection: sqlite3.Connection, service: str, offer: Offer, now: floa
     waiting = [WaitingUser(*row) for row in rows]
     jobs = []
     for user_id, client in zip(offer.decide(active, waiting), offer.clients, strict=False):
-        values = {"service": service, "user_id": user_id, "client_url": client, "now": now}
+        values = {
+            "service": service,
+            "user_id": user_id,
+            "client_url": client,
+            "nonce": installation.new_nonce(),
+            "now": now,
+        }
         jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
         connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
     return Claim(jobs, active, waiting)

@@ -33,8 +33,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import Change, JobFilter, Times, WaitingJobs
+from job_orchestrator.server.model import Job, JobFilter
+from job_orchestrator.server.store.base import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
+    Acknowledgements,
     Claim,
     JobEvents,
     JobLists,
@@ -29,7 +30,6 @@ from job_orchestrator.server.store.base import (
     Subscriber,
 )
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.abandoned import SqliteAbandonedKeys
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
@@ -45,11 +45,18 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
 )
 from job_orchestrator.server.store.sqlite.schema import migrate
+from job_orchestrator.server.store.sqlite.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+)
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
+
+UUIDS_AT_ONCE = 500
+"""UUIDs in one query: SQLite limits the number of parameters."""
 
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition is redundant. With it SQLite uses the index of active jobs.
@@ -97,18 +104,28 @@ async def open_store(
         await migrate(writing)
         reading = await connect(path)
         connections.push_async_callback(reading.close)
-        yield SqliteJobStore(Writer(writing, wrote), reading, now)
+        ((name,),) = await reading.rows("SELECT id FROM installation")
+        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
 
 
 class SqliteJobStore:
     """Jobs in a SQLite database. The methods are documented in ``JobStore``."""
 
+    installation: Installation
     lists: JobLists
     events: JobEvents
     outbox: Outbox
     abandoned: AbandonedKeys
+    acknowledgements: Acknowledgements
 
-    def __init__(self, writer: Writer, reader: Connection, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Connection,
+        installation: Installation,
+        now: Callable[[], float],
+    ) -> None:
+        self.installation = installation
         self._writer = writer
         self._reader = reader
         self._now = now
@@ -116,6 +133,7 @@ class SqliteJobStore:
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
+        self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued, as after most ends of a job on a quiet server. A claim then
         # returns without a query.
@@ -181,6 +199,7 @@ class SqliteJobStore:
         dest_id: int | None = None,
         exit_code: int | None = None,
         output_bytes: int | None = None,
+        acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """See ``JobStore.transition``."""
@@ -192,6 +211,7 @@ class SqliteJobStore:
             dest_id=dest_id,
             exit_code=exit_code,
             output_bytes=output_bytes,
+            acknowledge=acknowledge,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
         if not changed:
@@ -231,7 +251,7 @@ class SqliteJobStore:
 
     async def keep_output(self, job: Job, output_bytes: int) -> None:
         """See ``JobStore.keep_output``."""
-        await self._apply(updates.keep_output(job, output_bytes))
+        await self._apply(updates.keep_output(job, output_bytes, self._now()))
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """See ``JobStore.client_lost``."""
@@ -244,14 +264,14 @@ class SqliteJobStore:
         now = self._now()
 
         def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
-            return claim(connection, offers, now), any_queued(connection)
+            return claim(connection, self.installation, offers, now), any_queued(connection)
 
         def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
             claims, self._may_be_queued = outcome
             for each in claims.values():
                 self._publish(each.jobs)
 
-        claims, _ = await self._writer.run(work, committed=committed)
+        claims, _ = await self._writer.run(work, committed=committed, durable=True)
         return claims
 
     async def active(self, client: str) -> Sequence[Job]:
@@ -290,6 +310,16 @@ class SqliteJobStore:
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
 
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """See ``JobStore.with_uuids``."""
+        found: dict[str, Job] = {}
+        for start in range(0, len(uuids), UUIDS_AT_ONCE):
+            batch = uuids[start : start + UUIDS_AT_ONCE]
+            marks = ", ".join("?" for _ in batch)
+            statement = f"SELECT {COLUMNS} FROM jobs WHERE uuid IN ({marks})"  # noqa: S608
+            found |= {job.uuid: job for job in await self._jobs(statement, batch)}
+        return found
+
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """See ``JobStore.known``."""
         marks = ", ".join("?" for _ in uuids)
@@ -307,7 +337,9 @@ class SqliteJobStore:
         def committed(jobs: Sequence[Job]) -> None:
             self._publish(jobs, status_changed=update.changes_status)
 
-        return await self._writer.run(update.apply, committed=committed, max_delay_s=max_delay_s)
+        return await self._writer.run(
+            update.apply, committed=committed, durable=update.durable, max_delay_s=max_delay_s
+        )
 
     def _publish(self, jobs: Sequence[Job], *, status_changed: bool = True) -> None:
         if any(job.status is JobStatus.QUEUED for job in jobs):

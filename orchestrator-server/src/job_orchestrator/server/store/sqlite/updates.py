@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.abandoned import ADD_ABANDONED
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -15,26 +14,33 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
     status_in,
 )
+from job_orchestrator.server.store.sqlite.unconfirmed import ADD_ABANDONED, ADD_ACKNOWLEDGEMENT
 
 
 @dataclass(frozen=True)
 class Update:
     """One statement that changes jobs and returns them.
 
-    ``abandoned`` holds the values of an abandoned key, which is added if a job is changed.
-    ``changes_status`` is false for a change within a status.
+    ``abandoned`` holds the values of an abandoned key, ``acknowledgement`` those of an
+    acknowledgement; each is added if a job is changed.
+    ``changes_status`` is false for a change within a status. ``durable`` is true for a change that
+    users or clients act upon, false for one that is derived from the clients.
     """
 
     statement: str
     values: Values
     abandoned: Sequence[object] | None = None
+    acknowledgement: Sequence[object] | None = None
     changes_status: bool = True
+    durable: bool = True
 
     def apply(self, connection: sqlite3.Connection) -> Sequence[Job]:
         """Run the statement, and return the jobs that it changed."""
         rows = connection.execute(self.statement, self.values).fetchall()
         if rows and self.abandoned is not None:
             connection.execute(ADD_ABANDONED, self.abandoned)
+        if rows and self.acknowledgement is not None:
+            connection.execute(ADD_ACKNOWLEDGEMENT, self.acknowledgement)
         return [job_of(row) for row in rows]
 
 
@@ -47,6 +53,7 @@ def transition(
     dest_id: int | None,
     exit_code: int | None,
     output_bytes: int | None,
+    acknowledge: int | None,
 ) -> Update:
     """Change the status of ``job`` to ``wanted``."""
     statement = f"""
@@ -73,7 +80,12 @@ def transition(
         "ended": wanted in FINAL_JOB,
         "now": now,
     }
-    return Update(statement, values)
+    return Update(
+        statement,
+        values,
+        acknowledgement=_acknowledgement(job, acknowledge, now),
+        durable=wanted in FINAL_JOB,
+    )
 
 
 def requeue(
@@ -115,19 +127,30 @@ def requeue(
 
 
 def request_kill(job_id: int) -> Update:
-    """Record that a job is to be terminated, unless it has ended."""
+    """Record that a job must be terminated, unless it has ended."""
     statement = f"""
         UPDATE jobs SET kill_requested = 1 WHERE id = ?
             AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
     return Update(statement, (job_id,), changes_status=False)
 
 
-def keep_output(job: Job, output_bytes: int) -> Update:
+def keep_output(job: Job, output_bytes: int, now: float) -> Update:
     """Record that the output of an ended job is stored."""
     statement = f"""
         UPDATE jobs SET has_output = 1, output_bytes = ?
         WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
-    return Update(statement, (output_bytes, job.id, job.attempt), changes_status=False)
+    return Update(
+        statement,
+        (output_bytes, job.id, job.attempt),
+        acknowledgement=_acknowledgement(job, job.dest_id, now),
+        changes_status=False,
+    )
+
+
+def _acknowledgement(job: Job, payload_id: int | None, now: float) -> Sequence[object] | None:
+    if job.client is None or payload_id is None:
+        return None
+    return job.client, payload_id, now
 
 
 def client_lost(client: str, why: str, now: float) -> Update:
@@ -136,4 +159,4 @@ def client_lost(client: str, why: str, now: float) -> Update:
         UPDATE jobs SET status = 'Unknown', message = :why, changed_at = :now
         WHERE client_url = :client_url AND {IS_DISPATCHED}
             AND {status_in(origins(JobStatus.UNKNOWN))} RETURNING {COLUMNS}"""  # noqa: S608
-    return Update(statement, {"client_url": client, "why": why, "now": now})
+    return Update(statement, {"client_url": client, "why": why, "now": now}, durable=False)

@@ -1,4 +1,4 @@
-"""Cgroups for payloads: found out at the start, then one for each payload."""
+"""Cgroups of payloads: which hierarchies can be used here, and one cgroup for each payload."""
 
 import logging
 import os

@@ -1,0 +1,82 @@
+"""Requests that clients have not confirmed: kills of abandoned attempts, acknowledgements.
+
+Both tables are nearly always empty.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from job_orchestrator.server.store.sqlite.acknowledgements import ADD_ACKNOWLEDGEMENT
+
+from job_orchestrator.server.store.sqlite.connection import Connection
+from job_orchestrator.server.store.sqlite.writer import Writer
+
+ADD_ABANDONED = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class SqliteAbandonedKeys:
+    """Implementation of ``AbandonedKeys``. ``now`` returns seconds since the epoch."""
+
+    writer: Writer
+    reader: Connection
+    now: Callable[[], float]
+
+    async def of(self, client: str, within_s: float) -> set[str]:
+        """See ``AbandonedKeys.of``."""
+        await self.writer.execute("DELETE FROM strays WHERE since < ?", (self.now() - within_s,))
+        rows = await self.reader.rows("SELECT key FROM strays WHERE client_url = ?", (client,))
+        return {str(key) for (key,) in rows}
+
+    async def forget(self, client: str, key: str, *, acknowledge: int | None = None) -> None:
+        """See ``AbandonedKeys.forget``."""
+        now = self.now()
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM strays WHERE client_url = ? AND key = ?", (client, key))
+            if acknowledge is not None:
+                connection.execute(ADD_ACKNOWLEDGEMENT, (client, acknowledge, now))
+
+        await self.writer.run(work)
+
+
+ADD_ACKNOWLEDGEMENT = """
+INSERT OR IGNORE INTO acknowledgements (client_url, payload_id, since) VALUES (?, ?, ?)
+"""
+
+MAX_DELAY_S = 0.05
+"""Time that a removal may wait for another transaction. A row too many costs one request."""
+
+
+@dataclass(frozen=True)
+class SqliteAcknowledgements:
+    """Implementation of ``Acknowledgements``. ``now`` returns seconds since the epoch."""
+
+    writer: Writer
+    reader: Connection
+    now: Callable[[], float]
+
+    async def of(self, client: str, within_s: float) -> set[int]:
+        """See ``Acknowledgements.of``."""
+        old = self.now() - within_s
+        await self.writer.execute("DELETE FROM acknowledgements WHERE since < ?", (old,))
+        rows = await self.reader.rows(
+            "SELECT payload_id FROM acknowledgements WHERE client_url = ?", (client,)
+        )
+        return {int(payload_id) for (payload_id,) in rows}
+
+    async def add(self, client: str, payload_id: int) -> None:
+        """See ``Acknowledgements.add``."""
+        await self.writer.execute(ADD_ACKNOWLEDGEMENT, (client, payload_id, self.now()))
+
+    async def confirmed(self, client: str, payload_ids: Sequence[int]) -> None:
+        """See ``Acknowledgements.confirmed``."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM acknowledgements WHERE client_url = ? AND payload_id = ?",
+                [(client, payload_id) for payload_id in payload_ids],
+            )
+
+        await self.writer.run(work, max_delay_s=MAX_DELAY_S)

@@ -4,8 +4,8 @@ import asyncio
 import signal
 
 import aiohttp
-
 from faults.work import Workload
+
 from harness import Portal, Service, StartClient, StartServer, eventually
 from job_orchestrator.common.runtime.fault_injection import Point
 

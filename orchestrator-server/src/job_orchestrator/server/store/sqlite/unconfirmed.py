@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from job_orchestrator.server.store.sqlite.acknowledgements import ADD_ACKNOWLEDGEMENT
-
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.writer import Writer
+
+ADD_ACKNOWLEDGEMENT = """
+INSERT OR IGNORE INTO acknowledgements (client_url, payload_id, since) VALUES (?, ?, ?)
+"""
 
 ADD_ABANDONED = "INSERT OR IGNORE INTO strays (client_url, key, since) VALUES (?, ?, ?)"
 
@@ -40,10 +42,6 @@ class SqliteAbandonedKeys:
 
         await self.writer.run(work)
 
-
-ADD_ACKNOWLEDGEMENT = """
-INSERT OR IGNORE INTO acknowledgements (client_url, payload_id, since) VALUES (?, ?, ?)
-"""
 
 MAX_DELAY_S = 0.05
 """Time that a removal may wait for another transaction. A row too many costs one request."""

@@ -88,8 +88,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
     ``client`` is the upload URL of the client that has it. ``started_at`` is when its script
     started, in the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
-    ``failures`` counts the attempts that failed by a fault of the system and count towards the
-    maximum of the service.
+    ``failures`` counts the attempts that failed and count towards the maximum of the service.
     """
 
     id: int
@@ -132,10 +131,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """Position of a queued job: the number of jobs of its user that are ``ahead`` of it.
-
-    While no client of the service can be used, ``reason`` says so and the wait is not estimated.
-    """
+    """Number of the user's jobs ``ahead`` of a queued job; an estimate, or why it can't start."""
 
     ahead: int
     estimated_wait_s: float | None = None
@@ -143,11 +139,7 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued.
-
-    The job fails when its ``failures`` reach ``max_attempts``, which is None if its service is not
-    configured.
-    """
+    """A job with its history; ``queue`` is set only while the job is queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -180,8 +172,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
     ``problem`` says why. ``clients`` holds the upload URLs of its clients. ``active`` jobs count
-    for the limits; some of them still wait on a client for a slot. ``running`` and ``waiting``
-    divide the jobs that have not ended: those whose script was started, and all others.
+    for the limits. ``running`` and ``waiting`` divide all jobs that have not ended.
     """
 
     name: str
@@ -251,8 +242,7 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Statistics of the last 60 minutes, oldest first.
 
-    ``waiting`` is the number of jobs that wait now. The waiting times are those of these jobs, so
-    far, and of the jobs that started within the 60 minutes; None if there are neither.
+    The waiting times include those of the jobs that still wait, whose number is ``waiting``.
     """
 
     minutes: list[Minute]

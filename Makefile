@@ -12,7 +12,7 @@ SIZE ?= full
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
+.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,19 @@ soak: $(VENV)/.dev  ## inject random faults and check the promises; MINUTES=10 S
 
 docs: $(VENV)/.docs  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict
+
+settings-tables: $(VENV)/.installed  ## write the tables of settings in README.md and docs/
+	$(BIN)/python scripts/settings_tables.py
+
+set-version: $(VENV)/.installed  ## set the version of the three distributions; VERSION=1.2.0
+	$(BIN)/python scripts/set_version.py $(VERSION)
+
+dist: $(VENV)/.dev  ## build sdists and wheels into dist/
+	rm -rf dist
+	for each in $(DISTRIBUTIONS); do $(BIN)/python -m build --outdir dist $$each || exit 1; done
+
+man: $(VENV)/.installed  ## make the manual pages of jo in build/man/man1
+	$(BIN)/python -m job_orchestrator.cli.manual build/man/man1
 
 up: $(VENV)/.installed  ## run both services in the foreground; Ctrl-C stops them
 	@$(BIN)/python examples/up.py

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import termios
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,24 @@ async def test_follow_prints_each_stream_of_a_running_job_to_its_own(jo: Jo) -> 
     assert (run.code, run.out) == (5, "läst\n")
     assert "problem\n" in run.err
     assert (await jo("logs", "2", "--stderr")).out == "problem\n"
-    assert (await jo("logs", "-f", "2", "--json")).json == {"stream": "stdout", "text": "läst\n"}
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+async def test_logs_print_both_streams_unless_one_is_chosen(
+    jo: Jo, follow: tuple[str, ...]
+) -> None:
+    write(jo, "echo problem >&2; echo läst\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    both = await jo("logs", "1", *follow)
+    assert (both.code, both.out, both.err) == (0, "läst\n", "problem\n")
+    for stream, text in (("stdout", "läst\n"), ("stderr", "problem\n")):
+        one = await jo("logs", "1", "--stream", stream, *follow)
+        assert (one.code, one.out, one.err) == (0, text, "")
+        shown = await jo("logs", "1", "--stream", stream, "--json", *follow)
+        assert shown.json == {"stream": stream, "text": text}
+    assert (await jo("logs", "1", "--offset", "1", "--stream", "stderr", *follow)).out == "roblem\n"
+    unclear = await jo("logs", "1", "--offset", "1", *follow)
+    assert (unclear.code, "--offset needs --stream" in unclear.err) == (2, True)
 
 
 async def test_followed_output_of_a_job_that_is_run_again_marks_the_next_attempt(
@@ -129,6 +147,69 @@ async def test_running_job_is_not_downloaded_times_out_and_is_cancelled(jo: Jo) 
     assert (await jo("cancel", "1")).out == "Job 1 is Killed\n"
     assert (await jo("cancel", "1")).code == 1
     assert (await jo("wait", "1")).code == 137
+
+
+async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None:
+    write(jo, "true\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    write(jo, "sleep 300\n")
+    for _ in range(4):
+        await jo(*SUBMIT, "run.sh")
+    run = await jo("cancel", "1", "2", "99", "3", "2")
+    assert run.out == "Job 2 is Killed\nJob 3 is Killed\n"
+    assert run.err == (
+        "jo: Job 1 has already ended: it is Completed\n"
+        "jo: Job 99 not found; list the jobs that there are\n"
+    )
+    assert run.code == 1
+    shown = await jo("cancel", "99", "4", "1", "5", "--json")
+    assert shown.code == 66
+    answers = [json.loads(line) for line in shown.out.splitlines()]
+    assert [answer["id"] for answer in answers] == [99, 4, 1, 5]
+    assert [answer.get("error") for answer in answers] == [
+        "JobNotFound",
+        None,
+        "AlreadyEnded",
+        None,
+    ]
+
+
+async def test_list_is_narrowed_by_the_environment_and_says_so(jo: Jo) -> None:
+    write(jo, "true\n")
+    for user in ("1", "2"):
+        await jo("submit", "--service", "example", "--user", user, "--tag", f"t{user}", "run.sh")
+        await jo("wait", user)
+    jo.env |= {"JO_USER": "1", "JO_SERVICE": "example"}
+    narrowed = await jo("list")
+    header, *rows = narrowed.out.splitlines()
+    assert "TAG" in header.split()
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("1", "t1")]
+    assert narrowed.err == (
+        "Only jobs of user 1 (JO_USER) and of service example (JO_SERVICE). "
+        "For others: --all-users, --all-services\n"
+    )
+    everything = await jo("list", "--all-users", "--all-services")
+    assert [row.split()[0] for row in everything.out.splitlines()[1:]] == ["2", "1"]
+    assert everything.err == ""
+    assert (await jo("list", "--user", "2", "--service", "example")).err == ""
+    assert len((await jo("list", "--json")).json) == 1
+    jo.env["JO_SERVICE"] = "nosuch"
+    assert (await jo("list", "--all-users")).code == 65
+    twice = await jo("list", "--user", "1", "--all-users")
+    assert (twice.code, "--user and --all-users" in twice.err) == (2, True)
+
+
+async def test_unknown_service_is_answered_with_those_that_exist(jo: Jo) -> None:
+    write(jo, "true\n")
+    expected = "jo: Invalid service 'nosuch'; the services of this server: example\n"
+    for args in (
+        ("submit", "--user", "1", "run.sh", "--service", "nosuch"),
+        ("list", "--service", "nosuch"),
+        ("list", "--service", "nosuch", "--watch", "--json"),
+    ):
+        run = await jo(*args)
+        assert (run.code, run.err) == (65, expected)
+    assert (await jo("list", "--service", "EXAMPLE")).out == "No jobs\n"
 
 
 async def test_list_filters_jobs_and_prints_json_or_a_table(jo: Jo) -> None:
@@ -376,3 +457,67 @@ def _read_all(terminal: int) -> str:
 async def test_shell_completion_lists_the_commands(jo: Jo) -> None:
     jo.env |= {"_JO_COMPLETE": "bash_complete", "COMP_WORDS": "jo sub", "COMP_CWORD": "1"}
     assert (await jo()).out == "plain,submit\n"
+
+
+async def test_q_ends_the_live_display_and_restores_the_terminal(jo: Jo) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    process = await jo.start("top", stdin=theirs, stdout=theirs, stderr=theirs)
+    try:
+        await asyncio.to_thread(_read_until, ours, b"q ends")
+        os.write(ours, b"xq")
+        assert await asyncio.wait_for(process.wait(), TIMEOUT_S) == 0
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+async def test_completion_prints_a_script_for_each_shell(jo: Jo) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        run = await jo("completion", shell)
+        assert (run.code, f"_JO_COMPLETE={shell}_complete" in run.out) == (0, True)
+    assert (await jo("completion", "csh")).code == 2
+
+
+async def test_completion_offers_services_and_jobs_of_the_server(jo: Jo) -> None:
+    write(jo, "true\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    write(jo, "sleep 300\n")
+    await jo(*SUBMIT, "run.sh")
+
+    async def completed(*words: str) -> list[str]:
+        jo.env |= {
+            "_JO_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(("jo", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        run = await jo()
+        assert (run.code, run.err) == (0, "")
+        return [line.partition(",")[2] for line in run.out.split()]
+
+    assert await completed("submit", "--service", "ex") == ["example"]
+    assert await completed("list", "--service", "no") == []
+    assert await completed("status", "1") == ["1"]
+    assert await completed("logs", "") == ["2", "1"]
+    assert await completed("cancel", "") == ["2"]
+    assert await completed("cancel", "2", "") == []
+    jo.env["JO_URL"] = "http://127.0.0.1:9"
+    assert await completed("cancel", "") == []
+    assert await completed("submit", "--service", "ex") == []
+
+
+async def test_completion_does_not_wait_for_a_silent_server(jo: Jo) -> None:
+    async def accept(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    mute = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with mute:
+        jo.env |= {
+            "JO_URL": "http://{}:{}".format(*mute.sockets[0].getsockname()),
+            "_JO_COMPLETE": "bash_complete",
+            "COMP_WORDS": "jo cancel 1",
+            "COMP_CWORD": "2",
+        }
+        run = await asyncio.wait_for(jo(), 10)
+        assert (run.code, run.out.strip(), run.err) == (0, "", "")

@@ -133,3 +133,61 @@ def test_refusal_names_the_line_of_the_command() -> None:
     refusal = check_script(b"#!/bin/bash\necho a \\\n  b\n\nwget x\n")
     assert refusal is not None
     assert (refusal.line, refusal.command) == (5, "wget x")
+
+
+@pytest.mark.parametrize(
+    ("script", "line", "command"),
+    [
+        (b"#!/bin/bash\r\necho x\r\n", 2, "echo x"),
+        (b"# comment\r\n\r\nset -e\r\nexit 0\r\n", 3, "set -e"),
+        (b"echo a\necho b\r\n", 2, "echo b"),
+    ],
+)
+def test_windows_line_ends_are_refused_with_what_to_do(
+    script: bytes, line: int, command: str
+) -> None:
+    assert str(check_script(script)) == (
+        f"run.sh was refused: line {line}, {command!r}: the line ends with CR LF, as on Windows, "
+        "and bash takes the CR as part of the command. "
+        "Convert the line ends (dos2unix run.sh) and submit again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first_line", "program"),
+    [
+        ("#!/usr/bin/env python3", "python3"),
+        ("#! /usr/bin/python", "python"),
+        ("#!/usr/bin/env -S FOO=1 Rscript --vanilla", "Rscript"),
+        ("#!/usr/bin/perl -w", "perl"),
+        ("#!/bin/tcsh", "tcsh"),
+    ],
+)
+def test_script_for_another_interpreter_is_refused_with_what_to_do(
+    first_line: str, program: str
+) -> None:
+    assert str(check_script(f"{first_line}\nimport os\n".encode())) == (
+        f"run.sh was refused: line 1, {first_line!r}: "
+        f"run.sh is always run by bash, and this is a script for {program}. "
+        f"Put it into another file next to run.sh, run that ({program} FILE) and submit again"
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        b"#!/bin/sh -e\ntrue\n",
+        b"#!/usr/bin/env bash\ntrue\n",
+        b"#!/usr/bin/env -S bash -e\ntrue\n",
+        b"#! /usr/local/bin/bash-5.2 -l\ntrue\n",
+        b"#!/bin/busybox sh\ntrue\n",
+        b"#!/usr/bin/env\ntrue\n",
+        b"#!\ntrue\n",
+        b"# a comment\n#!/usr/bin/env python3\ntrue\n",
+        b"#!/bin/bash\r\ntrue\n",
+        b"cat > x.csv << EOF\na\r\nb\r\nEOF\n",
+        b"true\n# another\r\n\r\n",
+    ],
+)
+def test_script_that_bash_can_run_is_accepted(script: bytes) -> None:
+    assert check_script(script) is None

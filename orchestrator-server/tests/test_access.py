@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
@@ -441,3 +442,46 @@ async def test_upload_beyond_the_storage_limit_is_refused_before_its_body_is_sen
         writer.close()
         await writer.wait_closed()
     assert head.startswith(b"HTTP/1.1 507 "), "nothing of the body was sent"
+
+
+async def test_reasons_name_clients_for_administrators_only(
+    start_server: StartServer, file: Path
+) -> None:
+    user_token, admin_token = await token_for(file, 7), await token_for(file, None)
+    server = await start_server(
+        UNREACHABLE, API_TOKENS_FILE=str(file), SERVICE_EXAMPLE_MAX_ATTEMPTS="2"
+    )
+    user, admin = Portal(server, user_token), Portal(server, admin_token)
+    assert (await user.upload(user_id="7"))[0] == 201
+    expected = "The machine that should run it could not be reached"
+
+    async def reasons(asked: Portal) -> str:
+        """Return all reasons that the routes about jobs and services show."""
+        texts: list[str] = []
+
+        def collect(value: Any) -> None:
+            if isinstance(value, dict):
+                texts.extend(str(value.get(name, "")) for name in ("message", "why", "problem"))
+                texts.append(str((value.get("queue") or {}).get("reason", "")))
+            for each in value.values() if isinstance(value, dict) else value:
+                if isinstance(each, dict | list):
+                    collect(each)
+
+        for path in ("/jobs/1", "/jobs", "/download/1", "/services"):
+            status, answer = await asked("GET", path)
+            assert status == 200
+            collect(answer)
+        _, stream = await asked("GET", "/jobs/1/events?last_event_id=0")
+        assert isinstance(stream, bytes)
+        for line in stream.decode().splitlines():
+            if line.startswith("data: "):
+                collect(json.loads(line.removeprefix("data: ")))
+        return "\n".join(texts)
+
+    await user("GET", "/download/1?wait=30")
+    for_user, for_admin = await reasons(user), await reasons(admin)
+    assert f"{expected}; it is tried again" in for_user
+    assert f"{expected}. It has been tried 2 times, and is not tried again" in for_user
+    assert "127.0.0.1" not in for_user
+    assert "Connection refused" not in for_user
+    assert for_admin.count("http://127.0.0.1:9/submit can't be reached: Connection refused") >= 6

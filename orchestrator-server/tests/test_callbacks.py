@@ -165,6 +165,7 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
         "time_limit_s": None,
         "has_output": True,
         "output_bytes": len(client.results[payload]),
+        "failures": 0,
     }
     await outbox_is_empty(server)
     assert receiver.received.empty()

@@ -121,7 +121,11 @@ async def test_job_whose_attempts_are_used_up_fails_with_the_reason(
     server = await start_server(await start_client(client))
     status, message = await server.ended(await server.submit())
     assert status == "Failed"
-    assert message.endswith("answered 500: out of order")
+    assert message.startswith(
+        "The machine it was on failed or could not be reached. "
+        "It has been tried 3 times, and is not tried again (http://127.0.0.1:"
+    )
+    assert message.endswith("answered 500: out of order)")
     assert client.requests["submit"] == 3
 
 
@@ -303,7 +307,8 @@ async def test_defect_of_the_server_costs_an_attempt_and_is_not_repeated_for_eve
     # No answer of a client makes the transport raise anything but a ClientError.
     monkeypatch.setattr(known.transport, "submit", broken)
     ended = await server.ended(await server.submit())
-    assert ended == ("Failed", "It could not be sent: no such thing")
+    reason = "It could not be sent to a machine. It is not tried again (no such thing)"
+    assert ended == ("Failed", reason)
 
 
 async def test_trap_17_job_that_was_being_sent_when_the_server_died_is_not_sent_elsewhere(

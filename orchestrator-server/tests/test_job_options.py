@@ -15,6 +15,7 @@ from job_orchestrator.server.model import JobOptions
 from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server
+from stores import requeue
 
 STATES = JobStatus
 
@@ -175,6 +176,28 @@ async def test_started_at_is_the_first_running_or_the_end(
             clock[0] += 1
             job = await store.transition(await store.get(1), status, "")
         assert job.started_at == started
+
+
+async def test_started_at_of_a_job_that_is_run_again_is_that_of_the_last_attempt(
+    tmp_path: Path,
+) -> None:
+    clock = [1000.0]
+    async with open_store(tmp_path / "own.sqlite", now=lambda: clock[0]) as store:
+        await store.create("u", 1, "x")
+        offer: dict[str, Any] = {"x": Offer(1, ["c"], lambda *_: [1])}
+        for attempt in (1, 2):
+            clock[0] = 1000.0 * attempt
+            await store.claim(offer)
+            await store.transition(await store.get(1), STATES.SUBMITTED, "")
+            job = await store.transition(await store.get(1), STATES.RUNNING, "")
+            assert job.started_at == clock[0]
+            job = await requeue(store, job)
+            assert job.started_at is None
+        await store.claim(offer)
+        await store.transition(await store.get(1), STATES.SUBMITTED, "")
+        clock[0] = 3000.0
+        job = await store.transition(await store.get(1), STATES.COMPLETED, "")
+        assert job.started_at == 3000.0
 
 
 async def test_completed_job_size_of_the_output_is_stored(

@@ -30,7 +30,7 @@ JOB = (
     b'"id":1,"user_id":7,"service":"example","status":"Completed","message":"","name":"a name",'
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
-    b'"has_output":true,"output_bytes":<n>'
+    b'"has_output":true,"output_bytes":<n>,"failures":0'
 )
 
 
@@ -69,7 +69,7 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
         b'{"at":"<time>","from":"Processing","to":"Submitted","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Submitted","to":"Running","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Running","to":"Completed","why":"<why>","seconds":<s>}'
-        b'],"queue":null}'
+        b'],"queue":null,"max_attempts":3}'
     )
     assert await body(server, "/jobs?limit=1") == b'{"jobs":[{' + JOB + b'}],"next":null}'
     assert await body(server, "/jobs/1/files") == (
@@ -87,7 +87,8 @@ async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
 
     assert b'"exit_code":null,"client":null,"time_limit_s":null,"created_at":"<time>",' in shown
     assert b'"started_at":null,"ended_at":null,"has_output":false,"output_bytes":null,' in shown
-    assert shown.endswith(b'"queue":{"ahead":0,"estimated_wait_s":null}}')
+    assert b'"queue":{"ahead":0,"estimated_wait_s":null,"reason":"' in shown
+    assert shown.endswith(b'"},"max_attempts":100}')
 
 
 async def test_services_clients_and_statistics_have_these_bytes(
@@ -98,7 +99,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/services") == (
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
-        b'"clients":["http://compute/submit"]}]}'
+        b'"clients":["http://compute/submit"],"running":0,"waiting":0}]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
@@ -111,7 +112,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
         b'"wait_s_mean":null,"wait_s_max":null}'
     )
     assert minutes.startswith(b'{"minutes":[' + quiet + b"," + quiet)
-    assert minutes.endswith(b"}]}")
+    assert minutes.endswith(b'}],"waiting":0,"wait_s_mean":<s>,"wait_s_max":<s>}')
     assert b'"wait_s_mean":<s>,"wait_s_max":<s>' in minutes
 
 

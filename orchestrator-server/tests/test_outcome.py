@@ -1,13 +1,15 @@
 """The table of failed attempts against the decision that it implements."""
 
+from dataclasses import replace
+
 import pytest
 
 from job_orchestrator.server.dispatch.outcome import (
     FAILURES,
-    AttemptFailure,
     ClientNotConfigured,
     ClientSilent,
     failure_of,
+    reason_of,
 )
 from job_orchestrator.server.errors import (
     AnswerLost,
@@ -20,6 +22,8 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     TokenRefused,
 )
+from job_orchestrator.server.reasons import reason_for
+from sample_job import JOB
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,44 @@ def test_only_an_attempt_that_may_have_reached_its_client_is_recorded_as_abandon
     assert not failure_of(ClientBusy("x")).may_still_run
 
 
-def test_reason_holds_the_error_as_it_is() -> None:
-    failure: AttemptFailure = failure_of(ValueError("{0} braces {}"))
-    assert failure.reason.format(ValueError("{0} braces {}")).endswith(": {0} braces {}")
+@pytest.mark.parametrize(
+    ("error", "failures", "ran", "expected"),
+    [
+        (PayloadLost("x"), 0, True, "The machine it was on was restarted; it is run again"),
+        (
+            ClientUnreachable("x"),
+            1,
+            False,
+            "The machine that should run it could not be reached; it is tried again",
+        ),
+        (
+            PayloadLost("x"),
+            2,
+            True,
+            "The machine it was on was restarted. "
+            "It has been tried 3 times, and is not tried again",
+        ),
+        (
+            ClientBusy("x"),
+            2,
+            False,
+            "The machine that should run it accepts no jobs at present; it is tried again",
+        ),
+        (ClientRefused("x", "Too large"), 0, False, "The machine refused its files: Too large"),
+        (OSError("x"), 0, False, "Its files can't be read on the server"),
+    ],
+)
+def test_reason_for_users_is_in_their_words_and_keeps_the_error_for_administrators(
+    error: Exception, failures: int, ran: bool, expected: str
+) -> None:
+    job = replace(JOB, failures=failures, started_at=1.0 if ran else None)
+    stored = reason_of(job, failure_of(error), error, 3)
+    assert reason_for(stored, details=False) == expected
+    assert reason_for(stored, details=True) == f"{expected} (x)"
+
+
+def test_reason_without_details_is_the_same_for_all() -> None:
+    for details in (True, False):
+        assert reason_for("run.sh exited with code 7", details=details) == (
+            "run.sh exited with code 7"
+        )

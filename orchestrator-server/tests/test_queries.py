@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import time
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -12,10 +14,12 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
+from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.store.base import Times
-from running_server import Server, StartServer
+from running_server import Server, StartServer, tuned
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -60,12 +64,18 @@ async def test_job_completed_has_all_fields_and_its_history(
         "has_output": True,
         "output_bytes": len(client.results[1]),
         "queue": None,
+        "failures": 0,
+        "max_attempts": 3,
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states
     assert [step["from"] for step in history] == [None, *states[:-1]]
     assert all(TIME.fullmatch(step["at"]) and step["seconds"] >= 0 for step in history)
-    assert history[3]["why"] == "run.sh is executing"
+    assert [step["why"] for step in history[1:4]] == [
+        "Being sent to a machine",
+        "Waits for a free slot on a machine",
+        "run.sh is executing",
+    ]
 
 
 async def test_files_completed_job_lists_paths_and_sizes(
@@ -96,6 +106,73 @@ async def test_job_queued_has_its_position_and_an_estimate(
     position = (await get(server, "/jobs/7"))["queue"]
     assert position["ahead"] == 0
     assert position["estimated_wait_s"] >= 0
+
+
+async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
+    server: Server, client: FakeClient
+) -> None:
+    now = [time.time()]
+    queries = replace(server.app[keys.QUERIES], now=lambda: now[0])
+    queries.statistics.restore([Times("example", JobStatus.COMPLETED, 0.0, 0.0, 300.0)])
+    for _ in range(6):
+        await server.submit(user=1)
+    for payload in range(1, 6):
+        await server.until(payload, "Submitted")
+        if payload < 5:  # the client has four slots
+            client.report(payload, PayloadStatus.RUNNING)
+            await server.until(payload, "Running")
+    now[0] += 240
+    # The four that run end in 60 s.
+    position = (await queries.job(6, details=True)).queue
+    assert position is not None
+    assert position.estimated_wait_s == pytest.approx(60, abs=20)
+    now[0] += 200
+    # They have run longer than any job before, and may run as long again.
+    position = (await queries.job(6, details=True)).queue
+    assert position is not None
+    assert position.estimated_wait_s == pytest.approx(440, abs=40)
+
+
+@tuned(client_backoff=Backoff((60.0,)))
+async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate(
+    idle_server: Server,
+) -> None:
+    times = Times("example", JobStatus.COMPLETED, 0.0, 0.0, 5.0)
+    idle_server.app[keys.QUERIES].statistics.restore([times])
+    job = await idle_server.submit()
+    await idle_server.eventually(lambda: idle_server.rows("SELECT failures FROM jobs") == [(1,)])
+
+    shown = await get(idle_server, f"/jobs/{job}")
+
+    problem = "http://127.0.0.1:9/submit can't be reached: Connection refused"
+    reason = f"No machine of this service can be used at present ({problem})"
+    assert shown["queue"] == {"ahead": 0, "estimated_wait_s": None, "reason": reason}
+    assert shown["message"].startswith(reason)
+    assert (await idle_server.state(job))[1].startswith(f"Next in line; {reason}")
+
+
+async def test_stats_mean_wait_includes_the_jobs_that_still_wait(idle_server: Server) -> None:
+    for _ in range(2):
+        await idle_server.submit()
+    later = time.time() + 160
+
+    stats = await replace(idle_server.app[keys.QUERIES], now=lambda: later).stats()
+
+    assert stats.waiting == 2
+    assert stats.wait_s_mean == pytest.approx(160, abs=20)
+    assert stats.wait_s_max == pytest.approx(160, abs=20)
+
+
+def test_expected_run_time_is_the_median_of_recent_jobs_without_cancelled_ones() -> None:
+    statistics = JobStatistics(lambda: 0.0)
+    assert statistics.remaining_s("x") is None
+    runs = [(JobStatus.KILLED, 1), (JobStatus.COMPLETED, 300), (JobStatus.FAILED, 280)]
+    runs += [(JobStatus.COMPLETED, 310), (JobStatus.KILLED, 2)]
+    statistics.restore([Times("x", status, 0.0, 0.0, float(run_s)) for status, run_s in runs])
+    assert statistics.remaining_s("x") == 300
+    assert statistics.remaining_s("x", 290.0) == 15
+    assert statistics.remaining_s("x", 400.0) == 400
+    assert statistics.remaining_s("other") is None
 
 
 async def test_jobs_filtered_are_listed_in_pages(idle_server: Server) -> None:
@@ -140,6 +217,8 @@ async def test_services_have_limits_usage_and_state(server: Server, client: Fake
         "queued": 0,
         "state": "ok",
         "problem": "",
+        "running": 0,
+        "waiting": 1,
     }
     (shown,) = (await get(server, "/clients"))["clients"]
     assert (shown["url"], shown["services"], shown["state"]) == (url, ["example"], "connected")

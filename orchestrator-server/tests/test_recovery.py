@@ -239,8 +239,8 @@ async def test_trap_20_job_whose_output_its_client_can_not_give_ends_as_it_did_a
     )
     ended, message = await server.ended(job)
     assert ended == "Failed"
-    assert message.startswith("run.sh exited with code 7. Its output could not be fetched: ")
-    assert message.endswith("The disk is full")
+    assert message.startswith("run.sh exited with code 7. Its output could not be fetched (")
+    assert message.endswith("The disk is full)")
     assert len(client.payloads) == 1
 
 

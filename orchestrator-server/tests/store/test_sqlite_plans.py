@@ -87,6 +87,16 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 
 
 @pytest.mark.usefixtures("sqlite_store")
+async def test_waiting_jobs_are_read_without_those_that_have_ended(
+    sqlite_database: Database,
+) -> None:
+    with sqlite_database() as connection:
+        plan = plan_of(connection, listing.WAITING, ())
+    scans = [step for step in plan if step.startswith("SCAN jobs")]
+    assert scans == ["SCAN jobs USING INDEX jobs_queued", "SCAN jobs USING INDEX jobs_active"]
+
+
+@pytest.mark.usefixtures("sqlite_store")
 async def test_counters_of_a_user_are_one_look_up(sqlite_database: Database) -> None:
     with sqlite_database() as connection:
         (step,) = plan_of(connection, creation.USAGE, (1,))

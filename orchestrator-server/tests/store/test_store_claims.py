@@ -17,7 +17,7 @@ async def test_claimed_job_is_processing_at_the_client_in_a_further_attempt(
     await store.create("u", 1, "x")
     (job,) = await claim(store)
     assert (job.status, job.client, job.attempt) == (JobStatus.PROCESSING, CLIENT, 1)
-    assert job.message == "Being sent to a client"
+    assert job.message == "Being sent to a machine"
     assert await store.get(job.id) == job
 
 

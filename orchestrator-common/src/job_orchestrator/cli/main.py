@@ -68,7 +68,11 @@ for name, location, summary in (
     ("submit", "jobs.submit", "Submit a job: a folder with a run.sh, or run.sh and other files."),
     ("status", "jobs.status", "Show a job: its state, the reason, its queue position."),
     ("wait", "jobs.wait", "Wait until a job has ended."),
-    ("logs", "jobs.logs", "Print the output of a job."),
+    (
+        "logs",
+        "jobs.logs",
+        "Print the output of a job: standard output and standard error, each to its own.",
+    ),
     ("download", "jobs.download", "Download the results of a job, or the output of a failed one."),
     ("cancel", "jobs.cancel", "Cancel jobs."),
     ("list", "lists.list_jobs", "List jobs, newest first."),
@@ -76,6 +80,11 @@ for name, location, summary in (
     ("clients", "lists.clients", "List the compute clients: state, slots, load, versions."),
     ("top", "top.top", "Show services, clients and jobs, live."),
     ("doctor", "doctor.doctor", "Check the set-up: server, clients, versions, clocks, disk."),
+    (
+        "completion",
+        "completion.completion",
+        "Print the script that completes jo in a shell: bash, zsh or fish.",
+    ),
 ):
     module, _, attribute = location.partition(".")
     jo.add_command(LazyCommand(name, f"job_orchestrator.cli.commands.{module}", attribute, summary))

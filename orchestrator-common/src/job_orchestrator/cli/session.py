@@ -17,7 +17,7 @@ from job_orchestrator.cli.interrupts import (
     exit_on_interrupt,
     raise_on_interrupt,
 )
-from job_orchestrator.sdk import ApiError, AsyncClient, Progress, ServerUnreachable
+from job_orchestrator.sdk import ApiError, AsyncClient, Progress, Refused, ServerUnreachable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +86,16 @@ class Session:
         """Print a value as one line of JSON."""
         sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
         sys.stdout.flush()
+
+    async def unknown_service(self, name: str) -> Refused | None:
+        """Return the error for a service that the server does not have; None if it has it.
+
+        Raises ``ApiError``.
+        """
+        names = [service.name for service in await self.client.services()]
+        if name.lower() in names:
+            return None
+        return Refused(f"Invalid service {name!r}; the services of this server: {', '.join(names)}")
 
     @contextmanager
     def progress_bar(self, title: str) -> Iterator[Progress | None]:
@@ -158,14 +168,23 @@ def command(function: Command[P]) -> Callable[..., None]:
     @wraps(function)
     def run(*args: Any, url: str, token: str | None, as_json: bool, **options: Any) -> None:
         before = _options_before_the_command()
-        if not _is_given("url"):
+        if not is_given("url"):
             url = before.get("url") or url
-        if not _is_given("token"):
+        if not is_given("token"):
             token = before.get("token") or token
         as_json = as_json or bool(before.get("as_json"))
         sys.exit(_run(function, url, token, as_json, options))
 
     return run
+
+
+def report_failure(error: ApiError, *, as_json: bool, **about: object) -> int:
+    """Print an error, in JSON together with ``about``. Returns its exit status."""
+    if as_json:
+        fields = {**about, "error": type(error).__name__, "message": str(error)}
+        click.echo(msgspec.json.encode(fields))
+    click.echo(f"jo: {error}", err=True)
+    return exit_codes.of_error(error)
 
 
 def _options_before_the_command() -> Mapping[str, Any]:
@@ -174,7 +193,7 @@ def _options_before_the_command() -> Mapping[str, Any]:
     return {} if group is None else group.params
 
 
-def _is_given(option: str) -> bool:
+def is_given(option: str) -> bool:
     """Return True if the option is given after the command, where it has precedence."""
     source = click.get_current_context().get_parameter_source(option)
     return source is ParameterSource.COMMANDLINE
@@ -206,10 +225,6 @@ def _run(
         click.echo(f"\nInterrupted. {note}".rstrip(), err=True)
         return INTERRUPTED
     except ApiError as error:
-        code = exit_codes.of_error(error)
-        if as_json:
-            click.echo(msgspec.json.encode({"error": type(error).__name__, "message": str(error)}))
-        click.echo(f"jo: {error}", err=True)
-        return code
+        return report_failure(error, as_json=as_json)
     finally:
         exit_on_interrupt()

@@ -31,7 +31,9 @@ def _state_text(state: str) -> Text:
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
-    """Build a table with one line for each job."""
+    """Build a table with one line for each job. It has tags only if one of the jobs has one."""
+    shown = list(jobs)
+    tagged = any(job.tag for job in shown)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -39,8 +41,11 @@ def job_table(jobs: Iterable[Job]) -> Table:
         table.add_column(heading, no_wrap=True)
     # A narrow terminal shortens these columns; their cells stay on one line (``_line``).
     table.add_column("NAME", max_width=30)
+    if tagged:
+        table.add_column("TAG", max_width=20)
     table.add_column("MESSAGE", max_width=60)
-    for job in jobs:
+    for job in shown:
+        tag = [_line(job.tag)] if tagged else []
         table.add_row(
             str(job.id),
             str(job.user_id),
@@ -50,6 +55,7 @@ def job_table(jobs: Iterable[Job]) -> Table:
             duration(waited_s(job)),
             duration(ran_s(job)),
             _line(job.name or ""),
+            *tag,
             _line(job.message),
         )
     return table
@@ -75,6 +81,7 @@ def job_card(job: JobDetail) -> Table:
         "exit code": "" if job.exit_code is None else str(job.exit_code),
         "client": job.client or "",
         "attempt": str(job.attempt) if job.attempt > 1 else "",
+        "failed attempts": _failures(job),
         "ahead": "" if queue is None else str(queue.ahead),
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
@@ -87,6 +94,12 @@ def job_card(job: JobDetail) -> Table:
         if str(value) not in ("", "-", "about -"):
             card.add_row(f"[dim]{what}[/dim]", value)
     return card
+
+
+def _failures(job: JobDetail) -> str:
+    if not job.failures or job.max_attempts is None:
+        return str(job.failures or "")
+    return f"{job.failures} of {job.max_attempts}"
 
 
 def history_table(job: JobDetail) -> Table:
@@ -103,15 +116,15 @@ def history_table(job: JobDetail) -> Table:
 def service_table(services: Iterable[Service]) -> Table:
     """Build a table with one line for each service."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("SERVICE", "STATE", "RUNNING", "QUEUED", "PER USER", "TIME LIMIT", "CLIENTS"):
+    for heading in ("SERVICE", "STATE", "RUNNING", "WAITING", "PER USER", "TIME LIMIT", "CLIENTS"):
         table.add_column(heading, no_wrap=True)
     table.add_column("PROBLEM", overflow="fold")
     for service in services:
         table.add_row(
             service.name,
             _state_text(service.state),
-            f"{service.active} of {service.max_runs}",
-            str(service.queued),
+            f"{service.running} of {service.max_runs}",
+            str(service.waiting),
             str(service.runs_per_user),
             duration(service.time_limit_s),
             str(len(service.clients)),

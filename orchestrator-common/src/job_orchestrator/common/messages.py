@@ -86,8 +86,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
     ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script first
-    ran. ``output_bytes`` is the size of the results as a ZIP.
+    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script
+    started, in the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
+    ``failures`` counts the attempts that failed and count towards the maximum of the service.
     """
 
     id: int
@@ -107,6 +108,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     has_output: bool = False
     output_bytes: int | None = None
+    failures: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -129,10 +131,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """Position of a queued job: the number of jobs of its user that are ``ahead`` of it."""
+    """Number of the user's jobs ``ahead`` of a queued job; an estimate, or why it can't start."""
 
     ahead: int
     estimated_wait_s: float | None = None
+    reason: str = ""
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
@@ -140,6 +143,7 @@ class JobDetail(Job, frozen=True, kw_only=True):
 
     history: list[Step] = []
     queue: QueuePosition | None = None
+    max_attempts: int | None = None
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +171,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients.
+    ``problem`` says why. ``clients`` holds the upload URLs of its clients. ``active`` jobs count
+    for the limits. ``running`` and ``waiting`` divide all jobs that have not ended.
     """
 
     name: str
@@ -180,6 +185,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "ok"
     problem: str = ""
     clients: list[str] = []
+    running: int = 0
+    waiting: int = 0
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,9 +240,15 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Statistics of the last 60 minutes, oldest first."""
+    """Statistics of the last 60 minutes, oldest first.
+
+    The waiting times include those of the jobs that still wait, whose number is ``waiting``.
+    """
 
     minutes: list[Minute]
+    waiting: int = 0
+    wait_s_mean: float | None = None
+    wait_s_max: float | None = None
 
 
 class Payload(msgspec.Struct, frozen=True):

@@ -143,7 +143,7 @@ async def _compose(
     event_streams = EventStreams(store.events, queries)
     notifier = None
     if settings.callback_rules.patterns:
-        notifier = Notifier(store.outbox, webhooks, lambda job: encode(view_of(job)))
+        notifier = Notifier(store.outbox, webhooks, lambda job: encode(view_of(job, details=False)))
 
     # Subscribers are notified in this order, which matters: the registry comes first, because the
     # others start work that asks it which client has a job. The dispatcher comes after the waiting

@@ -77,7 +77,14 @@ class TokenRefused(ClientBusy):
 
 
 class ClientRefused(ClientError):
-    """The client rejects the request itself, so that repeating it would not help."""
+    """The client rejects the request itself, so that repeating it would not help.
+
+    ``reason`` is the answer of the client, without its name.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ClientFailed(ClientError):

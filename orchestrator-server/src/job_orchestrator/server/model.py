@@ -107,7 +107,7 @@ class Job:
       new for each. ``failures`` counts those that count towards the maximum of the service.
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
-    - ``started_at`` is the time at which the job was first Running.
+    - ``started_at`` is the time at which its present or last attempt was first Running.
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP. Both are
       None if they are not known.
     """

@@ -60,6 +60,9 @@ _SET_ID_BITS = re.compile(
     r"0*[2-7][0-7]{3}|(?:.*,)?[ugoa]*[+=][rwxXt]*s[rwxXst]*(?:,.*)?", re.DOTALL
 )
 _INTERPRETER = re.compile(r"python[\d.]*|perl|ruby|node")
+_LAUNCHERS = frozenset({"env", "busybox"})
+_LIKE_BASH = re.compile(r"(?:r?ba|da|a|z|k|mk)?sh(?:-?[\d.]+)?|nix-shell")
+"""Interpreters in a shebang whose scripts bash can run; nix-shell leaves the rest to a shell."""
 _INTERPRETER_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-r"})
 
 # Words before a command, and those that take the next word with them.
@@ -92,7 +95,40 @@ class Refusal(NamedTuple):
 
 def check_script(script: bytes) -> Refusal | None:
     """Return why ``script`` is refused, or None. Never raises, for any bytes."""
-    return _check(script.decode("utf-8", "replace"), first_line=1, depth=0)
+    text = script.decode("utf-8", "replace")
+    return _check(text, first_line=1, depth=0) or _check_format(text)
+
+
+def _check_format(text: str) -> Refusal | None:
+    """Refuse a script that bash would misread: its messages would not lead to the cause."""
+    lines = text.split("\n")
+    if (program := _other_interpreter(lines[0])) is not None:
+        return Refusal(
+            1,
+            lines[0].rstrip()[:60],
+            f"run.sh is always run by bash, and this is a script for {program}",
+            f"Put it into another file next to run.sh, run that ({program} FILE)",
+        )
+    for number, code in read_script(text).lines:
+        if code.strip() and lines[number - 1].endswith("\r"):
+            return Refusal(
+                number,
+                code.strip()[:60],
+                "the line ends with CR LF, as on Windows, and bash takes the CR as part of the "
+                "command",
+                "Convert the line ends (dos2unix run.sh)",
+            )
+    return None
+
+
+def _other_interpreter(first_line: str) -> str | None:
+    """Return the program that a shebang names; None if bash can run its scripts."""
+    if not first_line.startswith("#!"):
+        return None
+    names = [word.rpartition("/")[2] for word in first_line[2:].split()]
+    while names and (names[0] in _LAUNCHERS or names[0].startswith("-") or "=" in names[0]):
+        del names[0]
+    return names[0][:60] if names and not _LIKE_BASH.fullmatch(names[0]) else None
 
 
 def _check(text: str, first_line: int, depth: int) -> Refusal | None:

@@ -142,7 +142,7 @@ def _access(me: Identity) -> Finding:
 def _service(service: Service) -> Finding:
     about = f"service {service.name}"
     if service.state == "ok":
-        use = f"{service.active} of {service.max_runs} running, {service.queued} queued"
+        use = f"{service.running} of {service.max_runs} running, {service.waiting} waiting"
         return Finding(about, "ok", use)
     verdict: Verdict = "problem" if service.state == "down" else "warning"
     return Finding(about, verdict, service.problem or service.state, "See its clients below")

@@ -1,13 +1,19 @@
 """Commands about single jobs: submit, status, wait, logs, download, cancel."""
 
+import asyncio
 import sys
 from contextlib import aclosing
 from pathlib import Path
 
 import click
 
+from job_orchestrator.cli.completion import (
+    complete_jobs,
+    complete_services,
+    complete_unended_jobs,
+)
 from job_orchestrator.cli.params import Seconds, WholeNumber
-from job_orchestrator.cli.session import Session, command
+from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
     download_to,
@@ -16,11 +22,19 @@ from job_orchestrator.cli.wait import (
     report_end,
     wait_for_end,
 )
-from job_orchestrator.sdk import LogStream, Refused
+from job_orchestrator.sdk import (
+    ApiError,
+    LogStream,
+    NotAuthorized,
+    Refused,
+    ServerUnavailable,
+    UnusableFiles,
+)
 
 JOB = WholeNumber("job id", 0)
+STREAMS: tuple[LogStream, ...] = ("stdout", "stderr")
 
-job_id = click.argument("job_id", metavar="JOB", type=JOB)
+job_id = click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_jobs)
 target = click.option(
     "-o",
     "--output",
@@ -44,6 +58,7 @@ timeout = click.option(
     required=True,
     envvar="JO_SERVICE",
     show_envvar=True,
+    shell_complete=complete_services,
     help="Service that runs the job.",
 )
 @click.option(
@@ -94,17 +109,22 @@ async def submit(
         await check_target(output)
     user_id = await _user(session, user)
     session.interrupt_note = "The upload was not finished: no job was created"
-    with session.progress_bar("Uploading") as progress:
-        submitted = await session.client.submit(
-            service,
-            files,
-            user_id=user_id,
-            name=name,
-            tag=tag,
-            priority=priority,
-            time_limit=time_limit,
-            progress=progress,
-        )
+    try:
+        with session.progress_bar("Uploading") as progress:
+            submitted = await session.client.submit(
+                service,
+                files,
+                user_id=user_id,
+                name=name,
+                tag=tag,
+                priority=priority,
+                time_limit=time_limit,
+                progress=progress,
+            )
+    except UnusableFiles:
+        raise
+    except Refused as error:
+        raise await session.unknown_service(service) or error from None
     if not waits:
         if session.json:
             session.show(submitted)
@@ -162,27 +182,55 @@ async def wait(session: Session, job_id: int, timeout_s: float | None, output: P
 @click.command()
 @job_id
 @click.option("-f", "--follow", is_flag=True, help="Continue until the job has ended.")
-@click.option("--stderr", is_flag=True, help="Print standard error instead of standard output.")
+@click.option(
+    "--stream",
+    type=click.Choice(STREAMS),
+    help="Print only this stream. Default: both, standard error to standard error.",
+)
+@click.option("--stderr", is_flag=True, help="The same as --stream stderr.")
 @click.option(
     "--offset",
     metavar="BYTES",
     type=WholeNumber("number of bytes", 0),
     default=0,
-    help="Skip this many bytes.",
+    help="Skip this many bytes of the stream.",
 )
 @command
-async def logs(session: Session, job_id: int, follow: bool, stderr: bool, offset: int) -> None:
-    """Print the output of a job."""
+async def logs(
+    session: Session,
+    job_id: int,
+    follow: bool,
+    stream: LogStream | None,
+    stderr: bool,
+    offset: int,
+) -> None:
+    """Print the output of a job: standard output and standard error, each to its own."""
     if follow:
         session.interrupt_note = f"Job {job_id} continues. Cancel it: jo cancel {job_id}"
-    stream: LogStream = "stderr" if stderr else "stdout"
-    if session.json:
-        blocks = log_blocks(session, job_id, stream, offset=offset, follow=follow)
+    chosen = "stderr" if stderr else stream
+    if chosen is None and offset:
+        raise click.UsageError("--offset needs --stream, because each stream has its own bytes.")
+
+    async def print_stream(each: LogStream) -> None:
+        if not session.json:
+            is_alone = each == chosen or each == "stdout"
+            to = sys.stdout if is_alone else sys.stderr
+            await print_log(session, job_id, each, to, offset=offset, follow=follow)
+            return
+        blocks = log_blocks(session, job_id, each, offset=offset, follow=follow)
         async with aclosing(blocks):
             async for block in blocks:
-                session.show({"stream": stream, "text": block.decode("utf-8", "replace")})
-        return
-    await print_log(session, job_id, stream, sys.stdout, offset=offset, follow=follow)
+                session.show({"stream": each, "text": block.decode("utf-8", "replace")})
+
+    if chosen is not None:
+        await print_stream(chosen)
+    elif follow:
+        async with asyncio.TaskGroup() as both:
+            for each in STREAMS:
+                both.create_task(print_stream(each))
+    else:
+        for each in STREAMS:
+            await print_stream(each)
 
 
 @click.command()
@@ -205,16 +253,36 @@ async def download(session: Session, job_id: int, output: Path | None, partial: 
 
 
 @click.command()
-@click.argument("job_ids", metavar="JOB…", nargs=-1, required=True, type=JOB)
+@click.argument(
+    "job_ids",
+    metavar="JOB…",
+    nargs=-1,
+    required=True,
+    type=JOB,
+    shell_complete=complete_unended_jobs,
+)
 @command
-async def cancel(session: Session, job_ids: tuple[int, ...]) -> None:
-    """Cancel jobs. On return, all their processes have ended."""
-    for job_id in job_ids:
+async def cancel(session: Session, job_ids: tuple[int, ...]) -> int:
+    """Cancel jobs. On return, all their processes have ended.
+
+    If a job can't be cancelled, the other ones are cancelled nevertheless. The exit status is that
+    of the first failure.
+    """
+    code = 0
+    for job_id in dict.fromkeys(job_ids):
         session.interrupt_note = (
             f"The server may still cancel job {job_id}. Check with: jo status {job_id}"
         )
-        cancelled = await session.client.cancel(job_id)
+        try:
+            cancelled = await session.client.cancel(job_id)
+        except (ServerUnavailable, NotAuthorized):
+            raise  # it would be the same for the other jobs
+        except ApiError as error:
+            failed = report_failure(error, as_json=session.json, id=job_id)
+            code = code or failed
+            continue
         if session.json:
             session.show(cancelled)
         else:
             click.echo(f"Job {job_id} is {cancelled.status}")
+    return code

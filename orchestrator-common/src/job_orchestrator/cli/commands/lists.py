@@ -7,8 +7,9 @@ from itertools import islice
 
 import click
 
+from job_orchestrator.cli.completion import complete_services
 from job_orchestrator.cli.params import WholeNumber, complete_states, parse_states
-from job_orchestrator.cli.session import Session, command
+from job_orchestrator.cli.session import Session, command, is_given
 from job_orchestrator.cli.watch import open_changes
 from job_orchestrator.sdk import Change, Job, JobStatus
 
@@ -17,7 +18,17 @@ from job_orchestrator.sdk import Change, Job, JobStatus
 @click.option(
     "--user", type=int, envvar="JO_USER", show_envvar=True, help="Only jobs of this user."
 )
-@click.option("--service", help="Only jobs of this service.")
+@click.option("--all-users", is_flag=True, help="Jobs of all users, also if JO_USER is set.")
+@click.option(
+    "--service",
+    envvar="JO_SERVICE",
+    show_envvar=True,
+    shell_complete=complete_services,
+    help="Only jobs of this service.",
+)
+@click.option(
+    "--all-services", is_flag=True, help="Jobs of all services, also if JO_SERVICE is set."
+)
 @click.option(
     "--status",
     "statuses",
@@ -42,17 +53,28 @@ from job_orchestrator.sdk import Change, Job, JobStatus
 async def list_jobs(
     session: Session,
     user: int | None,
+    all_users: bool,
     service: str | None,
+    all_services: bool,
     statuses: frozenset[JobStatus],
     tag: str | None,
     limit: int,
     watch: bool,
 ) -> None:
     """List jobs, newest first."""
+    user = None if _is_widened("user", all_users) else user
+    service = None if _is_widened("service", all_services) else service
+    if not session.json:
+        _say_if_narrowed(session, user, service)
     job_filter = _Filter(user, service, statuses, tag)
     if not watch:
-        _show(session, await _newest(session, job_filter, limit))
+        jobs = await _newest(session, job_filter, limit)
+        if not jobs and service is not None:
+            await _check_service(session, service)
+        _show(session, jobs)
         return
+    if service is not None:
+        await _check_service(session, service)
     async with open_changes(session, user_id=user) as changes:
         if session.json:
             async for change in changes:
@@ -61,6 +83,35 @@ async def list_jobs(
         else:
             jobs = await _newest(session, job_filter, limit)
             await _show_live(session, jobs, changes, job_filter, limit)
+
+
+def _is_widened(option: str, everything: bool) -> bool:
+    """Return whether the list is of all users or services. ``option`` narrows it."""
+    if everything and is_given(option):
+        raise click.UsageError(f"--{option} and --all-{option}s exclude each other.")
+    return everything
+
+
+def _say_if_narrowed(session: Session, user: int | None, service: str | None) -> None:
+    """Say which jobs the environment hides."""
+    parts, widening = [], []
+    if user is not None and not is_given("user"):
+        parts.append(f"of user {user} (JO_USER)")
+        widening.append("--all-users")
+    if service is not None and not is_given("service"):
+        parts.append(f"of service {service} (JO_SERVICE)")
+        widening.append("--all-services")
+    if parts:
+        session.say(f"Only jobs {' and '.join(parts)}. For others: {', '.join(widening)}")
+
+
+async def _check_service(session: Session, service: str) -> None:
+    """Raise ``Refused`` for a service that the server neither has nor ever had jobs of."""
+    error = await session.unknown_service(service)
+    if error is not None and not await _newest(
+        session, _Filter(None, service, frozenset(), None), 1
+    ):
+        raise error
 
 
 @dataclass(frozen=True)

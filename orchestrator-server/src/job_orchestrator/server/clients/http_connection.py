@@ -160,7 +160,7 @@ class ClientConnection:
         if response.status in _PROXY_FAILED:
             raise AnswerLost(message)
         if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-            raise ClientRefused(message)
+            raise ClientRefused(message, reason)
         raise ClientFailed(message)
 
 

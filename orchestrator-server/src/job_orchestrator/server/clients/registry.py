@@ -110,6 +110,10 @@ class ClientRegistry:
             if not (client.on_trial or client.draining) and now >= client.backs_off_until
         ]
 
+    def working(self, service: Service) -> list[Client]:
+        """Return the clients of ``service`` without a known problem."""
+        return [client for client in self._clients_of(service) if not _obstacle(client)]
+
     def problem(self, service: Service) -> str:
         """Say why no client of ``service`` can be used now; empty if one can."""
         problems = self.problems(service)

@@ -45,7 +45,7 @@ export function jobRow({ id }) {
     fill(at, when(job.created_at));
     fill(wait, waited(job));
     fill(run, ran(job));
-    fill(message, hasEnded(job.status) || job.status === "Unknown" || job.status === "Queued" ? job.message : "");
+    fill(message, job.status === "Running" ? "" : job.message);
     message.title = job.message;
   };
   return { element, update };

@@ -187,11 +187,13 @@ class JobPage {
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
       job.attempt > 1 && ["Attempt", job.attempt],
+      job.failures > 0 && ["Failed attempts", job.max_attempts ? `${job.failures} of ${job.max_attempts}` : job.failures],
     ];
     fill(this.details, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 }
 
+/** Without an expected start if there is none, as while no machine can be used: the message says why. */
 function queueText({ ahead, estimated_wait_s: wait }) {
   const position = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
   return wait === null || wait === undefined ? `${position}.` : `${position}. Expected to start in ${roughDuration(wait)}.`;

@@ -5,7 +5,7 @@ import { fill, h, KeyedList } from "./dom.js";
 import { jobRow, jobTable } from "./job-row.js";
 import { whoami } from "./session.js";
 import { failure, loading, placeholder } from "./states.js";
-import { ACTIVE, FAILED, WAITING } from "./status.js";
+import { FAILED, RUNNING, WAITING } from "./status.js";
 
 const PAGE = 25;
 /** Maximum length of the first page, which new jobs extend. */
@@ -16,7 +16,7 @@ const TYPING_MS = 350;
 /** Choices of the buttons above the list. */
 const STATES = [
   { key: "", label: "All", statuses: [] },
-  { key: "active", label: "Active", statuses: ACTIVE },
+  { key: "active", label: "Running", statuses: RUNNING },
   { key: "waiting", label: "Waiting", statuses: WAITING },
   { key: "completed", label: "Completed", statuses: ["Completed"] },
   { key: "failed", label: "Failed", statuses: FAILED },

@@ -122,8 +122,9 @@ class Overview {
   }
 
   async loadStats() {
-    const { minutes } = await getJson("stats", {}, this.signal);
-    this.tiles.showHour(totals(minutes));
+    const { minutes, wait_s_mean, wait_s_max } = await getJson("stats", {}, this.signal);
+    // With the jobs that still wait.
+    this.tiles.showHour({ ...totals(minutes), wait_s_mean, wait_s_max });
     if (this.ended.element.parentNode === null) fill(this.charts, this.ended.element, this.waits.element);
     this.ended.update(minutes);
     this.waits.update(minutes);
@@ -161,7 +162,7 @@ ${token}  -F file=@run.sh -F user_id=${user} -F service=${service}`;
 /** Row of tiles with the most important numbers. */
 class Tiles {
   constructor() {
-    this.running = tile("Active", "active");
+    this.running = tile("Running", "active");
     this.waiting = tile("Waiting", "waiting");
     this.completed = tile("Completed", "completed");
     this.failed = tile("Failed", "failed");
@@ -174,8 +175,8 @@ class Tiles {
 
   showServices(services) {
     const sum = (field) => services.reduce((all, service) => all + service[field], 0);
-    this.running.show(count(sum("active")), `of ${count(sum("max_runs"))} allowed`);
-    this.waiting.show(count(sum("queued")), "in the queue");
+    this.running.show(count(sum("running")), `of ${count(sum("max_runs"))} allowed`);
+    this.waiting.show(count(sum("waiting")), "for their start");
   }
 
   showClients(clients) {
@@ -188,7 +189,7 @@ class Tiles {
     this.completed.show(count(completed), "in the last hour");
     const many = failed > MANY_FAILED_SHARE * (completed + failed);
     this.failed.show(count(failed), cancelled > 0 ? `and ${count(cancelled)} cancelled` : "in the last hour", many ? "bad" : "");
-    this.wait.show(duration(mean), mean === null ? "no job started" : `${duration(longest)} at most`);
+    this.wait.show(duration(mean), mean === null ? "no job waited" : `${duration(longest)} at most`);
   }
 }
 

@@ -81,9 +81,9 @@ function serviceRow({ name }, choose) {
   );
   const update = (service) => {
     showBadge(state, serviceBadge, service.state);
-    meter.update(service.active, service.max_runs, `${count(service.active)} of ${count(service.max_runs)} active`);
-    setText(queue, service.queued > 0 ? `${count(service.queued)} waiting` : "none waiting");
-    queue.classList.toggle("some", service.queued > 0);
+    meter.update(service.running, service.max_runs, `${count(service.running)} of ${count(service.max_runs)} running`);
+    setText(queue, service.waiting > 0 ? `${count(service.waiting)} waiting` : "none waiting");
+    queue.classList.toggle("some", service.waiting > 0);
     setText(limits, `${plural(service.clients.length, "client")} · ${count(service.runs_per_user)} per user`);
     setText(problem, service.problem ?? "");
     problem.hidden = !service.problem;

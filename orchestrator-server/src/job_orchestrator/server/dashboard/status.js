@@ -6,8 +6,8 @@ import { h, svg } from "./dom.js";
 /** States of a job, with their tone, icon and meaning. */
 export const JOB = {
   Queued: { tone: "wait", icon: "clock", means: "is waiting in the queue" },
-  Processing: { tone: "busy", icon: "send", means: "is being sent to a client" },
-  Submitted: { tone: "busy", icon: "ring", means: "is waiting for a free slot at its client" },
+  Processing: { tone: "busy", icon: "send", means: "is being sent to a machine" },
+  Submitted: { tone: "busy", icon: "ring", means: "is waiting for a free slot on a machine" },
   Running: { tone: "busy", icon: "spinner", means: "is executing run.sh" },
   Unknown: { tone: "warn", icon: "question", means: "is in an unknown state, because its client can't be reached" },
   Completed: { tone: "good", icon: "check", means: "has completed successfully" },
@@ -30,8 +30,8 @@ const CLIENT = {
   unknown: { tone: "warn", icon: "question", word: "Not seen yet" },
 };
 
-export const WAITING = ["Queued"];
-export const ACTIVE = ["Processing", "Submitted", "Running", "Unknown"];
+export const WAITING = ["Queued", "Processing", "Submitted"];
+export const RUNNING = ["Running", "Unknown"];
 export const FAILED = ["Failed", "Invalid"];
 const ENDED = new Set(["Completed", "Failed", "Invalid", "Killed", "Cleaned"]);
 

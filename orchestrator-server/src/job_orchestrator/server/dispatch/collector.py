@@ -24,6 +24,7 @@ from job_orchestrator.server.dispatch.outcome import (
     FailedAttempts,
 )
 from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.reasons import reason_for
 from job_orchestrator.server.store.base import JobStore, StoreError
 from job_orchestrator.server.tuning import Tuning
 
@@ -189,7 +190,8 @@ class Collector:
 
     async def _give_up_silent(self) -> None:
         for job in await self._store.unknown_for(self._lost_after_s):
-            silent = ClientSilent(f"{job.message} (for more than {self._lost_after_s:g} s)")
+            problem = reason_for(job.message, details=True)
+            silent = ClientSilent(f"{problem} (for more than {self._lost_after_s:g} s)")
             await self._failed_attempts.give_up_dispatched(job, silent)
 
 

@@ -14,6 +14,7 @@ from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.collector import Collector
 from job_orchestrator.server.dispatch.outcome import (
     UNEXPECTED,
+    WAITS_FOR_SLOT,
     ClientNotConfigured,
     FailedAttempts,
     failure_of,
@@ -71,7 +72,7 @@ class Delivery:
         client = self._registry.get(job.client)
         if client is None:
             missing = ClientNotConfigured(job.client)
-            await self._failed_attempts.give_up(job, failure_of(missing), str(missing))
+            await self._failed_attempts.give_up(job, failure_of(missing), missing)
             return
         self._registry.begin_attempt(client)
         payload = None
@@ -98,8 +99,7 @@ class Delivery:
             delay_s = backs_off_s if failure.waits else 0.0
         else:
             self._registry.mark_working(client)
-        reason = failure.reason.format(error)
-        await self._failed_attempts.give_up(job, failure, reason, delay_s=delay_s)
+        await self._failed_attempts.give_up(job, failure, error, delay_s=delay_s)
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
         """Send a job's files to its client."""
@@ -166,7 +166,7 @@ class Delivery:
     async def _record_submitted(self, job: Job, client: Client, payload: Payload) -> None:
         try:
             submitted = await self._store.transition(
-                job, JobStatus.SUBMITTED, "A client has it", dest_id=payload.id
+                job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id
             )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the

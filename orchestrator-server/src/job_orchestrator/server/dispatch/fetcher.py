@@ -14,7 +14,7 @@ from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
-from job_orchestrator.server.dispatch.outcome import FailedAttempts
+from job_orchestrator.server.dispatch.outcome import WAITS_FOR_SLOT, FailedAttempts
 from job_orchestrator.server.errors import (
     ClientBusy,
     ClientError,
@@ -25,6 +25,7 @@ from job_orchestrator.server.errors import (
 )
 from job_orchestrator.server.files.base import BrokenArchive, JobFiles
 from job_orchestrator.server.model import Job
+from job_orchestrator.server.reasons import reason_for, with_details
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class Fetcher:
             # Unknown, as with a client that can't be reached: LOST_AFTER ends the retries.
             self._schedule.retry(job, error)
             with contextlib.suppress(TransitionRefused):
-                await self._store.transition(job, JobStatus.UNKNOWN, str(error))
+                reason = with_details("Its results can't be fetched at present", str(error))
+                await self._store.transition(job, JobStatus.UNKNOWN, reason)
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
@@ -127,7 +129,8 @@ class Fetcher:
 
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
-        for job in await self._store.client_lost(client_name, problem):
+        reason = with_details("The machine it is on can't be reached at present", problem)
+        for job in await self._store.client_lost(client_name, reason):
             logger.warning("Job %d is Unknown: %s", job.id, problem)
 
     async def _fetch_results(self, job: Job, client: Client, payload_id: int) -> None:
@@ -156,7 +159,7 @@ class Fetcher:
             self.record_running(job)
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
-                await self._store.transition(job, JobStatus.SUBMITTED, "A client has it")
+                await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
         else:
             raise PayloadLost(f"{client.name} has removed the results of payload {payload.id}")
 
@@ -174,7 +177,7 @@ class Fetcher:
             since = self._without_output_since.setdefault(job.id, self._clock())
             if self._clock() - since < self._output_patience_s:
                 raise
-            size, problem = None, f"Its output could not be fetched: {error}"
+            size, problem = None, with_details("Its output could not be fetched", str(error))
         message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
         await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
@@ -232,7 +235,8 @@ class Fetcher:
             acknowledge=job.dest_id,
         )
         reach(Point.SERVER_JOB_ENDED)
-        logger.info("Job %d is %s%s", job.id, status, f": {message}" if message else "")
+        why = reason_for(message, details=True)
+        logger.info("Job %d is %s%s", job.id, status, f": {why}" if why else "")
         if ended.dest_id is not None:
             client.unacknowledged.add(ended.dest_id)
 

@@ -18,9 +18,13 @@ from job_orchestrator.server.errors import (
     PayloadLost,
 )
 from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.reasons import with_details
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
+
+WAITS_FOR_SLOT = "Waits for a free slot on a machine"
+"""Reason of the state Submitted."""
 
 
 class ClientNotConfigured(ClientError):
@@ -43,44 +47,77 @@ class AttemptFailure:
     - ``may_still_run``: the client may have the payload, so the attempt is recorded as abandoned.
     - ``waits``: the job is not tried before the client's back-off has passed.
     - ``final``: a repeat would not help, so the job is Failed.
-    - ``reason``: the message for the job's user; ``{}`` stands for the error.
+    - ``text``: the reason for the job's user, in words that users know.
     """
 
     client_failed: bool
     counts: bool
     may_still_run: bool
+    text: str
     waits: bool = False
     final: bool = False
-    reason: str = "{}"
 
 
 UNEXPECTED = AttemptFailure(
-    client_failed=True, counts=True, may_still_run=True, reason="It could not be sent: {}"
+    client_failed=True,
+    counts=True,
+    may_still_run=True,
+    text="It could not be sent to a machine",
 )
 """A defect of jo-server: the job must not be tried for ever, nor its client be kept on trial."""
 
 FAILURES: Mapping[type[BaseException], AttemptFailure] = {
     # The client has checked the files and will always refuse them.
     ClientRefused: AttemptFailure(
-        client_failed=False, counts=True, may_still_run=False, final=True
+        client_failed=False,
+        counts=True,
+        may_still_run=False,
+        text="The machine refused its files",
+        final=True,
     ),
     # Draining, its disk is full, or it refuses the token: no fault of the job.
-    ClientBusy: AttemptFailure(client_failed=True, counts=False, may_still_run=False, waits=True),
+    ClientBusy: AttemptFailure(
+        client_failed=True,
+        counts=False,
+        may_still_run=False,
+        text="The machine that should run it accepts no jobs at present",
+        waits=True,
+    ),
     # The request was never sent.
-    ClientUnreachable: AttemptFailure(client_failed=True, counts=True, may_still_run=False),
+    ClientUnreachable: AttemptFailure(
+        client_failed=True,
+        counts=True,
+        may_still_run=False,
+        text="The machine that should run it could not be reached",
+    ),
     # The client works, but has restarted or removed the payload.
-    PayloadLost: AttemptFailure(client_failed=False, counts=True, may_still_run=False),
+    PayloadLost: AttemptFailure(
+        client_failed=False,
+        counts=True,
+        may_still_run=False,
+        text="The machine it was on was restarted",
+    ),
     # An administrator has changed the settings: no fault of the job.
-    ClientNotConfigured: AttemptFailure(client_failed=False, counts=False, may_still_run=True),
+    ClientNotConfigured: AttemptFailure(
+        client_failed=False,
+        counts=False,
+        may_still_run=True,
+        text="The machine it was on is no longer used",
+    ),
     # The answer was lost, made no sense, or there is none.
-    ClientError: AttemptFailure(client_failed=True, counts=True, may_still_run=True),
+    ClientError: AttemptFailure(
+        client_failed=True,
+        counts=True,
+        may_still_run=True,
+        text="The machine it was on failed or could not be reached",
+    ),
     # The job's files are on the server's own disk.
     OSError: AttemptFailure(
         client_failed=False,
         counts=True,
         may_still_run=False,
         final=True,
-        reason="Its files can't be read: {}",
+        text="Its files can't be read on the server",
     ),
     Exception: UNEXPECTED,
 }
@@ -103,23 +140,25 @@ class FailedAttempts:
         self._services = services
 
     async def give_up(
-        self, job: Job, failure: AttemptFailure, reason: str, *, delay_s: float = 0.0
+        self, job: Job, failure: AttemptFailure, error: Exception, *, delay_s: float = 0.0
     ) -> bool:
         """Give up the present attempt of ``job``; its next one starts after ``delay_s``.
 
         Returns False, without any effect, if the job is no longer in this attempt.
         """
         key, client = job.key, self._registry.get(job.client)
+        service = self._services.get(job.service)
+        max_attempts = service.max_attempts if service else 1
+        reason = reason_of(job, failure, error, max_attempts)
         try:
             if failure.final:
                 job = await self._store.transition(job, JobStatus.FAILED, reason)
             else:
-                service = self._services.get(job.service)
                 job = await self._store.requeue(
                     job,
                     reason,
                     delay_s=delay_s,
-                    max_attempts=service.max_attempts if service else 1,
+                    max_attempts=max_attempts,
                     counts=failure.counts,
                     may_still_run=failure.may_still_run,
                 )
@@ -128,18 +167,35 @@ class FailedAttempts:
             return False
         if failure.may_still_run and client is not None:
             client.abandoned.add(key)
-        logger.warning("Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, reason)
+        logger.warning("Job %d is %s after attempt %d: %s", job.id, job.status, job.attempt, error)
         return True
 
     async def give_up_dispatched(self, job: Job, error: ClientError) -> None:
         """Give up an attempt that its client had accepted."""
-        failure, reason = failure_of(error), str(error)
+        failure = failure_of(error)
         client = self._registry.get(job.client)
         if client is not None:
             if failure.client_failed:
-                self._registry.mark_failed(client, reason)
+                self._registry.mark_failed(client, str(error))
             if client.draining:
                 # An administrator stops the client; this is no failure of the job.
-                failure = replace(failure, counts=False)
-        if await self.give_up(job, failure, reason):
+                failure = replace(failure, counts=False, text="The machine it was on was stopped")
+        if await self.give_up(job, failure, error):
             reach(Point.SERVER_JOB_LOST)
+
+
+def reason_of(job: Job, failure: AttemptFailure, error: Exception, max_attempts: int) -> str:
+    """Return the reason for the state of ``job`` after a failed attempt, as it is stored."""
+    text, failures = failure.text, job.failures + 1
+    if isinstance(error, ClientRefused) and error.reason:
+        text = f"{text}: {error.reason}"
+    elif failure.final:
+        pass
+    elif not failure.counts or failures < max_attempts:
+        again = "run" if job.started_at is not None else "tried"
+        text = f"{text}; it is {again} again"
+    elif failures > 1:
+        text = f"{text}. It has been tried {failures} times, and is not tried again"
+    else:
+        text = f"{text}. It is not tried again"
+    return with_details(text, str(error))

@@ -36,10 +36,14 @@ JOB_KIND = "job"
 
 @dataclass(frozen=True)
 class Topic:
-    """Subject of a stream: one job until it ends, a user's jobs, or everything (both are None)."""
+    """Subject of a stream: one job until it ends, a user's jobs, or everything (both are None).
+
+    With ``details``, reasons are shown as administrators see them.
+    """
 
     job_id: int | None = None
     user_id: int | None = None
+    details: bool = False
 
     def covers(self, job: Job) -> bool:
         """Return whether changes of a job belong to the topic."""
@@ -142,7 +146,7 @@ class EventStreams:
             seen = stream.begins_after
             if topic.job_id is not None and after is None:
                 seen, job = await self._events.present(topic.job_id)
-                yield encode_event(JOB_KIND, encode(view_of(job)), seen)
+                yield encode_event(JOB_KIND, encode(view_of(job, details=topic.details)), seen)
                 if job.status.has_ended:
                     return
             elif after is not None:
@@ -190,11 +194,13 @@ class EventStreams:
             self._streams.discard(stream)
 
     def _publish(self, event: JobEvent) -> None:
-        entry: Entry | None = None
+        entries: dict[bool, Entry] = {}
         for stream in self._streams:
             if stream.topic.covers(event.job):
-                entry = entry or _encoded(event)
-                stream.entries.put(_for_topic(entry, stream.topic))
+                details = stream.topic.details
+                if details not in entries:
+                    entries[details] = _encoded(event, details=details)
+                stream.entries.put(_for_topic(entries[details], stream.topic))
 
     async def _past(self, topic: Topic, after: int, until: int) -> AsyncIterator[Entry]:
         while after < until:
@@ -208,11 +214,12 @@ class EventStreams:
                     events = await self._events.between(after, end)
             for event in events:
                 if topic.covers(event.job):
-                    yield _for_topic(_encoded(event), topic)
+                    yield _for_topic(_encoded(event, details=topic.details), topic)
             after = end
 
     async def _overview(self) -> dict[str, bytes]:
-        services = encode(await self._queries.all_services())
+        """Return the events of services and clients. Only administrators get them."""
+        services = encode(await self._queries.all_services(details=True))
         clients = encode(self._queries.all_clients())
         return {
             "services": encode_event("services", services),
@@ -225,7 +232,7 @@ def _for_topic(entry: Entry, topic: Topic) -> Entry:
     return replace(entry, is_last=entry.is_last and topic.job_id is not None)
 
 
-def _encoded(event: JobEvent) -> Entry:
+def _encoded(event: JobEvent, *, details: bool) -> Entry:
     """Encode the job as it was at the event.
 
     The event records status and reason. Other fields are taken from the current job, except those
@@ -243,5 +250,5 @@ def _encoded(event: JobEvent) -> Entry:
         has_output=job.has_output and has_ended,
         output_bytes=job.output_bytes if has_ended else None,
     )
-    data = encode_event(JOB_KIND, encode(view_of(then)), event.id)
+    data = encode_event(JOB_KIND, encode(view_of(then, details=details)), event.id)
     return Entry(event.id, data, is_last=has_ended)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,15 +20,31 @@ from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
+from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
+from job_orchestrator.server.reasons import reason_for, with_details
 from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
+
+ALL_UNUSABLE = "No machine of this service can be used at present"
+SOME_UNUSABLE = "Not all machines of this service can be used at present"
+
+STARTED = (JobStatus.RUNNING, JobStatus.UNKNOWN)
+NOT_STARTED = (JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.SUBMITTED)
+
+
+def _joined(*reasons: str) -> str:
+    """Join reasons, without those that are empty or repeated."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 @dataclass(frozen=True)
 class JobQueries:
-    """Queries about jobs, services and clients. ``now`` returns seconds since the epoch."""
+    """Queries about jobs, services and clients. ``now`` returns seconds since the epoch.
+
+    With ``details``, reasons are shown as administrators see them.
+    """
 
     store: JobStore
     feed: ChangeFeed
@@ -37,24 +53,34 @@ class JobQueries:
     statistics: JobStatistics
     now: Callable[[], float] = time.time
 
-    async def jobs(self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50) -> JobPage:
+    async def jobs(
+        self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
+    ) -> JobPage:
         """Return a page of jobs, newest first."""
         jobs = await self.store.lists.page(wanted, before, limit + 1)
         more = len(jobs) > limit
         return JobPage(
-            jobs=[view_of(job) for job in jobs[:limit]],
+            jobs=[view_of(job, details=details) for job in jobs[:limit]],
             next=str(jobs[limit - 1].id) if more else None,
         )
 
-    async def job(self, job_id: int) -> JobDetail:
+    async def job(self, job_id: int, *, details: bool) -> JobDetail:
         """Return a job with its history. Raises ``JobNotFound``."""
         job = await self.store.get(job_id)
         changes = await self.store.lists.history(job)
         until = [*(change.at for change in changes[1:]), self.now()]
+        steps = zip(changes, until, strict=True)
+        service = self.services.get(job.service)
+        fields = msgspec.structs.asdict(view_of(job, details=details))
+        queue = None
+        if job.status is JobStatus.QUEUED:
+            queue = await self._queue_position(job, details=details)
+            fields["message"] = _joined(queue.reason, fields["message"])
         return JobDetail(
-            **msgspec.structs.asdict(view_of(job)),
-            history=[step_of(change, end) for change, end in zip(changes, until, strict=True)],
-            queue=await self._queue_position(job) if job.status is JobStatus.QUEUED else None,
+            **fields,
+            history=[step_of(change, end, details=details) for change, end in steps],
+            queue=queue,
+            max_attempts=service.max_attempts if service else None,
         )
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
@@ -73,59 +99,113 @@ class JobQueries:
                 job = changed
             return job
 
-    async def explain(self, job: Job) -> str:
-        """Return the reason for a job's state, as a text for the job's user."""
+    async def explain(self, job: Job, *, details: bool) -> str:
+        """Return the reason for a job's state, with the queue position of a queued one."""
+        reason = reason_for(job.message, details=details)
         if job.status is not JobStatus.QUEUED:
-            return job.message
+            return reason
         ahead = await self.store.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
-        reasons = [
+        position = (
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
-        ]
-        service = self.services.get(job.service)
-        problem = self.clients.problem(service) if service else "This service is not configured now"
-        reasons += [text for text in (problem, job.message) if text]
-        return "; ".join(dict.fromkeys(reasons))
+        )
+        return _joined(position, self._obstacle(job, details=details), reason)
 
-    async def all_services(self) -> ServiceList:
+    async def all_services(self, *, details: bool) -> ServiceList:
         """Return the services, with counts of their jobs that have not ended."""
         counts = await self.store.lists.unended()
-        return ServiceList(services=[self._service(s, counts) for s in self.services.values()])
+        return ServiceList(
+            services=[
+                self._service(service, counts, details=details)
+                for service in self.services.values()
+            ]
+        )
 
     def all_clients(self) -> ClientList:
         """Return the clients in their last known state."""
         return ClientList(clients=[self._client(client) for client in self.clients])
 
-    def stats(self) -> Stats:
-        """Return the statistics of the last hour, minute by minute."""
-        return Stats(minutes=[minute_of(minute) for minute in self.statistics.minutes()])
+    async def stats(self) -> Stats:
+        """Return the statistics of the last hour, minute by minute, and the jobs that wait now."""
+        minutes, waiting = list(self.statistics.minutes()), await self.store.lists.waiting()
+        count = waiting.count + sum(minute.waits for minute in minutes)
+        waited_s = sum(minute.waited_s for minute in minutes)
+        longest_s = max(minute.longest_wait_s for minute in minutes)
+        if waiting.mean_created_at is not None and waiting.first_created_at is not None:
+            waited_s += waiting.count * max(self.now() - waiting.mean_created_at, 0.0)
+            longest_s = max(longest_s, self.now() - waiting.first_created_at)
+        return Stats(
+            minutes=[minute_of(minute) for minute in minutes],
+            waiting=waiting.count,
+            wait_s_mean=round(waited_s / count, 3) if count else None,
+            wait_s_max=round(longest_s, 3) if count else None,
+        )
 
-    async def _queue_position(self, job: Job) -> QueuePosition:
-        """Estimate the wait as if the user always has as many jobs running as the limits allow."""
+    async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
+        reason = self._obstacle(job, details=details)
         ahead = await self.store.ahead(job)
-        service, run_s = self.services.get(job.service), self.statistics.run_s(job.service)
-        wait_s = None
-        if service is not None and run_s is not None:
-            concurrent = min(service.runs_per_user, service.max_runs)
-            wait_s = round(run_s * (ahead + 1) / concurrent, 1)
-        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s)
+        wait_s = None if reason else self._expected_wait_s(job, ahead)
+        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
+
+    def _obstacle(self, job: Job, *, details: bool) -> str:
+        """Say why no queued job of this service can start now; empty if one can."""
+        service = self.services.get(job.service)
+        if service is None:
+            return "This service is not configured now"
+        problem = self.clients.problem(service)
+        return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
+
+    def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
+        """Estimate the wait of a queued job; None if no job of its service has run."""
+        service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
+        if service is None or run_s is None:
+            return None
+        clients, now = self.clients.working(service), self.now()
+        slots = [client.slots for client in clients if client.slots is not None]
+        active = []
+        for other in (other for client in clients for other in client.jobs.values()):
+            elapsed_s = max(now - other.started_at, 0.0) if other.started_at is not None else 0.0
+            left_s = self.statistics.remaining_s(other.service, elapsed_s)
+            active.append(
+                ActiveJob(
+                    run_s if left_s is None else left_s,
+                    runs=other.started_at is not None,
+                    of_user=other.user_id == job.user_id,
+                    of_service=other.service == job.service,
+                )
+            )
+        capacity = Capacity(
+            sum(slots) if len(slots) == len(clients) else None,
+            service.max_runs,
+            service.runs_per_user,
+        )
+        wait_s = expected_wait_s(ahead, run_s, capacity, active)
+        return round(max(wait_s, job.not_before - now), 1)
 
     def _service(
-        self, service: Service, counts: Mapping[tuple[str, JobStatus], int]
+        self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool
     ) -> ServiceView:
+        def count(statuses: Iterable[JobStatus]) -> int:
+            return sum(counts.get((service.name, status), 0) for status in statuses)
+
         problems = self.clients.problems(service)
         state = "ok" if not any(problems) else "down" if all(problems) else "degraded"
+        problem = next((problem for problem in problems if problem), "")
+        if problem:
+            problem = with_details(ALL_UNUSABLE if all(problems) else SOME_UNUSABLE, problem)
         return ServiceView(
             name=service.name,
             runs_per_user=service.runs_per_user,
             max_runs=service.max_runs,
             max_attempts=service.max_attempts,
             time_limit_s=service.time_limit_s,
-            active=sum(counts.get((service.name, status), 0) for status in ACTIVE_JOB),
-            queued=counts.get((service.name, JobStatus.QUEUED), 0),
+            active=count(ACTIVE_JOB),
+            queued=count([JobStatus.QUEUED]),
             state=state,
-            problem=next((problem for problem in problems if problem), ""),
+            problem=reason_for(problem, details=details),
             clients=list(service.client_names),
+            running=count(STARTED),
+            waiting=count(NOT_STARTED),
         )
 
     def _client(self, client: Client) -> ComputeClient:

@@ -1,8 +1,10 @@
 """Statistics of the last hour, kept in memory: jobs per minute, queue times and run times."""
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.model import Job
@@ -12,8 +14,8 @@ MINUTES = 60
 JOBS_READ_AT_START = 20_000
 """The number of newest jobs from which the statistics are restored at a start."""
 
-LATEST_WEIGHT = 0.2
-"""Weight of the latest job in the exponential moving average of a service's run times."""
+RECENT_RUNS = 50
+"""Run times of each service that are kept for estimates."""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Minute:
 
 
 class JobStatistics:
-    """Counts of the last ``MINUTES`` minutes and average run times of services.
+    """Counts of the last ``MINUTES`` minutes and recent run times of services.
 
     ``on_job_changed`` subscribes to the store. ``now`` returns seconds since the epoch.
     """
@@ -44,7 +46,9 @@ class JobStatistics:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._minutes: dict[int, Minute] = {}
-        self._run_s: dict[str, float] = {}
+        self._runs_s: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=RECENT_RUNS)
+        )
 
     def on_job_changed(self, job: Job) -> None:
         """Count a job that was created, started or ended by this change."""
@@ -56,8 +60,8 @@ class JobStatistics:
             self._ended(job.service, job.status, job.started_at, job.ended_at)
 
     def restore(self, jobs: Iterable[Times]) -> None:
-        """Count jobs of previous runs of the server."""
-        for job in jobs:
+        """Count jobs of previous runs of the server, which are given newest first."""
+        for job in reversed(list(jobs)):
             self._created(job.created_at)
             if job.started_at is not None:
                 self._started(job.started_at, job.started_at - job.created_at)
@@ -70,9 +74,17 @@ class JobStatistics:
         for number in range(current - MINUTES + 1, current + 1):
             yield self._minutes.get(number) or Minute(number)
 
-    def run_s(self, service: str) -> float | None:
-        """Return the average run time of a service's recent jobs; None if none has run."""
-        return self._run_s.get(service)
+    def remaining_s(self, service: str, elapsed_s: float = 0.0) -> float | None:
+        """Estimate how much longer a job runs that has run for ``elapsed_s``.
+
+        The estimate is the median of the recent jobs of the service that ran longer. A job that has
+        run longer than all of them is expected to run as long again. None if no job has run.
+        """
+        runs_s = self._runs_s.get(service)
+        if not runs_s:
+            return None
+        longer_s = [run_s for run_s in runs_s if run_s > elapsed_s]
+        return median(longer_s) - elapsed_s if longer_s else elapsed_s
 
     def _created(self, at: float) -> None:
         if (minute := self._minute(at)) is not None:
@@ -96,9 +108,9 @@ class JobStatistics:
                 minute.cancelled += 1
             elif status in (JobStatus.FAILED, JobStatus.INVALID):
                 minute.failed += 1
-        if started_at is not None:
-            average_s = self._run_s.get(service, at - started_at)
-            self._run_s[service] = average_s + LATEST_WEIGHT * (at - started_at - average_s)
+        # A cancelled job says nothing of how long the others run.
+        if started_at is not None and status is not JobStatus.KILLED:
+            self._runs_s[service].append(max(at - started_at, 0.0))
 
     def _minute(self, at: float) -> Minute | None:
         """Return the minute of a time; None if the time is more than ``MINUTES`` ago."""

@@ -5,17 +5,18 @@ from job_orchestrator.common.messages import WireTime
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.model import Job
+from job_orchestrator.server.reasons import reason_for
 from job_orchestrator.server.store.base import Change
 
 
-def view_of(job: Job) -> messages.Job:
-    """Return the message that shows ``job`` to web apps."""
+def view_of(job: Job, *, details: bool) -> messages.Job:
+    """Return the message that shows ``job`` to web apps, for administrators with ``details``."""
     return messages.Job(
         id=job.id,
         user_id=job.user_id,
         service=job.service,
         status=job.status,
-        message=job.message,
+        message=reason_for(job.message, details=details),
         name=job.name,
         tag=job.tag,
         priority=job.priority,
@@ -28,17 +29,18 @@ def view_of(job: Job) -> messages.Job:
         ended_at=None if job.ended_at is None else WireTime.at(job.ended_at),
         has_output=job.has_output and job.status is not JobStatus.CLEANED,
         output_bytes=job.output_bytes,
+        failures=job.failures,
     )
 
 
-def step_of(change: Change, until: float) -> messages.Step:
+def step_of(change: Change, until: float, *, details: bool) -> messages.Step:
     """Return a step of a history that lasted until ``until``, in seconds since the epoch."""
     cleaned = change.to is JobStatus.CLEANED
     return messages.Step(
         at=WireTime.at(change.at),
         before=change.before,
         to=change.to,
-        why=change.why,
+        why=reason_for(change.why, details=details),
         seconds=None if cleaned else round(max(until - change.at, 0.0), 3),
     )
 

@@ -121,6 +121,18 @@ class Times:
 
 
 @dataclass(frozen=True)
+class WaitingJobs:
+    """The jobs that have not started yet: their number and the times of their submission.
+
+    Both times are None if there are none.
+    """
+
+    count: int
+    mean_created_at: float | None
+    first_created_at: float | None
+
+
+@dataclass(frozen=True)
 class DueCallback:
     """A callback that is due. ``attempts`` counts the deliveries that have failed."""
 
@@ -139,6 +151,9 @@ class JobLists(Protocol):
 
     async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
         """Count the jobs that have not ended, by service and status. Counts of 0 are left out."""
+
+    async def waiting(self) -> WaitingJobs:
+        """Count the jobs whose present attempt has not started, queued or at a client."""
 
     async def latest(self, limit: int) -> Sequence[Times]:
         """Return the times of the newest jobs, newest first."""

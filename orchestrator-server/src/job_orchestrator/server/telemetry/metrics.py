@@ -106,7 +106,7 @@ class Metrics:
         )
         self._run_seconds = self._histogram(
             "run_seconds",
-            "Time from the first start of run.sh to the end of the job",
+            "Time from the last start of run.sh to the end of the job",
             LONG_S,
             "service",
         )

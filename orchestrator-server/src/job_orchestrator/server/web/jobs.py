@@ -5,20 +5,30 @@ from aiohttp import web
 from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
-from job_orchestrator.server.web.parameters import cursor, job_filter, job_id, page_size
+from job_orchestrator.server.web.parameters import (
+    cursor,
+    job_filter,
+    job_id,
+    page_size,
+    sees_details,
+)
 
 
 async def jobs(request: web.Request) -> web.Response:
     """List jobs."""
     page = await request.app[keys.QUERIES].jobs(
-        job_filter(request), cursor(request), page_size(request)
+        job_filter(request),
+        cursor(request),
+        page_size(request),
+        details=sees_details(request),
     )
     return json_response(page)
 
 
 async def job(request: web.Request) -> web.Response:
     """Return a job with its history."""
-    return json_response(await request.app[keys.QUERIES].job(job_id(request)))
+    details = sees_details(request)
+    return json_response(await request.app[keys.QUERIES].job(job_id(request), details=details))
 
 
 async def files(request: web.Request) -> web.Response:

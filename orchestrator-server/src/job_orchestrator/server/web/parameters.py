@@ -40,6 +40,11 @@ def wait_s(request: web.Request) -> float:
     return seconds
 
 
+def sees_details(request: web.Request) -> bool:
+    """Return whether the sender sees reasons with their details: only administrators do."""
+    return request[PRINCIPAL].is_admin
+
+
 def user_id(request: web.Request) -> int | None:
     """Return the user whose jobs may be listed, None for all users.
 

@@ -26,7 +26,7 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
-from job_orchestrator.server.web.parameters import job_id, wait_s
+from job_orchestrator.server.web.parameters import job_id, sees_details, wait_s
 
 ZIP = "application/zip"
 
@@ -50,7 +50,8 @@ async def download(request: web.Request) -> web.StreamResponse:
     job = await queries.wait_for_end(job_id(request), wait_s(request))
     if job.status is JobStatus.COMPLETED:
         return await _results(request, job)
-    return json_response(JobAnswer(job.id, job.status, await queries.explain(job)))
+    reason = await queries.explain(job, details=sees_details(request))
+    return json_response(JobAnswer(job.id, job.status, reason))
 
 
 async def download_partial(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from aiohttp import web
 from job_orchestrator.common.messages import Health, Identity
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
-from job_orchestrator.server.web.parameters import PRINCIPAL
+from job_orchestrator.server.web.parameters import PRINCIPAL, sees_details
 
 
 async def health(request: web.Request) -> web.Response:
@@ -38,7 +38,8 @@ async def whoami(request: web.Request) -> web.Response:
 
 async def services(request: web.Request) -> web.Response:
     """List the services."""
-    return json_response(await request.app[keys.QUERIES].all_services())
+    details = sees_details(request)
+    return json_response(await request.app[keys.QUERIES].all_services(details=details))
 
 
 async def clients(request: web.Request) -> web.Response:
@@ -48,4 +49,4 @@ async def clients(request: web.Request) -> web.Response:
 
 async def stats(request: web.Request) -> web.Response:
     """Return the statistics of the last hour."""
-    return json_response(request.app[keys.QUERIES].stats())
+    return json_response(await request.app[keys.QUERIES].stats())

@@ -11,14 +11,14 @@ from job_orchestrator.common.web.log_query import log_query, log_response
 from job_orchestrator.common.web.streaming import send, started, stream_response
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.event_streams import Topic
-from job_orchestrator.server.web.parameters import job_id, user_id
+from job_orchestrator.server.web.parameters import job_id, sees_details, user_id
 
 _MAX_DIGITS = 18
 
 
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream the changes of jobs."""
-    topic = Topic(user_id=user_id(request))
+    topic = Topic(user_id=user_id(request), details=sees_details(request))
     blocks = request.app[keys.EVENT_STREAMS].follow(topic, _last_event_id(request))
     return await send(request, stream_response(CONTENT_TYPE), await started(blocks))
 
@@ -29,7 +29,8 @@ async def job_events(request: web.Request) -> web.StreamResponse:
     # A browser does not reconnect after 204. Unknown jobs are detected here, too.
     if await request.app[keys.EVENT_STREAMS].is_over(number, -1 if after is None else after):
         return web.Response(status=204)
-    blocks = request.app[keys.EVENT_STREAMS].follow(Topic(job_id=number), after)
+    topic = Topic(job_id=number, details=sees_details(request))
+    blocks = request.app[keys.EVENT_STREAMS].follow(topic, after)
     return await send(request, stream_response(CONTENT_TYPE), await started(blocks))
 
 

@@ -54,7 +54,7 @@ FROM users WHERE users.user_id IS NOT NULL
 
 CLAIM_ONE = f"""
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
-    client_url = :client_url, dest_id = NULL, message = 'Being sent to a client',
+    client_url = :client_url, dest_id = NULL, message = 'Being sent to a machine',
     changed_at = :now
 WHERE id = (
     SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'

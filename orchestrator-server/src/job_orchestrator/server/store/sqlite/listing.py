@@ -34,9 +34,9 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job, JobFilter
-from job_orchestrator.server.store.base import Change, Times
+from job_orchestrator.server.store.base import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
-from job_orchestrator.server.store.sqlite.rows import COLUMNS, job_of
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
 HISTORY = """
 SELECT at, from_status, to_status, why FROM job_events WHERE job_id = ? ORDER BY id LIMIT 1000
@@ -50,6 +50,13 @@ UNION ALL
 SELECT service, status, count(*) FROM jobs
 WHERE status IN ('Processing', 'Running', 'Submitted', 'Unknown') GROUP BY service, status
 """
+
+WAITING = f"""
+SELECT count(*), avg(created_at), min(created_at) FROM (
+    SELECT created_at FROM jobs INDEXED BY jobs_queued WHERE status = 'Queued'
+    UNION ALL
+    SELECT created_at FROM jobs INDEXED BY jobs_active WHERE {IS_ACTIVE} AND started_at IS NULL)
+"""  # noqa: S608
 
 LATEST = """
 SELECT service, status, created_at, started_at, ended_at FROM jobs ORDER BY id DESC LIMIT ?
@@ -142,6 +149,11 @@ class SqliteJobLists:
         """See ``JobLists.unended``."""
         rows = await self.reader.rows(UNENDED)
         return {(service, JobStatus(status)): int(count) for service, status, count in rows}
+
+    async def waiting(self) -> WaitingJobs:
+        """See ``JobLists.waiting``."""
+        ((count, mean, first),) = await self.reader.rows(WAITING)
+        return WaitingJobs(int(count), mean, first)
 
     async def latest(self, limit: int) -> Sequence[Times]:
         """See ``JobLists.latest``."""

@@ -106,6 +106,8 @@ def requeue(
             ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                 THEN :now ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
+            started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
+                THEN started_at ELSE NULL END,
             not_before = :now + :delay, changed_at = :now,
             client_url = NULL, dest_id = NULL
         WHERE id = :id AND attempt = :attempt

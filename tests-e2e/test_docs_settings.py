@@ -93,3 +93,18 @@ def _table(page: str, heading: str) -> dict[str, str]:
     section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| `(\S+)` \| (.*?) \| .* \|$", section, re.MULTILINE)
     return {name: default.strip("`") for name, default in rows}
+
+
+def test_make_targets_in_documents_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    rules = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        target
+        for page in pages
+        for text in re.findall(r"(?:^|`)make ([a-z0-9 -]+)", page.read_text("utf-8"), re.MULTILINE)
+        for target in text.split()[:1]
+    }
+
+    assert named <= rules
+    assert set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split()) <= rules

@@ -22,7 +22,7 @@ class WholeNumber(click.IntRange):
         self._minimum = minimum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number that ``value`` stands for."""
+        """Parse ``value``; fail with a usage error if it is not a whole number in range."""
         try:
             number = int(value)
         except ValueError:

@@ -31,7 +31,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def check_file(file: Path) -> None:
+def refuse_existing_file(file: Path) -> None:
     """Raise ``LocalStorageFailed`` if ``file`` exists."""
     if file.exists() or file.is_symlink():
         raise LocalStorageFailed(f"{file} exists already: give another name, or remove it")
@@ -66,7 +66,7 @@ def _unpack_into(archive: Path, folder: Path) -> int:
     with zipfile.ZipFile(archive) as entries:
         _check_space(entries.infolist(), folder)
         for entry in entries.infolist():
-            path = folder / _checked(entry)
+            path = folder / _safe_name(entry)
             if entry.is_dir():
                 path.mkdir(parents=True, exist_ok=True)
                 continue
@@ -109,8 +109,11 @@ def _copy(source: IO[bytes], target: IO[bytes], entry: zipfile.ZipInfo) -> None:
         )
 
 
-def _checked(entry: zipfile.ZipInfo) -> str:
-    """Return the name of an entry. Raises ``UnsafeArchive``."""
+def _safe_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry if it is a file or folder inside the target.
+
+    Raises ``UnsafeArchive``.
+    """
     name = entry.orig_filename.removesuffix("/")
     kind = stat.S_IFMT(entry.external_attr >> 16) if entry.create_system == MADE_BY_UNIX else 0
     try:

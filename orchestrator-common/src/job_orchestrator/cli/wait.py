@@ -11,7 +11,7 @@ from typing import TextIO
 from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.formatting import duration, ran_s
 from job_orchestrator.cli.session import Session
-from job_orchestrator.cli.unpacking import check_file, check_folder, unpack
+from job_orchestrator.cli.unpacking import check_folder, refuse_existing_file, unpack
 from job_orchestrator.sdk import Job, JobDetail, JobStatus, LogStream, OutputNotFound
 from job_orchestrator.sdk.threads import in_thread
 
@@ -96,7 +96,7 @@ def _write(target: TextIO, text: str) -> None:
 
 async def check_target(target: Path) -> None:
     """Raise ``LocalStorageFailed`` if ``download_to`` would overwrite something at ``target``."""
-    await in_thread(check_file if target.suffix == ".zip" else check_folder, target)
+    await in_thread(refuse_existing_file if target.suffix == ".zip" else check_folder, target)
 
 
 async def download_to(session: Session, job: Job, target: Path, *, partial: bool = False) -> None:

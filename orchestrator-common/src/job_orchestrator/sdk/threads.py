@@ -41,7 +41,7 @@ class ClientClosed(RuntimeError):
 
 
 class Closable(Protocol):
-    """An object with connections that belong to an event loop."""
+    """Object whose connections belong to one event loop, and are closed there."""
 
     async def close(self) -> None:
         """Close all connections."""

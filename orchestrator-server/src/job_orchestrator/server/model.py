@@ -25,7 +25,7 @@ class ClientUrls:
 
     @property
     def name(self) -> str:
-        """Name that identifies a client which is configured by URL: its upload URL."""
+        """Name of the client: its upload URL."""
         return self.upload
 
     @property

@@ -57,7 +57,7 @@ SELECT {COLUMNS} FROM payloads WHERE id > ? AND status <> 'Cleaned' ORDER BY id 
 """  # noqa: S608
 KEPT_BATCH = 500
 
-# Each count can use its index; the table also holds the payloads that ended in the last two days.
+# Each count can use its index; the table also holds payloads that ended within MAX_AGE.
 COUNTS = """
 SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),
     (SELECT count(*) FROM payloads WHERE status = 'Prepared')

@@ -55,9 +55,9 @@ class BudgetExceeded(Exception):
 
 
 class SmallBudget(Budget):
-    """A budget of entries and bytes; raises ``BudgetExceeded``.
+    """Limit on entries and bytes of results packed as small; beyond it ``BudgetExceeded``.
 
-    It has no time limit: on a busy machine, small results must not be moved to the large ones.
+    It has no time limit, so that small results do not count as large on a slow machine.
     """
 
     def __init__(self, check_wanted: CheckWanted, limits: PackingLimits) -> None:

@@ -1,1 +1,1 @@
-"""Durable files, small files, and the lock of the data folder."""
+"""Durable files, small files, files received in forms, and the lock of the data folder."""

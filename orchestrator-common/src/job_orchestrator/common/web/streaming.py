@@ -25,7 +25,7 @@ def stream_response(content_type: str) -> web.StreamResponse:
 
 
 async def started(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Wait for the first of ``blocks``, and return all of them.
+    """Wait for the first block, and return an iterator over all blocks, including it.
 
     An error before the first block can still become an error response.
     """

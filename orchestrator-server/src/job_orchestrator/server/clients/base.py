@@ -60,10 +60,10 @@ class ClientTransport(Protocol):
     async def submit(
         self, files: FormBody, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
-        """Hand over the files of a job. Repeating this with the same ``key`` returns one payload.
+        """Send the files of a job. A repeat with the same ``key`` returns the same payload.
 
         The client ends a script that runs for longer than ``time_limit_s`` (older versions don't).
-        Raises ``AnswerLost`` also if the answer can't be understood: the client may have the job.
+        Raises ``AnswerLost`` if the answer is lost or invalid: the client may have the job.
         """
 
     async def retrieve(self, payload_id: int, key: str, receiver: Receiver) -> Payload | int:

@@ -205,7 +205,7 @@ class EarlyEvents:
         self._states: defaultdict[str, OrderedDict[int, PayloadStatus]] = defaultdict(OrderedDict)
 
     def add(self, client: Client, event: PayloadEvent) -> None:
-        """Keep a state; the oldest one is dropped if there are too many."""
+        """Record the reported state. Above ``MAX_EARLY_EVENTS`` the oldest one is dropped."""
         states = self._states[client.name]
         states[event.id] = event.status
         while len(states) > MAX_EARLY_EVENTS:

@@ -11,7 +11,7 @@ from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 
 MAX_WAIT_S = 60.0
 MAX_PAGE = 500
-_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
+_SIGNED_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
 
 PRINCIPAL = web.RequestKey("principal", Principal)
 """Principal that sent the request. ``access`` sets it on every route that requires a token."""
@@ -51,7 +51,7 @@ def user_id(request: web.Request) -> int | None:
     Raises ``BadRequest``, ``Forbidden``.
     """
     text = request.query.get("user_id")
-    if text is not None and not _NUMBER.fullmatch(text):
+    if text is not None and not _SIGNED_NUMBER.fullmatch(text):
         raise BadRequest(f"Invalid user_id {text[:40]!r}, should be a number")
     return request[PRINCIPAL].narrow(None if text is None else int(text))
 
@@ -80,13 +80,13 @@ def _statuses(text: str) -> tuple[JobStatus, ...]:
 def page_size(request: web.Request) -> int:
     """Return the ``limit`` of the query. Raises ``BadRequest``."""
     text = request.query.get("limit", "50")
-    if not (_NUMBER.fullmatch(text) and 1 <= int(text) <= MAX_PAGE):
+    if not (_SIGNED_NUMBER.fullmatch(text) and 1 <= int(text) <= MAX_PAGE):
         raise BadRequest(f"Invalid limit {text[:40]!r}, should be a number from 1 to {MAX_PAGE}")
     return int(text)
 
 
 def cursor(request: web.Request) -> int:
-    """Return the id that the page ends before. Raises ``BadRequest``."""
+    """Return the exclusive upper bound of the ids on the page. Raises ``BadRequest``."""
     text = request.query.get("after")
     if text is None:
         return MAX_JOB_ID

@@ -78,7 +78,7 @@ def claim(
 ) -> dict[str, Claim]:
     """Claim queued jobs of the offered services, within the open transaction.
 
-    ``decide`` is called in the connection's thread.
+    ``Offer.decide`` runs in the connection's thread and must not use the event loop.
     """
     queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
     return {
@@ -107,6 +107,7 @@ def _claim(
     therefore passes at almost no cost.
     """
     ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
+    # A shortcut for a full service; otherwise the policy decides.
     free = min(offer.max_active - active, len(offer.clients))
     if free <= 0:
         return Claim((), active, ())

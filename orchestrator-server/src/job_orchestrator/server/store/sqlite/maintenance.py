@@ -84,7 +84,7 @@ def damage(connection: sqlite3.Connection) -> list[str]:
 
 
 def kept_jobs(connection: sqlite3.Connection) -> Iterator[KeptJob]:
-    """Yield each job whose files are kept."""
+    """Yield each job that is not Cleaned, active ones included."""
     rows = connection.execute(
         "SELECT id, uuid, status, attempt, has_output FROM jobs WHERE status <> 'Cleaned'"
     )

@@ -22,7 +22,7 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     TokenRefused,
 )
-from job_orchestrator.server.reasons import reason_for
+from job_orchestrator.server.jobs.reasons import reason_for
 from sample_job import JOB
 
 

@@ -23,8 +23,8 @@ from job_orchestrator.server.dispatch.outcome import (
     ClientSilent,
     FailedAttempts,
 )
+from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.reasons import reason_for
 from job_orchestrator.server.store.base import JobStore, StoreError
 from job_orchestrator.server.tuning import Tuning
 

@@ -24,8 +24,8 @@ from job_orchestrator.server.errors import (
     ResultsTooLarge,
 )
 from job_orchestrator.server.files.base import BrokenArchive, JobFiles
+from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.reasons import reason_for, with_details
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from job_orchestrator.server.errors import (
     ClientUnreachable,
     PayloadLost,
 )
+from job_orchestrator.server.jobs.reasons import with_details
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.reasons import with_details
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)

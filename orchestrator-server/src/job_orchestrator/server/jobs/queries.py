@@ -21,10 +21,10 @@ from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
+from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.reasons import reason_for, with_details
 from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
 
 ALL_UNUSABLE = "No machine of this service can be used at present"

@@ -3,9 +3,9 @@
 from job_orchestrator.common import messages
 from job_orchestrator.common.messages import WireTime
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.reasons import reason_for
 from job_orchestrator.server.store.base import Change
 
 

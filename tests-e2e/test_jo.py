@@ -161,7 +161,7 @@ async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None
     assert run.out == "Job 2 is Killed\nJob 3 is Killed\n"
     assert run.err == (
         "jo: Job 1 has already ended: it is Completed\n"
-        "jo: Job 99 not found; list the jobs that there are\n"
+        "jo: Job 99 not found; list jobs to see which there are\n"
     )
     assert run.code == 1
     shown = await jo("cancel", "99", "4", "1", "5", "--json")

@@ -27,7 +27,7 @@ DOCUMENTS = ("*.md", "docs/**/*.md", "orchestrator-*/*.md", ".github/**/*.md")
 
 # A first line that begins with a clause or a pronoun has no subject: name the thing instead.
 CLAUSE = re.compile(
-    r"(What|Who|Whom|Whose|Whoever|Whatever|Whichever|Whether|Where|When|That|Those|These|This|It"
+    r"(What|Who|Whom|Whose|Whoever|Whatever|Which|Whichever|Whether|Where|When|Why|How|That|Those|These|This|It"
     r"|Its|As|All|Them|They|Nobody|Somebody|Everybody|Nothing|Everything|Something|Anything)\b"
 )
 

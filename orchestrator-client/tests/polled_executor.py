@@ -24,6 +24,7 @@ from job_orchestrator.client.executors.base import (
 from job_orchestrator.common.runtime.loops import Loop
 
 GRACE_S = 0.2
+KILL_TIMEOUT_S = 10.0
 
 
 @dataclass
@@ -126,13 +127,15 @@ def _kill_group(group: int) -> None:
 
     The script itself must have been reaped.
     """
+    deadline = time.monotonic() + KILL_TIMEOUT_S
     with contextlib.suppress(ProcessLookupError):
-        while True:
+        while time.monotonic() < deadline:
             os.killpg(group, signal.SIGKILL)
             # Orphans are children of this process, if a local executor made it a subreaper.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-group, os.WNOHANG)
             time.sleep(0.01)
+        raise AssertionError(f"processes of group {group} do not end")
 
 
 class PolledExecutor:

@@ -1,4 +1,4 @@
-"""Which commits are flushed to the disk: those that anybody is notified of, and no others."""
+"""Flushed commits: those that anybody is notified of, and no others."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable

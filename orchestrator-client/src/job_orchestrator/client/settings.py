@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job_orchestrator.client.executors.local.settings import ExecutionSettings, check_users
+from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
     Duration,
     FilePath,
@@ -15,8 +16,6 @@ from job_orchestrator.common.config.kinds import (
     NotAllowed,
     Secret,
     Size,
-    Text,
-    one_of,
 )
 from job_orchestrator.common.config.reader import SettingsReader
 from job_orchestrator.common.config.settings import (
@@ -28,7 +27,6 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
-from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,15 +50,8 @@ class VariableNames(Kind[tuple[str, ...]]):
 class Settings:
     """Settings of jo-client, checked. Times are in seconds, sizes in bytes."""
 
-    host: str = setting(
-        "HOST",
-        Text(),
-        default="0.0.0.0",  # noqa: S104 (in a container the service must listen on all)
-        help="Address to listen on",
-    )
-    port: int = setting(
-        "PORT", Integer(0, 65535), default="9000", help="Port to listen on; 0: any free port"
-    )
+    host: str = shared.host()
+    port: int = shared.port("9000")
     data_path: Path = setting(
         "DATA_PATH", FilePath(), default="./data", help="Folder of the payloads' files"
     )
@@ -114,27 +105,10 @@ class Settings:
         help="Token that jo-server must send; jo-server must have the same value",
         secret=True,
     )
-    min_upload_rate: int = setting(
-        "MIN_UPLOAD_RATE",
-        Size(),
-        default="1kB",
-        help="Minimum rate of an upload, in bytes per second; 0: no minimum",
-    )
-    max_connections_per_peer: int = setting(
-        "MAX_CONNECTIONS_PER_PEER",
-        Integer(0, 1_000_000),
-        default="1000",
-        help="Maximum number of open connections from one address; 0: no limit",
-    )
-    log_level: str = setting(
-        "LOG_LEVEL",
-        one_of(*LEVELS),
-        default="INFO",
-        help="Least severe messages to log: DEBUG, INFO, WARNING or ERROR",
-    )
-    log_format: str = setting(
-        "LOG_FORMAT", one_of(*FORMATS), default="text", help="Format of the log: text or json"
-    )
+    min_upload_rate: int = shared.min_upload_rate()
+    max_connections_per_peer: int = shared.max_connections_per_peer("1000")
+    log_level: str = shared.log_level()
+    log_format: str = shared.log_format()
 
     script_environment: Mapping[str, str]
     """Environment variables that run.sh sees."""

@@ -127,7 +127,7 @@ def _server_error(url: str, status: int, headers: Mapping[str, str], answer: Job
             hint = "Give a valid token (token=…; JO_TOKEN for the command)"
             return NotAuthorized(f"{message}. {hint}" if status == 401 else message)
         case 404 if answer.id:
-            return JobNotFound(f"{message}; list the jobs that there are")
+            return JobNotFound(f"{message}; list jobs to see which there are")
         case 404 if answer.code == NO_SUCH_PATH:
             return NotAJobServer(
                 f"{url} does not know this call: it is a jo-client, or a jo-server of an older"

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from job_orchestrator.common.runtime.backoff import Backoff
 
 CLIENT_BACKOFF = Backoff((5.0, 30.0, 120.0, 300.0), jitter=0.0)
-"""How long a client that failed gets no jobs. Without jitter: the documentation states the delays,
-and after each of them only one job tries the client, so there is nothing to spread."""
+"""Delays before a client that failed gets a job again.
+
+Without jitter: the documentation states the delays, and after each of them only one job tries the
+client, so there is nothing to spread.
+"""
 
 RESUBMIT_BACKOFF = Backoff((0.5, 1.0, 2.0, 4.0, 8.0, 15.0))
 """Delays before a submit whose answer was lost is repeated with the same key."""
-
 
 ACKNOWLEDGE_BACKOFF = Backoff((1.0, 2.0, 5.0, 15.0, 60.0))
 """Delays before an acknowledgement that failed is repeated. Nobody waits for it."""
@@ -20,7 +22,7 @@ ACKNOWLEDGE_BACKOFF = Backoff((1.0, 2.0, 5.0, 15.0, 60.0))
 class Tuning:
     """Values that fit every installation. Tests pass others, to be fast or to reach a bound."""
 
-    # How often the loops run when nothing wakes them.
+    # Intervals of the loops when nothing wakes them.
     dispatch_interval_s: float = 0.5
     collect_interval_s: float = 0.5
     acknowledge_interval_s: float = 1.0
@@ -31,7 +33,7 @@ class Tuning:
     loop_lag_interval_s: float = 2.0
 
     tokens_fresh_s: float = 1.0
-    """How long a check of the token file is good; a revoked token may be accepted for so long."""
+    """Seconds for which a check of the token file is valid, and a revoked token may be accepted."""
 
     client_backoff: Backoff = CLIENT_BACKOFF
     resubmit_backoff: Backoff = RESUBMIT_BACKOFF
@@ -41,25 +43,25 @@ class Tuning:
     """Delay before a failed fetch is repeated."""
 
     resume_interval_s: float = 0.5
-    """Between two searches for interrupted dispatches, which are rare."""
+    """Interval of the search for interrupted dispatches, which are rare."""
 
     reconcile_after_s: float = 60.0
-    """A job without news for so long is fetched, even if its client pushes events."""
+    """Seconds without news after which a job is fetched, even if its client pushes events."""
 
     reconcile_interval_s: float = 2.0
-    """Between two such fetches from one client: the cost does not grow with the number of jobs."""
+    """Interval of such fetches from one client: the cost does not grow with the number of jobs."""
 
     output_patience_s: float = 30.0
-    """How long a failed job waits for output that its client can't hand over."""
+    """Seconds that a failed job waits for output that its client can not hand over."""
 
     max_fetches_per_client: int = 32
     """Concurrent fetches from one client."""
 
     load_interval_s: float = 5.0
-    """Between two requests for the load of a client that has no event stream."""
+    """Interval of requests for the load of a client that has no event stream."""
 
     load_readings: int = 12
-    """How often the load is requested before the event stream is tried again."""
+    """Number of requests for the load before the event stream is tried again."""
 
     # HTTP requests to clients. An idle time-out ends an answer that brings no byte for so long.
     packing_timeout_s: float = 300.0

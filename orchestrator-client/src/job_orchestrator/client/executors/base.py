@@ -20,7 +20,7 @@ number of a batch job, are private to the executor.
 
 @dataclass(frozen=True)
 class Outcome:
-    """How run.sh ended.
+    """Outcome of run.sh.
 
     ``exit_code`` is that of the process, or 128 + n if signal n ended the process, as shells count.
     Times are seconds since the epoch. ``limit_reached`` describes the resource limit that the
@@ -35,7 +35,7 @@ class Outcome:
 
 
 class RunPhase(StrEnum):
-    """How far a run has come."""
+    """Phase of a run."""
 
     WAITING = "waiting"
     """Submitted; run.sh has not begun."""

@@ -14,7 +14,7 @@ from job_orchestrator.common.status import PayloadStatus
 logger = logging.getLogger(__name__)
 
 HAND_OVER_S = 5.0
-"""How long a server that follows the events may take to fetch the results of ended payloads."""
+"""Seconds for a server that follows the events to fetch the results of ended payloads."""
 
 POLL_S = 0.05
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 BATCH = 200
 INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
-"""How long after its end the row of a Cleaned payload is kept, for late repeats of its submit."""
+"""Seconds that the row of a Cleaned payload is kept after its end, for late repeated submits."""
 
 
 class Retention:

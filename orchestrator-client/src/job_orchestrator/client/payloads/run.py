@@ -31,11 +31,11 @@ CANCEL_RETRY_S = 5.0
 KILLED = "Terminated on request"
 
 KILLED_PACKING_S = 10.0
-"""How long the results of a payload that was terminated on request may take to be packed."""
+"""Time limit for packing the results of a payload that was terminated on request, in seconds."""
 
 
 class Ending(NamedTuple):
-    """How a payload ended."""
+    """End of a payload."""
 
     status: PayloadStatus
     message: str

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 0.5
 BACKOFF = Backoff.exponential(0.2, 5.0, jitter=0.0)
 KILL_ANSWER_S = 20.0
-"""How long the answer to a kill request waits for the end of the payload."""
+"""Seconds for which the answer to a kill request waits for the end of the payload."""
 
 STOP_TIMEOUT_S = 5.0
 

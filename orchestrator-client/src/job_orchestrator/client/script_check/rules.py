@@ -79,7 +79,7 @@ _MAX_DEPTH = 4
 
 
 class Refusal(NamedTuple):
-    """Why a script is refused, in which line (from 1), and what its author can do instead."""
+    """Refusal of a script: the line (from 1), the command, and what the author can do instead."""
 
     line: int
     command: str

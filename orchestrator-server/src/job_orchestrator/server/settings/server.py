@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
     Duration,
     FilePath,
@@ -17,9 +18,7 @@ from job_orchestrator.common.config.kinds import (
     Secret,
     Size,
     Switch,
-    Text,
     Urls,
-    one_of,
 )
 from job_orchestrator.common.config.reader import SettingsReader
 from job_orchestrator.common.config.settings import (
@@ -30,7 +29,6 @@ from job_orchestrator.common.config.settings import (
     setting_of,
 )
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
@@ -95,15 +93,8 @@ class SigningKey(Kind[bytes]):
 class Settings:
     """Settings of jo-server, checked. Times are in seconds, sizes in bytes; limits of 0: none."""
 
-    host: str = setting(
-        "HOST",
-        Text(),
-        default="0.0.0.0",  # noqa: S104 (in a container the service must listen on all)
-        help="Address to listen on",
-    )
-    port: int = setting(
-        "PORT", Integer(0, 65535), default="5000", help="Port to listen on; 0: any free port"
-    )
+    host: str = shared.host()
+    port: int = shared.port("5000")
     db_path: Path = setting(
         "DB_PATH",
         FilePath(),
@@ -190,27 +181,10 @@ class Settings:
         default="0",
         help="Maximum size of all files that are kept for one user; 0: no limit",
     )
-    min_upload_rate: int = setting(
-        "MIN_UPLOAD_RATE",
-        Size(),
-        default="1kB",
-        help="Minimum rate of an upload, in bytes per second; 0: no minimum",
-    )
-    max_connections_per_peer: int = setting(
-        "MAX_CONNECTIONS_PER_PEER",
-        Integer(0, 1_000_000),
-        default="4000",
-        help="Maximum number of open connections from one address; 0: no limit",
-    )
-    log_level: str = setting(
-        "LOG_LEVEL",
-        one_of(*LEVELS),
-        default="INFO",
-        help="Least severe messages to log: DEBUG, INFO, WARNING or ERROR",
-    )
-    log_format: str = setting(
-        "LOG_FORMAT", one_of(*FORMATS), default="text", help="Format of the log: text or json"
-    )
+    min_upload_rate: int = shared.min_upload_rate()
+    max_connections_per_peer: int = shared.max_connections_per_peer("4000")
+    log_level: str = shared.log_level()
+    log_format: str = shared.log_format()
 
     services: Mapping[str, Service]
     """By lower-case name."""

@@ -46,7 +46,7 @@ They have no work to save any more.
 REAPER_INTERVAL_S = 1.0
 
 CLOSE_TIMEOUT_S = 5.0
-"""How long ``close`` waits until the exit status of ended scripts has been taken."""
+"""Time for ``close`` to take the exit status of ended scripts, in seconds."""
 
 POLL_INTERVAL_S = 60.0
 """Long, because every change of a run is notified; polling only reads a dictionary."""

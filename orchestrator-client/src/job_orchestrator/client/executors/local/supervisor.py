@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.02
 KILL_TIMEOUT_S = 10.0
-"""How long after KILL a process may take to disappear: it may hang in the kernel."""
+"""Seconds after KILL for a process to disappear: it may hang in the kernel."""
 
 
 @dataclass(frozen=True, eq=False)

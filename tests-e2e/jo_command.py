@@ -10,6 +10,7 @@ from typing import Any
 from harness import BIN
 
 TIMEOUT_S = 40
+SUBMIT = ("submit", "--service", "example", "--user", "1")
 
 
 @dataclass
@@ -69,3 +70,24 @@ def write(jo: Jo, script: str, name: str = "run.sh") -> None:
     path = jo.folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(script)
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    """Return the output of a terminal up to ``text``."""
+    found = b""
+    while text not in found:
+        found += os.read(terminal, 1 << 16)
+    return found
+
+
+def read_all(terminal: int) -> str:
+    """Return the output of a terminal until its last writer has closed it."""
+    found = b""
+    try:
+        while block := os.read(terminal, 1 << 16):
+            found += block
+    except OSError:  # EIO: how Linux reports it
+        pass
+    finally:
+        os.close(terminal)
+    return found.decode(errors="replace")

@@ -2,22 +2,18 @@
 
 import asyncio
 import io
-import re
 import zipfile
 from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
 from aiohttp import web
-from openapi_spec_validator import validate
 
 from fake_client import Answer, FakeClient, answering, hang_up, never
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server import keys
-from job_orchestrator.server.jobs import terminate as termination
 from job_orchestrator.server.tuning import Tuning
-from job_orchestrator.server.web.access import is_open
 from running_server import Server, StartServer
 
 
@@ -234,76 +230,6 @@ async def test_partial_output_that_breaks_off_at_the_client_breaks_off_for_the_r
             await response.read()
 
 
-async def terminate(server: Server, job: int) -> tuple[int, str, str]:
-    async with server.http.post(f"/terminate/{job}") as response:
-        answer = await response.json()
-        return response.status, answer["status"], answer["message"]
-
-
-async def test_trap_12_and_13_queued_job_ends_at_once_and_only_once(idle_server: Server) -> None:
-    job = await idle_server.submit()
-    assert await terminate(idle_server, job) == (200, "Killed", "job terminated")
-    assert await terminate(idle_server, job) == (
-        409,
-        "Killed",
-        "Job 1 has already ended: it is Killed",
-    )
-    assert (await terminate(idle_server, 9))[0] == 404
-
-
-async def test_submitted_job_is_ended_at_its_client_and_keeps_its_output(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    payload = await client.next_payload()
-    await server.until(job, "Submitted")
-    assert (await terminate(server, job))[:2] == (200, "Killed")
-    assert client.payloads[payload].status is PayloadStatus.KILLED
-    await server.eventually(lambda: server.rows("SELECT has_output FROM jobs") == [(1,)])
-
-
-async def test_trap_14_job_that_ended_before_the_kill_keeps_its_end(
-    server: Server, client: FakeClient
-) -> None:
-    job = await server.submit()
-    payload = await client.next_payload()
-    await server.until(job, "Submitted")
-    client.results[payload] = b""
-    client.complete(payload)
-    client.report(payload, PayloadStatus.COMPLETED, push=False)
-    status, state, _ = await terminate(server, job)
-    assert (status, state) == (409, "Completed")
-    assert (await server.ended(job))[0] == "Completed"
-
-
-async def test_trap_14_termination_while_the_job_is_being_sent_ends_it_and_runs_nothing(
-    server: Server, client: FakeClient
-) -> None:
-    gate = client.hold_submits()
-    job = await server.submit()
-    await server.until(job, "Processing")
-    ending = asyncio.create_task(terminate(server, job))
-    await server.eventually(lambda: server.rows("SELECT kill_requested FROM jobs") == [(1,)])
-    gate.set()
-    assert (await ending)[:2] == (200, "Killed")
-    assert client.payloads[1].status is PayloadStatus.KILLED
-    assert server.rows("SELECT attempt FROM jobs") == [(1,)]
-
-
-async def test_termination_that_a_hung_client_delays_is_carried_out_later(
-    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(termination, "TERMINATE_TIMEOUT_S", 0.05)
-    gate = client.hold_submits()
-    job = await server.submit()
-    await server.until(job, "Processing")
-    status, _, message = await terminate(server, job)
-    assert status == 504
-    assert "it is ended as soon as that does" in message
-    gate.set()
-    assert (await server.ended(job))[0] == "Killed"
-
-
 async def test_health_is_500_after_a_loop_has_stopped(server: Server) -> None:
     async with server.http.get("/health") as response:
         assert response.status == 200
@@ -320,82 +246,6 @@ async def test_health_is_500_after_a_loop_has_stopped(server: Server) -> None:
         }
     async with server.http.get("/") as response:
         assert await response.json() == {"message": "pong"}
-
-
-async def test_every_route_is_in_the_valid_openapi_document(server: Server) -> None:
-    async with server.http.get("/api-docs/openapi.json") as response:
-        document = await response.json()
-    validate(document)
-    described = {
-        (method.upper(), path) for path, item in document["paths"].items() for method in item
-    }
-    routed = {
-        (route.method, route.resource.canonical)
-        for route in server.app.router.routes()
-        if route.resource is not None and route.method != "HEAD"
-    }
-    routed = {
-        (method, path)
-        for method, path in routed
-        if not path.startswith(("/swagger", "/api-docs", "/dashboard"))
-    }
-    assert described == routed
-    for path, item in document["paths"].items():
-        for operation in item.values():
-            assert operation["summary"], path
-            assert operation["responses"], path
-
-
-async def test_document_distinguishes_errors_and_open_routes(
-    server: Server,
-) -> None:
-    async with server.http.get("/api-docs/openapi.json") as response:
-        paths = (await response.json())["paths"]
-    responses = {
-        (path, status): answer["content"]["application/json"]
-        for path, item in paths.items()
-        for operation in item.values()
-        for status, answer in operation["responses"].items()
-        if status >= "400"
-    }
-    assert responses["/terminate/{id}", "502"]["example"] == {
-        "id": 0,
-        "status": "Unknown",
-        "message": "The job's client can't be reached; the job is terminated as soon as it can be",
-    }
-    assert responses["/terminate/{id}", "409"]["example"]["status"] == "Completed"
-    for place, body in responses.items():
-        assert body["schema"] == {"$ref": "#/components/schemas/JobAnswer"}, place
-        assert "uploaded" not in body["example"]["message"], place
-    # No security at all (Swagger UI shows no padlock), or that of the whole document.
-    without = {path for path, item in paths.items() if item.get("get", {}).get("security") == []}
-    assert without == {path for path in paths if is_open(path)} == {"/", "/health"}
-    assert ("/health", "401") not in responses
-    assert ("/jobs", "401") in responses
-
-
-async def test_descriptions_of_schemas_are_not_indented(server: Server) -> None:
-    async with server.http.get("/api-docs/openapi.json") as response:
-        schemas = (await response.json())["components"]["schemas"]
-    assert "\n" in schemas["Job"]["description"], "it has several paragraphs"
-    for name, schema in schemas.items():
-        # Markdown displays an indented paragraph as code.
-        assert "\n " not in schema.get("description", ""), name
-
-
-async def test_swagger_ui_loads_nothing_from_other_hosts(server: Server) -> None:
-    async with server.http.get("/swagger") as response:
-        assert response.url.path == "/swagger-ui/"
-        page = await response.text()
-    for file in re.findall(r'(?:src|href)="(.+?)"', page):
-        async with server.http.get(f"/swagger-ui/{file}") as response:
-            assert response.status == 200, file
-    async with server.http.get("/swagger-ui/start.js") as response:
-        start = await response.text()
-    for text in (page, start):
-        assert "http://" not in text
-        assert "https://" not in text
-    assert '"validatorUrl": null' in start
 
 
 async def test_stop_of_the_server_answers_waiting_requests(server: Server) -> None:

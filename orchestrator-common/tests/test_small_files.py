@@ -67,7 +67,6 @@ def test_a_block_of_another_shape_is_refused(value: object) -> None:
 def test_any_bytes_are_refused_unless_they_are_files(block: bytes) -> None:
     try:
         files = decode_files(block)
-    except BadRequest as error:
-        assert str(error)
-    else:
-        assert decode_files(encode_files(files)) == files
+    except BadRequest:
+        files = []
+    assert decode_files(encode_files(files)) == files

@@ -89,7 +89,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_stop)
+    app.on_shutdown.append(_end_waiting_requests)
     return app
 
 
@@ -109,7 +109,10 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
-                yield
+                try:
+                    yield
+                finally:
+                    await app[LIFECYCLE].stop()
             finally:
                 await webhooks.close()
                 await registry.close()
@@ -220,9 +223,8 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _stop(app: web.Application) -> None:
-    # Requests that wait for jobs or follow them are ended first, so that the server can stop.
+async def _end_waiting_requests(app: web.Application) -> None:
+    """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
-    await app[LIFECYCLE].stop()

@@ -37,6 +37,7 @@ from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> web.Application:
     app.middlewares.extend(
         [
             error_middleware(STATUSES, error_body),
+            refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
             plain_bodies,
             server_only(settings.client_token),
@@ -87,6 +89,16 @@ def create_app(settings: Settings) -> web.Application:
     app.on_startup.append(_start)
     app.on_shutdown.append(_end_streams)
     return app
+
+
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-client",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="CLIENT_TOKEN",  # noqa: S106 (a name)
+        has_tokens=settings.client_token is not None,
+    )
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
@@ -66,7 +67,13 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
-        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), plain_bodies, access]
+        [
+            error_middleware(STATUSES, error_body),
+            refuse_foreign_pages(_page_policy(settings)),
+            bounded_bodies("/upload"),
+            plain_bodies,
+            access,
+        ]
     )
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
@@ -91,6 +98,17 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.on_startup.append(_start)
     app.on_shutdown.append(_end_waiting_requests)
     return app
+
+
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-server",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
+        has_tokens=settings.api_tokens_file is not None,
+        origins=settings.cors_origins,
+    )
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:

@@ -108,7 +108,7 @@ class FakeClient:
 
     async def next_payload(self) -> int:
         """Wait for the next payload that is submitted; return its id."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.submitted.get()
 
     def hold_submits(self) -> asyncio.Event:

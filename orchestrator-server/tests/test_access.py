@@ -437,7 +437,7 @@ async def test_upload_beyond_the_storage_limit_is_refused_before_its_body_is_sen
             "Content-Type: multipart/form-data; boundary=b\r\n"
             "Content-Length: 40000000\r\n\r\n".encode()
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = await reader.readuntil(b"\r\n")
     finally:
         writer.close()

@@ -36,7 +36,8 @@ CREATE TABLE payloads (
     killed INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
-    ended_at REAL
+    ended_at REAL,
+    results_sha256 BLOB
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -181,12 +182,18 @@ class PayloadStore:
         return self._notify(rows[0]) if rows else None
 
     async def finish(
-        self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
+        self,
+        payload_id: int,
+        status: PayloadStatus,
+        message: str,
+        exit_code: int | None = None,
+        results_sha256: bytes | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
+                    results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
                 RETURNING {COLUMNS}""",  # noqa: S608
@@ -195,6 +202,7 @@ class PayloadStore:
                 "status": status,
                 "message": message,
                 "exit_code": exit_code,
+                "results_sha256": results_sha256,
                 "now": self._now(),
             },
         )

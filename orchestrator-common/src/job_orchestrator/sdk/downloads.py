@@ -38,7 +38,7 @@ class Download:
     """Download of one ZIP file.
 
     A broken connection is resumed at the byte where it broke, if the results are still the same
-    (``If-Range``); otherwise the download starts over. It also starts over if the file does not have
+    (``If-Range``); otherwise the download starts over. So it does if the file does not have
     the digest that the server has announced.
     """
 

@@ -19,7 +19,7 @@ from running_client import Client
 
 
 def row(message: str = "", status: PayloadStatus = PayloadStatus.RUNNING) -> PayloadRow:
-    return PayloadRow(1, "u", None, "", None, status, False, None, message, None, None)
+    return PayloadRow(1, "u", None, "", None, status, False, None, message, None)
 
 
 async def _chunks(found: list[bytes] | None) -> AsyncIterator[bytes]:

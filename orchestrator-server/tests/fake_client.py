@@ -1,6 +1,7 @@
 """Fake jo-client over real HTTP, without processes. A test controls it, misbehaviour included."""
 
 import asyncio
+import hashlib
 import io
 import zipfile
 from collections import Counter
@@ -17,6 +18,7 @@ from job_orchestrator.common.messages import (
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
 
@@ -177,6 +179,7 @@ class FakeClient:
         payload = self.payloads[payload_id]
         if payload.status is PayloadStatus.COMPLETED:
             body = self.results[payload_id]
+            headers["Repr-Digest"] = repr_digest(hashlib.sha256(body).digest())
             return web.Response(body=body, content_type="application/zip", headers=headers)
         return _json(payload, headers=headers)
 

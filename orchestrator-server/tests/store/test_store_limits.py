@@ -9,7 +9,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
 from job_orchestrator.server.store.base import JobStore
-from stores import claim, requeue
+from stores import claim, requeue, stored_output
 
 
 async def queued(store: JobStore, user_id: int = 1) -> int:
@@ -74,7 +74,7 @@ async def test_counters_follow_the_states_of_a_job(store: JobStore) -> None:
     assert (await queued(store), await stored(store)) == (1, 100)
     (job,) = await claim(store)
     job = await store.transition(job, JobStatus.SUBMITTED, "", dest_id=1)
-    job = await store.transition(job, JobStatus.COMPLETED, "", output_bytes=50)
+    job = await store.transition(job, JobStatus.COMPLETED, "", output=stored_output(50))
     assert (await queued(store), await stored(store)) == (0, 150)
     await store.transition(job, JobStatus.CLEANED, "")
     assert (await queued(store), await stored(store)) == (0, 0)

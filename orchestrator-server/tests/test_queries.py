@@ -66,6 +66,8 @@ async def test_job_completed_has_all_fields_and_its_history(
         "queue": None,
         "failures": 0,
         "max_attempts": 3,
+        "outputs": [],
+        "results": "all",
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states

@@ -139,11 +139,16 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued."""
+    """A job with its history; ``queue`` is set only while the job is queued.
+
+    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
     max_attempts: int | None = None
+    outputs: list[str] = []
+    results: str = "all"
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,8 @@ class JobQueries:
             history=[step_of(change, end, details=details) for change, end in steps],
             queue=queue,
             max_attempts=service.max_attempts if service else None,
+            outputs=list(job.outputs),
+            results=job.results,
         )
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:

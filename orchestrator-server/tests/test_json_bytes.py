@@ -121,7 +121,7 @@ async def test_event_of_an_ended_job_has_these_bytes(server: Server, client: Fak
 
     shown = await body(server, "/jobs/1/events")
 
-    assert shown == b"id: 5\nevent: job\ndata: {" + JOB + b"}\n\n"
+    assert shown == b"id: 1000005\nevent: job\ndata: {" + JOB + b"}\n\n"
 
 
 async def test_answers_about_the_service_have_these_bytes(server: Server) -> None:

@@ -48,7 +48,7 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
@@ -68,7 +68,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
         [
-            error_middleware(STATUSES, error_body),
+            error_middleware(STATUSES, error_body, message_for),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
             plain_bodies,

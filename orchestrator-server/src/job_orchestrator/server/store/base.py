@@ -33,6 +33,9 @@ from job_orchestrator.server.model import (
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
 
+MAX_EVENTS = 1000
+"""Events that ``JobEvents.between`` returns if no other limit is given."""
+
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
 
@@ -172,16 +175,20 @@ class JobLists(Protocol):
 class JobEvents(Protocol):
     """Reads the event log: the status changes of all jobs, numbered in commit order.
 
-    Numbers start at 1 and only grow, but may have gaps.
+    Numbers only grow, and have gaps. A number is never used again, not even if a power cut has
+    undone its event: readers may have received it.
     """
 
     async def last_id(self) -> int:
         """Return the number of the last event, 0 if there is none."""
 
     async def between(
-        self, after: int, until: int, job_id: int | None = None
+        self, after: int, until: int, job_id: int | None = None, *, limit: int = MAX_EVENTS
     ) -> Sequence[JobEvent]:
-        """Return the events after number ``after`` up to ``until``, of all jobs or of one."""
+        """Return the events after number ``after`` up to ``until``, of all jobs or of one.
+
+        Returns the first ``limit`` of them, in order.
+        """
 
     async def present(self, job_id: int) -> tuple[int, Job]:
         """Return the number of a job's last event, and the job at that moment.

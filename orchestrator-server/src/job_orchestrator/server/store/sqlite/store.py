@@ -33,7 +33,7 @@ from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
-from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
@@ -105,7 +105,9 @@ async def open_store(
         reading = await connect(path)
         connections.push_async_callback(reading.close)
         ((name,),) = await reading.rows("SELECT id FROM installation")
-        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
+        writer = Writer(writing, wrote)
+        await writer.run(skip_numbers, durable=True)
+        yield SqliteJobStore(writer, reading, Installation(name), now)
 
 
 class SqliteJobStore:

@@ -48,7 +48,7 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
@@ -68,7 +68,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
         [
-            error_middleware(STATUSES, error_body),
+            error_middleware(STATUSES, error_body, message_for),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
             plain_bodies,
@@ -142,6 +142,8 @@ async def _compose(
 ) -> None:
     """Create the components and connect them."""
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
+    statistics = JobStatistics()
+    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     dispatch = Dispatch(
         store,
         files,
@@ -150,12 +152,11 @@ async def _compose(
         settings.services,
         tuning,
         metrics.fetch_seconds,
+        statistics.mean_run_s,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
-    statistics = JobStatistics()
-    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     feed = ChangeFeed()
     queries = JobQueries(store, feed, registry, settings.services, statistics)
     event_streams = EventStreams(store.events, queries)

@@ -339,4 +339,6 @@ async def test_health_load_and_ping_answer(client: Client) -> None:
     async with client.http.get("/load") as response:
         assert 0 <= float(await response.text()) <= 100
     async with client.http.get("/") as response:
-        assert await response.json() == {"message": "pong"}
+        assert await response.json() == {"message": "pong", "api": "/swagger-ui/"}
+    async with client.http.get("/", headers={"Accept": "text/html"}) as response:
+        assert response.url.path == "/swagger-ui/"

@@ -44,10 +44,12 @@ class WireTime(datetime):
         return cls.fromtimestamp(seconds, UTC)
 
 
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
 
-    message: str = "pong"
+    message: str
+    dashboard: str = ""
+    api: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

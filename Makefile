@@ -93,8 +93,8 @@ screenshots: $(VENV)/.dev  ## create the screenshots of the dashboard in docs/im
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
 
-bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=latency,accept selects some
-	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
+bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=latency,accept selects some, BASELINE=<revision> compares with it
+	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)" $(if $(BASELINE),--baseline $$($(BIN)/python scripts/baseline.py $(BASELINE)))
 
 bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## run every benchmark with a minimal size, in seconds
 	$(PYTEST) bench/tests $(PYTEST_ARGS)

@@ -144,6 +144,8 @@ async def test_peer_that_acknowledges_nothing_is_disconnected_by_the_kernel() ->
     listener = await asyncio.to_thread(listen, "127.0.0.1", 0)
     with listener:
         listener.listen()
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-            timeout_ms = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        with socket.create_connection(listener.getsockname()):
+            connection, _ = await asyncio.to_thread(listener.accept)
+            with connection:
+                timeout_ms = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert timeout_ms == STALLED_S * 1000

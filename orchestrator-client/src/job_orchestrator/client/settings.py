@@ -110,6 +110,7 @@ class Settings:
         help="Token that jo-server must send; jo-server must have the same value",
         secret=True,
     )
+    allowed_hosts: tuple[str, ...] = shared.allowed_hosts("CLIENT_TOKEN")
     min_upload_rate: int = shared.min_upload_rate()
     max_connections_per_peer: int = shared.max_connections_per_peer("1000")
     log_level: str = shared.log_level()

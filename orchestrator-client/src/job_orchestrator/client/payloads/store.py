@@ -37,7 +37,8 @@ CREATE TABLE payloads (
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
     ended_at REAL,
-    packing INTEGER NOT NULL DEFAULT 0
+    packing INTEGER NOT NULL DEFAULT 0,
+    results_sha256 BLOB
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -192,12 +193,18 @@ class PayloadStore:
             self._notify(row)
 
     async def finish(
-        self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
+        self,
+        payload_id: int,
+        status: PayloadStatus,
+        message: str,
+        exit_code: int | None = None,
+        results_sha256: bytes | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
+                    results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
                 RETURNING {COLUMNS}""",  # noqa: S608
@@ -206,6 +213,7 @@ class PayloadStore:
                 "status": status,
                 "message": message,
                 "exit_code": exit_code,
+                "results_sha256": results_sha256,
                 "now": self._now(),
             },
         )

@@ -121,6 +121,8 @@ async def test_start_logs_limits_features_and_addresses(
         return "Metrics: " in server.logged and "Metrics: " in client.logged
 
     await eventually(both_listen)
+    assert "results are kept for 2 days, uploads are limited to 400 MB" in server.logged
+    assert "are kept for 2 days, uploads are limited to 400 MB" in client.logged
     assert "Service example: 5 per user, 10 in all, 3 attempts, 300 s each, at " in server.logged
     assert "On: CORS" in server.logged
     assert "Off: API tokens, client token, callbacks, " in server.logged

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, StillRunning
@@ -18,6 +19,7 @@ from job_orchestrator.client.executors.base import (
 )
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.store import StoreError
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import StorageFull
@@ -32,6 +34,14 @@ KILLED = "Terminated on request"
 
 KILLED_PACKING_S = 10.0
 """Time limit for packing the results of a payload that was terminated on request, in seconds."""
+
+
+PACKING_SHOWN_AFTER_S = 2.0
+PACKING = "Its results are being packed"
+"""Message of a Running payload whose script has ended, after ``PACKING_SHOWN_AFTER_S``."""
+
+Explain = Callable[[int, str], Awaitable[None]]
+"""Sets the message of a Running payload."""
 
 
 class Ending(NamedTuple):
@@ -59,6 +69,7 @@ class PayloadRun:
         monitor: RunMonitor,
         packer: Packer,
         backoff: Backoff,
+        explain: Explain,
     ) -> None:
         self.row = row
         self.run_id = RunId(row.uuid)
@@ -69,6 +80,7 @@ class PayloadRun:
         self._monitor = monitor
         self._packer = packer
         self._backoff = backoff
+        self._explain = explain
         self._killed = row.killed
         self._client_stops = False
         self._out_of_time = False
@@ -178,6 +190,7 @@ class PayloadRun:
         limit_s = self.row.time_limit_s if self._out_of_time else None
         status, message = _verdict(outcome, killed=killed, limit_s=limit_s)
         stop_packing = self._stop_packing = asyncio.Event()
+        showing = asyncio.create_task(self._show_packing())
         timer = None
         if killed:
             timer = asyncio.get_running_loop().call_later(KILLED_PACKING_S, stop_packing.set)
@@ -194,9 +207,17 @@ class PayloadRun:
             message = f"{message} {error}".strip()
         finally:
             self._stop_packing = None
+            showing.cancel()
             if timer is not None:
                 timer.cancel()
         return Ending(status, message, outcome.exit_code)
+
+    async def _show_packing(self) -> None:
+        await asyncio.sleep(PACKING_SHOWN_AFTER_S)
+        try:
+            await self._explain(self.row.id, PACKING)
+        except StoreError as error:
+            logger.warning("Payload %d: %s", self.row.id, error)
 
 
 def _could_not_be_run(reason: str) -> Ending:

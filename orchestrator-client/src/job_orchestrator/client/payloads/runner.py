@@ -80,6 +80,7 @@ class Runner:
                 self._monitor,
                 self._packer,
                 self._backoff,
+                self._store.explain,
             )
             self._tasks[row.id] = self._owner.spawn(self._run(run), f"payload {row.id}")
 

@@ -180,6 +180,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def explain(self, payload_id: int, message: str) -> None:
+        """Set the message of a payload, if it is Running."""
+        rows = self._rows(
+            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (message, payload_id),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def finish(
         self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
     ) -> PayloadRow:

@@ -29,6 +29,9 @@ MAX_AHEAD = 1000
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
 
+MAX_WAITING, MAX_WAITING_JOBS = 500, 100
+"""Limits of ``JobLists.waiting_users``: users, and queued jobs of each that are counted."""
+
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
 
@@ -157,6 +160,12 @@ class JobLists(Protocol):
 
     async def waiting(self) -> WaitingJobs:
         """Count the jobs whose present attempt has not started, queued or at a client."""
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
+        """
 
     async def latest(self, limit: int) -> Sequence[Times]:
         """Return the times of the newest jobs, newest first."""
@@ -325,6 +334,13 @@ class JobStore(Protocol):
         this one. Raises ``TransitionRefused``,
         with the present status, if that status does not allow the change or if the job is in
         another attempt.
+        """
+
+    async def explain(self, job: Job, message: str) -> None:
+        """Replace the reason of a Running job.
+
+        That is an event without a change of status. Has no effect if status, attempt or reason of
+        the job have changed.
         """
 
     async def requeue(

@@ -220,6 +220,10 @@ class SqliteJobStore:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
 
+    async def explain(self, job: Job, message: str) -> None:
+        """See ``JobStore.explain``."""
+        await self._apply(updates.explain(job, message, self._now()), max_delay_s=MAX_DELAY_S)
+
     async def requeue(
         self,
         job: Job,

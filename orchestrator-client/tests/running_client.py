@@ -83,7 +83,7 @@ class Client:
 
     async def run(self, script: bytes | str, **kwargs: Any) -> dict[str, Any]:
         """Submit a payload and follow its events to the end; return its event and JSON."""
-        async with asyncio.timeout(30), self.events() as events:
+        async with asyncio.timeout(60), self.events() as events:
             payload = await self.submit(script, **kwargs)
             async for event in events:
                 data = json.loads(event.data)
@@ -93,13 +93,13 @@ class Client:
 
     async def until(self, payload: int, status: str) -> None:
         """Poll until the payload has a status, as a server without the event stream does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await self.get(payload))["status"] != status:  # noqa: ASYNC110 (polling)
                 await asyncio.sleep(0.01)
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Poll until a condition holds that no event reports, such as the start of a process."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 

@@ -113,5 +113,6 @@ def test_trap_67_selection_that_a_script_replaced_blocks_no_packing(
         workspace.selection.symlink_to("/dev/zero")
     elif planted == "garbage":
         workspace.selection.write_bytes(b"{")
-    with asyncio.run(Packer().pack_partial(workspace)) as file:
+    file, _ = asyncio.run(Packer().pack_partial(workspace))
+    with file:
         assert "run.sh" in zipfile.ZipFile(file).namelist()

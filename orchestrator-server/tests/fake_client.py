@@ -1,6 +1,7 @@
 """Fake jo-client over real HTTP, without processes. A test controls it, misbehaviour included."""
 
 import asyncio
+import hashlib
 import io
 import zipfile
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ from job_orchestrator.common.messages import (
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
 
@@ -52,7 +54,7 @@ class FakeClient:
         self.instead: dict[str, Answer] = {}
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.connected = asyncio.Event()
-        self.slots = 4
+        self.slots = 10
         self.draining = False
         self.token = ""
         self._streams: set[asyncio.Queue[bytes]] = set()
@@ -109,7 +111,7 @@ class FakeClient:
 
     async def next_payload(self) -> int:
         """Wait for the next payload that is submitted; return its id."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.submitted.get()
 
     def hold_submits(self) -> asyncio.Event:
@@ -182,6 +184,7 @@ class FakeClient:
         payload = self.payloads[payload_id]
         if payload.status is PayloadStatus.COMPLETED:
             body = self.results[payload_id]
+            headers["Repr-Digest"] = repr_digest(hashlib.sha256(body).digest())
             return web.Response(body=body, content_type="application/zip", headers=headers)
         return _json(payload, headers=headers)
 

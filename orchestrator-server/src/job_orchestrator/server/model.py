@@ -110,8 +110,8 @@ class Job:
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
-    - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP. Both are
-      None if they are not known.
+    - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
+      ``output_sha256`` its digest. Each is None if it is not known.
     """
 
     id: int
@@ -140,6 +140,7 @@ class Job:
     started_at: float | None
     input_bytes: int | None
     output_bytes: int | None
+    output_sha256: bytes | None
     outputs: tuple[str, ...] = ()
     results: ResultKind = ResultKind.ALL
 
@@ -169,6 +170,14 @@ class Job:
             "client": self.client,
             REQUEST_ID: f"job-{self.id}.{self.attempt}",
         }
+
+
+@dataclass(frozen=True)
+class StoredOutput:
+    """The ZIP that was received from a client: its size in bytes, and its digest."""
+
+    size: int
+    sha256: bytes
 
 
 @dataclass(frozen=True)

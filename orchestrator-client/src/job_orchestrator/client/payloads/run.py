@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, StillRunning
+from job_orchestrator.client.errors import (
+    ArchiveFailed,
+    OnlyOutputKept,
+    PackingGivenUp,
+    StillRunning,
+)
 from job_orchestrator.client.executors.base import (
     Executor,
     ExecutorBusy,
@@ -19,7 +24,6 @@ from job_orchestrator.client.executors.base import (
 )
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.store import StoreError
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import StorageFull
@@ -36,20 +40,13 @@ KILLED_PACKING_S = 10.0
 """Time limit for packing the results of a payload that was terminated on request, in seconds."""
 
 
-PACKING_SHOWN_AFTER_S = 2.0
-PACKING = "Its results are being packed"
-"""Message of a Running payload whose script has ended, after ``PACKING_SHOWN_AFTER_S``."""
-
-Explain = Callable[[int, str], Awaitable[None]]
-"""Sets the message of a Running payload."""
-
-
 class Ending(NamedTuple):
-    """End of a payload."""
+    """End of a payload. ``results_sha256`` is the digest of its packed results."""
 
     status: PayloadStatus
     message: str
     exit_code: int | None = None
+    results_sha256: bytes | None = None
 
 
 class Lost(NamedTuple):
@@ -69,7 +66,7 @@ class PayloadRun:
         monitor: RunMonitor,
         packer: Packer,
         backoff: Backoff,
-        explain: Explain,
+        script_ended: Callable[[], None],
     ) -> None:
         self.row = row
         self.run_id = RunId(row.uuid)
@@ -80,7 +77,7 @@ class PayloadRun:
         self._monitor = monitor
         self._packer = packer
         self._backoff = backoff
-        self._explain = explain
+        self._script_ended = script_ended
         self._killed = row.killed
         self._client_stops = False
         self._out_of_time = False
@@ -105,6 +102,7 @@ class PayloadRun:
         finally:
             self.in_executor = False
         if state.outcome is not None:
+            self._script_ended()
             return await self._pack(state.outcome)
         if state.phase is not RunPhase.LOST:
             return _could_not_be_run(state.reason)
@@ -190,34 +188,28 @@ class PayloadRun:
         limit_s = self.row.time_limit_s if self._out_of_time else None
         status, message = _verdict(outcome, killed=killed, limit_s=limit_s)
         stop_packing = self._stop_packing = asyncio.Event()
-        showing = asyncio.create_task(self._show_packing())
         timer = None
         if killed:
             timer = asyncio.get_running_loop().call_later(KILLED_PACKING_S, stop_packing.set)
+        sha256 = None
         try:
             reach(Point.CLIENT_SCRIPT_ENDED)
-            await self._packer.pack(self._workspace, outcome, stop_packing)
+            sha256 = await self._packer.pack(self._workspace, outcome, stop_packing)
             reach(Point.CLIENT_PACKED)
         except PackingGivenUp as error:
-            status = PayloadStatus.KILLED
+            sha256, status = error.sha256, PayloadStatus.KILLED
             message = f"Terminated on request, before its results were packed; {error}"
         except (StorageFull, ArchiveFailed) as error:
             if status is PayloadStatus.COMPLETED:
                 status = PayloadStatus.FAILED
             message = f"{message} {error}".strip()
+            if isinstance(error, OnlyOutputKept):
+                sha256 = error.sha256
         finally:
             self._stop_packing = None
-            showing.cancel()
             if timer is not None:
                 timer.cancel()
-        return Ending(status, message, outcome.exit_code)
-
-    async def _show_packing(self) -> None:
-        await asyncio.sleep(PACKING_SHOWN_AFTER_S)
-        try:
-            await self._explain(self.row.id, PACKING)
-        except StoreError as error:
-            logger.warning("Payload %d: %s", self.row.id, error)
+        return Ending(status, message, outcome.exit_code, sha256)
 
 
 def _could_not_be_run(reason: str) -> Ending:

@@ -42,10 +42,11 @@ class ResultArchive:
         self._skipped = SkippedFiles()
         self._selected = SelectedFiles()
 
-    def write(self, workspace: Workspace, outcome: Outcome | None) -> None:
+    def write(self, workspace: Workspace, outcome: Outcome | None) -> bytes:
         """Write the selected files, the script's output and the manifest.
 
-        Raises ``OnlyOutputKept`` and the errors of the budget.
+        Returns the SHA-256 digest of the archive. Raises ``OnlyOutputKept`` and the errors of the
+        budget.
         """
         work = _real(workspace.work)
         self._selected = load_selection(workspace)
@@ -54,16 +55,19 @@ class ResultArchive:
                 if not self._selected.leaves_out_name(entry.name):
                     self._add(entry.path, entry.name, inside=work)
         self._add_output(workspace, limit=None)
-        self._finish(outcome)
+        return self._finish(outcome)
 
     def write_output_only(
         self, workspace: Workspace, outcome: Outcome | None, reason: OnlyOutputKept
-    ) -> None:
-        """Write the script's output and the manifest, which holds the reason."""
+    ) -> bytes:
+        """Write the script's output and the manifest, which holds the reason.
+
+        Returns the SHA-256 digest of the archive.
+        """
         self._skipped.add(".", str(reason))
         # Both streams together fit into the largest archive.
         self._add_output(workspace, limit=self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES)
-        self._finish(outcome)
+        return self._finish(outcome)
 
     def _add_output(self, workspace: Workspace, limit: int | None) -> None:
         for path in (workspace.stdout, workspace.stderr):
@@ -71,12 +75,13 @@ class ResultArchive:
                 name = f"{RESERVED}/{path.name}"
                 self._add(str(path), name, inside=_real(workspace.root), limit=limit)
 
-    def _finish(self, outcome: Outcome | None) -> None:
+    def _finish(self, outcome: Outcome | None) -> bytes:
         manifest = Member(f"{RESERVED}/result.json", _MANIFEST_MODE, time.time())
         self._writer.write(
             manifest, encode_manifest(outcome, self._skipped, self._selected.left_out)
         )
         self._writer.close()
+        return self._writer.sha256
 
     def _add(self, path: str, name: str, *, inside: Path, limit: int | None = None) -> None:
         """Add an empty folder, a file, or the file ``inside`` that a link leads to.

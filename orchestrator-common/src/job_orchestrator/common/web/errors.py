@@ -19,6 +19,7 @@ from job_orchestrator.common.errors import (
 )
 from job_orchestrator.common.storage.form_receiver import BodyTimeout
 from job_orchestrator.common.web.bodies import BodyTooLarge, CompressedBody
+from job_orchestrator.common.web.foreign_pages import UnknownHost
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    UnknownHost: HTTPStatus.MISDIRECTED_REQUEST,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     TryLater: HTTPStatus.SERVICE_UNAVAILABLE,
     Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,

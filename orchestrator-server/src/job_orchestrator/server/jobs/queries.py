@@ -195,7 +195,7 @@ class JobQueries:
 
     async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
         """Return the user of a queued job, and the users who wait for the same service."""
-        waiting = await self.store.lists.waiting_users(job.service)
+        waiting = await self.store.waiting_users(job.service)
         own = (user for user in waiting if user.user_id == job.user_id)
         return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 

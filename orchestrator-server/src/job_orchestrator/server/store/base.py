@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job, JobFilter, JobOptions, UserLimits
+from job_orchestrator.server.model import (
+    Installation,
+    Job,
+    JobOptions,
+    StoredOutput,
+    UserLimits,
+)
+from job_orchestrator.server.store.lists import JobLists
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
@@ -30,7 +37,7 @@ MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
 
 MAX_WAITING, MAX_WAITING_JOBS = 500, 100
-"""Limits of ``JobLists.waiting_users``: users, and queued jobs of each that are counted."""
+"""Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -74,19 +81,22 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice.
+    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
+    called back: if there are any, the waiting users are returned even if no job can be claimed.
     """
 
     max_active: int
     clients: Sequence[str]
     decide: Decide
+    replaceable: int = 0
 
 
 @dataclass(frozen=True)
 class Claim:
     """The jobs of one service that were claimed, and the counts on which the decision was based.
 
-    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free.
+    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
+    and no job is replaceable.
     """
 
     jobs: Sequence[Job]
@@ -106,69 +116,11 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One change of a job's status. ``before`` is None for the creation of the job."""
-
-    at: float
-    before: JobStatus | None
-    to: JobStatus
-    why: str
-
-
-@dataclass(frozen=True)
-class Times:
-    """Times at which a job was created, started and ended."""
-
-    service: str
-    status: JobStatus
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class WaitingJobs:
-    """The jobs that have not started yet: their number and the times of their submission.
-
-    Both times are None if there are none.
-    """
-
-    count: int
-    mean_created_at: float | None
-    first_created_at: float | None
-
-
-@dataclass(frozen=True)
 class DueCallback:
     """A callback that is due. ``attempts`` counts the deliveries that have failed."""
 
     job: Job
     attempts: int
-
-
-class JobLists(Protocol):
-    """Reads lists, histories and counts of jobs. The cost does not grow with ended jobs."""
-
-    async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
-        """Return at most ``limit`` jobs with ids below ``before``, newest first."""
-
-    async def history(self, job: Job) -> Sequence[Change]:
-        """Return the status changes of a job, oldest first, at most 1000."""
-
-    async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
-        """Count the jobs that have not ended, by service and status. Counts of 0 are left out."""
-
-    async def waiting(self) -> WaitingJobs:
-        """Count the jobs whose present attempt has not started, queued or at a client."""
-
-    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
-        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
-
-        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
-        """
-
-    async def latest(self, limit: int) -> Sequence[Times]:
-        """Return the times of the newest jobs, newest first."""
 
 
 class JobEvents(Protocol):
@@ -321,19 +273,18 @@ class JobStore(Protocol):
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
-        Fields that are None keep their values. ``output_bytes`` is the size of the output that is
-        now stored. ``acknowledge`` is a payload of the job's client that is not needed any more:
-        its acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
+        Fields that are None keep their values. ``output`` is the output that is now stored.
+        ``acknowledge`` is a payload of the job's client that is not needed any more: its
+        acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
         share a transaction with another change; later changes of the job are still written after
-        this one. Raises ``TransitionRefused``,
-        with the present status, if that status does not allow the change or if the job is in
-        another attempt.
+        this one. Raises ``TransitionRefused``, with the present status, if that status does not
+        allow the change or if the job is in another attempt.
         """
 
     async def explain(self, job: Job, message: str) -> None:
@@ -367,7 +318,7 @@ class JobStore(Protocol):
         Raises ``JobNotFound``.
         """
 
-    async def keep_output(self, job: Job, output_bytes: int) -> None:
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """Record that the output of an ended job is stored.
 
         The acknowledgement of the job's payload is added in the same transaction.
@@ -409,6 +360,12 @@ class JobStore(Protocol):
         """Count the queued jobs in front of ``job``, of the same user and service.
 
         Counts at most ``MAX_AHEAD``.
+        """
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
         """
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:

@@ -29,21 +29,12 @@ The statement for ``JobFilter(user_id=5, statuses=[FAILED])``, without the list 
     ORDER BY id DESC
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job, JobFilter
-from job_orchestrator.server.store.base import (
-    MAX_WAITING,
-    MAX_WAITING_JOBS,
-    Change,
-    Times,
-    WaitingJobs,
-    WaitingUser,
-)
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS
+from job_orchestrator.server.store.lists import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
@@ -167,12 +158,6 @@ class SqliteJobLists:
         """See ``JobLists.waiting``."""
         ((count, created_s, first),) = await self.reader.rows(WAITING)
         return WaitingJobs(int(count), created_s / count if count else None, first)
-
-    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
-        """See ``JobLists.waiting_users``."""
-        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
-        rows = await self.reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
-        return [WaitingUser(*row) for row in rows]
 
     async def latest(self, limit: int) -> Sequence[Times]:
         """See ``JobLists.latest``."""

@@ -5,6 +5,7 @@ the only writer of the file.
 """
 
 import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -14,23 +15,26 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
+    MAX_WAITING,
+    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
     Acknowledgements,
     Claim,
     JobEvents,
-    JobLists,
     JobStore,
     Offer,
     Outbox,
     Subscriber,
+    WaitingUser,
 )
+from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
@@ -200,7 +204,7 @@ class SqliteJobStore:
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
@@ -212,7 +216,7 @@ class SqliteJobStore:
             self._now(),
             dest_id=dest_id,
             exit_code=exit_code,
-            output_bytes=output_bytes,
+            output=output,
             acknowledge=acknowledge,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
@@ -255,9 +259,9 @@ class SqliteJobStore:
         changed = await self._apply(updates.request_kill(job_id))
         return changed[0] if changed else await self.get(job_id)
 
-    async def keep_output(self, job: Job, output_bytes: int) -> None:
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """See ``JobStore.keep_output``."""
-        await self._apply(updates.keep_output(job, output_bytes, self._now()))
+        await self._apply(updates.keep_output(job, output, self._now()))
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """See ``JobStore.client_lost``."""
@@ -315,6 +319,12 @@ class SqliteJobStore:
         }
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """See ``JobStore.waiting_users``."""
+        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,12 +21,12 @@ from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
+from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
@@ -154,7 +154,7 @@ class JobQueries:
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
         reason = self._obstacle(job, details=details)
         ahead = await self.store.ahead(job)
-        wait_s = None if reason else self._expected_wait_s(job, ahead)
+        wait_s = None if reason else await self._expected_wait_s(job, ahead)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
 
     def _obstacle(self, job: Job, *, details: bool) -> str:
@@ -165,7 +165,7 @@ class JobQueries:
         problem = self.clients.problem(service)
         return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
 
-    def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
+    async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
         """Estimate the wait of a queued job; None if no job of its service has run."""
         service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
         if service is None or run_s is None:
@@ -189,8 +189,15 @@ class JobQueries:
             service.max_runs,
             service.runs_per_user,
         )
-        wait_s = expected_wait_s(ahead, run_s, capacity, active)
+        others = jobs_first(*await self._waiting_users(job), ahead)
+        wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
         return round(max(wait_s, job.not_before - now), 1)
+
+    async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
+        """Return the user of a queued job, and the users who wait for the same service."""
+        waiting = await self.store.waiting_users(job.service)
+        own = (user for user in waiting if user.user_id == job.user_id)
+        return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool

@@ -17,7 +17,7 @@ from browsing import DESK, Gate, OpenPage, PageMonitor, StartService
 from harness import Portal, Service
 
 # Long, because a browser is slow while all tests run in parallel.
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 60_000
 expect.set_options(timeout=TIMEOUT_MS)
 
 

@@ -34,7 +34,6 @@ def snippets(page: str) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("page", PAGES)
 async def test_snippets_of_the_page_work_in_order(
     server: Service, tmp_path: Path, page: str

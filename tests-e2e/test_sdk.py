@@ -68,7 +68,7 @@ async def test_submit_of_paths_bytes_and_open_files_sends_their_content(
         )
         assert not spooled.closed
     assert job.status is JobStatus.QUEUED
-    assert (await client.wait(job.id, timeout_s=30)).status is JobStatus.COMPLETED
+    assert (await client.wait(job.id, timeout_s=120)).status is JobStatus.COMPLETED
     results = await client.download(job.id, folder / "results.zip")
     found = {
         name: content(results, name)

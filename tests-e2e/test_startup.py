@@ -27,7 +27,7 @@ def start(
         env={"PORT": "0", "HOST": "127.0.0.1", **settings},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

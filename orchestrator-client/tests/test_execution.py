@@ -234,7 +234,7 @@ async def test_trap_15_and_19_restart_clears_what_was_left_and_reuses_no_id(
 
 
 async def test_event_stream_reports_the_load_first_and_then_every_change(client: Client) -> None:
-    async with asyncio.timeout(20), client.events() as events:
+    async with asyncio.timeout(60), client.events() as events:
         load = await anext(events)
         assert load.kind == "load"
         assert set(json.loads(load.data)) == {
@@ -266,7 +266,7 @@ async def test_stop_ends_event_streams_and_keeps_payloads_that_it_ended_running(
 ) -> None:
     payload = await client.submit("sleep 1004\n")
     await client.eventually(lambda: len(client.processes()) >= 1)
-    async with asyncio.timeout(20), client.events() as events:
+    async with asyncio.timeout(60), client.events() as events:
         await client.app.shutdown()
         kinds = {event.kind async for event in events}
     assert kinds <= {"load", "payload"}

@@ -139,7 +139,7 @@ def test_fork_server_ends_with_the_client(tmp_path: Path, cgroups: PayloadCgroup
         server.send_signal(signal.SIGTERM)
         server.send_signal(signal.SIGINT)
         owner.kill()
-        psutil.wait_procs([server], timeout=20)
+        psutil.wait_procs([server], timeout=60)
         assert not server.is_running()
     assert cgroup.remove()
 

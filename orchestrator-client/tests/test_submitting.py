@@ -221,7 +221,7 @@ async def test_payload_json_has_all_fields_that_servers_ask_for(client: Client) 
         "exit_code": None,
         "message": "",
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (running := await client.get(payload["id"]))["pid"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     script = psutil.Process(running["pid"])

@@ -13,19 +13,21 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient, answering
 from job_orchestrator.common.errors import StartupError, Unauthorized
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server import keys
 from job_orchestrator.server.auth import tokens as tokens_module
 from job_orchestrator.server.auth.token_file import create_token, read_tokens, revoke_token
 from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.jobs import submit as submission
 from job_orchestrator.server.settings.server import read_settings
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web import access
 from job_orchestrator.server.web.access import TABLE, Access, access_of, is_open
-from running_server import Server, StartServer
+from running_server import Server, StartServer, tuned
 
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -436,7 +438,7 @@ async def test_upload_beyond_the_storage_limit_is_refused_before_its_body_is_sen
             "Content-Type: multipart/form-data; boundary=b\r\n"
             "Content-Length: 40000000\r\n\r\n".encode()
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = await reader.readuntil(b"\r\n")
     finally:
         writer.close()
@@ -444,16 +446,17 @@ async def test_upload_beyond_the_storage_limit_is_refused_before_its_body_is_sen
     assert head.startswith(b"HTTP/1.1 507 "), "nothing of the body was sent"
 
 
+@tuned(client_backoff=Backoff((0.0,)))
 async def test_reasons_name_clients_for_administrators_only(
-    start_server: StartServer, file: Path
+    start_server: StartServer, start_client: StartClient, client: FakeClient, file: Path
 ) -> None:
     user_token, admin_token = await token_for(file, 7), await token_for(file, None)
-    server = await start_server(
-        UNREACHABLE, API_TOKENS_FILE=str(file), SERVICE_EXAMPLE_MAX_ATTEMPTS="2"
-    )
+    client.instead["submit"] = answering(500)
+    url = await start_client(client)
+    server = await start_server(url, API_TOKENS_FILE=str(file), SERVICE_EXAMPLE_MAX_ATTEMPTS="2")
     user, admin = Portal(server, user_token), Portal(server, admin_token)
     assert (await user.upload(user_id="7"))[0] == 201
-    expected = "The machine that should run it could not be reached"
+    expected = "The machine it was on failed or could not be reached"
 
     async def reasons(asked: Portal) -> str:
         """Return all reasons that the routes about jobs and services show."""
@@ -483,5 +486,29 @@ async def test_reasons_name_clients_for_administrators_only(
     assert f"{expected}; it is tried again" in for_user
     assert f"{expected}. It has been tried 2 times, and is not tried again" in for_user
     assert "127.0.0.1" not in for_user
-    assert "Connection refused" not in for_user
-    assert for_admin.count("http://127.0.0.1:9/submit can't be reached: Connection refused") >= 6
+    assert "answered 500" not in for_user
+    assert for_admin.count(f"{url}/submit answered 500") >= 5
+
+
+async def test_user_sees_no_client_and_an_administrator_sees_its_url(
+    start_server: StartServer,
+    client: FakeClient,
+    start_client: Any,
+    file: Path,
+) -> None:
+    url = await start_client(client)
+    user, admin = await token_for(file, 7), await token_for(file, None)
+    server = await start_server(url, API_TOKENS_FILE=str(file))
+    job = (await Portal(server, user).upload())[1]["id"]
+    await client.next_payload()
+    client.instead["partial"] = answering(500)
+    async with asyncio.timeout(20):
+        while url not in str(await Portal(server, admin)("GET", f"/jobs/{job}")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for path in ("/jobs", f"/jobs/{job}", "/services", f"/download_partial/{job}"):
+        assert "127.0.0.1" not in str(await Portal(server, user)("GET", path)), path
+        assert url in str(await Portal(server, admin)("GET", path)), path
+    assert await Portal(server, user)("GET", f"/download_partial/{job}") == (
+        502,
+        {"id": 0, "status": "Unknown", "message": ClientError.for_users},
+    )

@@ -14,7 +14,7 @@ from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
-from stores import CLIENT, claim
+from stores import CLIENT, claim, stored_output
 
 S = JobStatus
 
@@ -68,7 +68,7 @@ def requeued(store: JobStore, job: Job) -> Awaitable[object]:
 
 
 async def ends_and_output_follows(store: JobStore, job: Job) -> None:
-    await store.keep_output(await store.transition(job, S.KILLED, ""), 7)
+    await store.keep_output(await store.transition(job, S.KILLED, ""), stored_output(7))
 
 
 NOTIFIED: dict[str, Change] = {

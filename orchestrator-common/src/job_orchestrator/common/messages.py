@@ -86,9 +86,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
     ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script
-    started, in the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
-    ``failures`` counts the attempts that failed and count towards the maximum of the service.
+    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
+    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
+    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
     """
 
     id: int
@@ -139,11 +139,16 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued."""
+    """A job with its history; ``queue`` is set only while the job is queued.
+
+    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
     max_attempts: int | None = None
+    outputs: list[str] = []
+    results: str = "all"
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,8 +176,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients. ``active`` jobs count
-    for the limits. ``running`` and ``waiting`` divide all jobs that have not ended.
+    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
+    ``active`` jobs count for the limits. ``running`` and ``waiting`` divide all jobs that have not
+    ended.
     """
 
     name: str
@@ -302,19 +308,24 @@ class AcknowledgedPayloads(msgspec.Struct, frozen=True):
 
 
 class PayloadEvent(msgspec.Struct, frozen=True):
-    """``event: payload`` of a client's event stream: a payload has changed to this status."""
+    """``event: payload`` of a client's event stream: a payload has changed to this status.
+
+    A Running payload that is ``packing`` holds no slot any more: its script has ended.
+    """
 
     id: StoredInteger
     status: PayloadStatus
     exit_code: StoredInteger | None = None
     message: str = ""
+    packing: bool = False
 
 
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
     ``cpu`` and ``memory`` are per cent of the machine (0-100). ``slots`` is the number of payloads
-    that may run at the same time, ``running`` of those that do, ``waiting`` of the Prepared ones.
+    that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
+    Prepared ones.
     A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
     jo-client.
     """

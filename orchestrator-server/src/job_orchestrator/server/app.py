@@ -15,6 +15,7 @@ from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
@@ -47,7 +48,7 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
@@ -66,7 +67,13 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
-        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), plain_bodies, access]
+        [
+            error_middleware(STATUSES, error_body, message_for),
+            refuse_foreign_pages(_page_policy(settings)),
+            bounded_bodies("/upload"),
+            plain_bodies,
+            access,
+        ]
     )
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
@@ -89,8 +96,19 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_stop)
+    app.on_shutdown.append(_end_waiting_requests)
     return app
+
+
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-server",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
+        has_tokens=settings.api_tokens_file is not None,
+        origins=settings.cors_origins,
+    )
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
@@ -109,7 +127,10 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
-                yield
+                try:
+                    yield
+                finally:
+                    await app[LIFECYCLE].stop()
             finally:
                 await webhooks.close()
                 await registry.close()
@@ -124,6 +145,8 @@ async def _compose(
 ) -> None:
     """Create the components and connect them."""
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
+    statistics = JobStatistics()
+    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     dispatch = Dispatch(
         store,
         files,
@@ -132,12 +155,11 @@ async def _compose(
         settings.services,
         tuning,
         metrics.fetch_seconds,
+        statistics.mean_run_s,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
-    statistics = JobStatistics()
-    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     feed = ChangeFeed()
     queries = JobQueries(store, feed, registry, settings.services, statistics)
     event_streams = EventStreams(store.events, queries)
@@ -220,9 +242,8 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _stop(app: web.Application) -> None:
-    # Requests that wait for jobs or follow them are ended first, so that the server can stop.
+async def _end_waiting_requests(app: web.Application) -> None:
+    """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
-    await app[LIFECYCLE].stop()

@@ -36,7 +36,9 @@ CREATE TABLE payloads (
     killed INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
-    ended_at REAL
+    ended_at REAL,
+    packing INTEGER NOT NULL DEFAULT 0,
+    results_sha256 BLOB
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -59,7 +61,7 @@ KEPT_BATCH = 500
 
 # Each count can use its index; the table also holds payloads that ended within MAX_AGE.
 COUNTS = """
-SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),
+SELECT (SELECT count(*) FROM payloads WHERE status = 'Running' AND NOT packing),
     (SELECT count(*) FROM payloads WHERE status = 'Prepared')
 """
 
@@ -180,13 +182,29 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def mark_packing(self, payload_id: int) -> None:
+        """Record that the script of a Running payload has ended, and its results are packed."""
+        rows = self._rows(
+            f"""UPDATE payloads SET packing = 1 WHERE id = ? AND status = 'Running' AND NOT packing
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id,),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def finish(
-        self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
+        self,
+        payload_id: int,
+        status: PayloadStatus,
+        message: str,
+        exit_code: int | None = None,
+        results_sha256: bytes | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
+                    results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
                 RETURNING {COLUMNS}""",  # noqa: S608
@@ -195,6 +213,7 @@ class PayloadStore:
                 "status": status,
                 "message": message,
                 "exit_code": exit_code,
+                "results_sha256": results_sha256,
                 "now": self._now(),
             },
         )
@@ -297,6 +316,7 @@ def _row(row: Any) -> PayloadRow:
     values = dict(zip(_FIELDS, row, strict=True))
     values["status"] = PayloadStatus(values["status"])
     values["killed"] = bool(values["killed"])
+    values["packing"] = bool(values["packing"])
     return PayloadRow(**values)
 
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 MAX_BYTES = 1 << 16
 
 
-class SmallFile(NamedTuple):
+class ReadFile(NamedTuple):
     """The content, and the time of the last change in nanoseconds since the epoch."""
 
     content: bytes
     modified_ns: int
 
 
-def read_if_small(path: Path) -> SmallFile | None:
+def read_if_small(path: Path) -> ReadFile | None:
     """Read a file; return None if it is larger than ``MAX_BYTES``. Blocks: call it in a thread.
 
     Raises ``OSError``.
@@ -24,6 +24,6 @@ def read_if_small(path: Path) -> SmallFile | None:
         status = os.fstat(descriptor)
         if status.st_size > MAX_BYTES:
             return None
-        return SmallFile(os.read(descriptor, MAX_BYTES), status.st_mtime_ns)
+        return ReadFile(os.read(descriptor, MAX_BYTES), status.st_mtime_ns)
     finally:
         os.close(descriptor)

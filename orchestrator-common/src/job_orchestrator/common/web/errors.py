@@ -19,8 +19,12 @@ from job_orchestrator.common.errors import (
 )
 from job_orchestrator.common.storage.form_receiver import BodyTimeout
 from job_orchestrator.common.web.bodies import BodyTooLarge, CompressedBody
+from job_orchestrator.common.web.foreign_pages import UnknownHost
 
 logger = logging.getLogger(__name__)
+
+DescribeError = Callable[[web.Request, DomainError], str]
+"""Function from a request and its domain error to the message for the sender of the request."""
 
 ErrorBody = Callable[[Exception | None, str], bytes]
 """Function from the domain error, if there is one, and the message to the JSON body."""
@@ -32,6 +36,7 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    UnknownHost: HTTPStatus.MISDIRECTED_REQUEST,
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     TryLater: HTTPStatus.SERVICE_UNAVAILABLE,
     Unhealthy: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -39,7 +44,9 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
 
 
 def error_middleware(
-    statuses: Mapping[type[DomainError], HTTPStatus], error_body: ErrorBody
+    statuses: Mapping[type[DomainError], HTTPStatus],
+    error_body: ErrorBody,
+    describe: DescribeError = lambda _, error: str(error),
 ) -> Middleware:
     """Create the middleware that translates exceptions of handlers to JSON responses.
 
@@ -69,7 +76,7 @@ def error_middleware(
             status = _status_of(error, table)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TryLater):
                 logger.error("%s %s: %s", request.method, request.path, error)
-            response = answer(status, error, str(error))
+            response = answer(status, error, describe(request, error))
             if status == HTTPStatus.UNAUTHORIZED:
                 response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             if isinstance(error, CompressedBody):

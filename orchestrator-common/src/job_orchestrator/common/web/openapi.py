@@ -47,12 +47,13 @@ REFUSALS: Mapping[str, str] = {
     "400": "A part of the path, the query or the body is invalid; the message says which",
     "413": "The body is too large",
     "415": "The body has a Content-Encoding; send it without one",
+    "421": "The host name is not one of this service; see ALLOWED_HOSTS",
 }
 """Errors that every route may answer."""
 
 REFUSALS_OF_ACCESS: Mapping[str, str] = {
     "401": "A token is required; the request has none, or one that is not valid",
-    "403": "The token does not allow this",
+    "403": "The token does not allow this, or a web page of another origin sent it",
 }
 """Errors that every route may answer that requires a token."""
 

@@ -25,7 +25,7 @@ from job_orchestrator.server.errors import (
 )
 from job_orchestrator.server.files.base import BrokenArchive, JobFiles
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
@@ -143,13 +143,13 @@ class Fetcher:
             answer = await client.transport.retrieve(payload_id, job.key, receiver)
         except (FileNotFoundError, ResultsTooLarge) as error:
             why = await self._why_not_kept(job, error)
-            await self._end(job, client, JobStatus.FAILED, why, 0, output_bytes=None)
+            await self._end(job, client, JobStatus.FAILED, why, 0, output=None)
             return
         if isinstance(answer, Payload):
             await self._apply(job, client, answer)
         else:
             self._fetch_seconds.observe(time.perf_counter() - began)
-            await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
+            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state of its payload, which has no results (yet)."""
@@ -172,21 +172,21 @@ class Fetcher:
         """
         message = reason_of(payload)
         try:
-            size, problem = await self._fetch_partial(job, client, payload.id)
+            output, problem = await self._fetch_partial(job, client, payload.id)
         except (ClientBusy, ClientFailed) as error:
             since = self._without_output_since.setdefault(job.id, self._clock())
             if self._clock() - since < self._output_patience_s:
                 raise
-            size, problem = None, with_details("Its output could not be fetched", str(error))
+            output, problem = None, with_details("Its output could not be fetched", str(error))
         message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
-        await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
+        await self._end(job, client, status, message, payload.exit_code, output=output)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, payload_id: int) -> None:
         if not job.has_output:
-            size, problem = await self._fetch_partial(job, client, payload_id)
-            if size is not None:
-                await self._store.keep_output(job, size)
+            output, problem = await self._fetch_partial(job, client, payload_id)
+            if output is not None:
+                await self._store.keep_output(job, output)
             else:
                 if problem:
                     logger.warning("Job %d: %s", job.id, problem)
@@ -195,8 +195,8 @@ class Fetcher:
 
     async def _fetch_partial(
         self, job: Job, client: Client, payload_id: int
-    ) -> tuple[int | None, str]:
-        """Fetch the output that a payload has. Returns its size, or None and why it was not kept.
+    ) -> tuple[StoredOutput | None, str]:
+        """Fetch the output that a payload has. Returns None and the reason if it was not kept.
 
         The reason is empty for an older client, which can't hand over partial output.
         """
@@ -224,14 +224,14 @@ class Fetcher:
         message: str,
         exit_code: int | None,
         *,
-        output_bytes: int | None,
+        output: StoredOutput | None,
     ) -> None:
         ended = await self._store.transition(
             job,
             status,
             message,
             exit_code=exit_code,
-            output_bytes=output_bytes,
+            output=output,
             acknowledge=job.dest_id,
         )
         reach(Point.SERVER_JOB_ENDED)

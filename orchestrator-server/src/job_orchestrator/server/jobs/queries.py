@@ -16,6 +16,7 @@ from job_orchestrator.common.messages import (
     ServiceList,
     Stats,
 )
+from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
@@ -60,7 +61,7 @@ class JobQueries:
         jobs = await self.store.lists.page(wanted, before, limit + 1)
         more = len(jobs) > limit
         return JobPage(
-            jobs=[view_of(job, details=details) for job in jobs[:limit]],
+            jobs=[self.view(job, details=details) for job in jobs[:limit]],
             next=str(jobs[limit - 1].id) if more else None,
         )
 
@@ -71,17 +72,26 @@ class JobQueries:
         until = [*(change.at for change in changes[1:]), self.now()]
         steps = zip(changes, until, strict=True)
         service = self.services.get(job.service)
-        fields = msgspec.structs.asdict(view_of(job, details=details))
+        fields = msgspec.structs.asdict(self.view(job, details=details))
         queue = None
         if job.status is JobStatus.QUEUED:
             queue = await self._queue_position(job, details=details)
-            fields["message"] = _joined(queue.reason, fields["message"])
         return JobDetail(
             **fields,
             history=[step_of(change, end, details=details) for change, end in steps],
             queue=queue,
             max_attempts=service.max_attempts if service else None,
+            outputs=list(job.outputs),
+            results=job.results,
         )
+
+    def view(self, job: Job, *, details: bool) -> JobView:
+        """Return the message that shows a job, with the reason why a queued one can't start."""
+        view = view_of(job, details=details)
+        if job.status is not JobStatus.QUEUED:
+            return view
+        message = _joined(self._obstacle(job, details=details), view.message)
+        return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
         """Return a job when it has ended, or as it is after ``timeout_s``.
@@ -203,7 +213,7 @@ class JobQueries:
             queued=count([JobStatus.QUEUED]),
             state=state,
             problem=reason_for(problem, details=details),
-            clients=list(service.client_names),
+            clients=list(service.client_names) if details else [],
             running=count(STARTED),
             waiting=count(NOT_STARTED),
         )

@@ -21,10 +21,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job, JobFilter, JobOptions, UserLimits
+from job_orchestrator.server.model import (
+    Installation,
+    Job,
+    JobFilter,
+    JobOptions,
+    StoredOutput,
+    UserLimits,
+)
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
+
+MAX_EVENTS = 1000
+"""Events that ``JobEvents.between`` returns if no other limit is given."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -68,19 +78,22 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice.
+    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
+    called back: if there are any, the waiting users are returned even if no job can be claimed.
     """
 
     max_active: int
     clients: Sequence[str]
     decide: Decide
+    replaceable: int = 0
 
 
 @dataclass(frozen=True)
 class Claim:
     """The jobs of one service that were claimed, and the counts on which the decision was based.
 
-    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free.
+    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
+    and no job is replaceable.
     """
 
     jobs: Sequence[Job]
@@ -162,16 +175,20 @@ class JobLists(Protocol):
 class JobEvents(Protocol):
     """Reads the event log: the status changes of all jobs, numbered in commit order.
 
-    Numbers start at 1 and only grow, but may have gaps.
+    Numbers only grow, and have gaps. A number is never used again, not even if a power cut has
+    undone its event: readers may have received it.
     """
 
     async def last_id(self) -> int:
         """Return the number of the last event, 0 if there is none."""
 
     async def between(
-        self, after: int, until: int, job_id: int | None = None
+        self, after: int, until: int, job_id: int | None = None, *, limit: int = MAX_EVENTS
     ) -> Sequence[JobEvent]:
-        """Return the events after number ``after`` up to ``until``, of all jobs or of one."""
+        """Return the events after number ``after`` up to ``until``, of all jobs or of one.
+
+        Returns the first ``limit`` of them, in order.
+        """
 
     async def present(self, job_id: int) -> tuple[int, Job]:
         """Return the number of a job's last event, and the job at that moment.
@@ -305,19 +322,18 @@ class JobStore(Protocol):
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
-        Fields that are None keep their values. ``output_bytes`` is the size of the output that is
-        now stored. ``acknowledge`` is a payload of the job's client that is not needed any more:
-        its acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
+        Fields that are None keep their values. ``output`` is the output that is now stored.
+        ``acknowledge`` is a payload of the job's client that is not needed any more: its
+        acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
         share a transaction with another change; later changes of the job are still written after
-        this one. Raises ``TransitionRefused``,
-        with the present status, if that status does not allow the change or if the job is in
-        another attempt.
+        this one. Raises ``TransitionRefused``, with the present status, if that status does not
+        allow the change or if the job is in another attempt.
         """
 
     async def requeue(
@@ -344,7 +360,7 @@ class JobStore(Protocol):
         Raises ``JobNotFound``.
         """
 
-    async def keep_output(self, job: Job, output_bytes: int) -> None:
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """Record that the output of an ended job is stored.
 
         The acknowledgement of the job's payload is added in the same transaction.

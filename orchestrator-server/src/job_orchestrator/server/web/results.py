@@ -18,6 +18,8 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.protocol.digests import repr_digest
+from job_orchestrator.common.protocol.headers import REPR_DIGEST
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
@@ -66,6 +68,8 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     async def blocks() -> AsyncGenerator[bytes, None]:
         async with client.transport.open_partial(dest_id) as output:
             response.content_length = output.size
+            if output.sha256 is not None:
+                response.headers[REPR_DIGEST] = repr_digest(output.sha256)
             # The client has answered: an error from here on can't become an error response.
             yield b""
             async for block in output.blocks:
@@ -77,6 +81,8 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
 async def _results(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
     headers = {**_attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
+    if job.output_sha256 is not None:
+        headers[REPR_DIGEST] = repr_digest(job.output_sha256)
     match await request.app[keys.RESULTS].served(job):
         case LocalFile() as file:
             return _local_file(request, file, headers)

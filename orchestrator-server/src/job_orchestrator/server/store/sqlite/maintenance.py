@@ -38,6 +38,7 @@ class KeptJob:
     status: JobStatus
     attempt: int
     has_output: bool
+    output_sha256: bytes | None
 
 
 @contextmanager
@@ -86,10 +87,11 @@ def damage(connection: sqlite3.Connection) -> list[str]:
 def kept_jobs(connection: sqlite3.Connection) -> Iterator[KeptJob]:
     """Yield each job that is not Cleaned, active ones included."""
     rows = connection.execute(
-        "SELECT id, uuid, status, attempt, has_output FROM jobs WHERE status <> 'Cleaned'"
+        "SELECT id, uuid, status, attempt, has_output, output_sha256 FROM jobs"
+        " WHERE status <> 'Cleaned'"
     )
-    for job_id, uuid, status, attempt, has_output in rows:
-        yield KeptJob(job_id, uuid, JobStatus(status), attempt, bool(has_output))
+    for job_id, uuid, status, attempt, has_output, sha256 in rows:
+        yield KeptJob(job_id, uuid, JobStatus(status), attempt, bool(has_output), sha256)
 
 
 def cleaned_of(connection: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
@@ -117,7 +119,7 @@ def mark_cleaned(connection: sqlite3.Connection, ids: Iterable[int], why: str, n
 def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     """Record that ended jobs do not have output."""
     connection.executemany(
-        "UPDATE jobs SET has_output = 0, output_bytes = NULL WHERE id = ?",
+        "UPDATE jobs SET has_output = 0, output_bytes = NULL, output_sha256 = NULL WHERE id = ?",
         [(job_id,) for job_id in ids],
     )
 
@@ -160,7 +162,7 @@ def complete_histories(connection: sqlite3.Connection) -> None:
 
 _COUNTED = """
 SELECT user_id, sum(status = 'Queued') AS queued,
-    sum(coalesce(input_bytes, 0) + coalesce(output_bytes, 0)) AS stored_bytes
+    sum(stored_bytes) AS stored_bytes
 FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
 """
 

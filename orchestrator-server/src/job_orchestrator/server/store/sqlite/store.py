@@ -14,7 +14,7 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
     NO_LIMITS,
@@ -33,7 +33,7 @@ from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
-from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
@@ -105,7 +105,9 @@ async def open_store(
         reading = await connect(path)
         connections.push_async_callback(reading.close)
         ((name,),) = await reading.rows("SELECT id FROM installation")
-        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
+        writer = Writer(writing, wrote)
+        await writer.run(skip_numbers, durable=True)
+        yield SqliteJobStore(writer, reading, Installation(name), now)
 
 
 class SqliteJobStore:
@@ -198,7 +200,7 @@ class SqliteJobStore:
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
         deferred: bool = False,
     ) -> Job:
@@ -210,7 +212,7 @@ class SqliteJobStore:
             self._now(),
             dest_id=dest_id,
             exit_code=exit_code,
-            output_bytes=output_bytes,
+            output=output,
             acknowledge=acknowledge,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
@@ -249,9 +251,9 @@ class SqliteJobStore:
         changed = await self._apply(updates.request_kill(job_id))
         return changed[0] if changed else await self.get(job_id)
 
-    async def keep_output(self, job: Job, output_bytes: int) -> None:
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """See ``JobStore.keep_output``."""
-        await self._apply(updates.keep_output(job, output_bytes, self._now()))
+        await self._apply(updates.keep_output(job, output, self._now()))
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """See ``JobStore.client_lost``."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -52,7 +52,7 @@ def transition(
     *,
     dest_id: int | None,
     exit_code: int | None,
-    output_bytes: int | None,
+    output: StoredOutput | None,
     acknowledge: int | None,
 ) -> Update:
     """Change the status of ``job`` to ``wanted``."""
@@ -61,6 +61,7 @@ def transition(
             dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
             has_output = has_output OR :output_bytes IS NOT NULL,
             output_bytes = coalesce(:output_bytes, output_bytes),
+            output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
                 THEN coalesce(started_at, :now) ELSE started_at END,
             ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
@@ -73,7 +74,8 @@ def transition(
         "message": message,
         "dest_id": dest_id,
         "exit_code": exit_code,
-        "output_bytes": output_bytes,
+        "output_bytes": output and output.size,
+        "output_sha256": output and output.sha256,
         "runs": wanted is JobStatus.RUNNING,
         # The server did not see the job Running, or that change is not written yet.
         "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
@@ -134,14 +136,14 @@ def request_kill(job_id: int) -> Update:
     return Update(statement, (job_id,), changes_status=False)
 
 
-def keep_output(job: Job, output_bytes: int, now: float) -> Update:
+def keep_output(job: Job, output: StoredOutput, now: float) -> Update:
     """Record that the output of an ended job is stored."""
     statement = f"""
-        UPDATE jobs SET has_output = 1, output_bytes = ?
+        UPDATE jobs SET has_output = 1, output_bytes = ?, output_sha256 = ?
         WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
     return Update(
         statement,
-        (output_bytes, job.id, job.attempt),
+        (output.size, output.sha256, job.id, job.attempt),
         acknowledgement=_acknowledgement(job, job.dest_id, now),
         changes_status=False,
     )

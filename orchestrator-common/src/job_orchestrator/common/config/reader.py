@@ -5,6 +5,7 @@ value and what is allowed.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from job_orchestrator.common.config.kinds import NotAllowed
@@ -43,13 +44,35 @@ class SettingsReader:
 
     def read(self, setting: Setting[T], prefix: str = "") -> T:
         """Read one setting, whose variable has ``prefix``. Raises ``SettingError``."""
-        text = self.text(prefix + setting.name)
+        name = prefix + setting.name
+        text = self._secret(name) if setting.secret else self.text(name)
         if text is None:
             return setting.default_value()
         try:
             return setting.kind.parse(text)
         except NotAllowed as error:
             raise self.refusal(setting, error.allowed, prefix) from error
+
+    def _secret(self, name: str) -> str | None:
+        """Return a secret from its variable or from the file that ``<name>_FILE`` names.
+
+        Child processes inherit an environment; a systemd credential is closed to others.
+        """
+        text, file = self.text(name), self.text(f"{name}_FILE")
+        if file is None:
+            return text
+        if text is not None:
+            raise StartupError(f"{name} and {name}_FILE are set; set one of them")
+        try:
+            text = Path(file).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "it is not text"
+            raise StartupError(
+                f"{name}_FILE is {file!r}, which can't be read: {problem}"
+            ) from error
+        if not text:
+            raise StartupError(f"{name}_FILE is {file!r}, which is empty; it must hold the secret")
+        return text
 
     def read_all(self, of: type[T], prefix: str = "", **others: Any) -> T:
         """Read all settings of a dataclass; ``others`` are its other fields.

@@ -51,6 +51,8 @@ from job_orchestrator.server.web.access import access, is_open
 from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
+from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
+from job_orchestrator.server.web.results import results_response
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
@@ -193,6 +195,7 @@ async def _compose(
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
+    app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
     app[keys.RESULTS] = JobResults(files, registry)

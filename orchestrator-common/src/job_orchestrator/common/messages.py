@@ -141,10 +141,7 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued.
-
-    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
-    """
+    """A job with its history, and the selection of its results; ``queue`` only while queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -179,8 +176,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
     ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
-    ``active`` jobs count for the limits. ``running`` and ``waiting`` divide all jobs that have not
-    ended.
+    ``active`` jobs count for the limits; ``running`` and ``waiting`` are all that have not ended.
     """
 
     name: str
@@ -349,10 +345,7 @@ def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
 def decode_payload(body: bytes) -> Payload:
     """Read a payload, with a long message cut off. Raises ``MalformedMessage``."""
     payload = _decode(_payload_decoder, body, "payload")
-    message = shortened(payload.message or "")
-    if message == payload.message:
-        return payload
-    return msgspec.structs.replace(payload, message=message)
+    return msgspec.structs.replace(payload, message=shortened(payload.message or ""))
 
 
 def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
@@ -366,8 +359,7 @@ def decode_payload_event(body: str) -> PayloadEvent:
     Raises ``MalformedMessage``.
     """
     event = _decode(_payload_event_decoder, body, "payload event")
-    message = shortened(event.message)
-    return event if message == event.message else msgspec.structs.replace(event, message=message)
+    return msgspec.structs.replace(event, message=shortened(event.message))
 
 
 def decode_load_event(body: str) -> LoadEvent:
@@ -376,8 +368,7 @@ def decode_load_event(body: str) -> LoadEvent:
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    version = shortened(load.version, MAX_VERSION_BYTES)
-    return load if version == load.version else msgspec.structs.replace(load, version=version)
+    return msgspec.structs.replace(load, version=shortened(load.version, MAX_VERSION_BYTES))
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -21,6 +21,7 @@ from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
+from job_orchestrator.server.clients.agreement import ServerLimits
 from job_orchestrator.server.clients.http import http_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
@@ -105,7 +106,10 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
             transports = http_transports(settings.services.values(), settings.client_token, tuning)
-            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
+            limits = ServerLimits(
+                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+            )
+            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
@@ -185,6 +189,7 @@ async def _compose(
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch

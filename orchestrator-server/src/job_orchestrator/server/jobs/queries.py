@@ -229,4 +229,5 @@ class JobQueries:
             jobs=len(client.jobs),
             version=client.version or None,
             draining=client.draining,
+            warnings=list(client.warnings),
         )

@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -105,6 +106,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
+            await _continue_clock(store)
             transports = http_transports(settings.services.values(), settings.client_token, tuning)
             limits = ServerLimits(
                 settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
@@ -117,6 +119,13 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+async def _continue_clock(store: JobStore) -> None:
+    """Let the clock go on from the last record: it may have been set back since the last stop."""
+    last = await store.events.last_id()
+    for event in await store.events.between(last - 1, last):
+        steady_time.continue_after(event.at)
 
 
 async def _compose(

@@ -1,7 +1,6 @@
 """Read-side queries: jobs with their state, history and queue position, services, clients."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from job_orchestrator.common.messages import (
     Stats,
 )
 from job_orchestrator.common.messages import Service as ServiceView
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
@@ -51,7 +51,7 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = steady_time
 
     async def jobs(
         self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool

@@ -205,6 +205,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    ``warnings`` are settings of the client that contradict those of the server.
     """
 
     url: str
@@ -219,6 +220,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int = 0
     version: str | None = None
     draining: bool = False
+    warnings: list[str] = []
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,6 +320,18 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     packing: bool = False
 
 
+class ClientLimits(msgspec.Struct, frozen=True):
+    """Settings of a client that must agree with those of its server. Sizes of 0: no limit.
+
+    ``max_upload_bytes`` limits the files of a payload, ``max_result_bytes`` its results;
+    ``max_age_s`` is how long the client keeps results that nobody fetches.
+    """
+
+    max_upload_bytes: StoredInteger
+    max_result_bytes: StoredInteger
+    max_age_s: float
+
+
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
@@ -325,7 +339,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
     A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
-    jo-client.
+    jo-client. Older versions don't send their ``limits``.
     """
 
     cpu: float
@@ -335,6 +349,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     waiting: int
     draining: bool = False
     version: str = ""
+    limits: ClientLimits | None = None
 
 
 def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:

@@ -1,7 +1,6 @@
 """Read-side queries: jobs with their state, history and queue position, services, clients."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
@@ -52,7 +52,7 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = steady_time
 
     async def jobs(
         self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
@@ -274,4 +274,5 @@ class JobQueries:
             jobs=len(client.jobs),
             version=client.version or None,
             draining=client.draining,
+            warnings=list(client.warnings),
         )

@@ -44,10 +44,12 @@ class WireTime(datetime):
         return cls.fromtimestamp(seconds, UTC)
 
 
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
 
-    message: str = "pong"
+    message: str
+    dashboard: str = ""
+    api: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,10 +87,9 @@ class JobError(JobAnswer, frozen=True, omit_defaults=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
-    ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
-    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
-    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
+    ``attempt`` counts how often the job was given to a client, ``failures`` those that count
+    towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
+    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
     """
 
     id: int
@@ -172,9 +173,9 @@ class ResultFiles(msgspec.Struct, frozen=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
-    ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
-    ``active`` jobs count for the limits; ``running`` and ``waiting`` are all that have not ended.
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``; ``problem`` says why.
+    ``clients`` has their upload URLs, none for users. ``active`` jobs count for the limits,
+    ``running`` and ``waiting`` are all that have not ended.
     """
 
     name: str

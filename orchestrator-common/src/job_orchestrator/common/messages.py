@@ -173,9 +173,9 @@ class ResultFiles(msgspec.Struct, frozen=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
-    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``; ``problem`` says why.
-    ``clients`` has their upload URLs, none for users. ``active`` jobs count for the limits,
-    ``running`` and ``waiting`` are all that have not ended.
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
+    ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
+    and ``waiting`` are all that have not ended.
     """
 
     name: str
@@ -353,10 +353,7 @@ def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event, with a long message cut off.
-
-    Raises ``MalformedMessage``.
-    """
+    """Read a ``payload`` event, with a long message cut off. Raises ``MalformedMessage``."""
     event = _decode(_payload_event_decoder, body, "payload event")
     return msgspec.structs.replace(event, message=shortened(event.message))
 

@@ -87,10 +87,9 @@ class JobError(JobAnswer, frozen=True, omit_defaults=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
-    ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
-    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
-    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
+    ``attempt`` counts how often the job was given to a client, ``failures`` those that count
+    towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
+    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
     """
 
     id: int
@@ -174,9 +173,9 @@ class ResultFiles(msgspec.Struct, frozen=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
-    ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
-    ``active`` jobs count for the limits; ``running`` and ``waiting`` are all that have not ended.
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
+    ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
+    and ``waiting`` are all that have not ended.
     """
 
     name: str
@@ -369,10 +368,7 @@ def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event, with a long message cut off.
-
-    Raises ``MalformedMessage``.
-    """
+    """Read a ``payload`` event, with a long message cut off. Raises ``MalformedMessage``."""
     event = _decode(_payload_event_decoder, body, "payload event")
     return msgspec.structs.replace(event, message=shortened(event.message))
 

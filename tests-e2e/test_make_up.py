@@ -109,7 +109,8 @@ async def test_client_that_cannot_start_ends_all_and_is_not_hidden_by_warnings(
     up.client_port = "no-port"
     with pytest.raises(AssertionError, match="PORT is 'no-port'"):
         await up.start()
-    assert await up.end(signal.SIGTERM) == 1
+    # Signal 0 has no effect: a real one may arrive while the process exits.
+    assert await up.end(0) == 1
     assert "can't be reached" not in up.log
 
 

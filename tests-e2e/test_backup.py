@@ -61,7 +61,7 @@ async def load(portal: Portal, acknowledged: dict[int, str]) -> AsyncIterator[No
 
 async def wait_for_jobs(count: int, acknowledged: dict[int, str]) -> None:
     """Wait until ``count`` jobs are acknowledged."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(acknowledged) < count:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
 

@@ -120,7 +120,7 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         api = HttpTransport(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 for call in calls(api):
                     # What an event stream breaks with is a domain error like any other.
                     with contextlib.suppress(ClientError, StreamBroken):

@@ -61,7 +61,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that results are kept if jo-server does not fetch them",
     )
     max_upload_bytes: int = setting(
@@ -110,6 +110,7 @@ class Settings:
         help="Token that jo-server must send; jo-server must have the same value",
         secret=True,
     )
+    allowed_hosts: tuple[str, ...] = shared.allowed_hosts("CLIENT_TOKEN")
     min_upload_rate: int = shared.min_upload_rate()
     max_connections_per_peer: int = shared.max_connections_per_peer("1000")
     log_level: str = shared.log_level()

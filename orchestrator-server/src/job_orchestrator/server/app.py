@@ -16,6 +16,7 @@ from job_orchestrator.common.storage.form_receiver import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
@@ -49,9 +50,11 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
+from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
+from job_orchestrator.server.web.results import results_response
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
@@ -68,7 +71,13 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
-        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), plain_bodies, access]
+        [
+            error_middleware(STATUSES, error_body, message_for),
+            refuse_foreign_pages(_page_policy(settings)),
+            bounded_bodies("/upload"),
+            plain_bodies,
+            access,
+        ]
     )
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
@@ -93,6 +102,17 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     return app
+
+
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-server",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
+        has_tokens=settings.api_tokens_file is not None,
+        origins=settings.cors_origins,
+    )
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
@@ -188,6 +208,7 @@ async def _compose(
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
+    app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
     app[keys.RESULTS] = JobResults(files, registry)
@@ -235,9 +256,13 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _stop(app: web.Application) -> None:
-    # Requests that wait for jobs or follow them are ended first, so that the server can stop.
+def end_streams(app: web.Application) -> None:
+    """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+
+
+async def _stop(app: web.Application) -> None:
+    end_streams(app)
     await app[LIFECYCLE].stop()

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
     Duration,
     FilePath,
+    HostPatterns,
     Integer,
     Kind,
     NotAllowed,
@@ -35,7 +35,6 @@ from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
-_HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,6 @@ class Origins(Kind[frozenset[str]]):
                 "*, or origins such as https://portal.example.org, separated by commas"
             )
         return frozenset(url.lower() for url in urls)
-
-
-@dataclass(frozen=True)
-class HostPatterns(Kind[tuple[str, ...]]):
-    """Host names, in which ``*`` stands for any characters, separated by commas."""
-
-    metavar = "HOST,…"
-
-    def parse(self, text: str) -> tuple[str, ...]:
-        """Split the list, in lower case."""
-        patterns = tuple(part.strip() for part in text.lower().split(",") if part.strip())
-        if not all(_HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
-            raise NotAllowed("hosts such as portal.example.org or *.example.org, not URLs")
-        return patterns
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that the files of a job are kept after its end",
     )
     max_upload_bytes: int = setting(
@@ -142,6 +127,7 @@ class Settings:
         default=no_default(None),
         help="File of the API tokens; if not set, requests need no token",
     )
+    allowed_hosts: tuple[str, ...] = shared.allowed_hosts("API_TOKENS_FILE")
     cors_origins: frozenset[str] = setting(
         "CORS_ORIGINS",
         Origins(),

@@ -36,7 +36,8 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
-from job_orchestrator.common.storage.form_receiver import FormLimits, ReceivedForm, receive_form
+from job_orchestrator.common.storage.form_receiver import receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
 

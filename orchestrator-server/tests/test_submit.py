@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.submit import JobSubmission

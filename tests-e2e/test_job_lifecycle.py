@@ -1,6 +1,7 @@
 """Lifecycle of a job from upload to result, as a web app sees it, with real processes."""
 
 import json
+import signal
 from pathlib import Path
 
 import aiohttp
@@ -117,14 +118,22 @@ async def test_trap_13_queued_job_is_terminated_without_any_client(
     assert (status, answer["status"]) == (200, "Killed")
 
 
-async def test_unreachable_client_fails_the_job_with_the_reason_after_its_attempts(
-    start_server: StartServer, session: aiohttp.ClientSession
+async def test_unreachable_client_costs_no_attempt_and_the_reason_is_shown(
+    start_server: StartServer, start_client: StartClient, session: aiohttp.ClientSession
 ) -> None:
-    server = await start_server("http://127.0.0.1:9", SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
+    client = await start_client()
+    await client.end(signal.SIGKILL)
+    server = await start_server(client, SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
     portal = Portal(server.url, session)
-    state = await portal.end_of(await portal.submit("exit 0\n"))
-    assert state["status"] == "Failed"
-    assert "http://127.0.0.1:9/submit can't be reached: Connection refused" in state["message"]
+    job = await portal.submit("exit 0\n")
+
+    async def reason_is_shown() -> bool:
+        return "can't be reached: Connection refused" in (await portal.state(job))["message"]
+
+    await eventually(reason_is_shown)
+    assert (await portal.state(job))["status"] == "Queued"
+    await client.start()
+    assert (await portal.end_of(job))["status"] == "Completed"
 
 
 async def test_trap_21_job_goes_to_the_other_client_if_the_first_is_down(

@@ -15,7 +15,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.data_path == Path("data").absolute()
     assert settings.max_age_s == 172_800
     assert settings.max_upload_bytes == 400_000_000
-    assert settings.slots == os.cpu_count()
+    assert settings.slots == max(10, os.cpu_count() or 1)
     assert (settings.kill_grace_s, settings.drain_timeout_s) == (5, 0)
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
     assert settings.script_environment == {"PATH": os.defpath, "LANG": "C.UTF-8"}

@@ -51,7 +51,7 @@ class FakeClient:
         self.instead: dict[str, Answer] = {}
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.connected = asyncio.Event()
-        self.slots = 4
+        self.slots = 10
         self.draining = False
         self.token = ""
         self._streams: set[asyncio.Queue[bytes]] = set()

@@ -45,7 +45,10 @@ def registry(clock: Clock) -> ClientRegistry:
     """Create a registry of the clients a and b."""
     # The registry reads nothing but the name of a transport.
     transports = [cast(ClientTransport, SimpleNamespace(name=name)) for name in ("a", "b")]
-    return ClientRegistry(transports, CLIENT_BACKOFF, clock)
+    registry = ClientRegistry(transports, CLIENT_BACKOFF, clock)
+    for client in registry:
+        client.pushes = True
+    return registry
 
 
 def usable(registry: ClientRegistry) -> list[str]:
@@ -129,3 +132,41 @@ def test_job_of_a_client_that_is_not_configured_is_counted_nowhere(
     registry.on_job_changed(job(JobStatus.RUNNING, client="c"))
     assert all(not client.jobs for client in registry)
     assert registry.get("c") is None
+
+
+def test_client_that_is_not_connected_gets_no_jobs(registry: ClientRegistry) -> None:
+    client_a(registry).pushes = False
+    assert usable(registry) == ["b"]
+
+
+def test_client_without_an_event_stream_is_used_once_it_has_answered(
+    registry: ClientRegistry,
+) -> None:
+    client = client_a(registry)
+    client.pushes = client.has_events = False
+    assert usable(registry) == ["b"]
+    client.cpu = 12.5
+    assert usable(registry) == ["a", "b"]
+
+
+def load(*, running: int, waiting: int = 0) -> LoadEvent:
+    return LoadEvent(1.0, 1.0, 4, running, waiting)
+
+
+def test_slot_is_free_again_when_the_script_has_ended(registry: ClientRegistry) -> None:
+    client, notified = client_a(registry), []
+    registry.on_job_changed(job(JobStatus.RUNNING, "a", 7))
+    registry.subscribe_to_capacity(lambda: notified.append(client.occupied))
+    registry.on_packing(client, job(JobStatus.RUNNING, "a", 7))
+    assert notified == [0]
+    registry.on_job_changed(job(JobStatus.COMPLETED, "a", 7))
+    assert (client.occupied, client.packing) == (0, set())
+
+
+def test_slots_that_payloads_of_other_servers_occupy_are_not_free(registry: ClientRegistry) -> None:
+    client = client_a(registry)
+    registry.on_job_changed(job(JobStatus.RUNNING, "a", 7))
+    registry.on_load(client, load(running=2, waiting=1))
+    assert (client.foreign, client.occupied) == (2, 3)
+    registry.on_load(client, load(running=0))
+    assert (client.foreign, client.occupied) == (0, 1)

@@ -160,7 +160,7 @@ async def test_trap_22_draining_client_gets_no_jobs_and_what_it_gives_back_runs_
     start_client: StartClient, start_server: StartServer
 ) -> None:
     stopping, other = FakeClient(), FakeClient()
-    other.slots = 0
+    other.slots = 1
     server = await start_server(await start_client(stopping), await start_client(other))
     await server.hears_clients()
     job = await server.submit()

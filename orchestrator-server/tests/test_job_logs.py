@@ -107,7 +107,6 @@ async def test_logs_followed_queued_job_begin_with_the_start(
     server: Server, client: FakeClient
 ) -> None:
     client.instead["logs"] = serving_logs(client)
-    client.slots = 0
     jobs = [await server.submit() for _ in range(6)]
     payloads = [await client.next_payload() for _ in range(5)]
     assert await read_logs(server, jobs[5]) == b""

@@ -78,10 +78,8 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
 
 
 async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
-    job = await idle_server.submit()
-    # The job is Processing while the server tries its client, and then waits for the back-off.
-    await idle_server.eventually(lambda: all(client.failures for client in idle_server.clients))
-    await idle_server.until(job, "Queued")
+    await idle_server.submit()
+    await idle_server.eventually(lambda: all(client.problem for client in idle_server.clients))
 
     shown = await body(idle_server, "/jobs/1")
 
@@ -103,7 +101,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
-        b'"state":"connected","problem":"","slots":4,"running":0,"waiting":0,"cpu":1.0,'
+        b'"state":"connected","problem":"","slots":10,"running":0,"waiting":0,"cpu":1.0,'
         b'"memory":1.0,"jobs":0,"version":null,"draining":false}]}'
     )
     minutes = await body(server, "/stats")

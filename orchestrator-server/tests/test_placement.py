@@ -11,10 +11,10 @@ candidates = st.lists(
     st.builds(
         Candidate,
         name=st.text(min_size=1, max_size=3),
-        jobs=st.integers(0, 5),
+        occupied=st.integers(0, 8),
         slots=st.none() | st.integers(0, 5),
+        look_ahead=st.integers(0, 3),
         cpu=st.none() | st.floats(0, 100),
-        reachable=st.booleans(),
         on_trial=st.booleans(),
     ),
     unique_by=lambda each: each.name,
@@ -23,45 +23,45 @@ candidates = st.lists(
 
 
 @given(candidates, st.integers(0, 12))
-def test_jobs_are_placed_up_to_the_limit_and_one_on_a_client_on_trial(
+def test_jobs_are_placed_up_to_the_limit_and_to_the_room_of_each_client(
     clients: list[Candidate], limit: int
 ) -> None:
     counts = Counter(place(clients, limit))
-    reachable = [each for each in clients if each.reachable] or clients
-    assert counts.keys() <= {each.name for each in reachable}
-    assert all(counts[each.name] <= 1 for each in reachable if each.on_trial)
-    only_trials = all(each.on_trial for each in reachable)
-    assert counts.total() == (min(limit, len(reachable)) if only_trials else limit)
+    assert all(counts[each.name] <= 1 for each in clients if each.on_trial)
+    for each in clients:
+        if each.slots is not None:
+            assert counts[each.name] <= max(each.slots + each.look_ahead - each.occupied, 0)
+    assert counts.total() == min(limit, sum(each.room for each in clients))
 
 
 @given(candidates)
-def test_free_slots_of_reachable_clients_are_filled_before_any_is_overbooked(
-    clients: list[Candidate],
-) -> None:
-    settled = [each for each in clients if each.reachable and not each.on_trial]
-    free = {each.name: max(0, (each.slots or 0) - each.jobs) for each in settled}
+def test_free_slots_are_filled_before_any_job_waits_at_a_client(clients: list[Candidate]) -> None:
+    settled = [each for each in clients if not each.on_trial]
+    free = {each.name: max(0, (each.slots or 0) - each.occupied) for each in settled}
     counts = Counter(place(settled, sum(free.values())))
     assert all(counts[name] == number for name, number in free.items())
 
 
+def test_client_without_a_free_slot_gets_no_job() -> None:
+    assert place([Candidate("full", 4, slots=4), Candidate("overfull", 5, slots=4)], 3) == []
+
+
+def test_client_that_reports_no_slots_gets_any_number_of_jobs() -> None:
+    assert place([Candidate("old", 4)], 3) == ["old"] * 3
+
+
 def test_job_goes_to_the_client_with_the_most_free_slots() -> None:
     clients = [Candidate("few", 0, slots=1), Candidate("many", 2, slots=5)]
-    assert place(clients, 4) == ["many", "many", "few", "many"]
+    assert place(clients, 5) == ["many", "many", "few", "many"]
 
 
 def test_job_goes_to_the_lowest_load_among_clients_with_equal_slots() -> None:
     clients = [
         Candidate("busy", 0, 4, cpu=80),
         Candidate("silent", 0, 4),
-        Candidate("idle", 0, 4, 3),
+        Candidate("idle", 0, 4, cpu=3),
     ]
     assert place(clients, 3) == ["idle", "busy", "silent"]
-
-
-def test_unreachable_client_is_used_only_if_there_is_no_other() -> None:
-    down = Candidate("down", 0, slots=9, reachable=False)
-    assert place([down, Candidate("full", 4, slots=4)], 2) == ["full", "full"]
-    assert place([down], 2) == ["down", "down"]
 
 
 def test_nothing_is_placed_without_candidates() -> None:

@@ -99,7 +99,6 @@ async def test_job_queued_has_its_position_and_an_estimate(
     server: Server, client: FakeClient
 ) -> None:
     await completed(server, client)
-    client.slots = 0
     for _ in range(6):
         await server.submit(user=1)
     await server.until(6, "Submitted")
@@ -118,11 +117,10 @@ async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
         await server.submit(user=1)
     for payload in range(1, 6):
         await server.until(payload, "Submitted")
-        if payload < 5:  # the client has four slots
-            client.report(payload, PayloadStatus.RUNNING)
-            await server.until(payload, "Running")
+        client.report(payload, PayloadStatus.RUNNING)
+        await server.until(payload, "Running")
     now[0] += 240
-    # The four that run end in 60 s.
+    # The five that run end in 60 s.
     position = (await queries.job(6, details=True)).queue
     assert position is not None
     assert position.estimated_wait_s == pytest.approx(60, abs=20)
@@ -140,7 +138,7 @@ async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate
     times = Times("example", JobStatus.COMPLETED, 0.0, 0.0, 5.0)
     idle_server.app[keys.QUERIES].statistics.restore([times])
     job = await idle_server.submit()
-    await idle_server.eventually(lambda: idle_server.rows("SELECT failures FROM jobs") == [(1,)])
+    await idle_server.eventually(lambda: all(client.problem for client in idle_server.clients))
 
     shown = await get(idle_server, f"/jobs/{job}")
 
@@ -222,7 +220,7 @@ async def test_services_have_limits_usage_and_state(server: Server, client: Fake
     }
     (shown,) = (await get(server, "/clients"))["clients"]
     assert (shown["url"], shown["services"], shown["state"]) == (url, ["example"], "connected")
-    assert (shown["slots"], shown["jobs"], shown["cpu"]) == (4, 1, 1.0)
+    assert (shown["slots"], shown["jobs"], shown["cpu"]) == (10, 1, 1.0)
 
 
 async def test_services_all_clients_down_is_down_with_the_reason(
@@ -336,7 +334,6 @@ async def test_log_lines_have_the_fields_of_job_and_request(
 
 
 async def test_stats_terminated_jobs_are_counted_once(server: Server, client: FakeClient) -> None:
-    client.slots = 0
     for _ in range(6):
         await server.submit()
     for _ in range(5):

@@ -31,7 +31,8 @@ class PayloadRow:
 
     ``key`` is the server's idempotency key, None if the submit had none. ``refusal`` is the reason
     why the script must not be run; empty: it may be run. ``time_limit_s`` is how long the script
-    may run; None: without a limit. ``ended_at`` is in seconds since the epoch.
+    may run; None: without a limit. ``packing``: its script has ended, so it holds no slot, and its
+    results are being packed. ``ended_at`` is in seconds since the epoch.
     """
 
     id: int
@@ -44,3 +45,4 @@ class PayloadRow:
     exit_code: int | None
     message: str
     ended_at: float | None
+    packing: bool = False

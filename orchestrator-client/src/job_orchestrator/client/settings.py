@@ -29,6 +29,9 @@ from job_orchestrator.common.config.settings import (
 )
 from job_orchestrator.common.runtime import fault_injection as faults
 
+MIN_DEFAULT_SLOTS = 10
+"""With it the default quota of five jobs for each of two users fits on a client with few CPUs."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -76,7 +79,9 @@ class Settings:
     slots: int = setting(
         "SLOTS",
         Integer(1, 100_000),
-        default=DefaultInWords("number of CPUs", lambda: os.cpu_count() or 1),
+        default=DefaultInWords(
+            "number of CPUs, at least 10", lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1)
+        ),
         help="Number of payloads that run at the same time",
     )
     kill_grace_s: float = setting(

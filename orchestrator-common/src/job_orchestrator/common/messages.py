@@ -302,19 +302,24 @@ class AcknowledgedPayloads(msgspec.Struct, frozen=True):
 
 
 class PayloadEvent(msgspec.Struct, frozen=True):
-    """``event: payload`` of a client's event stream: a payload has changed to this status."""
+    """``event: payload`` of a client's event stream: a payload has changed to this status.
+
+    A Running payload that is ``packing`` holds no slot any more: its script has ended.
+    """
 
     id: StoredInteger
     status: PayloadStatus
     exit_code: StoredInteger | None = None
     message: str = ""
+    packing: bool = False
 
 
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
     ``cpu`` and ``memory`` are per cent of the machine (0-100). ``slots`` is the number of payloads
-    that may run at the same time, ``running`` of those that do, ``waiting`` of the Prepared ones.
+    that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
+    Prepared ones.
     A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
     jo-client.
     """

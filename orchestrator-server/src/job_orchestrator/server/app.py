@@ -124,6 +124,8 @@ async def _compose(
 ) -> None:
     """Create the components and connect them."""
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
+    statistics = JobStatistics()
+    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     dispatch = Dispatch(
         store,
         files,
@@ -132,12 +134,11 @@ async def _compose(
         settings.services,
         tuning,
         metrics.fetch_seconds,
+        statistics.mean_run_s,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
-    statistics = JobStatistics()
-    statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     feed = ChangeFeed()
     queries = JobQueries(store, feed, registry, settings.services, statistics)
     event_streams = EventStreams(store.events, queries)

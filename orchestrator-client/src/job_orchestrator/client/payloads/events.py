@@ -32,7 +32,8 @@ class EventHub:
             return
         self._publish(
             encode_event(
-                "payload", encode(PayloadEvent(row.id, row.status, row.exit_code, row.message))
+                "payload",
+                encode(PayloadEvent(row.id, row.status, row.exit_code, row.message, row.packing)),
             )
         )
 

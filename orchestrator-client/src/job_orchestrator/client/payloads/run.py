@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, StillRunning
@@ -59,6 +60,7 @@ class PayloadRun:
         monitor: RunMonitor,
         packer: Packer,
         backoff: Backoff,
+        script_ended: Callable[[], None],
     ) -> None:
         self.row = row
         self.run_id = RunId(row.uuid)
@@ -69,6 +71,7 @@ class PayloadRun:
         self._monitor = monitor
         self._packer = packer
         self._backoff = backoff
+        self._script_ended = script_ended
         self._killed = row.killed
         self._client_stops = False
         self._out_of_time = False
@@ -93,6 +96,7 @@ class PayloadRun:
         finally:
             self.in_executor = False
         if state.outcome is not None:
+            self._script_ended()
             return await self._pack(state.outcome)
         if state.phase is not RunPhase.LOST:
             return _could_not_be_run(state.reason)

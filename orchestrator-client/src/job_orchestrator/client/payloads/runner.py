@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from job_orchestrator.client.errors import PayloadNotFound, StillRunning
 from job_orchestrator.client.executors.base import Executor
@@ -26,6 +27,13 @@ KILL_ANSWER_S = 20.0
 """Seconds for which the answer to a kill request waits for the end of the payload."""
 
 STOP_TIMEOUT_S = 5.0
+
+MAX_PACKING = 256
+"""Payloads that are packed while their slots are used by others. Above it slots stay occupied, so
+that scripts can't produce results faster than they are packed."""
+
+PACKING_NOTIFIED_AFTER_S = 0.01
+"""Servers are notified of packing that takes longer. For shorter packing the end follows soon."""
 
 
 class Runner:
@@ -55,9 +63,12 @@ class Runner:
         self._monitor = RunMonitor(executor)
         self._passes = Loop("runner", self.run_pass, interval_s=INTERVAL_S)
         self.loops: Sequence[Loop] = (self._passes, self._monitor.loop)
-        self._owner = TaskOwner("runner", limit=slots)
+        self._owner = TaskOwner("runner", limit=slots + MAX_PACKING)
+        self._notices = TaskOwner("packing", limit=MAX_PACKING)
         self._runs: dict[int, PayloadRun] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        # Payloads that occupy a slot: from their start to the end of their script.
+        self._occupied: set[int] = set()
         # The last statement that starts payloads failed, and may have had its effect.
         self._start_in_doubt = False
         # The last pass had more free slots than payloads: none waits for a slot.
@@ -73,6 +84,7 @@ class Runner:
         rows = await self._next(free)
         self._none_waits = len(rows) < free
         for row in rows:
+            self._occupied.add(row.id)
             run = self._runs[row.id] = PayloadRun(
                 row,
                 self._workspaces.of(row.uuid),
@@ -80,6 +92,7 @@ class Runner:
                 self._monitor,
                 self._packer,
                 self._backoff,
+                partial(self._on_script_ended, row.id),
             )
             self._tasks[row.id] = self._owner.spawn(self._run(run), f"payload {row.id}")
 
@@ -139,9 +152,10 @@ class Runner:
                     logger.error("While stopping: %s", problem)
             await self._owner.drain(STOP_TIMEOUT_S)
         await self._owner.close()
+        await self._notices.close()
 
     async def _free(self) -> int:
-        free = self._slots - len(self._tasks)
+        free = self._slots - len(self._occupied)
         capacity = await self._executor.capacity()
         return free if capacity is None else min(free, capacity)
 
@@ -163,14 +177,31 @@ class Runner:
             self._start_in_doubt = True
             raise
 
+    def _on_script_ended(self, payload_id: int) -> None:
+        """Free the slot of a payload whose results are packed from now on."""
+        if len(self._tasks) - len(self._occupied) >= MAX_PACKING:
+            return
+        self._free_slot(payload_id)
+        asyncio.get_running_loop().call_later(
+            PACKING_NOTIFIED_AFTER_S, self._notify_packing, payload_id
+        )
+
+    def _free_slot(self, payload_id: int) -> None:
+        self._occupied.discard(payload_id)
+        if not self._none_waits:
+            self._passes.wake()
+
+    def _notify_packing(self, payload_id: int) -> None:
+        if payload_id in self._runs:
+            self._notices.spawn(self._store.mark_packing(payload_id), f"payload {payload_id}")
+
     async def _run(self, run: PayloadRun) -> None:
         with logging_about(payload=run.row.id, key=run.row.key):
             try:
                 await self._run_to_the_end(run)
             finally:
                 del self._tasks[run.row.id], self._runs[run.row.id]
-                if not self._none_waits:
-                    self._passes.wake()
+                self._free_slot(run.row.id)
 
     async def _run_to_the_end(self, run: PayloadRun) -> None:
         ending: Ending | Lost

@@ -36,7 +36,8 @@ CREATE TABLE payloads (
     killed INTEGER NOT NULL DEFAULT 0,
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
-    ended_at REAL
+    ended_at REAL,
+    packing INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -59,7 +60,7 @@ KEPT_BATCH = 500
 
 # Each count can use its index; the table also holds payloads that ended within MAX_AGE.
 COUNTS = """
-SELECT (SELECT count(*) FROM payloads WHERE status = 'Running'),
+SELECT (SELECT count(*) FROM payloads WHERE status = 'Running' AND NOT packing),
     (SELECT count(*) FROM payloads WHERE status = 'Prepared')
 """
 
@@ -180,6 +181,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def mark_packing(self, payload_id: int) -> None:
+        """Record that the script of a Running payload has ended, and its results are packed."""
+        rows = self._rows(
+            f"""UPDATE payloads SET packing = 1 WHERE id = ? AND status = 'Running' AND NOT packing
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id,),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def finish(
         self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
     ) -> PayloadRow:
@@ -297,6 +308,7 @@ def _row(row: Any) -> PayloadRow:
     values = dict(zip(_FIELDS, row, strict=True))
     values["status"] = PayloadStatus(values["status"])
     values["killed"] = bool(values["killed"])
+    values["packing"] = bool(values["packing"])
     return PayloadRow(**values)
 
 

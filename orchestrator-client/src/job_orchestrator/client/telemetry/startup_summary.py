@@ -1,5 +1,6 @@
 """Log lines at the start of jo-client: paths, limits, and which features are on."""
 
+import os
 from collections.abc import Iterator
 
 from job_orchestrator.client.settings import Settings
@@ -13,6 +14,12 @@ def summary(settings: Settings) -> Iterator[str]:
         f" are kept for {settings.max_age_s:g} s, uploads are limited to"
         f" {settings.max_upload_bytes} bytes"
     )
+    cpus = os.cpu_count() or 1
+    if settings.slots > cpus:
+        yield (
+            f"{settings.slots} payloads may run at the same time on {cpus} CPUs; if one of them"
+            " keeps a CPU busy or needs much memory, set SLOTS to the number that fits"
+        )
     execution = settings.execution
     yield feature_line(
         {

@@ -40,6 +40,7 @@ class Point(StrEnum):
     SERVER_BEFORE_COMMIT = "server.before-commit"
     SERVER_COMMITTED = "server.committed"
     SERVER_JOB_CREATED = "server.job-created"
+    SERVER_RECALLED = "server.recalled"
     SERVER_CLAIMED = "server.claimed"
     SERVER_BEFORE_SEND = "server.before-send"
     SERVER_SENT = "server.sent"

@@ -101,6 +101,17 @@ class ClientTransport(Protocol):
         Raises ``PayloadLost`` if the client does not know this request (older versions).
         """
 
+    @property
+    def can_recall(self) -> bool:
+        """True if the client returns jobs that it has not started (older versions don't)."""
+
+    async def recall(self, key: str) -> bool:
+        """Take back the payload of ``key`` if it has not started: it will never run.
+
+        Returns False if it has started or ended, or if the client can't return jobs. Raises
+        ``PayloadLost`` if the client has no such payload.
+        """
+
     async def acknowledge(self, payload_ids: Sequence[int]) -> None:
         """Confirm that the results of these payloads are stored; the client may remove them."""
 

@@ -152,6 +152,15 @@ class HttpTransport:
         async with self._request("POST", self._urls.terminate, headers=headers) as response:
             return await self._payload(response)
 
+    @property
+    def can_recall(self) -> bool:
+        """See ``ClientTransport.can_recall``. The documented requests have no such operation."""
+        return False
+
+    async def recall(self, key: str) -> bool:
+        """See ``ClientTransport.recall``."""
+        return False
+
     async def acknowledge(self, payload_ids: Sequence[int]) -> None:
         """See ``ClientTransport.acknowledge``."""
         ids = ",".join(str(payload_id) for payload_id in payload_ids)

@@ -23,7 +23,9 @@ class Client:
 
     ``slots`` and ``cpu`` are as the client reported them (None: it has not), ``load`` is the last
     event with both, which older clients don't send. ``jobs`` are the active jobs that the client
-    has or is being sent, by id; ``payloads`` those that it has, by payload id. ``unacknowledged``
+    has or is being sent, by id; ``payloads`` those that it has, by payload id. ``packing`` are the
+    ids of jobs whose script has ended, so that they occupy no slot; ``foreign`` counts slots that
+    payloads of other servers occupy. ``unacknowledged``
     are payloads whose results are stored here, ``abandoned`` the keys of abandoned attempts that
     may still run there. ``pushes``: its event stream is open; ``has_events``: it is not an older
     version that has none. ``draining``: it is stopping and
@@ -37,6 +39,8 @@ class Client:
     load: LoadEvent | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     payloads: dict[int, Job] = field(default_factory=dict)
+    packing: set[int] = field(default_factory=set)
+    foreign: int = 0
     unacknowledged: set[int] = field(default_factory=set)
     abandoned: set[str] = field(default_factory=set)
     pushes: bool = False
@@ -52,6 +56,19 @@ class Client:
     def name(self) -> str:
         """The name that identifies the client."""
         return self.transport.name
+
+    @property
+    def occupied(self) -> int:
+        """Number of slots that are occupied, or will be by jobs that the client has or is sent."""
+        return len(self.jobs) - len(self.packing) + self.foreign
+
+    @property
+    def is_connected(self) -> bool:
+        """True if the client can be reached: its event stream is open, or it answers when polled.
+
+        False before the first connection.
+        """
+        return self.pushes or (not self.has_events and self.cpu is not None and not self.problem)
 
     @property
     def state(self) -> str:
@@ -76,6 +93,11 @@ class ClientRegistry:
         self._backoff = backoff
         self._clock = clock
         self._assigned: dict[int, Client] = {}
+        self._capacity_subscribers: list[Callable[[], None]] = []
+
+    def subscribe_to_capacity(self, subscriber: Callable[[], None]) -> None:
+        """Call ``subscriber`` when a client may take more jobs than before, apart from ends."""
+        self._capacity_subscribers.append(subscriber)
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._clients.values())
@@ -93,6 +115,7 @@ class ClientRegistry:
         """Update which client has the job, if it is active."""
         if (before := self._assigned.pop(job.id, None)) is not None:
             known = before.jobs.pop(job.id)
+            before.packing.discard(job.id)
             before.payloads.pop(known.dest_id or 0, None)
         client = self.get(job.client)
         if client is not None and job.status in ACTIVE_JOB:
@@ -101,18 +124,27 @@ class ClientRegistry:
             if job.dest_id is not None:
                 client.payloads[job.dest_id] = job
 
+    def of_service(self, service: Service) -> list[Client]:
+        """Return the clients of ``service``."""
+        return [self._clients[name] for name in service.client_names]
+
     def usable(self, service: Service) -> list[Client]:
-        """Return the clients of ``service`` that a job may be sent to now."""
+        """Return the clients of ``service`` that a job may be sent to now, if a slot is free.
+
+        These are connected. So a client that can't be reached costs no job an attempt.
+        """
         now = self._clock()
         return [
             client
-            for client in self._clients_of(service)
-            if not (client.on_trial or client.draining) and now >= client.backs_off_until
+            for client in self.of_service(service)
+            if client.is_connected
+            and not (client.on_trial or client.draining)
+            and now >= client.backs_off_until
         ]
 
     def working(self, service: Service) -> list[Client]:
         """Return the clients of ``service`` without a known problem."""
-        return [client for client in self._clients_of(service) if not _obstacle(client)]
+        return [client for client in self.of_service(service) if not _obstacle(client)]
 
     def problem(self, service: Service) -> str:
         """Say why no client of ``service`` can be used now; empty if one can."""
@@ -121,12 +153,30 @@ class ClientRegistry:
 
     def problems(self, service: Service) -> list[str]:
         """Say for each client of ``service`` why it can't be used now; empty for one that can."""
-        return [_obstacle(client) for client in self._clients_of(service)]
+        return [_obstacle(client) for client in self.of_service(service)]
 
     def on_load(self, client: Client, load: LoadEvent) -> None:
         """Record the load that a client has reported."""
+        before = (client.slots, client.foreign, client.draining)
         client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
+        # Jobs that are being sent may or may not be in the report: they count as if they were.
+        own = len(client.jobs) - len(client.packing)
+        client.foreign = max(load.running + load.waiting - own, 0)
+        if (client.slots, client.foreign, client.draining) != before:
+            self._notify_capacity()
+
+    def on_packing(self, client: Client, job: Job) -> None:
+        """Record that a job's script has ended, so that its slot is free."""
+        if job.id in client.jobs:
+            client.packing.add(job.id)
+            self._notify_capacity()
+
+    def mark_connected(self, client: Client) -> None:
+        """Record that a client has become reachable."""
+        client.draining = False  # if it is, its first event says so
+        self.mark_working(client)
+        self._notify_capacity()
 
     def begin_attempt(self, client: Client) -> None:
         """Record that a job is being sent. To a client that failed before, this is a trial."""
@@ -134,10 +184,12 @@ class ClientRegistry:
 
     def mark_working(self, client: Client) -> None:
         """Record that a client did what was requested: it is used again without restriction."""
-        if client.failures:
-            logger.info("Client %s works again", client.name)
+        failed_before = client.failures > 0
         client.failures, client.backs_off_until, client.problem = 0, 0.0, ""
         client.on_trial = False
+        if failed_before:
+            logger.info("Client %s works again", client.name)
+            self._notify_capacity()
 
     def mark_failed(self, client: Client, problem: str) -> float:
         """Record a failure. Returns for how many seconds the client gets no jobs.
@@ -155,8 +207,9 @@ class ClientRegistry:
         logger.warning("%s; no new jobs for it for %g s", problem, delay_s)
         return delay_s
 
-    def _clients_of(self, service: Service) -> list[Client]:
-        return [self._clients[name] for name in service.client_names]
+    def _notify_capacity(self) -> None:
+        for subscriber in self._capacity_subscribers:
+            subscriber()
 
 
 def _obstacle(client: Client) -> str:

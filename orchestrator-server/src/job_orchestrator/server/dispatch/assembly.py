@@ -28,6 +28,7 @@ from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.model import Service
 from job_orchestrator.server.scheduling.base import SchedulingPolicy
+from job_orchestrator.server.scheduling.look_ahead import RunTime
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
 
@@ -44,6 +45,7 @@ class Dispatch:
         services: Mapping[str, Service],
         tuning: Tuning,
         fetch_seconds: Histogram,
+        run_time: RunTime,
         *,
         lost_after_s: float,
         max_result_bytes: int,
@@ -84,8 +86,16 @@ class Dispatch:
             backoff=tuning.resubmit_backoff,
         )
         self.dispatcher = Dispatcher(
-            store, registry, policy, delivery, services, tuning, lost_after_s=lost_after_s
+            store,
+            registry,
+            policy,
+            delivery,
+            services,
+            tuning,
+            run_time,
+            lost_after_s=lost_after_s,
         )
+        registry.subscribe_to_capacity(self.dispatcher.loop.wake)
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]
         self._acknowledgers = [
             Acknowledger(client, store, tuning.acknowledge_backoff) for client in registry

@@ -135,6 +135,8 @@ class Collector:
             self.fetch(job)
         elif event.status is PayloadStatus.RUNNING:
             self._fetcher.record_running(job)
+            if event.packing:
+                self._registry.on_packing(client, job)
 
     def on_connected(self, client: Client) -> None:
         """Fetch all jobs of a client that has become reachable: events may have been missed."""

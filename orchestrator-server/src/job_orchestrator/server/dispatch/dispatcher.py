@@ -11,14 +11,19 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.clients.registry import ClientRegistry
+from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
+from job_orchestrator.server.scheduling.look_ahead import RunTime, look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
 from job_orchestrator.server.store.base import Claim, JobStore, Offer, WaitingUser
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
+
+MAX_ARRIVALS = 100
+"""Jobs that are compared with those that wait at clients. Later ones wait for the next slot."""
 
 MAX_CLAIMS = 50
 """Jobs of one service that are claimed in one transaction, so that it is short."""
@@ -39,13 +44,19 @@ class Dispatcher:
         delivery: Delivery,
         services: Mapping[str, Service],
         tuning: Tuning,
+        run_time: RunTime,
         *,
         lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
         self._store = store
         self._registry = registry
         self._policy = policy
+        self._run_time = run_time
+        self._now = now
+        self._call_back = CallBack(store, registry, policy)
         self._delivery = delivery
         self._services = services
         self._tuning = tuning
@@ -55,6 +66,8 @@ class Dispatcher:
             "dispatch", limit=sum(service.max_runs for service in services.values())
         )
         self._delivering: set[int] = set()
+        # Jobs that were queued since the last claim, and may overtake others.
+        self._arrivals: list[Job] = []
         self._next_resume = 0.0
         self._quota_log = QuotaLog()
         self.loop = Loop("dispatcher", self.run_pass, interval_s=tuning.dispatch_interval_s)
@@ -63,6 +76,8 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
+        if job.status is JobStatus.QUEUED and len(self._arrivals) < MAX_ARRIVALS:
+            self._arrivals.append(job)
 
     async def run_pass(self) -> None:
         """Resume interrupted deliveries, then claim and deliver all jobs that may run now."""
@@ -91,6 +106,7 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Cancel the deliveries; they are resumed at the next start."""
+        await self._call_back.close()
         await self._deliveries.close()
 
     async def _claim(self) -> bool:
@@ -98,11 +114,16 @@ class Dispatcher:
 
         Jobs of a service that is not configured wait until it is configured again.
         """
-        offers = {}
+        offers, replaceable = {}, {}
+        arrivals, self._arrivals = self._arrivals, []
         for service in self._services.values():
-            candidates = [candidate(client) for client in self._registry.usable(service)]
-            if clients := place(candidates, min(service.max_runs, MAX_CLAIMS)):
-                offers[service.name] = self._offer(service, clients)
+            clients = self._placed(service)
+            if any(job.service == service.name for job in arrivals):
+                replaceable[service.name] = self._call_back.replaceable(service)
+            if clients or replaceable.get(service.name):
+                offers[service.name] = self._offer(
+                    service, clients, len(replaceable.get(service.name, ()))
+                )
         more = False
         for name, claim in (await self._store.claim(offers)).items():
             if claim.jobs:
@@ -111,15 +132,28 @@ class Dispatcher:
             for job in claim.jobs:
                 self._start_delivery(job, resumed=False)
             more = more or len(claim.jobs) == MAX_CLAIMS
+            if not_started := replaceable.get(name):
+                self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
         return more
 
-    def _offer(self, service: Service, clients: Sequence[str]) -> Offer:
+    def _placed(self, service: Service) -> Sequence[str]:
+        """Return the clients that the next jobs of ``service`` go to, one for each job."""
+        candidates = []
+        for client in self._registry.usable(service):
+            ahead = 0
+            if client.slots is not None and client.transport.can_recall:
+                jobs = (job for job in client.jobs.values() if job.id not in client.packing)
+                ahead = look_ahead(service.name, self._run_time, client.slots, jobs, self._now())
+            candidates.append(candidate(client, ahead))
+        return place(candidates, min(service.max_runs, MAX_CLAIMS))
+
+    def _offer(self, service: Service, clients: Sequence[str], replaceable: int) -> Offer:
         limits = Limits(service.runs_per_user, service.max_runs)
 
         def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
             return self._policy.choose(limits, active, len(clients), waiting)
 
-        return Offer(service.max_runs, clients, decide)
+        return Offer(service.max_runs, clients, decide, replaceable)
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)

@@ -80,8 +80,7 @@ class Watcher:
         if not self._reachable:
             logger.info("Client %s is connected", self._client.name)
         self._reachable = True
-        self._client.draining = False  # if it is, its first event says so
-        self._registry.mark_working(self._client)
+        self._registry.mark_connected(self._client)
         self._collector.on_connected(self._client)
 
     async def _on_broken(self, problem: str) -> None:

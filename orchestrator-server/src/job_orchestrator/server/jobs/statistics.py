@@ -49,6 +49,7 @@ class JobStatistics:
         self._runs_s: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=RECENT_RUNS)
         )
+        self._run_sums_s: defaultdict[str, float] = defaultdict(float)
 
     def on_job_changed(self, job: Job) -> None:
         """Count a job that was created, started or ended by this change."""
@@ -86,6 +87,13 @@ class JobStatistics:
         longer_s = [run_s for run_s in runs_s if run_s > elapsed_s]
         return median(longer_s) - elapsed_s if longer_s else elapsed_s
 
+    def mean_run_s(self, service: str) -> float | None:
+        """Return the mean run time of the recent jobs of a service; None if no job has run."""
+        runs_s = self._runs_s.get(service)
+        if not runs_s:
+            return None
+        return self._run_sums_s[service] / len(runs_s)
+
     def _created(self, at: float) -> None:
         if (minute := self._minute(at)) is not None:
             minute.submitted += 1
@@ -110,7 +118,11 @@ class JobStatistics:
                 minute.failed += 1
         # A cancelled job says nothing of how long the others run.
         if started_at is not None and status is not JobStatus.KILLED:
-            self._runs_s[service].append(max(at - started_at, 0.0))
+            runs_s, run_s = self._runs_s[service], max(at - started_at, 0.0)
+            if len(runs_s) == RECENT_RUNS:
+                self._run_sums_s[service] -= runs_s[0]
+            runs_s.append(run_s)
+            self._run_sums_s[service] += run_s
 
     def _minute(self, at: float) -> Minute | None:
         """Return the minute of a time; None if the time is more than ``MINUTES`` ago."""

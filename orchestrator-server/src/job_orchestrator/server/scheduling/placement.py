@@ -1,6 +1,7 @@
 """Placement: which client the next jobs go to. Pure functions on the state of the clients."""
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,26 +15,37 @@ UNKNOWN_CPU = 100.0
 class Candidate:
     """A client that a job may be sent to.
 
-    ``jobs`` counts its active jobs; ``slots`` and ``cpu`` (per cent) are as it reported them, or
-    None. ``reachable``: no problem is known. ``on_trial``: it failed last, so it gets one job only.
+    ``slots`` and ``cpu`` (per cent) are as it reported them, or None. ``occupied`` counts the slots
+    that its jobs occupy or wait for. ``look_ahead`` is how many jobs may wait there for a slot.
+    ``on_trial``: it failed last, so it gets one job only.
     """
 
     name: str
-    jobs: int
+    occupied: int
     slots: int | None = None
+    look_ahead: int = 0
     cpu: float | None = None
-    reachable: bool = True
     on_trial: bool = False
 
+    @property
+    def room(self) -> float:
+        """Number of jobs that it takes now. A client that reports no slots takes any number."""
+        if self.slots is None:
+            room = math.inf
+        else:
+            room = max(self.slots + self.look_ahead - self.occupied, 0)
+        return min(room, 1) if self.on_trial else room
 
-def candidate(client: Client) -> Candidate:
+
+def candidate(client: Client, look_ahead: int) -> Candidate:
     """Return what placement has to know of a client."""
     return Candidate(
         client.name,
-        len(client.jobs),
-        client.slots,
+        client.occupied,
+        # A client that pushes events reports its slots in the first one: it has none before.
+        0 if client.slots is None and client.has_events else client.slots,
+        look_ahead,
         client.cpu,
-        reachable=not client.problem,
         on_trial=client.failures > 0,
     )
 
@@ -42,20 +54,20 @@ def place(candidates: Sequence[Candidate], limit: int) -> list[str]:
     """Return the names of the clients that the next ``limit`` jobs go to, in order.
 
     Each job goes to the client with the most free slots, then the lowest CPU load, then the first
-    one. Unreachable clients are used only if no other one is left. The result is shorter than
-    ``limit`` if all candidates are on trial, and empty if there are none.
+    one. The result is shorter than ``limit`` if the candidates have no room for more.
     """
-    usable = [each for each in candidates if each.reachable] or candidates
-    heap = [(*_preference(each), number) for number, each in enumerate(usable)]
+    heap = [(*_preference(each), number) for number, each in enumerate(candidates) if each.room]
     heapq.heapify(heap)
+    left = [each.room for each in candidates]
     placed: list[str] = []
     while heap and len(placed) < limit:
-        jobs_beyond_slots, cpu, number = heap[0]
-        placed.append(usable[number].name)
-        if usable[number].on_trial:
-            heapq.heappop(heap)
+        beyond_slots, cpu, number = heap[0]
+        placed.append(candidates[number].name)
+        left[number] -= 1
+        if left[number] > 0:
+            heapq.heapreplace(heap, (beyond_slots + 1, cpu, number))
         else:
-            heapq.heapreplace(heap, (jobs_beyond_slots + 1, cpu, number))
+            heapq.heappop(heap)
     return placed
 
 
@@ -63,6 +75,6 @@ def _preference(each: Candidate) -> tuple[int, float]:
     # A client that reports no slots counts as having none beyond its jobs: clients that report free
     # slots come first, and of the silent ones that with the fewest jobs.
     return (
-        each.jobs - (each.slots or 0),
+        each.occupied - (each.slots or 0),
         each.cpu if each.cpu is not None else UNKNOWN_CPU,
     )

@@ -68,19 +68,22 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice.
+    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
+    called back: if there are any, the waiting users are returned even if no job can be claimed.
     """
 
     max_active: int
     clients: Sequence[str]
     decide: Decide
+    replaceable: int = 0
 
 
 @dataclass(frozen=True)
 class Claim:
     """The jobs of one service that were claimed, and the counts on which the decision was based.
 
-    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free.
+    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
+    and no job is replaceable.
     """
 
     jobs: Sequence[Job]

@@ -109,10 +109,13 @@ def _claim(
     ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
     # A shortcut for a full service; otherwise the policy decides.
     free = min(offer.max_active - active, len(offer.clients))
-    if free <= 0:
+    counted = max(free, offer.replaceable)
+    if counted <= 0:
         return Claim((), active, ())
-    rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": free})
+    rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": counted})
     waiting = [WaitingUser(*row) for row in rows]
+    if free <= 0:
+        return Claim((), active, waiting)
     jobs = []
     for user_id, client in zip(offer.decide(active, waiting), offer.clients, strict=False):
         values = {

@@ -1,0 +1,97 @@
+"""Look-ahead: how many jobs wait at a client for a slot, and which of them are called back.
+
+A job is bound to a client only when a slot is free. Short jobs are the exception: a slot that ends
+many of them a second would be idle for a round trip after each.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
+from job_orchestrator.server.store.base import WaitingUser
+
+LOOK_AHEAD_S = 1.0
+"""Expected run time of all jobs together, in seconds, that wait at a client for a slot."""
+
+MAX_JOBS_PER_SLOT = 2
+"""Waiting jobs for each slot of a client: more would not keep the slots busier."""
+
+RunTime = Callable[[str], float | None]
+"""Maps a service to the expected run time of its jobs in seconds; None if it is not known."""
+
+
+def look_ahead(service: str, run_time: RunTime, slots: int, jobs: Iterable[Job], now: float) -> int:
+    """Return how many jobs of ``service`` may wait at a client that runs ``jobs``.
+
+    None wait unless a slot is expected to become free soon: slots with long jobs don't count.
+    """
+    run_s = run_time(service)
+    if run_s is None or run_s > LOOK_AHEAD_S:
+        return 0
+    fast_slots = slots - sum(_is_long(job, run_time, now) for job in jobs)
+    if fast_slots <= 0:
+        return 0
+    return min(int(LOOK_AHEAD_S / max(run_s, 0.001)), MAX_JOBS_PER_SLOT * fast_slots)
+
+
+def _is_long(job: Job, run_time: RunTime, now: float) -> bool:
+    if job.started_at is not None and now - job.started_at > LOOK_AHEAD_S:
+        return True
+    run_s = run_time(job.service)
+    return run_s is None or run_s > LOOK_AHEAD_S
+
+
+def overtaken(
+    policy: SchedulingPolicy,
+    limits: Limits,
+    active: Sequence[Job],
+    not_started: Sequence[Job],
+    waiting: Sequence[WaitingUser],
+) -> list[Job]:
+    """Return the jobs of ``not_started`` that should give their place to ``waiting`` users' jobs.
+
+    ``active`` are the active jobs of one service, ``not_started`` those of them that wait at
+    clients for a slot, in the order of their claims. For each of these, the latest first, the
+    policy decides who gets its place: its user, who wins ties, or a waiting one. So two jobs never
+    call each other back forever.
+    """
+    counts = Counter(job.user_id for job in active)
+    others = {user.user_id: user for user in waiting}
+    found: list[Job] = []
+    keep: set[int] = set()
+    for job in reversed(not_started):
+        if job.user_id in keep:
+            continue
+        counts[job.user_id] -= 1
+        users = [
+            replace(user, active=counts[user.user_id])
+            for user in others.values()
+            if user.user_id != job.user_id
+        ]
+        users.append(WaitingUser(job.user_id, 1, counts[job.user_id], -1, 0))
+        (chosen,) = policy.choose(limits, counts.total(), 1, users) or (job.user_id,)
+        counts[chosen] += 1
+        if chosen == job.user_id:
+            keep.add(chosen)
+        else:
+            found.append(job)
+            others[chosen] = replace(others[chosen], queued=others[chosen].queued - 1)
+    return found
+
+
+def outranked(queued: Iterable[Job], not_started: Sequence[Job]) -> list[Job]:
+    """Return jobs of ``not_started`` whose users have queued a job of higher priority.
+
+    At most one is returned for each queued job: the one with the lowest priority, the latest first.
+    """
+    left = sorted(not_started, key=lambda job: (job.priority, -job.changed_at, -job.id))
+    found = []
+    for arrival in queued:
+        for job in left:
+            if job.user_id == arrival.user_id and job.priority < arrival.priority:
+                left.remove(job)
+                found.append(job)
+                break
+    return found

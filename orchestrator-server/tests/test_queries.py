@@ -18,7 +18,7 @@ from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.store.base import Times
+from job_orchestrator.server.store.lists import Times
 from running_server import Server, StartServer, tuned
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

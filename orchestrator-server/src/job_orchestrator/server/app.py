@@ -33,6 +33,7 @@ from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
@@ -126,9 +127,10 @@ async def _compose(
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
     statistics = JobStatistics()
     statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
+    stored_files = StoredFiles(store, files, settings.inline_limit)
     dispatch = Dispatch(
         store,
-        files,
+        stored_files,
         registry,
         FairShare(),
         settings.services,
@@ -176,11 +178,12 @@ async def _compose(
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
     app[keys.EVENT_STREAMS] = event_streams
-    app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
-    app[keys.RESULTS] = JobResults(files, registry)
+    app[keys.JOB_LOGS] = JobLogs(store, stored_files, feed, registry)
+    app[keys.RESULTS] = JobResults(stored_files, registry)
     app[keys.SUBMISSION] = JobSubmission(
         store=store,
         files=files,
+        inline_bytes=settings.inline_limit,
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),

@@ -4,13 +4,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages import Payload
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
@@ -23,8 +22,9 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.base import BrokenArchive, JobFiles
+from job_orchestrator.server.files.base import BrokenArchive
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
 
@@ -40,6 +40,13 @@ ENDED_BADLY: Mapping[PayloadStatus, JobStatus] = {
     PayloadStatus.KILLED: JobStatus.KILLED,
 }
 """The state of a job whose payload ended without results."""
+
+
+class StoredOutput(NamedTuple):
+    """Output that was received: its size in bytes, and the ZIP if it is not stored yet."""
+
+    size: int
+    small: bytes | None
 
 
 class Histogram(Protocol):
@@ -59,7 +66,7 @@ class Fetcher:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         schedule: FetchSchedule,
         failed_attempts: FailedAttempts,
         fetch_seconds: Histogram,
@@ -143,13 +150,15 @@ class Fetcher:
             answer = await client.transport.retrieve(payload_id, job.key, receiver)
         except (FileNotFoundError, ResultsTooLarge) as error:
             why = await self._why_not_kept(job, error)
-            await self._end(job, client, JobStatus.FAILED, why, 0, output_bytes=None)
+            await self._end(job, client, JobStatus.FAILED, why, 0, output=None)
             return
         if isinstance(answer, Payload):
             await self._apply(job, client, answer)
         else:
             self._fetch_seconds.observe(time.perf_counter() - began)
-            await self._end(job, client, JobStatus.COMPLETED, "", 0, output_bytes=answer)
+            await self._end(
+                job, client, JobStatus.COMPLETED, "", 0, output=StoredOutput(answer, receiver.small)
+            )
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state of its payload, which has no results (yet)."""
@@ -172,21 +181,21 @@ class Fetcher:
         """
         message = reason_of(payload)
         try:
-            size, problem = await self._fetch_partial(job, client, payload.id)
+            output, problem = await self._fetch_partial(job, client, payload.id)
         except (ClientBusy, ClientFailed) as error:
             since = self._without_output_since.setdefault(job.id, self._clock())
             if self._clock() - since < self._output_patience_s:
                 raise
-            size, problem = None, with_details("Its output could not be fetched", str(error))
+            output, problem = None, with_details("Its output could not be fetched", str(error))
         message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
-        await self._end(job, client, status, message, payload.exit_code, output_bytes=size)
+        await self._end(job, client, status, message, payload.exit_code, output=output)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, payload_id: int) -> None:
         if not job.has_output:
-            size, problem = await self._fetch_partial(job, client, payload_id)
-            if size is not None:
-                await self._store.keep_output(job, size)
+            output, problem = await self._fetch_partial(job, client, payload_id)
+            if output is not None:
+                await self._store.keep_output(job, output.size, result=output.small)
             else:
                 if problem:
                     logger.warning("Job %d: %s", job.id, problem)
@@ -195,24 +204,25 @@ class Fetcher:
 
     async def _fetch_partial(
         self, job: Job, client: Client, payload_id: int
-    ) -> tuple[int | None, str]:
-        """Fetch the output that a payload has. Returns its size, or None and why it was not kept.
+    ) -> tuple[StoredOutput | None, str]:
+        """Fetch the output that a payload has. Returns it, or None and why it was not kept.
 
         The reason is empty for an older client, which can't hand over partial output.
         """
         receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            return await client.transport.retrieve_partial(payload_id, receiver), ""
+            size = await client.transport.retrieve_partial(payload_id, receiver)
         except PayloadLost:
             return None, ""
         except (FileNotFoundError, ResultsTooLarge) as error:
             return None, await self._why_not_kept(job, error)
+        return StoredOutput(size, receiver.small), ""
 
     async def _why_not_kept(self, job: Job, error: FileNotFoundError | ResultsTooLarge) -> str:
         """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.are_lost, job):
+        if await self._files.are_lost(job):
             return NO_FOLDER
         raise error
 
@@ -224,14 +234,15 @@ class Fetcher:
         message: str,
         exit_code: int | None,
         *,
-        output_bytes: int | None,
+        output: StoredOutput | None,
     ) -> None:
         ended = await self._store.transition(
             job,
             status,
             message,
             exit_code=exit_code,
-            output_bytes=output_bytes,
+            output_bytes=None if output is None else output.size,
+            result=None if output is None else output.small,
             acknowledge=job.dest_id,
         )
         reach(Point.SERVER_JOB_ENDED)

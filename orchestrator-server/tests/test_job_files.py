@@ -284,6 +284,17 @@ class TestResults:
             await receive(files, content)
         assert list(await in_thread(files.stored_uuids)) == []
 
+    @pytest.mark.parametrize("content", [SMALL, LARGE])
+    async def test_receive_results_of_a_job_whose_inputs_are_elsewhere_are_stored(
+        self, files: JobFiles, content: bytes
+    ) -> None:
+        other = replace(FIRST, uuid=OTHER_UUID)
+        receiver = files.result_receiver(other, first_files=True)
+        await receiver.receive(blocks_of(content, 100_000))
+        assert (await in_thread(files.served_result, other)).size == len(content)
+        await in_thread(files.remove, other)
+        assert list(await in_thread(files.stored_uuids)) == [UUID]
+
     async def test_remove_is_idempotent_and_removes_inputs_and_results(
         self, files: JobFiles
     ) -> None:

@@ -44,7 +44,7 @@ class CrashScenario:
     async def run(self) -> None:
         """Submit jobs of several kinds and terminate some, during the crash and the restart."""
         restart = asyncio.create_task(self._restart())
-        for kind in ("quick", "failing", "gated", "big", "quick"):
+        for kind in ("quick", "failing", "gated", "big", "growing"):
             await self._submit(kind)
         await self._submit_and_terminate()
         self.workload.open_gate()

@@ -99,10 +99,8 @@ def test_commands_read_a_database_of_an_earlier_schema(sqlite_path: Path) -> Non
         jobs = list(maintenance.kept_jobs(connection))
         assert [(job.id, job.needs_folder) for job in jobs] == [(1, True), (2, True), (3, True)]
         assert maintenance.inline_result(connection, jobs[0]) is None
-        maintenance.forget_output(connection, [1])
-        kept = maintenance.kept_job(connection, 1)
-        assert kept is not None
-        assert not kept.has_output
+        assert maintenance.kept_job(connection, 1) == jobs[0]
+        assert maintenance.kept_job(connection, 4) is None
 
 
 async def test_trap_46_claim_after_a_restored_backup_has_another_key(

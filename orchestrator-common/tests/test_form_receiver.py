@@ -37,7 +37,10 @@ PATH = st.lists(NAME, min_size=1, max_size=3).map("/".join)
 class Stream:
     """A body that arrives in pieces, and then ends or stalls."""
 
-    def __init__(self, pieces: list[bytes], *, stalls: bool = False) -> None:
+    def __init__(
+        self, pieces: list[bytes], *, stalls: bool = False, knows_its_end: bool = False
+    ) -> None:
+        self._knows_its_end = knows_its_end
         self._pieces = [piece for piece in pieces if piece]
         self._stalls = stalls
 
@@ -47,6 +50,9 @@ class Stream:
         if self._stalls:
             await asyncio.Event().wait()
         return b""
+
+    def at_eof(self) -> bool:
+        return self._knows_its_end and not self._pieces
 
 
 def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
@@ -273,6 +279,20 @@ async def test_bytes_after_the_end_of_a_body_are_limited(
         await receiving(
             body + b"x" * 2000, TYPE, tmp_path / "more", max_bytes=10, max_overhead_bytes=1000
         )
+
+
+@pytest.mark.parametrize("knows_its_end", [False, True])
+@pytest.mark.parametrize("size", [10, 2000])
+async def test_end_of_a_body_is_found_whether_it_is_known_in_advance_or_not(
+    tmp_path: Path, size: int, knows_its_end: bool
+) -> None:
+    body = HEAD % b"x" + b"1" * size + b"\r\n--b--\r\n"
+    stream = Stream([body[:50], body[50:]], stalls=knows_its_end, knows_its_end=knows_its_end)
+    limits = FormLimits(1 << 20)
+    form = await receive_form(
+        stream, TYPE, tmp_path, limits, lambda form: form, small_bytes=SMALL_BYTES
+    )
+    assert form.files == {"x": size}
 
 
 async def test_form_of_small_files_is_completed_in_the_event_loop_others_in_a_thread(

@@ -190,6 +190,9 @@ class Body:
     async def readany(self) -> bytes:
         return self._blocks.pop(0) if self._blocks else b""
 
+    def at_eof(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize("cancellations", [1, 2])
 async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(

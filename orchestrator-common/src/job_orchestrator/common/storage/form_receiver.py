@@ -40,6 +40,9 @@ class BodyStream(Protocol):
     async def readany(self) -> bytes:
         """Return the bytes that have arrived, or b"" at the end."""
 
+    def at_eof(self) -> bool:
+        """Return whether the body is known to have ended, and has been read."""
+
 
 async def receive_form(
     stream: BodyStream,
@@ -127,6 +130,8 @@ class _Body:
                 return b"".join(pieces), True
             pieces.append(piece)
             size += len(piece)
+            if self._stream.at_eof():
+                return b"".join(pieces), True
         return b"".join(pieces), False
 
     async def _next_piece(self) -> bytes:

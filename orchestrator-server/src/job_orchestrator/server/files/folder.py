@@ -78,7 +78,7 @@ class FolderFiles:
 
     def staging_folder(self, uuid: str) -> Path:
         """Return the folder that receives the files of an upload."""
-        return self.root / INCOMING / uuid / "input"
+        return Path(f"{self.root}/{INCOMING}/{uuid}/input")
 
     def accept(self, uuid: str) -> None:
         """Make the staging folder the job's folder, durably.

@@ -138,7 +138,7 @@ async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_
 async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    server = await start_server(await start_client(), MAX_AGE="0s")
+    server = await start_server(await start_client(), MAX_AGE="0s", INLINE_LIMIT="0")
     portal = Portal(server.url, session)
     job = await portal.submit("exit 0\n")
     await portal.until(job, "Completed")

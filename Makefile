@@ -6,13 +6,17 @@ DISTRIBUTIONS := orchestrator-common orchestrator-server orchestrator-client
 SOURCES := $(DISTRIBUTIONS:%=%/src)
 TESTS := $(DISTRIBUTIONS:%=%/tests) tests-e2e tests-browser tests-images
 PYTEST_ARGS ?=
+# Two more than CPUs: half of the time of a test is waiting for processes and disks.
+WORKERS ?= $(shell expr $$(nproc) + 2)
 MINUTES ?= 10
 ONLY ?=
 SIZE ?= full
+# Workers take tests from each other, so that a slow test at the end does not keep one worker alone.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
+.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +50,14 @@ install: $(VENV)/.installed  ## create .venv with both services and the command 
 demo: $(VENV)/.example  ## run the example job from upload to result
 	@$(BIN)/python examples/demo.py
 
-test: lint typecheck  ## run everything: lint, types, unit, integration and end-to-end tests
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered --durations=20 \
-	  $(PYTEST_ARGS)
+test: lint typecheck  ## run lint, types, and all tests except the slow ones
+	$(PYTEST) --durations=20 $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev  ## run the tests that are slow and guard what rarely changes
+	$(PYTEST) -m slow --durations=20 $(PYTEST_ARGS)
+
+coverage: lint typecheck  ## the same as test, with the coverage of each module; at least 90 %
+	$(PYTEST) --cov --cov-report=term:skip-covered --durations=20 $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and the import contracts
 	$(BIN)/ruff check .
@@ -65,18 +74,18 @@ typecheck: $(VENV)/.dev  ## check the types of sources and tests
 	for tests in $(TESTS); do MYPYPATH=$$tests $(BIN)/mypy $$tests || exit 1; done
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
-	$(BIN)/python -m pytest -n auto $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
+	$(PYTEST) $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
 
 test-e2e: $(VENV)/.dev  ## run the tests with real processes
-	$(BIN)/python -m pytest -n auto tests-e2e $(PYTEST_ARGS)
+	$(PYTEST) tests-e2e $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.dev  ## fuzz the parsers and each API, for FUZZ_SECONDS (600) on each API
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/python -m pytest -n auto \
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(PYTEST) -m '' \
 	  --timeout=7200 orchestrator-*/tests/test_fuzz.py \
 	  orchestrator-server/tests/store/test_store_state_machine.py tests-e2e/test_fuzz_api.py $(PYTEST_ARGS)
 
 test-browser: $(VENV)/.dev  ## run the tests of the dashboard in Chromium
-	$(BIN)/python -m pytest -n auto tests-browser $(PYTEST_ARGS)
+	$(PYTEST) tests-browser $(PYTEST_ARGS)
 
 screenshots: $(VENV)/.dev  ## create the screenshots of the dashboard in docs/images
 	PYTHONPATH=tests-e2e $(BIN)/python tests-browser/screenshots.py
@@ -84,11 +93,11 @@ screenshots: $(VENV)/.dev  ## create the screenshots of the dashboard in docs/im
 test-images: $(VENV)/.dev  ## build the images and run compose.yaml (needs podman and buildah)
 	$(BIN)/python -m pytest tests-images -rs --timeout=900 -p no:randomly $(PYTEST_ARGS)
 
-bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=latency,accept selects some
-	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)"
+bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=latency,accept selects some, BASELINE=<revision> compares with it
+	$(BIN)/python -m bench --size $(SIZE) --only "$(ONLY)" $(if $(BASELINE),--baseline $$($(BIN)/python scripts/baseline.py $(BASELINE)))
 
 bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## run every benchmark with a minimal size, in seconds
-	$(BIN)/python -m pytest -n auto bench/tests $(PYTEST_ARGS)
+	$(PYTEST) bench/tests $(PYTEST_ARGS)
 
 soak: $(VENV)/.dev  ## inject random faults and check the promises; MINUTES=10 SEED=1
 	$(BIN)/python tests-e2e/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -6,6 +6,8 @@ from pathlib import Path
 from bench.measurements import (
     accept,
     counts,
+    cpu,
+    fairness,
     files,
     idle,
     latency,
@@ -24,6 +26,8 @@ Measure = Callable[[Path, Size], Awaitable[Outcome]]
 MEASUREMENTS: Mapping[str, Measure] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
+    "cpu": cpu.measure,
+    "fairness": fairness.measure,
     "accept": accept.measure,
     "transfer": transfer.measure,
     "files": files.measure,

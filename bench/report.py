@@ -12,18 +12,19 @@ _MET: Mapping[bool | None, str] = {True: "met", False: "**missed**", None: ""}
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format rows: figure, floor, ratio of both, target, and whether the target is met."""
+    """Format rows: figure, that of the baseline, floor, ratio, target, and whether it is met."""
     lines = [
-        "| what | measured | floor | ratio | to reach | |",
-        "| --- | ---: | ---: | ---: | --- | --- |",
+        "| what | before | measured | floor | ratio | to reach | |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for row in rows:
         floor = f"{_figure(row['floor'])} ({row['floor_name']})" if row["floor"] else "–"
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else "–"
+        before = "–" if row.get("before") is None else _figure(row["before"])
         limit = "–" if row["limit"] is None else f"{row['rule']}: {_figure(row['limit'])}"
         lines.append(
-            f"| {row['what']} | {_figure(row['measured'])} {row['unit']} | {floor} | {ratio} "
-            f"| {limit} | {_MET[row['met']]} |"
+            f"| {row['what']} | {before} | {_figure(row['measured'])} {row['unit']} | {floor} "
+            f"| {ratio} | {limit} | {_MET[row['met']]} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -40,7 +41,8 @@ def write_into(page: Path, result: Mapping[str, Any], chart: str) -> None:
     about = result["machine"]
     text = (
         f"{about['at']}, {about['cores']} cores ({about['cpu']}), {about['memory_gib']} GiB,"
-        f" {about['file_system']}, Linux {about['kernel']}, Python {about['python']},"
+        f" {about['file_system']}, Linux {about['kernel']}, Python {about['python']}"
+        f" ({'' if about['python_optimized'] else 'not '}optimized by profile),"
         f" load {about['load_average'][0]} before the run. {machine.warning(about)}"
     )
     page.write_text(

@@ -7,12 +7,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-BIN = Path(sys.executable).parent
+BIN = ContextVar("BIN", default=Path(sys.executable).parent)
+"""Folder of the programs to measure: those of this environment, or of a baseline."""
+
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
 POLL_S = 0.02
@@ -84,7 +87,7 @@ async def service(
     with log.open("wb") as stderr:
         started = await asyncio.create_subprocess_exec(
             *wrap(name),
-            BIN / name,
+            BIN.get() / name,
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": "0", **settings},
             stdin=asyncio.subprocess.DEVNULL,

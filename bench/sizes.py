@@ -16,6 +16,9 @@ class Size:
     uploads: int
     fsyncs: int
     """Writes for the floor of accepting uploads."""
+    fairness_s: float
+    """Run time of a script of the fairness measurement."""
+    fairness_rounds: int
     counted_jobs: int
     transfer_bytes: int
     transfer_rounds: int
@@ -42,6 +45,8 @@ FULL = Size(
     spawns=500,
     uploads=500,
     fsyncs=800,
+    fairness_s=2.0,
+    fairness_rounds=3,
     counted_jobs=10,
     transfer_bytes=1_000_000_000,
     transfer_rounds=3,
@@ -66,6 +71,8 @@ SMOKE = Size(
     spawns=4,
     uploads=8,
     fsyncs=8,
+    fairness_s=0.2,
+    fairness_rounds=1,
     counted_jobs=3,
     transfer_bytes=3_000_000,
     transfer_rounds=1,

@@ -17,7 +17,7 @@ from browsing import DESK, Gate, OpenPage, PageMonitor, StartService
 from harness import Portal, Service
 
 # Long, because a browser is slow while all tests run in parallel.
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 60_000
 expect.set_options(timeout=TIMEOUT_MS)
 
 
@@ -74,7 +74,7 @@ async def start_server(start_service: StartService) -> StartService:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP session."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180)) as session:
         yield session
 
 

@@ -16,15 +16,20 @@ from typing import Any
 import aiohttp
 
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 30.0
-END_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 120.0
+WAIT_TIMEOUT_S = 120.0
+"""Bounds that only a failure reaches, also on a busy machine."""
+
 WAIT_S = 30
+"""Value of ``?wait=``: after it a request is repeated."""
+
 FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a condition that sends no event, such as the start of a process."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(WAIT_TIMEOUT_S):
         while not await condition():  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
 
@@ -168,7 +173,7 @@ class Portal:
 
     async def until(self, job_id: int, *wanted: str) -> dict[str, Any]:
         """Wait until the status of a job is one of ``wanted``, and return its state."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(WAIT_TIMEOUT_S):
             while True:
                 final = FINAL.issuperset(wanted)
                 state = await self.state(job_id, wait=WAIT_S if final else 0)

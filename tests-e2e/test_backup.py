@@ -65,7 +65,7 @@ async def load(portal: Portal, acknowledged: dict[int, str]) -> AsyncIterator[No
 
 async def wait_for_jobs(count: int, acknowledged: dict[int, str]) -> None:
     """Wait until ``count`` jobs are acknowledged."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(acknowledged) < count:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.02)
 
@@ -420,3 +420,23 @@ async def test_restore_damaged_database_fails(
     status, output = await command(server.folder, "restore", str(tmp_path / "b"))
     assert status == 2, output
     assert not (server.folder / "db.sqlite").exists()
+
+
+async def test_check_of_digests_finds_a_result_that_changed_on_the_disk(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client())
+    portal = Portal(server.url, session)
+    jobs = [await portal.submit(f"echo {number} > out\n") for number in range(2)]
+    for job in jobs:
+        await portal.end_of(job)
+    assert await command(server.folder, "check", "--digests") == AGREE
+    path = sorted((server.folder / "data").glob("*/output-1.zip"))[0]
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    assert await command(server.folder, "check") == AGREE
+    status, output = await command(server.folder, "check", "--digests")
+    assert status == 1
+    assert output.count("\n") == 1
+    assert "and its output is not what was received: nothing is changed; take" in output

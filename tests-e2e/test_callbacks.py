@@ -58,12 +58,12 @@ async def test_callback_interrupted_by_a_crash_is_delivered_after_the_restart(
     form.add_field("file", b"exit 3\n", filename="run.sh")
     async with session.post(f"{server.url}/upload", data=form) as response:
         job = (await response.json())["id"]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         first_id, body = await receiver.received.get()
     assert (body["id"], body["status"], body["exit_code"]) == (job, "Failed", 3)
     await server.end(signal.SIGKILL)
     await server.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await receiver.received.get() == (first_id, body)
     receiver.may_respond.set()
     assert (await portal.end_of(job))["status"] == "Failed"

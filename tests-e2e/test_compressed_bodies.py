@@ -21,7 +21,7 @@ async def post(service: Service, path: str, encoding: str, body: bytes) -> bytes
         f"Content-Length: {len(body)}\r\n\r\n".encode()
     )
     writer.write(body)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer

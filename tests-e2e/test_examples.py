@@ -89,7 +89,7 @@ async def test_page_in_a_browser_submits_a_job_and_sees_its_end(
             {"name": "text.txt", "mimeType": "text/plain", "buffer": TEXT}
         )
         await page.get_by_role("button", name="Count").click()
-        await expect(page.locator("#state")).to_have_text("job 1 is Completed", timeout=20_000)
+        await expect(page.locator("#state")).to_have_text("job 1 is Completed", timeout=60_000)
         async with page.expect_download() as downloading:
             await page.get_by_role("link", name="Results").click()
         archive = await (await downloading.value).path()

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from harness import BIN, Portal, Service, StartClient, StartServer
 from test_tokens import make_token
@@ -24,6 +25,8 @@ CHECKS = (
 )
 ENDLESS = "/(events|logs)"
 """Streams, which stay open as long as the client reads."""
+
+pytestmark = pytest.mark.slow
 
 CLIENT_TOKEN = "client-token-of-a-good-length"
 

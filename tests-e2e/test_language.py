@@ -8,7 +8,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,31 +131,32 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def unwanted(
-    lines: Iterator[tuple[int, str]], patterns: list[tuple[re.Pattern[str], str]]
+    name: str, lines: Iterable[tuple[int, str]], patterns: list[tuple[re.Pattern[str], str]]
 ) -> list[str]:
-    """List the unwanted words with their lines and what to write instead."""
+    """List the unwanted words with their places and what to write instead."""
     return [
-        f"line {number}: {found[0]!r}: {instead}"
+        f"{name}:{number}: {found[0]!r}: {instead}"
         for number, text in lines
         for pattern, instead in patterns
         if (found := pattern.search(re.sub(r"\s+", " ", text)))
     ]
 
 
-@pytest.mark.parametrize("path", paths(SOURCES), ids=named)
-def test_docstrings_begin_with_a_verb_or_a_noun(path: Path) -> None:
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
     assert [
-        f"line {number}: {text.strip().splitlines()[0]}"
+        f"{named(path)}:{number}: {text.strip().splitlines()[0]}"
+        for path in paths(SOURCES)
         for number, text in docstrings(path.read_text("utf-8"))
         if CLAUSE.match(text.strip())
     ] == []
 
 
-@pytest.mark.parametrize("path", paths(SOURCES), ids=named)
-def test_code_is_described_in_standard_terms(path: Path) -> None:
-    text = path.read_text("utf-8")
-    assert unwanted(docstrings(text), CODE_PATTERNS) == []
-    assert unwanted(comments(text), CODE_PATTERNS) == []
+def test_code_is_described_in_standard_terms() -> None:
+    found: list[str] = []
+    for path in paths(SOURCES):
+        text = path.read_text("utf-8")
+        found += unwanted(named(path), [*docstrings(text), *comments(text)], CODE_PATTERNS)
+    assert found == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_code_is_described_in_standard_terms(path: Path) -> None:
     ],
 )
 def test_private_terms_are_found(text: str) -> None:
-    assert unwanted(iter([(1, text)]), CODE_PATTERNS)
+    assert unwanted("text", [(1, text)], CODE_PATTERNS)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +183,12 @@ def test_private_terms_are_found(text: str) -> None:
     ],
 )
 def test_standard_english_is_accepted(text: str) -> None:
-    assert unwanted(iter([(1, text)]), CODE_PATTERNS) == []
+    assert unwanted("text", [(1, text)], CODE_PATTERNS) == []
 
 
-@pytest.mark.parametrize("path", paths(DOCUMENTS), ids=named)
-def test_documents_use_standard_terms(path: Path) -> None:
-    assert unwanted(prose(path.read_text("utf-8")), DOCUMENT_PATTERNS) == []
+def test_documents_use_standard_terms() -> None:
+    assert [
+        problem
+        for path in paths(DOCUMENTS)
+        for problem in unwanted(named(path), prose(path.read_text("utf-8")), DOCUMENT_PATTERNS)
+    ] == []

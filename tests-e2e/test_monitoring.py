@@ -26,7 +26,7 @@ def promtool(*arguments: str, text: str | None = None) -> None:
         input=text,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

@@ -33,7 +33,7 @@ def limited_group() -> Iterator[Path]:
     group.rmdir()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.slow
 async def test_trap_04_a_thousand_payloads_under_a_limit_of_256_processes_leave_no_zombie(
     start_client: StartClient, session: aiohttp.ClientSession, limited_group: Path
 ) -> None:
@@ -78,7 +78,6 @@ class _MemoryGrowth:
         raise LookupError(name)
 
 
-@pytest.mark.timeout(180)
 async def test_trap_29_memory_of_both_services_stays_flat_for_large_files(
     start_client: StartClient,
     start_server: StartServer,

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 async def client(server: Service) -> AsyncIterator[AsyncClient]:
     """Connect the library to a server with one client."""
-    async with AsyncClient(server.url, patience_s=20) as client:
+    async with AsyncClient(server.url, patience_s=120) as client:
         yield client
 
 
@@ -68,7 +68,7 @@ async def test_submit_of_paths_bytes_and_open_files_sends_their_content(
         )
         assert not spooled.closed
     assert job.status is JobStatus.QUEUED
-    assert (await client.wait(job.id, timeout_s=30)).status is JobStatus.COMPLETED
+    assert (await client.wait(job.id, timeout_s=120)).status is JobStatus.COMPLETED
     results = await client.download(job.id, folder / "results.zip")
     found = {
         name: content(results, name)

@@ -13,7 +13,7 @@ from bench.services import pair
 from bench.sizes import Size
 
 SENDERS = 8
-PER_SECOND = 400.0
+PER_SECOND = 1500.0
 MORE_THAN_ONE = 1.01
 BUSY = "exec sleep 600\n"
 

@@ -15,8 +15,8 @@ from bench.outcome import Outcome, Row
 from bench.services import Pair, Service, pair
 from bench.sizes import Size
 
-IDLE_MIB = 60.0
-GROWTH_MIB = 32.0
+IDLE_MIB = {"jo-server": 45.0, "jo-client": 50.0}
+GROWTH_MIB = {"jo-server": 32.0, "jo-client": 32.0}
 SUBMITTERS = 8
 GB = 1e9
 BUSY = b"exec sleep 86400\n"
@@ -101,8 +101,8 @@ def _status_mib(service: Service, field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _rows(what: str, found: Mib, limit: float) -> list[Row]:
+def _rows(what: str, found: Mib, limits: Mib) -> list[Row]:
     return [
-        Row(what.format(name), mib, "MiB", limit, f"at most {limit:g} MiB")
+        Row(what.format(name), mib, "MiB", limits[name], f"at most {limits[name]:g} MiB")
         for name, mib in found.items()
     ]

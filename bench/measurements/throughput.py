@@ -55,16 +55,16 @@ async def _rates(folder: Path, size: Size, slots: int) -> tuple[list[float], lis
         url = services.server.url
         submitters = [await stack.enter_async_context(Connection(url)) for _ in range(SUBMITTERS)]
         fetchers = [await stack.enter_async_context(Connection(url)) for _ in range(FETCHERS)]
-        await _run(submitters, fetchers, forms, USERS)
+        await submit_and_fetch(submitters, fetchers, forms, USERS)
         for _ in range(size.rounds):
             floors.append(per_second(folder, size.spawns, FLOOR_PARALLEL))
             begun = time.perf_counter()
-            await _run(submitters, fetchers, forms, size.throughput_jobs)
+            await submit_and_fetch(submitters, fetchers, forms, size.throughput_jobs)
             rates.append(size.throughput_jobs / (time.perf_counter() - begun))
     return rates, floors
 
 
-async def _run(
+async def submit_and_fetch(
     submitters: list[Connection], fetchers: list[Connection], forms: list[Form], jobs: int
 ) -> None:
     """Submit ``jobs`` jobs and download all results, over separate connections."""

@@ -17,7 +17,7 @@ from bench.services import pair
 from bench.sizes import Size
 
 OF_COPY = 0.7
-COPIES = 6.0
+COPIES = 4.0
 MB = 1e6
 TO_DISK = "socket to disk, flushed"
 

@@ -22,6 +22,7 @@ MACHINE = {
     "file_system": "ext4",
     "kernel": "6.1",
     "python": "3.12.1",
+    "python_optimized": True,
     "load_average": [0.1, 0.1, 0.1],
 }
 ROW = {
@@ -32,6 +33,7 @@ ROW = {
     "rule": "at most",
     "floor": 3.5,
     "floor_name": "bash",
+    "before": 9.1,
     "ratio": 2.035,
     "met": True,
 }
@@ -46,15 +48,16 @@ def test_table_replaces_only_the_text_between_the_markers(tmp_path: Path) -> Non
     text = page.read_text()
     assert text.startswith("before\n<!-- measured: begin")
     assert text.endswith("<!-- measured: end -->\nafter\n")
-    assert text.count("| latency | 7.12 ms | 3.5 (bash) | 2.04 | at most: 8 | met |") == 1
+    assert text.count("| latency | 9.1 | 7.12 ms | 3.5 (bash) | 2.04 | at most: 8 | met |") == 1
     assert "old" not in text
 
 
 def test_missed_and_unjudged_rows_say_so() -> None:
     missed = report.table([{**ROW, "met": False}])
     assert "| **missed** |" in missed
-    unjudged = report.table([{**ROW, "met": None, "limit": None, "floor": None, "ratio": None}])
-    assert "| latency | 7.12 ms | – | – | – |  |" in unjudged
+    nothing = dict.fromkeys(("met", "limit", "floor", "ratio", "before"))
+    unjudged = report.table([{**ROW, **nothing}])
+    assert "| latency | – | 7.12 ms | – | – | – |  |" in unjudged
 
 
 def test_same_figures_give_the_same_chart(tmp_path: Path) -> None:

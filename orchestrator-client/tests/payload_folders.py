@@ -92,7 +92,7 @@ class Runs(Generic[E]):
 
 async def until(condition: Callable[[], bool]) -> None:
     """Poll until a condition holds that no event reports."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.01)
 

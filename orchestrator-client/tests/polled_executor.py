@@ -24,7 +24,7 @@ from job_orchestrator.client.executors.base import (
 from job_orchestrator.common.runtime.loops import Loop
 
 GRACE_S = 0.2
-KILL_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 60.0
 
 
 @dataclass

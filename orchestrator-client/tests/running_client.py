@@ -5,7 +5,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,11 @@ class Client:
         *,
         key: str | None = None,
         time_limit: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
         **files: bytes,
     ) -> tuple[int, dict[str, Any]]:
         """Submit a run.sh and other files; return status code and JSON."""
-        form = aiohttp.FormData(quote_fields=False)
+        form = aiohttp.FormData(fields, quote_fields=False)
         content = script.encode() if isinstance(script, str) else script
         for name, data in {"run.sh": content, **files}.items():
             form.add_field(name, data, filename=name.rpartition("/")[2])
@@ -82,7 +83,7 @@ class Client:
 
     async def run(self, script: bytes | str, **kwargs: Any) -> dict[str, Any]:
         """Submit a payload and follow its events to the end; return its event and JSON."""
-        async with asyncio.timeout(30), self.events() as events:
+        async with asyncio.timeout(60), self.events() as events:
             payload = await self.submit(script, **kwargs)
             async for event in events:
                 data = json.loads(event.data)
@@ -92,13 +93,13 @@ class Client:
 
     async def until(self, payload: int, status: str) -> None:
         """Poll until the payload has a status, as a server without the event stream does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await self.get(payload))["status"] != status:  # noqa: ASYNC110 (polling)
                 await asyncio.sleep(0.01)
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Poll until a condition holds that no event reports, such as the start of a process."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 

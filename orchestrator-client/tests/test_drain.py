@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from job_orchestrator.client import keys
@@ -15,7 +16,7 @@ async def states_until_drained(client: Client) -> list[tuple[int, str]]:
     As a server does, fetches the results of ended payloads, and asks for payloads given back.
     """
     reported = []
-    async with asyncio.timeout(30), client.events() as events, aclosing(events):  # type: ignore[type-var]
+    async with asyncio.timeout(60), client.events() as events, aclosing(events):  # type: ignore[type-var]
         assert (await anext(events)).kind == "load"
         drained = asyncio.create_task(client.app[keys.DRAIN]())
         drained.add_done_callback(lambda _: client.app[keys.EVENTS].close())
@@ -79,5 +80,5 @@ async def test_drain_waits_for_results_to_be_fetched_only_while_a_server_follows
 ) -> None:
     await client.run("exit 0\n")
     await client.eventually(lambda: not client.app[keys.EVENTS].followed)
-    async with asyncio.timeout(4):
-        await client.app[keys.DRAIN]()
+    async with asyncio.timeout(60):
+        await replace(client.app[keys.DRAIN], hand_over_s=3600.0)()

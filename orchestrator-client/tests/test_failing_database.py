@@ -72,7 +72,7 @@ async def running(
 
 async def run_all(store: PayloadStore, runner: Runner) -> list[PayloadStatus]:
     """Run passes of the runner, as its loop would, until every payload has ended."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await runner.run_pass()

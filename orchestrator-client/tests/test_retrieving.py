@@ -1,11 +1,13 @@
 """Retrieval of results: as a ZIP, in parts, before the end, and after their removal."""
 
 import asyncio
+import hashlib
 import json
 
 import pytest
 
 from job_orchestrator.client.workspace.removal import remove_tree
+from job_orchestrator.common.protocol.digests import sha256_of
 from running_client import Client, StartClient
 
 
@@ -21,6 +23,39 @@ async def test_trap_30_results_are_served_with_length_range_and_etag(client: Cli
     async with client.http.get(f"/retrieve/{payload}", headers=ask) as response:
         assert response.status == 206
         assert await response.read() == whole[1000:2000]
+
+
+@pytest.mark.parametrize(
+    ("script", "path", "settings"),
+    [
+        ("head -c 100000 /dev/urandom > out; exit 0\n", "retrieve", {}),
+        ("head -c 3000000 /dev/urandom > out; exit 0\n", "retrieve", {}),
+        ("echo half > out; exit 9\n", "retrieve_partial", {}),
+        ("head -c 300000 /dev/urandom; exit 0\n", "retrieve_partial", {"MAX_RESULT_SIZE": "50kB"}),
+    ],
+    ids=["small", "large", "failed", "output-only"],
+)
+async def test_results_have_a_digest(
+    start_client: StartClient, script: str, path: str, settings: dict[str, str]
+) -> None:
+    client = await start_client(**settings)
+    payload = (await client.run(script))["id"]
+    async with client.http.get(f"/{path}/{payload}") as response:
+        content = await response.read()
+        sent = sha256_of(response.headers["Repr-Digest"])
+    assert sent == hashlib.sha256(content).digest()
+    ranges = {"Range": "bytes=10-19"}
+    async with client.http.get(f"/{path}/{payload}", headers=ranges) as response:
+        assert sha256_of(response.headers["Repr-Digest"]) == sent, "it is that of the whole"
+
+
+async def test_output_of_a_running_payload_has_a_digest(client: Client) -> None:
+    payload = await client.submit("echo so far; sleep 4713.2\n")
+    await client.until(payload, "Running")
+    async with client.http.get(f"/retrieve_partial/{payload}") as response:
+        content = await response.read()
+        assert sha256_of(response.headers["Repr-Digest"]) == hashlib.sha256(content).digest()
+    await client.kill(payload)
 
 
 async def test_state_of_a_payload_without_results_is_json_with_its_key(client: Client) -> None:

@@ -28,7 +28,7 @@ async def test_followed_output_comes_as_it_is_written_and_ends_with_the_payload(
     client: Client,
 ) -> None:
     payload = await client.submit(WAITING)
-    async with asyncio.timeout(30), client.http.get(f"/logs/{payload}?follow=1") as response:
+    async with asyncio.timeout(60), client.http.get(f"/logs/{payload}?follow=1") as response:
         assert await response.content.readexactly(4) == b"one\n"
         assert await output_of(client, payload) == b"one\n"
         assert await output_of(client, payload, "?stream=stderr") == b"bad\n"
@@ -48,13 +48,13 @@ async def test_large_output_is_complete(client: Client) -> None:
 async def test_payload_that_has_not_started_has_no_output(client: Client) -> None:
     payload = await client.submit("echo unheard; mkfifo go; read _ < go\n")
     await client.kill(payload)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await output_of(client, payload, "?follow=1") in (b"", b"unheard\n")
 
 
 async def test_following_ends_when_the_client_stops(client: Client) -> None:
     payload = await client.submit(WAITING)
-    async with asyncio.timeout(30), client.http.get(f"/logs/{payload}?follow=1") as response:
+    async with asyncio.timeout(60), client.http.get(f"/logs/{payload}?follow=1") as response:
         assert await response.content.readexactly(4) == b"one\n"
         client.app[keys.SCRIPT_OUTPUT].close()
         assert await response.read() == b""

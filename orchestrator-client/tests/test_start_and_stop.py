@@ -78,7 +78,7 @@ def test_trap_22_sigterm_ends_the_client_and_all_that_it_runs(
         form.encode(),
         {"Content-Type": "multipart/form-data; boundary=b"},
     )
-    with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=120) as response:  # noqa: S310
         assert json.load(response)["status"] == "Prepared"
     while len(sleeping()) < 3:
         assert process.poll() is None
@@ -101,7 +101,7 @@ def test_bad_setting_stops_the_start_with_one_line_and_status_2(
     tmp_path: Path, flags: list[str], line: str
 ) -> None:
     ended = subprocess.run(
-        command("--port", "0", *flags), cwd=tmp_path, capture_output=True, text=True, timeout=30
+        command("--port", "0", *flags), cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
@@ -118,7 +118,7 @@ def test_second_client_on_the_same_port_or_data_is_refused_with_one_line(
         (["--port", "0", "--data-path", "data"], "Another jo-client uses DATA_PATH"),
     ):
         ended = subprocess.run(
-            command(*flags), cwd=tmp_path, capture_output=True, text=True, timeout=30
+            command(*flags), cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
         assert ended.returncode == 2
         assert len(ended.stderr.strip().splitlines()) == 1

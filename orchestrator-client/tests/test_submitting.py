@@ -221,7 +221,7 @@ async def test_payload_json_has_all_fields_that_servers_ask_for(client: Client) 
         "exit_code": None,
         "message": "",
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (running := await client.get(payload["id"]))["pid"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     script = psutil.Process(running["pid"])
@@ -263,7 +263,7 @@ async def test_openapi_document_names_every_route(client: Client) -> None:
     served = {
         (route.method, route.resource.canonical)
         for route in client.app.router.routes()
-        if route.resource is not None
+        if route.resource is not None and route.method != "HEAD"
     }
     own = {route for route in served if not route[1].startswith(("/swagger", "/api-docs"))}
     assert described == own

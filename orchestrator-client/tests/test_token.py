@@ -60,7 +60,11 @@ async def test_cross_origin_request_is_refused(start_client: StartClient, origin
     client = await start_client()
     client.http.headers["Origin"] = origin
     status, answer = await client.post("exit 0")
-    assert (status, answer["message"]) == (403, "Cross-origin requests are not allowed")
+    assert (status, answer["message"]) == (
+        403,
+        "Cross-origin requests are not allowed. If the page belongs to this service, add the host"
+        " name of the page to ALLOWED_HOSTS of jo-client",
+    )
     # Swagger UI has the same origin as the API.
     del client.http.headers["Origin"]
     async with client.http.get("/load") as response:

@@ -17,7 +17,7 @@ async def test_wake_during_a_pass_leads_to_another_pass() -> None:
 
     loop = Loop("test", run_pass, interval_s=3600)
     loop.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await passes.get()
         loop.wake()
         go_on.set()
@@ -42,7 +42,7 @@ async def test_failing_pass_is_logged_and_retried(
 
     loop = Loop("test", run_pass, interval_s=0.001)
     loop.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await recovered.wait()
     await loop.stop()
     assert loop.failures == 0

@@ -1,9 +1,10 @@
 """Fake jo-client over real HTTP, without processes. A test controls it, misbehaviour included."""
 
 import asyncio
+import hashlib
 import io
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -11,12 +12,14 @@ import msgspec
 from aiohttp import web
 
 from job_orchestrator.common.messages import (
+    ClientLimits,
     ErrorPayload,
     InventoryEntry,
     LoadEvent,
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
 
@@ -44,6 +47,7 @@ class FakeClient:
         self.payloads: dict[int, Payload] = {}
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
+        self.selections: list[tuple[list[str], list[str]]] = []
         self.results: dict[int, bytes] = {}
         self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
@@ -54,6 +58,7 @@ class FakeClient:
         self.slots = 10
         self.draining = False
         self.token = ""
+        self.limits: ClientLimits | None = None
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -108,7 +113,7 @@ class FakeClient:
 
     async def next_payload(self) -> int:
         """Wait for the next payload that is submitted; return its id."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.submitted.get()
 
     def hold_submits(self) -> asyncio.Event:
@@ -124,7 +129,13 @@ class FakeClient:
 
     def load_event(self) -> bytes:
         """Return the client's load as an event."""
-        load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
+        load = LoadEvent(
+            *(1.0, 1.0, self.slots),
+            running=0,
+            waiting=0,
+            draining=self.draining,
+            limits=self.limits,
+        )
         return encode_event("load", msgspec.json.encode(load))
 
     def go_away(self) -> None:
@@ -154,17 +165,21 @@ class FakeClient:
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a payload, or return the one that the key has."""
         key = request.headers.get("Idempotency-Key", "")
-        names = set()
+        names, fields = set(), defaultdict[str, list[str]](list)
         async for part in await request.multipart():
             assert isinstance(part, aiohttp.BodyPartReader)
-            names.add(part.name or "")
-            await part.read()
+            content = await part.read()
+            if part.filename is None:
+                fields[part.name or ""].append(content.decode())
+            else:
+                names.add(part.name or "")
         known = [payload_id for payload_id, other in self.keys.items() if other == key]
         if known:
             return _json(self.payloads[known[0]])
         payload_id, self._next_id = self._next_id, self._next_id + 1
         self.keys[payload_id], self.names[payload_id] = key, names
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
+        self.selections.append((fields["outputs"], fields["results"]))
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])
 
@@ -177,6 +192,7 @@ class FakeClient:
         payload = self.payloads[payload_id]
         if payload.status is PayloadStatus.COMPLETED:
             body = self.results[payload_id]
+            headers["Repr-Digest"] = repr_digest(hashlib.sha256(body).digest())
             return web.Response(body=body, content_type="application/zip", headers=headers)
         return _json(payload, headers=headers)
 

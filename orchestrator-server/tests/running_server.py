@@ -66,7 +66,7 @@ class Server:
 
     async def ended(self, job_id: int) -> tuple[str, str]:
         """Wait for the end of a job; return status and message."""
-        status, message = await self.state(job_id, wait=30)
+        status, message = await self.state(job_id, wait=60)
         assert status in ("Completed", "Failed", "Invalid", "Killed"), (status, message)
         return status, message
 
@@ -74,7 +74,7 @@ class Server:
         """Wait until a job has a status."""
         with self.app[keys.FEED].following(job_id) as changes:
             while (await self.state(job_id))[0] != status:
-                assert await changes.wait(20), await self.state(job_id)
+                assert await changes.wait(60), await self.state(job_id)
 
     @property
     def clients(self) -> ClientRegistry:
@@ -87,7 +87,7 @@ class Server:
 
     async def eventually(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition that no event announces, such as a file on the disk."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 (there is no event)
                 await asyncio.sleep(0.01)
 

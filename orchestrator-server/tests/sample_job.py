@@ -30,4 +30,5 @@ JOB = Job(
     started_at=None,
     input_bytes=None,
     output_bytes=None,
+    output_sha256=None,
 )

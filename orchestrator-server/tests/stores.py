@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import Decide, JobStore, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite import maintenance
 from job_orchestrator.server.store.sqlite.store import open_store
@@ -24,6 +24,11 @@ database."""
 
 Database = Callable[[], AbstractContextManager[sqlite3.Connection]]
 """Function that opens the file of a SQLite store in a second connection."""
+
+
+def stored_output(size: int) -> StoredOutput:
+    """Return output of this size, with some digest."""
+    return StoredOutput(size, bytes(32))
 
 
 @dataclass(frozen=True)

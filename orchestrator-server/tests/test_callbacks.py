@@ -59,7 +59,7 @@ class Receiver:
 
     async def next(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Return headers and body of the next callback."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             headers, body = await self.received.get()
         message = Message(headers["webhook-id"], body)
         timestamp = int(headers["webhook-timestamp"])
@@ -124,7 +124,7 @@ async def outbox_is_empty(server: Server) -> None:
 
 async def no_callback_is_due(store: JobStore) -> None:
     """Wait until the outbox is empty: without delays, a callback in it is always due."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await store.outbox.due(1):  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.01)
 
@@ -204,7 +204,7 @@ async def test_callback_receiver_never_accepts_is_given_up(
 ) -> None:
     receiver.statuses = [500] * 20
     await ended_job(store, receiver.url())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         # There is no event for a log record.
         while "Job 1: callback given up: the receiver answered 500" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

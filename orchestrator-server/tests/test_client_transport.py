@@ -4,6 +4,7 @@ A second transport is one more entry of ``CONNECT``.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -32,7 +33,7 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     TokenRefused,
 )
-from job_orchestrator.server.model import ClientUrls
+from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 TOKEN = "a-token-of-32-characters-or-more"
@@ -69,9 +70,15 @@ class Blocks:
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
-        self.blocks = [block async for block in blocks]
-        return sum(map(len, self.blocks))
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
+        self.blocks, self.sha256 = [block async for block in blocks], sha256
+        return stored(b"".join(self.blocks))
+
+
+def stored(content: bytes) -> StoredOutput:
+    return StoredOutput(len(content), hashlib.sha256(content).digest())
 
 
 def files() -> FormBody:
@@ -154,9 +161,10 @@ async def test_retrieve_of_results_hands_large_blocks_to_the_receiver(
     payload_id = await submit(transport)
     client.complete(payload_id, out="x" * (3 * BLOCK_BYTES))
     receiver = Blocks()
-    size = await transport.retrieve(payload_id, "k", receiver)
+    received = await transport.retrieve(payload_id, "k", receiver)
     assert b"".join(receiver.blocks) == client.results[payload_id]
-    assert size == len(client.results[payload_id])
+    assert received == stored(client.results[payload_id])
+    assert receiver.sha256 == stored(client.results[payload_id]).sha256
     assert all(len(block) >= BLOCK_BYTES for block in receiver.blocks[:-1])
 
 
@@ -174,7 +182,9 @@ async def test_error_of_the_receiver_is_raised_as_it_is(
     transport: ClientTransport, client: FakeClient
 ) -> None:
     class Full(Blocks):
-        async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+        async def receive(
+            self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+        ) -> StoredOutput:
             raise OSError("no space")
 
     client.complete(await submit(transport))
@@ -208,7 +218,7 @@ async def test_partial_output_is_received_and_streamed(
 ) -> None:
     payload_id, expected = await submit(transport), zip_of(partial="so far")
     receiver = Blocks()
-    assert await transport.retrieve_partial(payload_id, receiver) == len(expected)
+    assert (await transport.retrieve_partial(payload_id, receiver)).size == len(expected)
     async with transport.open_partial(payload_id) as output:
         assert output.size == len(expected)
         assert len(await read(output.blocks)) == len(expected)
@@ -413,3 +423,17 @@ async def test_name_identifies_the_client(
     assert first.name == second.name
     for each in (first, second):
         await each.close()
+
+
+async def test_digest_that_cannot_be_read_is_a_failure_of_the_client(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    async def garbled(request: web.Request) -> web.Response:
+        response = await client.retrieve(request)
+        response.headers["Repr-Digest"] = "sha-256=:AAAA:"
+        return response
+
+    client.complete(await submit(transport))
+    client.instead["retrieve"] = garbled
+    with pytest.raises(ClientFailed, match="a digest that can't be read"):
+        await transport.retrieve(1, "k", Blocks())

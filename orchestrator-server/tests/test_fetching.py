@@ -1,6 +1,7 @@
 """Fetching of states and results from clients that work, and from those that don't."""
 
 import asyncio
+import hashlib
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from fake_client import FakeClient, StartClient, answering, hang_up, zip_of
 from job_orchestrator.common.messages import Payload, PayloadEvent
+from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.app import DISPATCH
@@ -274,3 +276,73 @@ async def test_silent_event_stream_is_opened_again(server: Server, client: FakeC
     job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
+
+
+async def test_job_whose_results_are_packed_says_so_while_it_is_running(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    for _ in range(3):
+        client.report(payload, PayloadStatus.RUNNING, message="Its results are being packed")
+    async with asyncio.timeout(20):
+        while await server.state(job) != ("Running", "Its results are being packed"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client.complete(payload)
+    assert (await server.ended(job))[0] == "Completed"
+    steps = server.rows("SELECT to_status, why FROM job_events WHERE to_status = 'Running'")
+    assert steps == [
+        ("Running", "run.sh is executing"),
+        ("Running", "Its results are being packed"),
+    ]
+
+
+@tuned(fetch_retry_s=0.05)
+async def test_trap_47_results_that_were_changed_on_their_way_are_fetched_again(
+    server: Server, client: FakeClient
+) -> None:
+    async def changed(request: web.Request) -> web.Response:
+        response = await client.retrieve(request)
+        assert isinstance(response.body, bytes)
+        if client.requests["retrieve"] <= 3:
+            response.body = response.body[:35] + b"?" + response.body[36:]
+        return response
+
+    client.instead["retrieve"] = changed
+    job = await server.submit()
+    payload_id = await client.next_payload()
+    client.complete(payload_id, out="the content")
+    assert await server.ended(job) == ("Completed", "")
+    assert client.requests["retrieve"] >= 4
+    sha256 = hashlib.sha256(client.results[payload_id]).digest()
+    assert server.rows("SELECT output_sha256 FROM jobs") == [(sha256,)]
+    async with server.http.get(f"/download/{job}") as response:
+        assert await response.read() == client.results[payload_id]
+        assert response.headers["Repr-Digest"] == repr_digest(sha256)
+    ranges = {"Range": "bytes=5-9"}
+    async with server.http.get(f"/download/{job}", headers=ranges) as response:
+        assert response.status == 206
+        assert response.headers["Repr-Digest"] == repr_digest(sha256)
+
+
+@tuned(fetch_retry_s=0.05)
+async def test_results_that_are_always_changed_never_complete_a_job(
+    start_server: StartServer, start_client: StartClient, client: FakeClient
+) -> None:
+    async def changed(request: web.Request) -> web.Response:
+        response = await client.retrieve(request)
+        response.headers["Repr-Digest"] = repr_digest(bytes(32))
+        return response
+
+    client.instead["retrieve"] = changed
+    server = await start_server(
+        await start_client(client), LOST_AFTER="1s", SERVICE_EXAMPLE_MAX_ATTEMPTS="1"
+    )
+    await client.connected.wait()
+    job = await server.submit()
+    client.complete(await client.next_payload())
+    status, _ = await server.ended(job)
+    assert status == "Failed"
+    assert server.rows("SELECT has_output FROM jobs") == [(0,)]

@@ -20,7 +20,7 @@ from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.files.base import BrokenArchive, check_archive
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory, read_entries
-from job_orchestrator.server.model import ClientUrls
+from job_orchestrator.server.model import ClientUrls, StoredOutput
 from sample_job import JOB
 
 R = TypeVar("R")
@@ -77,8 +77,10 @@ ANSWERS = st.builds(lambda head, body: head + b"\r\n" + body, HEADS, CONTENTS) |
 class Sink:
     """Takes everything."""
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
-        return sum([len(block) async for block in blocks])
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
+        return StoredOutput(sum([len(block) async for block in blocks]), b"")
 
 
 async def follow(api: HttpTransport) -> None:
@@ -117,7 +119,7 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         api = HttpTransport(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 for call in calls(api):
                     # What an event stream breaks with is a domain error like any other.
                     with contextlib.suppress(ClientError, StreamBroken):

@@ -53,7 +53,7 @@ async def test_endless_results_are_broken_off_and_fail_the_job(
     job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Failed", TOO_LARGE)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await endless.broken_off.wait()
     assert [name for name in server.folders() if "output" in name] == []
     assert server.rows("SELECT has_output, output_bytes FROM jobs") == [(0, None)]
@@ -80,7 +80,7 @@ async def test_endless_output_of_a_killed_payload_is_broken_off_and_dropped(
     await server.until(job, "Submitted")
     async with server.http.post(f"/terminate/{job}") as response:
         assert response.status == 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await endless.broken_off.wait()
     await server.eventually(lambda: bool(client.acknowledged))
     assert [name for name in server.folders() if "output" in name] == []
@@ -103,7 +103,7 @@ async def test_answer_that_trickles_in_counts_as_lost_and_is_requested_again(
 ) -> None:
     drip = client.instead["submit"] = Endless(b" ", 0.01, "application/json")
     job = await server.submit()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await drip.broken_off.wait()
     del client.instead["submit"]
     client.complete(await client.next_payload())
@@ -118,7 +118,7 @@ async def test_results_that_trickle_in_are_given_up_and_fetched_again(
     drip = client.instead["retrieve"] = Endless(b"P", 0.01)
     job = await server.submit()
     client.complete(await client.next_payload())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await drip.broken_off.wait()
     del client.instead["retrieve"]
     assert await server.ended(job) == ("Completed", "")

@@ -3,6 +3,7 @@
 Another implementation is one more entry in ``IMPLEMENTATIONS``.
 """
 
+import hashlib
 import io
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from job_orchestrator.server.files.base import (
     SmallResult,
 )
 from job_orchestrator.server.files.folder import FolderFiles
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from sample_job import JOB
 
 UUID, OTHER_UUID = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -93,9 +94,15 @@ async def broken_off(content: bytes, size: int, count: int) -> AsyncIterator[byt
     raise ConnectionResetError("broken off")
 
 
-async def receive(files: JobFiles, content: bytes, size: int = 100_000) -> int:
+async def receive(
+    files: JobFiles, content: bytes, size: int = 100_000, sha256: bytes | None = None
+) -> StoredOutput:
     """Receive ``content`` as the results of the first attempt, in blocks of ``size`` bytes."""
-    return await files.result_receiver(FIRST).receive(blocks_of(content, size))
+    return await files.result_receiver(FIRST).receive(blocks_of(content, size), sha256)
+
+
+def stored(content: bytes) -> StoredOutput:
+    return StoredOutput(len(content), hashlib.sha256(content).digest())
 
 
 def content_of(result: ServedResult) -> bytes:
@@ -207,7 +214,7 @@ class TestResults:
         self, files: JobFiles, content: bytes, size: int
     ) -> None:
         assert await kept(files) is None
-        assert await receive(files, content, size) == len(content)
+        assert await receive(files, content, size) == stored(content)
         assert await kept(files) == content
 
     async def test_served_result_small_comes_with_its_content(self, files: JobFiles) -> None:
@@ -238,7 +245,7 @@ class TestResults:
         with pytest.raises(ConnectionResetError):
             await files.result_receiver(FIRST).receive(broken_off(LARGE, 100_000, count))
         assert await kept(files) is None
-        assert await receive(files, LARGE) == len(LARGE), "a repeated transfer succeeds"
+        assert await receive(files, LARGE) == stored(LARGE), "a repeated transfer succeeds"
 
     @pytest.mark.parametrize("content", [b"", SMALL[:-5], LARGE[:-5], b"<html>"])
     async def test_receive_incomplete_archive_is_refused_and_not_kept(
@@ -317,3 +324,17 @@ class TestResults:
         with pytest.raises(FileNotFoundError):
             await in_thread(files.inputs, FIRST)
         assert list(await in_thread(files.stored_uuids)) == []
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_results_with_another_digest_than_at_the_client_are_not_kept(
+    files: JobFiles, content: bytes
+) -> None:
+    await in_thread(accept, files)
+    await receive(files, SMALL)
+    changed = content[:100] + bytes([content[100] ^ 1]) + content[101:]
+    with pytest.raises(BrokenArchive, match="changed on their way"):
+        await receive(files, changed, sha256=stored(content).sha256)
+    assert await kept(files) == SMALL
+    await receive(files, content, sha256=stored(content).sha256)
+    assert await kept(files) == content

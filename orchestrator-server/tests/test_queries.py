@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
+from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
@@ -66,6 +67,8 @@ async def test_job_completed_has_all_fields_and_its_history(
         "queue": None,
         "failures": 0,
         "max_attempts": 3,
+        "outputs": [],
+        "results": "all",
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states
@@ -107,6 +110,39 @@ async def test_job_queued_has_its_position_and_an_estimate(
     assert position["estimated_wait_s"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "slots", "reason"),
+    [
+        ({}, 10, "5 of this user's jobs are active, of at most 5"),
+        (
+            {"SERVICE_EXAMPLE_RUNS_PER_USER": "10", "SERVICE_EXAMPLE_MAX_RUNS": "5"},
+            10,
+            "5 jobs of example are active, of at most 5",
+        ),
+        ({}, 4, "All 4 slots of this service's machines are busy"),
+    ],
+)
+async def test_queued_job_says_which_limit_it_waits_for(
+    start_server: StartServer,
+    start_client: StartClient,
+    client: FakeClient,
+    settings: dict[str, str],
+    slots: int,
+    reason: str,
+) -> None:
+    client.slots = slots
+    server = await start_server(await start_client(client), **settings)
+    for _ in range(6):
+        await server.submit(user=1)
+    for _ in range(min(slots, 5)):
+        await client.next_payload()
+    await server.until(min(slots, 5), "Submitted")
+    shown = await get(server, "/jobs/6")
+    assert (shown["queue"]["reason"], shown["message"]) == (reason, reason)
+    assert (await get(server, "/jobs"))["jobs"][0]["message"] == reason
+    assert reason in (await server.state(6))[1]
+
+
 async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
     server: Server, client: FakeClient
 ) -> None:
@@ -146,6 +182,11 @@ async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate
     reason = f"No machine of this service can be used at present ({problem})"
     assert shown["queue"] == {"ahead": 0, "estimated_wait_s": None, "reason": reason}
     assert shown["message"].startswith(reason)
+    (listed,) = (await get(idle_server, "/jobs"))["jobs"]
+    assert listed["message"] == shown["message"]
+    async with idle_server.http.get(f"/jobs/{job}/events") as response:
+        event = await anext(read_events(response.content.iter_any()))
+    assert json.loads(event.data)["message"] == shown["message"]
     assert (await idle_server.state(job))[1].startswith(f"Next in line; {reason}")
 
 

@@ -1,5 +1,6 @@
 """Files of jobs in both forms: in the database if they are small, else in ``JobFiles``."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,9 @@ async def job(request: pytest.FixtureRequest, store: JobStore, stored: StoredFil
 
 async def fetched(stored: StoredFiles, job: Job, content: bytes, size: int = 1 << 20) -> Job:
     """Receive ``content`` as the results of a job, and end it."""
-    receiver = stored.result_receiver(job)
-    assert await receiver.receive(blocks_of(content, size)) == len(content)
-    return await stored.store.transition(
-        job, JobStatus.COMPLETED, "", output_bytes=len(content), result=receiver.small
-    )
+    output = await stored.result_receiver(job).receive(blocks_of(content, size))
+    assert (output.size, output.sha256) == (len(content), hashlib.sha256(content).digest())
+    return await stored.store.transition(job, JobStatus.COMPLETED, "", output=output)
 
 
 async def read(stored: StoredFiles, job: Job) -> bytes:
@@ -111,9 +110,16 @@ async def test_incomplete_results_are_refused_in_both_forms(
     receiver = stored.result_receiver(job)
     with pytest.raises(BrokenArchive):
         await receiver.receive(blocks_of(content, 700))
-    assert receiver.small is None
     with pytest.raises(FileNotFoundError):
         await stored.served_result(job)
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE])
+async def test_trap_47_results_that_are_not_what_the_client_has_packed_are_refused(
+    stored: StoredFiles, job: Job, content: bytes
+) -> None:
+    with pytest.raises(BrokenArchive, match="were changed on their way"):
+        await stored.result_receiver(job).receive(blocks_of(content, 700), bytes(32))
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE])
@@ -123,7 +129,6 @@ async def test_transfer_that_breaks_off_leaves_nothing(
     receiver = stored.result_receiver(job)
     with pytest.raises(ConnectionResetError):
         await receiver.receive(broken_off(content, len(content) // 2, 1))
-    assert receiver.small is None
     with pytest.raises(FileNotFoundError):
         await stored.served_result(job)
 

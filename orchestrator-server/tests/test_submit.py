@@ -225,7 +225,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
     slow_store.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (job := await _found(store)) is None:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.01)
     assert (await in_thread(files.inputs, job)).content is not None
@@ -240,7 +240,12 @@ async def _found(store: JobStore) -> Job | None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/upload", 405), ("POST", "/", 405), ("GET", "/nothing", 404), ("HEAD", "/", 405)],
+    [
+        ("GET", "/upload", 405),
+        ("POST", "/", 405),
+        ("GET", "/nothing", 404),
+        ("HEAD", "/nothing", 404),
+    ],
 )
 async def test_request_unknown_route_is_answered_in_json(
     idle_server: Server, method: str, path: str, status: int
@@ -261,7 +266,7 @@ async def test_request_malformed_http_is_answered_in_plain_text(
 ) -> None:
     reader, writer = await _connect(idle_server)
     writer.write(head + b"\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -73,7 +73,7 @@ class CrashScenario:
 
     async def _until_done(self, step: Callable[[], Awaitable[object]]) -> None:
         """Retry a step while the service is down, as a portal does."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await step()

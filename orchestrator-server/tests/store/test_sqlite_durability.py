@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job
+from job_orchestrator.server.model import Installation, Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
-from stores import CLIENT, claim
+from stores import CLIENT, claim, stored_output
 
 S = JobStatus
 
@@ -69,7 +69,7 @@ def requeued(store: JobStore, job: Job) -> Awaitable[object]:
 
 
 async def ends_and_output_follows(store: JobStore, job: Job) -> None:
-    await store.keep_output(await store.transition(job, S.KILLED, ""), 7)
+    await store.keep_output(await store.transition(job, S.KILLED, ""), stored_output(7))
 
 
 NOTIFIED: dict[str, Change] = {
@@ -116,7 +116,9 @@ async def test_job_with_small_files_takes_two_flushed_commits_from_upload_to_res
     await asyncio.gather(
         store.transition(job, S.SUBMITTED, "", dest_id=1, deferred=True),
         store.transition(job, S.RUNNING, "", deferred=True),
-        store.transition(job, S.COMPLETED, "", output_bytes=3, acknowledge=1, result=b"zip"),
+        store.transition(
+            job, S.COMPLETED, "", output=StoredOutput(3, b"digest", b"zip"), acknowledge=1
+        ),
     )
     assert traced.commits() == ["FULL", "FULL"]
     assert await store.result(job) == b"zip"

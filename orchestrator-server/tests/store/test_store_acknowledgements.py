@@ -5,7 +5,7 @@ import pytest
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
-from stores import CLIENT, Clock, OpenStore, claim, requeue
+from stores import CLIENT, Clock, OpenStore, claim, requeue, stored_output
 
 S = JobStatus
 
@@ -44,7 +44,7 @@ async def test_output_of_an_ended_job_records_the_acknowledgement(store: JobStor
     job = await submitted(store, "u", 7)
     killed = await store.transition(job, S.KILLED, "")
     assert await pending(store) == set()
-    await store.keep_output(killed, 10)
+    await store.keep_output(killed, stored_output(10))
     assert await pending(store) == {7}
 
 

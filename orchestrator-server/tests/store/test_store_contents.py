@@ -1,18 +1,20 @@
 """Inputs and results that are stored with the job."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import TooMuchStored
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
 from stores import CLIENT, Clock, OpenStore, all_of_them, claim
 
 S = JobStatus
 BLOCK, ZIP = b"\x00inputs\xff" * 100, b"\x00results\xff" * 1000
+OUTPUT = StoredOutput(len(ZIP), hashlib.sha256(ZIP).digest(), ZIP)
 
 
 async def dispatched(store: JobStore) -> Job:
@@ -25,7 +27,7 @@ async def dispatched(store: JobStore) -> Job:
 async def completed(store: JobStore) -> Job:
     """Create a job with small inputs and small results."""
     job = await dispatched(store)
-    return await store.transition(job, S.COMPLETED, "", output_bytes=len(ZIP), result=ZIP)
+    return await store.transition(job, S.COMPLETED, "", output=OUTPUT)
 
 
 async def test_inputs_and_results_are_returned_as_they_were_stored(
@@ -47,7 +49,7 @@ async def test_job_whose_files_are_elsewhere_has_none_here(store: JobStore) -> N
 async def test_output_that_follows_the_end_is_stored_with_it(store: JobStore) -> None:
     job = await store.transition(await dispatched(store), S.KILLED, "")
     assert await store.result(job) is None
-    await store.keep_output(job, len(ZIP), result=ZIP)
+    await store.keep_output(job, OUTPUT)
     assert await store.result(job) == ZIP
     assert (await store.get(job.id)).output_bytes == len(ZIP)
 
@@ -56,7 +58,7 @@ async def test_refused_changes_store_nothing(store: JobStore) -> None:
     first = await dispatched(store)
     await store.transition(first, S.KILLED, "")
     with pytest.raises(TransitionRefused):
-        await store.transition(first, S.COMPLETED, "", output_bytes=len(ZIP), result=ZIP)
+        await store.transition(first, S.COMPLETED, "", output=OUTPUT)
     assert await store.result(first) is None
 
 
@@ -72,7 +74,7 @@ async def test_inputs_and_results_count_towards_the_stored_bytes_until_they_are_
     store: JobStore,
 ) -> None:
     job = await completed(store)
-    limits = UserLimits(max_stored=len(ZIP) + 3)
+    limits = UserLimits(max_stored=len(ZIP))
     with pytest.raises(TooMuchStored):
         await store.create("u2", 1, "x", input_bytes=1, inputs=b"1", limits=limits)
     job = await store.transition(job, S.CLEANED, "old")

@@ -11,7 +11,16 @@ from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefus
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
-from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, OpenStore, claim, requeue
+from stores import (
+    CLIENT,
+    IMPLEMENTATIONS,
+    Clock,
+    Implementation,
+    OpenStore,
+    claim,
+    requeue,
+    stored_output,
+)
 
 S = JobStatus
 
@@ -102,7 +111,9 @@ def test_store_allows_exactly_the_transitions_of_the_table(
 async def test_transition_keeps_fields_that_are_not_given(store: JobStore) -> None:
     job = await submitted(store)
     running = await store.transition(job, S.RUNNING, "runs")
-    ended = await store.transition(running, S.FAILED, "failed", exit_code=3, output_bytes=5)
+    output = stored_output(5)
+    ended = await store.transition(running, S.FAILED, "failed", exit_code=3, output=output)
+    assert (ended.output_bytes, ended.output_sha256) == (output.size, output.sha256)
     cleaned = await store.transition(ended, S.CLEANED, "removed")
     assert (running.dest_id, running.exit_code, running.has_output) == (job.dest_id, None, False)
     assert (ended.exit_code, ended.output_bytes, ended.has_output) == (3, 5, True)
@@ -231,10 +242,10 @@ async def test_request_to_terminate_leaves_an_ended_job_unchanged(store: JobStor
 
 async def test_output_is_kept_for_the_attempt_that_ended(store: JobStore) -> None:
     job = await submitted(store)
-    await store.keep_output(job, 1)
+    await store.keep_output(job, stored_output(1))
     assert not (await store.get(1)).has_output, "the job has not ended"
     ended = await store.transition(job, S.KILLED, "")
-    await store.keep_output(ended, 9)
+    await store.keep_output(ended, stored_output(9))
     kept = await store.get(1)
     assert (kept.has_output, kept.output_bytes, kept.status) == (True, 9, S.KILLED)
 
@@ -282,7 +293,7 @@ async def test_killed_jobs_without_output_are_found_for_a_time(open_job_store: O
         for job in jobs[:2]:
             await store.transition(job, S.KILLED, "")
         await store.transition(jobs[2], S.FAILED, "")
-        await store.keep_output(await store.get(jobs[1].id), 5)
+        await store.keep_output(await store.get(jobs[1].id), stored_output(5))
         assert [job.id for job in await store.killed_without_output(10)] == [jobs[0].id]
         clock.at += 11
         assert await store.killed_without_output(10) == []

@@ -34,7 +34,7 @@ from job_orchestrator.common.status import (
 )
 from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
-from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation
+from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, stored_output
 
 R = TypeVar("R")
 
@@ -129,7 +129,9 @@ class StoreMachine(RuleBasedStateMachine):
         allowed = before in origins(wanted) and not late
         try:
             changed = self._run(
-                self._store.transition(job, wanted, "why", output_bytes=5 if output else None)
+                self._store.transition(
+                    job, wanted, "why", output=stored_output(5) if output else None
+                )
             )
         except TransitionRefused as refused:
             assert (allowed, refused.current) == (False, before)  # noqa: PT017

@@ -8,7 +8,7 @@ from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
 from job_orchestrator.server.store.base import JobStore
-from stores import CLIENT, claim, requeue
+from stores import CLIENT, claim, requeue, stored_output
 
 S = JobStatus
 
@@ -30,7 +30,7 @@ async def test_subscriber_is_notified_of_each_change_with_the_job_as_it_then_is(
     changed.append(await requeue(store, changed[-1]))
     changed.append(await store.request_kill(1))
     changed.append(await store.transition(changed[-1], S.KILLED, ""))
-    await store.keep_output(changed[-1], 5)
+    await store.keep_output(changed[-1], stored_output(5))
     changed.append(await store.get(1))
     assert notified == changed
 
@@ -84,7 +84,7 @@ async def test_subscriber_to_status_changes_is_not_notified_of_others(store: Job
     job = await store.create("u", 1, "x")
     job = await store.request_kill(job.id)
     job = await store.transition(job, S.KILLED, "")
-    await store.keep_output(job, 5)
+    await store.keep_output(job, stored_output(5))
     assert [job.status for job in jobs] == [S.QUEUED, S.KILLED]
 
 

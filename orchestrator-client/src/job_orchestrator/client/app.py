@@ -29,6 +29,7 @@ from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.messages import ClientLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
@@ -37,6 +38,7 @@ from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 
@@ -62,6 +64,7 @@ def create_app(settings: Settings) -> web.Application:
     app.middlewares.extend(
         [
             error_middleware(STATUSES, error_body),
+            refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
             plain_bodies,
             server_only(settings.client_token),
@@ -87,6 +90,16 @@ def create_app(settings: Settings) -> web.Application:
     app.on_startup.append(_start)
     app.on_shutdown.append(_stop)
     return app
+
+
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-client",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="CLIENT_TOKEN",  # noqa: S106 (a name)
+        has_tokens=settings.client_token is not None,
+    )
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
@@ -135,7 +148,8 @@ def _compose(
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
-    meter = LoadMeter(store, settings.slots, hub.publish_load)
+    limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
+    meter = LoadMeter(store, settings.slots, hub.publish_load, limits=limits)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
@@ -183,11 +197,16 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
+def end_streams(app: web.Application) -> None:
+    """End the streams, so that the client can stop."""
+    app[keys.EVENTS].close()
+    app[keys.SCRIPT_OUTPUT].close()
+
+
 async def _stop(app: web.Application) -> None:
     # Streams are closed first: servers must not take a script that is ended below for one that
     # ended by itself.
-    app[keys.EVENTS].close()
-    app[keys.SCRIPT_OUTPUT].close()
+    end_streams(app)
     # A large removal would use up the time that its loop has to stop.
     for removal in app[DEFERRED_REMOVALS]:
         removal.stop()

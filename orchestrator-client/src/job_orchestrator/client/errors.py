@@ -50,7 +50,12 @@ class ArchiveFailed(DomainError):
 
 
 class OnlyOutputKept(ArchiveFailed):
-    """Only the output of the script was packed; the message gives the reason."""
+    """Only the output of the script was packed; the message gives the reason.
+
+    ``sha256`` is the digest of the archive with the output, once that is written.
+    """
+
+    sha256: bytes | None = None
 
 
 class ResultTooLarge(OnlyOutputKept):

@@ -33,6 +33,7 @@ class PayloadRow:
     why the script must not be run; empty: it may be run. ``time_limit_s`` is how long the script
     may run; None: without a limit. ``packing``: its script has ended, so it holds no slot, and its
     results are being packed. ``ended_at`` is in seconds since the epoch.
+    ``results_sha256`` is the digest of the packed results, None if there are none.
     """
 
     id: int
@@ -46,3 +47,4 @@ class PayloadRow:
     message: str
     ended_at: float | None
     packing: bool = False
+    results_sha256: bytes | None = None

@@ -1,5 +1,6 @@
 """Downloads of results into files. A file has its name only once it is complete."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from pathlib import Path
 import aiohttp
 
 from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
+from job_orchestrator.common.protocol.headers import REPR_DIGEST
 from job_orchestrator.sdk.connection import Connection, read_all
 from job_orchestrator.sdk.errors import (
     ConnectionBroken,
     LocalStorageFailed,
     NotCompleted,
+    ResultsDamaged,
     ServerUnavailable,
 )
 from job_orchestrator.sdk.models import decode
@@ -23,6 +27,9 @@ from job_orchestrator.sdk.uploads import Progress
 
 ZIP = "application/zip"
 BLOCK_BYTES = 1 << 20
+MAX_DAMAGED = 3
+"""Downloads with a wrong digest before giving up: a file that is damaged on the server stays so."""
+
 PACKING_TIMEOUT_S = 330.0
 """The output of a running job is packed before the answer starts; the server allows 300 s."""
 
@@ -31,7 +38,8 @@ class Download:
     """Download of one ZIP file.
 
     A broken connection is resumed at the byte where it broke, if the results are still the same
-    (``If-Range``); otherwise the download starts over.
+    (``If-Range``); otherwise the download starts over. So it does if the file does not have
+    the digest that the server has announced.
     """
 
     def __init__(self, connection: Connection, path: str, progress: Progress | None) -> None:
@@ -39,6 +47,7 @@ class Download:
         self._path = path
         self._progress = progress
         self._etag = ""
+        self._sha256: bytes | None = None
         self._done = 0
         self._total: int | None = None
 
@@ -59,10 +68,18 @@ class Download:
 
     async def _fetch(self, part: "_PartialFile") -> None:
         retries = self._connection.retries()
+        damaged = 0
         while True:
             before = self._done
             try:
-                return await self._fetch_once(part)
+                await self._fetch_once(part)
+                return self._check_digest(part)
+            except ResultsDamaged as error:
+                damaged += 1
+                if damaged == MAX_DAMAGED:
+                    raise
+                self._done = 0
+                await retries.wait_after(error)
             except ServerUnavailable as error:
                 if self._done > before:
                     retries.reset()
@@ -83,10 +100,26 @@ class Download:
             if response.status != HTTPStatus.PARTIAL_CONTENT:
                 self._done, self._total = 0, response.content_length
                 self._etag = response.headers.get("ETag", "")
+                self._sha256 = self._announced(response)
             await self._receive(response, part)
         if self._total is not None and self._done != self._total:
             url = self._connection.url
             raise ConnectionBroken(f"{url} sent {self._done} of {self._total} bytes")
+
+    def _announced(self, response: aiohttp.ClientResponse) -> bytes | None:
+        try:
+            return sha256_of(response.headers.get(REPR_DIGEST))
+        except MalformedDigest as error:
+            url = self._connection.url
+            raise ConnectionBroken(f"{url} sent a digest that can't be read: {error}") from error
+
+    def _check_digest(self, part: "_PartialFile") -> None:
+        if self._sha256 is not None and part.sha256 != self._sha256:
+            raise ResultsDamaged(
+                f"The results that {self._connection.url} sent are damaged: their SHA-256 digest is"
+                f" {part.sha256.hex()} and must be {self._sha256.hex()}. Download them again; if"
+                " that does not help, ask the administrator for jo-server check --digests"
+            )
 
     async def _receive(self, response: aiohttp.ClientResponse, part: "_PartialFile") -> None:
         """Write the body to the file, in large blocks."""
@@ -119,17 +152,30 @@ class _PartialFile:
         self._target = target
         self._path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
 
+    @property
+    def sha256(self) -> bytes:
+        """SHA-256 digest of the file."""
+        return self._digest.digest()
+
     def open(self) -> None:
         """Create the file. The target's folder must exist."""
         with self._storage_errors():
             # With the permissions of the umask; a file of tempfile would be private.
             self._file = self._path.open("xb")
+        self._digest = hashlib.sha256()
 
     def write_at(self, offset: int, blocks: list[bytes]) -> int:
-        """Write ``blocks`` at ``offset``, where the file ends then. Returns its new length."""
+        """Write ``blocks`` at ``offset``: the end of the file, or 0 to start over.
+
+        Returns the new length of the file.
+        """
         with self._storage_errors():
+            if offset == 0:
+                self._digest = hashlib.sha256()
             self._file.seek(offset)
             self._file.writelines(blocks)
+            for block in blocks:
+                self._digest.update(block)
             self._file.truncate()
             return self._file.tell()
 

@@ -34,6 +34,10 @@ class ConnectionBroken(ServerUnavailable):
     """The connection broke during the call: the server may have carried out the call."""
 
 
+class ResultsDamaged(ApiError):
+    """The downloaded results are not those that the server has: their digest differs."""
+
+
 class ServerBusy(ServerUnavailable):
     """The server, or a proxy in front of it, reports that it can't answer at present."""
 

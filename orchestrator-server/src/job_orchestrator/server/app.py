@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -15,12 +16,14 @@ from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
+from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
+from job_orchestrator.server.clients.agreement import ServerLimits
 from job_orchestrator.server.clients.http import http_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
@@ -48,9 +51,11 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
+from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
+from job_orchestrator.server.web.results import results_response
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
@@ -67,7 +72,13 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     add_request_ids(app)
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
-        [error_middleware(STATUSES, error_body), bounded_bodies("/upload"), plain_bodies, access]
+        [
+            error_middleware(STATUSES, error_body, message_for),
+            refuse_foreign_pages(_page_policy(settings)),
+            bounded_bodies("/upload"),
+            plain_bodies,
+            access,
+        ]
     )
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
@@ -94,6 +105,17 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     return app
 
 
+def _page_policy(settings: Settings) -> PagePolicy:
+    return PagePolicy(
+        service="jo-server",
+        hosts=settings.allowed_hosts,
+        address=settings.host,
+        token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
+        has_tokens=settings.api_tokens_file is not None,
+        origins=settings.cors_origins,
+    )
+
+
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the data folder, the database and the connections to the clients, then compose."""
     settings, tuning = app[keys.SETTINGS], app[TUNING]
@@ -105,8 +127,12 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
+            await _continue_clock(store)
             transports = http_transports(settings.services.values(), settings.client_token, tuning)
-            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
+            limits = ServerLimits(
+                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+            )
+            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
@@ -114,6 +140,13 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+async def _continue_clock(store: JobStore) -> None:
+    """Let the clock go on from the last record: it may have been set back since the last stop."""
+    last = await store.events.last_id()
+    for event in await store.events.between(last - 1, last):
+        steady_time.continue_after(event.at)
 
 
 async def _compose(
@@ -177,6 +210,7 @@ async def _compose(
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
+    app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, stored_files, feed, registry)
     app[keys.RESULTS] = JobResults(stored_files, registry)
@@ -188,6 +222,7 @@ async def _compose(
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch
@@ -224,9 +259,13 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _stop(app: web.Application) -> None:
-    # Requests that wait for jobs or follow them are ended first, so that the server can stop.
+def end_streams(app: web.Application) -> None:
+    """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+
+
+async def _stop(app: web.Application) -> None:
+    end_streams(app)
     await app[LIFECYCLE].stop()

@@ -38,6 +38,7 @@ class Drain:
     meter: LoadMeter
     hub: EventHub
     timeout_s: float
+    hand_over_s: float = HAND_OVER_S
 
     async def __call__(self) -> None:
         """Drain the client; on return no payload runs any more."""
@@ -55,10 +56,10 @@ class Drain:
     async def _hand_over(self) -> None:
         """Wait until the servers have fetched all results and seen all losses.
 
-        Waits at most ``HAND_OVER_S``, and only for servers that follow the events: others do not
+        Waits at most ``hand_over_s``, and only for servers that follow the events: others do not
         know that there is something to fetch.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + HAND_OVER_S
+        deadline = loop.time() + self.hand_over_s
         while self.hub.followed and await self.store.unseen_count() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)

@@ -5,7 +5,12 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, StillRunning
+from job_orchestrator.client.errors import (
+    ArchiveFailed,
+    OnlyOutputKept,
+    PackingGivenUp,
+    StillRunning,
+)
 from job_orchestrator.client.executors.base import (
     Executor,
     ExecutorBusy,
@@ -36,11 +41,12 @@ KILLED_PACKING_S = 10.0
 
 
 class Ending(NamedTuple):
-    """End of a payload."""
+    """End of a payload. ``results_sha256`` is the digest of its packed results."""
 
     status: PayloadStatus
     message: str
     exit_code: int | None = None
+    results_sha256: bytes | None = None
 
 
 class Lost(NamedTuple):
@@ -185,22 +191,25 @@ class PayloadRun:
         timer = None
         if killed:
             timer = asyncio.get_running_loop().call_later(KILLED_PACKING_S, stop_packing.set)
+        sha256 = None
         try:
             reach(Point.CLIENT_SCRIPT_ENDED)
-            await self._packer.pack(self._workspace, outcome, stop_packing)
+            sha256 = await self._packer.pack(self._workspace, outcome, stop_packing)
             reach(Point.CLIENT_PACKED)
         except PackingGivenUp as error:
-            status = PayloadStatus.KILLED
+            sha256, status = error.sha256, PayloadStatus.KILLED
             message = f"Terminated on request, before its results were packed; {error}"
         except (StorageFull, ArchiveFailed) as error:
             if status is PayloadStatus.COMPLETED:
                 status = PayloadStatus.FAILED
             message = f"{message} {error}".strip()
+            if isinstance(error, OnlyOutputKept):
+                sha256 = error.sha256
         finally:
             self._stop_packing = None
             if timer is not None:
                 timer.cancel()
-        return Ending(status, message, outcome.exit_code)
+        return Ending(status, message, outcome.exit_code, sha256)
 
 
 def _could_not_be_run(reason: str) -> Ending:

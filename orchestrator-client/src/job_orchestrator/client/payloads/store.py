@@ -8,7 +8,6 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
@@ -37,7 +37,8 @@ CREATE TABLE payloads (
     exit_code INTEGER,
     message TEXT NOT NULL DEFAULT '',
     ended_at REAL,
-    packing INTEGER NOT NULL DEFAULT 0
+    packing INTEGER NOT NULL DEFAULT 0,
+    results_sha256 BLOB
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -181,6 +182,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def explain(self, payload_id: int, message: str) -> None:
+        """Set the message of a payload, if it is Running."""
+        rows = self._rows(
+            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (message, payload_id),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
         rows = self._rows(
@@ -192,12 +203,18 @@ class PayloadStore:
             self._notify(row)
 
     async def finish(
-        self, payload_id: int, status: PayloadStatus, message: str, exit_code: int | None = None
+        self,
+        payload_id: int,
+        status: PayloadStatus,
+        message: str,
+        exit_code: int | None = None,
+        results_sha256: bytes | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
                     exit_code = coalesce(:exit_code, exit_code),
+                    results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
                 RETURNING {COLUMNS}""",  # noqa: S608
@@ -206,6 +223,7 @@ class PayloadStore:
                 "status": status,
                 "message": message,
                 "exit_code": exit_code,
+                "results_sha256": results_sha256,
                 "now": self._now(),
             },
         )
@@ -313,7 +331,7 @@ def _row(row: Any) -> PayloadRow:
 
 
 @asynccontextmanager
-async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
+async def open_payloads(now: Callable[[], float] = steady_time) -> AsyncIterator[PayloadStore]:
     """Open the database. It exists as long as its only connection."""
     with contextlib.closing(
         sqlite3.connect(":memory:", isolation_level=None, factory=database_class())

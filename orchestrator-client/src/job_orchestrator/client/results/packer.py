@@ -64,9 +64,10 @@ class Packer:
 
     async def pack(
         self, workspace: Workspace, outcome: Outcome, output_only: asyncio.Event | None = None
-    ) -> None:
+    ) -> bytes:
         """Write the results of an ended payload to its workspace, complete or not at all.
 
+        Returns the SHA-256 digest of the archive, which is computed while it is written.
         Once ``output_only`` is set, only the script's output is written, without waiting for a
         permit. The same happens if packing takes longer than the script did, which has held a slot
         for as long. Raises ``StorageFull``, ``ArchiveFailed``, and its subclass ``OnlyOutputKept``.
@@ -78,17 +79,18 @@ class Packer:
             if output_only.is_set():  # the one method that other threads may call
                 raise PackingGivenUp("only the output of run.sh was kept")
 
-        await self._queue.run(
+        return await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
             stop_waiting=output_only,
             script_time_s=outcome.ended_at - outcome.started_at,
         )
 
-    async def pack_partial(self, workspace: Workspace) -> IO[bytes]:
-        """Pack the present files of a payload into a file without a name, and return that.
+    async def pack_partial(self, workspace: Workspace) -> tuple[IO[bytes], bytes]:
+        """Pack the present files of a payload into a file without a name.
 
-        On any error nothing is left behind. Raises ``StorageFull``, ``ArchiveFailed``.
+        Returns the file and its SHA-256 digest. On any error nothing is left behind. Raises
+        ``StorageFull``, ``ArchiveFailed``.
         """
         return await self._partial_queue.run(
             partial(self._pack_to_unnamed_file, workspace),
@@ -104,48 +106,53 @@ class Packer:
         if self._stopping.is_set():
             raise ArchiveFailed("The client stops")
 
-    def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> None:
+    def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
         temporary = workspace.root / ".results.zip.tmp"
         try:
             with _as_domain_errors():
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
                 with temporary.open("wb") as file:
-                    incomplete = self._write_archive(file, workspace, outcome, budget)
+                    sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
                 close_to_other_users(workspace.root)
             if incomplete is not None:
+                incomplete.sha256 = sha256
                 raise incomplete
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+        return sha256
 
-    def _pack_to_unnamed_file(self, workspace: Workspace, budget: Budget) -> IO[bytes]:
+    def _pack_to_unnamed_file(
+        self, workspace: Workspace, budget: Budget
+    ) -> tuple[IO[bytes], bytes]:
         with _as_domain_errors():
             file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
             try:
-                self._write_archive(file, workspace, None, budget)
+                sha256, _ = self._write_archive(file, workspace, None, budget)
                 file.seek(0)
             except BaseException:
                 file.close()
                 raise
-        return file
+        return file, sha256
 
     def _write_archive(
         self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None, budget: Budget
-    ) -> OnlyOutputKept | None:
-        """Write all results, or only the script's output; in that case return the reason."""
+    ) -> tuple[bytes, OnlyOutputKept | None]:
+        """Write all results, or only the script's output.
+
+        Returns the digest of the archive, and in the second case the reason.
+        """
         try:
-            self._new_archive(file, budget).write(workspace, outcome)
+            return self._new_archive(file, budget).write(workspace, outcome), None
         except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
             archive = self._new_archive(file, Budget(self._check_not_stopping))
-            archive.write_output_only(workspace, outcome, error)
-            return error
-        return None
+            return archive.write_output_only(workspace, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
         writer = ZipWriter(file, self._deflater)

@@ -25,8 +25,10 @@ class PartialResults:
         self._copies = KeyedLimiter[int]()
 
     @asynccontextmanager
-    async def packed(self, payload_id: int, workspace: Workspace) -> AsyncIterator[IO[bytes]]:
-        """Provide a ZIP of the present files; it is removed after the block.
+    async def packed(
+        self, payload_id: int, workspace: Workspace
+    ) -> AsyncIterator[tuple[IO[bytes], bytes]]:
+        """Provide a ZIP of the present files and its digest; it is removed after the block.
 
         Raises ``TooManyPartials``, ``StorageFull``, ``ArchiveFailed``.
         """
@@ -38,8 +40,8 @@ class PartialResults:
             )
 
         with self._copies.slot(MAX_PER_PAYLOAD, payload_id, refusal):
-            file = await self._packer.pack_partial(workspace)
+            file, sha256 = await self._packer.pack_partial(workspace)
             try:
-                yield file
+                yield file, sha256
             finally:
                 await in_thread(file.close)

@@ -3,9 +3,12 @@
 ``ZipFile`` compresses with zlib only, goes back to complete the header of every small file, and
 keeps an object of about a kilobyte for each entry. Here a small file is one write, a large one is
 compressed in several threads, and an entry takes the bytes of its record in the central directory.
+
+Bytes are only ever appended, so that the digest of the archive is computed while it is written.
 """
 
 import contextlib
+import hashlib
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +32,8 @@ MAX_PLAIN_ENTRIES = 0xFFFF
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _DIRECTORY_RECORD = struct.Struct("<4s6H3L5H2L")
+_DESCRIPTOR = struct.Struct("<4s3L")
+_DESCRIPTOR64 = struct.Struct("<4sL2Q")
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -40,6 +45,9 @@ _IN_ZIP64_16, _IN_ZIP64_32 = 0xFFFF, 0xFFFFFFFF
 _VERSION, _ZIP64_VERSION = 20, 45
 _UNIX = 3 << 8
 _UTF8_NAME = 0x800
+_SIZES_FOLLOW = 0x8
+"""Flag of a member whose checksum and sizes follow its data, in a data descriptor."""
+
 _DOS_FOLDER = 0x10
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 _LATEST = (2107, 12, 31, 23, 59, 58)
@@ -67,7 +75,7 @@ class _Record:
     dos_date: int
     offset: int
     zip64: bool
-    """True if the local header has ZIP64 fields for the sizes."""
+    """True if the local header and the data descriptor have ZIP64 fields for the sizes."""
     method: int = DEFLATED
     crc: int = 0
     size: int = 0
@@ -91,6 +99,10 @@ class _Record:
             len(extra),
         )
         return header + self.name + extra
+
+    def descriptor(self) -> bytes:
+        kind = _DESCRIPTOR64 if self.zip64 else _DESCRIPTOR
+        return kind.pack(b"PK\x07\x08", self.crc, self.compressed_size, self.size)
 
     def directory_record(self, zip64_from: int) -> bytes:
         sizes, offset = (self.compressed_size, self.size), self.offset
@@ -132,7 +144,7 @@ class _Record:
 
 
 class ZipWriter:
-    """Writes one archive to a seekable ``file``, from its beginning.
+    """Writes one archive to ``file``, from its beginning.
 
     Without ``close`` the archive has no directory. ``zip64_from`` and ``max_plain_entries`` are
     the limits from which ZIP64 is used; tests lower them.
@@ -151,6 +163,7 @@ class ZipWriter:
         self._zip64_from = zip64_from
         self._max_plain_entries = max_plain_entries
         self._offset = 0
+        self._sha256 = hashlib.sha256()
         self._directory = bytearray()
         self._entries = 0
 
@@ -158,6 +171,11 @@ class ZipWriter:
     def size(self) -> int:
         """Bytes that the archive would have if it were closed now, or a few less."""
         return self._offset + len(self._directory) + _MAX_END_BYTES
+
+    @property
+    def sha256(self) -> bytes:
+        """SHA-256 digest of what is written, after ``close`` of the whole archive."""
+        return self._sha256.digest()
 
     def write(self, member: Member, content: bytes) -> None:
         """Append a member whose content is in memory, with a single write.
@@ -183,19 +201,18 @@ class ZipWriter:
     ) -> None:
         """Append a member of at most ``max_size`` bytes that arrives in blocks.
 
-        The local header is written twice, because sizes and checksum are known only at the end.
+        Checksum and sizes are known only at the end, and are in a data descriptor after the data.
         ``after_part`` is called after each compressed part and may raise to stop.
         """
         record = self._new_record(member, max_size)
+        record.flags |= _SIZES_FOLLOW
         self._append(record.local_header())
         with self._deflater.deflate_blocks(record.measured(blocks)) as parts:
             for part in parts:
                 self._append(part)
                 record.compressed_size += len(part)
                 after_part()
-        self._file.seek(record.offset)
-        self._file.write(record.local_header())
-        self._file.seek(self._offset)
+        self._append(record.descriptor())
         self._enter(record)
 
     def close(self) -> None:
@@ -239,6 +256,7 @@ class ZipWriter:
 
     def _append(self, data: bytes | bytearray) -> None:
         self._file.write(data)
+        self._sha256.update(data)
         self._offset += len(data)
 
     def _enter(self, record: _Record) -> None:

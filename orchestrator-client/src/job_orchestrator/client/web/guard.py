@@ -1,9 +1,9 @@
-"""Request authorization: only jo-server, which has the token, and not a web page."""
+"""Request authorization: only jo-server has the token."""
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from job_orchestrator.common.errors import Forbidden, Unauthorized
+from job_orchestrator.common.errors import Unauthorized
 from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 
 OPEN = frozenset({"/health"})
@@ -11,17 +11,10 @@ OPEN = frozenset({"/health"})
 
 
 def server_only(client_token: str | None) -> Middleware:
-    """Create a middleware that requires ``client_token``, if it is not None.
-
-    Requests of web pages are refused in any case. A browser sends the form of any page to any
-    address that it reaches; without this check, a page that is opened on a compute machine could
-    run programs there.
-    """
+    """Create a middleware that requires ``client_token``, if it is not None."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if _comes_from_another_page(request):
-            raise Forbidden("Cross-origin requests are not allowed")
         if client_token is not None and not _is_open_route(request):
             token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
             if token is None or not tokens_equal(token, client_token):
@@ -42,9 +35,3 @@ def is_open(path: str) -> bool:
 def _is_open_route(request: web.Request) -> bool:
     resource = request.match_info.route.resource
     return resource is not None and is_open(resource.canonical)
-
-
-def _comes_from_another_page(request: web.Request) -> bool:
-    """Return whether the request has a foreign Origin; only browsers send that header."""
-    origin = request.headers.get(hdrs.ORIGIN)
-    return origin is not None and origin.partition("://")[2].lower() != request.host.lower()

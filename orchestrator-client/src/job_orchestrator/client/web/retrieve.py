@@ -12,7 +12,8 @@ from job_orchestrator.client.web.answers import payload_id, payload_id_of, paylo
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.messages import AcknowledgedPayloads
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
+from job_orchestrator.common.protocol.digests import repr_digest
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
@@ -31,7 +32,8 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
     reach(Point.CLIENT_BEFORE_RESULTS)
-    packed = await _packed(request.app[keys.WORKSPACES].of(row.uuid), headers)
+    workspace = request.app[keys.WORKSPACES].of(row.uuid)
+    packed = await _packed(workspace, row.results_sha256, headers)
     if packed is None:
         raise ResultsGone(f"The results of payload {row.id} are missing from the client's storage")
     return packed
@@ -43,16 +45,20 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
         raise ResultsGone(f"The files of payload {row.id} were removed")
-    packed = await _packed(workspace, {})
+    packed = await _packed(workspace, row.results_sha256, {})
     if packed is not None:
         return packed
-    async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as file:
-        return await _send(request, file)
+    async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as (file, sha256):
+        return await _send(request, file, sha256)
 
 
-async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.StreamResponse | None:
-    """Return the file with the packed results, None if it is missing."""
+async def _packed(
+    workspace: Workspace, sha256: bytes | None, headers: Mapping[str, str]
+) -> web.StreamResponse | None:
+    """Return the file with the packed results and its digest, None if it is missing."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
+    if sha256 is not None:
+        headers[REPR_DIGEST] = repr_digest(sha256)
     try:
         small = await in_thread(read_if_small, workspace.results)
     except FileNotFoundError:
@@ -62,12 +68,12 @@ async def _packed(workspace: Workspace, headers: Mapping[str, str]) -> web.Strea
     return web.FileResponse(workspace.results, chunk_size=BLOCK_BYTES, headers=headers)
 
 
-async def _send(request: web.Request, file: IO[bytes]) -> web.StreamResponse:
-    response = web.StreamResponse()
+async def _send(request: web.Request, file: IO[bytes], sha256: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={REPR_DIGEST: repr_digest(sha256)})
     response.content_type = ZIP
     response.content_length = os.fstat(file.fileno()).st_size
     await response.prepare(request)
-    while block := await in_thread(file.read, BLOCK_BYTES):
+    while request.method != hdrs.METH_HEAD and (block := await in_thread(file.read, BLOCK_BYTES)):
         await response.write(block)
     await response.write_eof()
     return response

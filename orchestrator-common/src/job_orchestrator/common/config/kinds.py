@@ -23,6 +23,7 @@ MIN_SECRET = 16
 
 _ON = frozenset({"1", "yes", "true", "on"})
 _OFF = frozenset({"0", "no", "false", "off"})
+_HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
@@ -201,6 +202,20 @@ class Urls(Kind[tuple[str, ...]]):
         if not all(_is_http_url(url) for url in urls):
             raise NotAllowed("an http:// or https:// URL, or several separated by commas")
         return urls
+
+
+@dataclass(frozen=True)
+class HostPatterns(Kind[tuple[str, ...]]):
+    """Host names, in which ``*`` stands for any characters, separated by commas."""
+
+    metavar = "HOST,…"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Split the list, in lower case."""
+        patterns = tuple(part.strip() for part in text.lower().split(",") if part.strip())
+        if not all(_HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
+            raise NotAllowed("hosts such as portal.example.org or *.example.org, not URLs")
+        return patterns
 
 
 def _is_http_url(url: str) -> bool:

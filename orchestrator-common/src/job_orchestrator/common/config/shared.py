@@ -1,7 +1,7 @@
 """Settings that both services have. Each function declares the field of one of them."""
 
-from job_orchestrator.common.config.kinds import Integer, Size, Text, one_of
-from job_orchestrator.common.config.settings import setting
+from job_orchestrator.common.config.kinds import HostPatterns, Integer, Size, Text, one_of
+from job_orchestrator.common.config.settings import no_default, setting
 from job_orchestrator.common.logs.setup import FORMATS, LEVELS
 
 
@@ -19,6 +19,17 @@ def port(default: str) -> int:
     """Declare PORT."""
     return setting(
         "PORT", Integer(0, 65535), default=default, help="Port to listen on; 0: any free port"
+    )
+
+
+def allowed_hosts(token_setting: str) -> tuple[str, ...]:
+    """Declare ALLOWED_HOSTS, which is not needed where ``token_setting`` is set."""
+    return setting(
+        "ALLOWED_HOSTS",
+        HostPatterns(),
+        default=no_default(()),
+        help="Host names by which users and services reach this one, comma-separated, besides IP"
+        f" addresses and the name of the machine; not needed with {token_setting}",
     )
 
 

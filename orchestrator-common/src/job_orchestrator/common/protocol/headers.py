@@ -14,5 +14,8 @@ TIME_LIMIT: Final = "Time-Limit"
 X_REQUEST_ID: Final = "X-Request-Id"
 """Identifies a request in the logs of both services."""
 
+REPR_DIGEST: Final = "Repr-Digest"
+"""Digest of a whole file, also where an answer holds only a range of it (RFC 9530)."""
+
 LAST_EVENT_ID: Final = "Last-Event-ID"
 """Number of the last event that a reader of an event stream has received (WHATWG HTML, 9.2)."""

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from job_orchestrator.common.errors import DomainError, TooLarge
+from job_orchestrator.common.errors import DomainError, FilesTooLarge
 from job_orchestrator.common.protocol.multipart_reader import MultipartReader
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.form_writer import (
+    Fields,
     FilesInFolder,
     FilesInMemory,
     FormLimits,
@@ -28,6 +29,8 @@ SMALL_OVERHEAD_BYTES = 1 << 16
 """Bytes that a small body may have in addition to its files: heads of parts, fields."""
 
 R = TypeVar("R")
+
+"""The values of each field of a form, in the order in which they were sent."""
 
 
 class BodyTimeout(DomainError):
@@ -53,6 +56,7 @@ async def receive_form(
     *,
     small_bytes: int = 0,
     write_behind: bool = False,
+    wants_digests: Callable[[Fields], bool] = lambda _: False,
 ) -> R:
     """Receive a multipart body, and return the result of ``complete`` for the complete form.
 
@@ -60,7 +64,8 @@ async def receive_form(
     and ``complete`` is called in the event loop. Others are written below ``folder``, which is
     created with its parents, and ``complete`` is called in a thread. Nothing is flushed to the
     disk, and nothing is cleaned up: on any error the caller removes ``folder``. ``write_behind``: a
-    flush follows, so large files are written to the disk while they arrive.
+    flush follows, so large files are written to the disk while they arrive. ``wants_digests``
+    decides for each file, from the fields before it, whether it gets a digest.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``, and the errors of ``stream`` when the connection breaks.
@@ -69,9 +74,9 @@ async def receive_form(
     block, ended = b"", False
     if small_bytes:
         block, ended = await body.next_block(small_bytes + SMALL_OVERHEAD_BYTES)
-        if ended and (form := _small_form(block, content_type, limits, small_bytes)):
+        if ended and (form := _small_form(block, content_type, limits, small_bytes, wants_digests)):
             return complete(form)
-    writer = FormWriter(FilesInFolder(folder, write_behind=write_behind), limits)
+    writer = FormWriter(FilesInFolder(folder, write_behind=write_behind), limits, wants_digests)
     reader = MultipartReader(content_type, writer)
 
     def feed(block: bytes) -> None:
@@ -96,11 +101,15 @@ async def receive_form(
 
 
 def _small_form(
-    body: bytes, content_type: str, limits: FormLimits, small_bytes: int
+    body: bytes,
+    content_type: str,
+    limits: FormLimits,
+    small_bytes: int,
+    wants_digests: Callable[[Fields], bool],
 ) -> ReceivedForm | None:
     """Parse a whole body in memory. Returns None if its files are not small. Raises its errors."""
     files = FilesInMemory(small_bytes)
-    writer = FormWriter(files, limits)
+    writer = FormWriter(files, limits, wants_digests)
     reader = MultipartReader(content_type, writer)
     try:
         reader.feed(body)
@@ -148,7 +157,7 @@ class _Body:
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
-            raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+            raise FilesTooLarge(self._limits.max_bytes)
         late_s = self._waited_s - self._limits.idle_s
         if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
             raise BodyTimeout(

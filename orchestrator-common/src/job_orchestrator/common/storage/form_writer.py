@@ -1,19 +1,23 @@
 """Parts of a form as they are parsed: files to a folder or to memory, fields to memory."""
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from job_orchestrator.common.errors import BadRequest, TooLarge
+from job_orchestrator.common.errors import BadRequest, FilesTooLarge, TooLarge
 from job_orchestrator.common.protocol.paths import collision, parents
 from job_orchestrator.common.protocol.small_files import MAX_FILES, SmallFile
 from job_orchestrator.common.storage.durable import WriteBehind
 
 MAX_FIELD_BYTES = 1 << 16
 MAX_FIELDS = 100
+
+Fields = Mapping[str, Sequence[str]]
+"""The values of each field of a form."""
 
 
 class NotSmall(Exception):
@@ -41,13 +45,15 @@ class FormLimits:
 
 @dataclass
 class ReceivedForm:
-    """A complete form: sizes in bytes by file path, and the values of its fields.
+    """A complete form: sizes in bytes by file path, and the values of each of its fields.
 
-    ``small`` has the files if they are small; they are then not written to the folder.
+    ``digests`` has the SHA-256 of the content by file path, where they were wanted. ``small`` has
+    the files if they are small; they are then not written to the folder.
     """
 
     files: dict[str, int] = field(default_factory=dict)
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
     small: Sequence[SmallFile] | None = None
 
 
@@ -73,8 +79,12 @@ class FormWriter:
     Used by one thread at a time.
     """
 
-    def __init__(self, target: FileTarget, limits: FormLimits) -> None:
+    def __init__(
+        self, target: FileTarget, limits: FormLimits, wants_digests: Callable[[Fields], bool]
+    ) -> None:
         self.form = ReceivedForm()
+        self._wants_digests = wants_digests
+        self._digest: hashlib._Hash | None = None
         self._target = target
         self._limits = limits
         self._subfolders: set[str] = set()
@@ -101,6 +111,7 @@ class FormWriter:
         self._target.open(path, added)
         self.form.files[path] = 0
         self._path = path
+        self._digest = hashlib.sha256() if self._wants_digests(self.form.fields) else None
 
     def open_field(self, name: str) -> None:
         """Begin a field. Raises ``TooLarge``."""
@@ -114,9 +125,11 @@ class FormWriter:
         if self._path is not None:
             self._bytes += len(data)
             if self._bytes > self._limits.max_bytes:
-                raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+                raise FilesTooLarge(self._limits.max_bytes)
             self._target.write(data)
             self.form.files[self._path] += len(data)
+            if self._digest is not None:
+                self._digest.update(data)
         elif self._field is not None:
             name, value = self._field
             if len(value) + len(data) > MAX_FIELD_BYTES:
@@ -126,11 +139,14 @@ class FormWriter:
     def close_part(self) -> None:
         """End the open file or field."""
         if self._path is not None:
+            if self._digest is not None:
+                self.form.digests[self._path] = self._digest.digest()
             self._path = None
             self._target.close()
         elif self._field is not None:
             name, value = self._field
-            self.form.fields[name] = value.decode("utf-8", "replace")
+            text = value.decode("utf-8", "replace")
+            self.form.fields.setdefault(name, []).append(text)
             self._field = None
 
     def close(self) -> None:

@@ -3,20 +3,24 @@
 import asyncio
 import gc
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
-from aiohttp import web
+from aiohttp import web, web_response
 
 from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
-from job_orchestrator.common.web.listener import listen
+from job_orchestrator.common.web.listener import Listener, listen, report_exhaustion
 from job_orchestrator.common.web.request_log import AccessLog
+from job_orchestrator.common.web.shutdown import RequestsInProgress, StopSignals
 
 logger = logging.getLogger(__name__)
 
 Drain = Callable[[], Awaitable[None]]
 
 SHUTDOWN_GRACE_S = 10.0
+CANCELLATION_S = 1.0
+"""Time that aiohttp gives a request to end, after the grace and once more after cancelling it."""
+
 KEEP_ALIVE_S = 75.0
 # Also the part of a body that may arrive unread: enough for a block of the parser.
 READ_BUFFER_BYTES = 1 << 20
@@ -36,6 +40,7 @@ def run_service(
     port: int,
     *,
     max_per_peer: int = 0,
+    end_streams: Callable[[], None],
     drain: Drain = nothing_to_drain,
     pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
@@ -46,35 +51,27 @@ def run_service(
     of ``pages`` (paths by name) that browsers can open.
 
     On a signal, ``drain`` runs while requests are served as before. Then the listening socket is
-    closed, ``app.on_shutdown`` closes event streams, running requests get ``SHUTDOWN_GRACE_S``, and
-    the clean-up contexts exit.
+    closed, ``end_streams`` ends the requests that would not end by themselves, and the others get
+    ``SHUTDOWN_GRACE_S``. After that the app is shut down and cleaned up. A further signal ends the
+    drain or the grace, but not the clean-up, which must leave nothing behind.
 
     Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """
     retain_freed_buffers()
+    # Error responses to malformed requests have this header as well, and no hook of the app.
+    web_response.SERVER_SOFTWARE = name  # type: ignore[attr-defined]
     listener = listen(host, port, max_per_peer=max_per_peer)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}"
 
-    def announce(_: str) -> None:
+    def announce() -> None:
         logger.info("%s %s listening on %s", name, version, url)
         for page, path in pages.items():
             logger.info("%s: %s%s", page, _browsable(url), path)
 
-    app.on_startup.append(_drain_on_signal(drain))
     app.on_startup.append(_freeze)
     with listener:
-        web.run_app(
-            app,
-            sock=listener,
-            print=announce,
-            access_log_class=AccessLog,
-            shutdown_timeout=SHUTDOWN_GRACE_S,
-            keepalive_timeout=KEEP_ALIVE_S,
-            read_bufsize=READ_BUFFER_BYTES,
-            # ``plain_bodies`` refuses compressed bodies, but aiohttp would decompress them.
-            auto_decompress=False,
-        )
+        _run(_serve(app, listener, announce, drain, end_streams))
 
 
 def _browsable(url: str) -> str:
@@ -91,36 +88,61 @@ async def _freeze(_: web.Application) -> None:
     gc.freeze()
 
 
-def _drain_on_signal(drain: Drain) -> Callable[[web.Application], Awaitable[None]]:
-    """Create a start-up hook: on a signal ``drain`` runs, and only then the service stops.
+def _run(service: Coroutine[Any, Any, None]) -> None:
+    """Run a service in a new event loop.
 
-    Requests are served during the drain. The handler of aiohttp, which this one replaces, closes
-    the listening socket first. A second signal ends the drain, but not the clean-up after it, which
-    must leave nothing behind.
+    Unlike ``asyncio.run``, it does not wait for threads: one may hang on a broken file system.
     """
-
-    async def drain_safely() -> None:
-        try:
-            await drain()
-        except Exception:
-            logger.exception("The drain failed; the service stops without it")
-
-    async def install(_: web.Application) -> None:
-        loop = asyncio.get_running_loop()
-        draining: list[asyncio.Task[None]] = []
-
-        def on_signal() -> None:
-            if draining:
-                draining[0].cancel()
-            else:
-                draining.append(loop.create_task(drain_safely(), name="drain"))
-                draining[0].add_done_callback(_exit)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
-
-    return install
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(service)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
-def _exit(_: object) -> None:
-    raise web.GracefulExit
+async def _serve(
+    app: web.Application,
+    listener: Listener,
+    announce: Callable[[], None],
+    drain: Drain,
+    end_streams: Callable[[], None],
+) -> None:
+    signals = StopSignals()
+    report_exhaustion(asyncio.get_running_loop())
+    requests = RequestsInProgress(app)
+    runner = web.AppRunner(
+        app,
+        access_log_class=AccessLog,
+        shutdown_timeout=CANCELLATION_S,
+        keepalive_timeout=KEEP_ALIVE_S,
+        read_bufsize=READ_BUFFER_BYTES,
+        # ``plain_bodies`` refuses compressed bodies, but aiohttp would decompress them.
+        auto_decompress=False,
+    )
+    try:
+        if not await signals.interrupting(runner.setup()):
+            return
+        site = web.SockSite(runner, listener)
+        await site.start()
+        announce()
+        await signals.wait()
+        await signals.interrupting(_drain_safely(drain))
+        await site.stop()
+        end_streams()
+        if runner.server is not None:
+            await signals.interrupting(requests.finish(runner.server, listener, SHUTDOWN_GRACE_S))
+    finally:
+        await runner.cleanup()
+
+
+async def _drain_safely(drain: Drain) -> None:
+    try:
+        await drain()
+    except Exception:
+        logger.exception("The drain failed; the service stops without it")

@@ -55,8 +55,11 @@ def restore(flags: Flags, folder: Path) -> None:
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Repair what can be repaired; stop the server first")
+@click.option(
+    "--digests", is_flag=True, help="Also read all results, and compare them with their digests"
+)
 @click.pass_obj
-def check(flags: Flags, repair: bool) -> None:
+def check(flags: Flags, repair: bool, digests: bool) -> None:
     """Check that the database and the files agree. Exit status 1: they don't.
 
     Each problem is one line, which also says what --repair would do about it.
@@ -70,7 +73,9 @@ def check(flags: Flags, repair: bool) -> None:
             if repair:
                 raise
             exclusive = False
-        findings = find_problems(locations.database, locations.files, exclusive=exclusive)
+        findings = find_problems(
+            locations.database, locations.files, exclusive=exclusive, digests=digests
+        )
         for finding in findings:
             click.echo(f"{finding.problem}: {finding.remedy.description(repairing=repair)}")
         left: list[Finding] = findings

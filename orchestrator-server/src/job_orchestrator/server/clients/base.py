@@ -13,6 +13,7 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.errors import ClientError
+from job_orchestrator.server.model import StoredOutput
 
 BLOCK_BYTES = 1 << 20
 """Receivers get results in blocks of at least this size; only the last one may be smaller."""
@@ -29,16 +30,22 @@ class InventoryNotOffered(ClientError):
 class Receiver(Protocol):
     """Destination of a ZIP that a client sends."""
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
-        """Keep all of ``blocks`` and return their size in bytes. Fails if ``blocks`` raises."""
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
+        """Keep all of ``blocks``. Fails if ``blocks`` raises, or if ``sha256`` is another digest.
+
+        ``sha256`` is None if the client has sent no digest (older versions).
+        """
 
 
 @dataclass(frozen=True)
 class OutputStream:
-    """Output of a payload on its way to a user. ``size`` in bytes is None if it is not known."""
+    """Output of a payload on its way to a user. Size in bytes and digest: None if not known."""
 
     blocks: AsyncIterator[bytes]
     size: int | None = None
+    sha256: bytes | None = None
 
 
 class ClientTransport(Protocol):
@@ -66,15 +73,17 @@ class ClientTransport(Protocol):
         Raises ``AnswerLost`` if the answer is lost or invalid: the client may have the job.
         """
 
-    async def retrieve(self, payload_id: int, key: str, receiver: Receiver) -> Payload | int:
+    async def retrieve(
+        self, payload_id: int, key: str, receiver: Receiver
+    ) -> Payload | StoredOutput:
         """Fetch the results of a payload.
 
-        Returns the number of bytes that ``receiver`` has taken, or the payload if it has no results
-        (yet). Raises ``PayloadLost`` also if the payload was submitted with another key.
+        Returns what ``receiver`` has stored, or the payload if it has no results (yet). Raises
+        ``PayloadLost`` also if the payload was submitted with another key.
         """
 
-    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> int:
-        """Fetch the output that a payload has so far, in any state. Returns its size in bytes."""
+    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> StoredOutput:
+        """Fetch the output that a payload has so far, in any state."""
 
     def open_partial(self, payload_id: int) -> AbstractAsyncContextManager[OutputStream]:
         """Stream the output that a payload has so far to a user, as a ZIP."""

@@ -19,7 +19,8 @@ from job_orchestrator.common.messages import (
     decode_payload,
     decode_payload_event,
 )
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
+from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, TIME_LIMIT
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
@@ -35,7 +36,7 @@ from job_orchestrator.server.errors import (
     ClientTimeout,
     PayloadLost,
 )
-from job_orchestrator.server.model import ClientUrls, Service
+from job_orchestrator.server.model import ClientUrls, Service, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
@@ -89,7 +90,9 @@ class HttpTransport:
             except ClientFailed as error:
                 raise AnswerLost(str(error)) from error
 
-    async def retrieve(self, payload_id: int, key: str, receiver: Receiver) -> Payload | int:
+    async def retrieve(
+        self, payload_id: int, key: str, receiver: Receiver
+    ) -> Payload | StoredOutput:
         """See ``ClientTransport.retrieve``."""
         async with self._request("GET", f"{self._urls.download}/{payload_id}") as response:
             echoed = response.headers.get(IDEMPOTENCY_KEY)
@@ -99,18 +102,20 @@ class HttpTransport:
                 )
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await receiver.receive(self._large_blocks(response))
+            return await receiver.receive(self._large_blocks(response), self._sha256(response))
 
-    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> int:
+    async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> StoredOutput:
         """See ``ClientTransport.retrieve_partial``."""
         async with self._partial(payload_id) as response:
-            return await receiver.receive(self._large_blocks(response))
+            return await receiver.receive(self._large_blocks(response), self._sha256(response))
 
     @asynccontextmanager
     async def open_partial(self, payload_id: int) -> AsyncIterator[OutputStream]:
         """See ``ClientTransport.open_partial``."""
         async with self._partial(payload_id, for_reader=True) as response:
-            yield OutputStream(response.content.iter_any(), response.content_length)
+            yield OutputStream(
+                response.content.iter_any(), response.content_length, self._sha256(response)
+            )
 
     @asynccontextmanager
     async def _partial(
@@ -201,6 +206,12 @@ class HttpTransport:
             return decode_payload(body)
         except MalformedMessage as error:
             raise ClientFailed(f"{self.name} answered with {error}") from error
+
+    def _sha256(self, response: aiohttp.ClientResponse) -> bytes | None:
+        try:
+            return sha256_of(response.headers.get(REPR_DIGEST))
+        except MalformedDigest as error:
+            raise ClientFailed(f"{self.name} sent a digest that can't be read: {error}") from error
 
     async def _json(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages import Payload
@@ -13,7 +13,7 @@ from job_orchestrator.common.runtime.loops import TaskOwner
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
-from job_orchestrator.server.dispatch.outcome import WAITS_FOR_SLOT, FailedAttempts
+from job_orchestrator.server.dispatch.outcome import RUNS, WAITS_FOR_SLOT, FailedAttempts
 from job_orchestrator.server.errors import (
     ClientBusy,
     ClientError,
@@ -25,7 +25,7 @@ from job_orchestrator.server.errors import (
 from job_orchestrator.server.files.base import BrokenArchive
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.stored_files import StoredFiles
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,6 @@ ENDED_BADLY: Mapping[PayloadStatus, JobStatus] = {
     PayloadStatus.KILLED: JobStatus.KILLED,
 }
 """The state of a job whose payload ended without results."""
-
-
-class StoredOutput(NamedTuple):
-    """Output that was received: its size in bytes, and the ZIP if it is not stored yet."""
-
-    size: int
-    small: bytes | None
 
 
 class Histogram(Protocol):
@@ -125,14 +118,21 @@ class Fetcher:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
-    def record_running(self, job: Job) -> None:
-        """Record that a job's script was started.
+    def record_running(self, job: Job, reason: str) -> None:
+        """Record that a job's script was started, or why it is still Running after its end.
 
-        The write is deferred, as no request waits for it: the end of a short job may be written in
-        the same transaction.
+        ``reason`` is that of the client, empty while the script is executing. Only the first one is
+        recorded: the number of events of a job does not depend on its client. The write is
+        deferred, as no request waits for it: the end of a short job may be written in the same
+        transaction.
         """
         if job.status is not JobStatus.RUNNING:
-            self._deferred_writes.spawn(self._write_running(job), f"job {job.id} runs")
+            work = self._write_running(job, reason or RUNS)
+        elif reason and job.message == RUNS:
+            work = self._store.explain(job, reason)
+        else:
+            return
+        self._deferred_writes.spawn(work, f"job {job.id} runs")
 
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
@@ -156,16 +156,14 @@ class Fetcher:
             await self._apply(job, client, answer)
         else:
             self._fetch_seconds.observe(time.perf_counter() - began)
-            await self._end(
-                job, client, JobStatus.COMPLETED, "", 0, output=StoredOutput(answer, receiver.small)
-            )
+            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=answer)
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state of its payload, which has no results (yet)."""
         if payload.status in ENDED_BADLY:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
-            self.record_running(job)
+            self.record_running(job, payload.message or "")
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
                 await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
@@ -195,7 +193,7 @@ class Fetcher:
         if not job.has_output:
             output, problem = await self._fetch_partial(job, client, payload_id)
             if output is not None:
-                await self._store.keep_output(job, output.size, result=output.small)
+                await self._store.keep_output(job, output)
             else:
                 if problem:
                     logger.warning("Job %d: %s", job.id, problem)
@@ -205,18 +203,17 @@ class Fetcher:
     async def _fetch_partial(
         self, job: Job, client: Client, payload_id: int
     ) -> tuple[StoredOutput | None, str]:
-        """Fetch the output that a payload has. Returns it, or None and why it was not kept.
+        """Fetch the output that a payload has. Returns None and the reason if it was not kept.
 
         The reason is empty for an older client, which can't hand over partial output.
         """
         receiver = self._files.result_receiver(job, self._max_result_bytes)
         try:
-            size = await client.transport.retrieve_partial(payload_id, receiver)
+            return await client.transport.retrieve_partial(payload_id, receiver), ""
         except PayloadLost:
             return None, ""
         except (FileNotFoundError, ResultsTooLarge) as error:
             return None, await self._why_not_kept(job, error)
-        return StoredOutput(size, receiver.small), ""
 
     async def _why_not_kept(self, job: Job, error: FileNotFoundError | ResultsTooLarge) -> str:
         """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
@@ -241,8 +238,7 @@ class Fetcher:
             status,
             message,
             exit_code=exit_code,
-            output_bytes=None if output is None else output.size,
-            result=None if output is None else output.small,
+            output=output,
             acknowledge=job.dest_id,
         )
         reach(Point.SERVER_JOB_ENDED)
@@ -251,11 +247,9 @@ class Fetcher:
         if ended.dest_id is not None:
             client.unacknowledged.add(ended.dest_id)
 
-    async def _write_running(self, job: Job) -> None:
+    async def _write_running(self, job: Job, reason: str) -> None:
         try:
-            await self._store.transition(
-                job, JobStatus.RUNNING, "run.sh is executing", deferred=True
-            )
+            await self._store.transition(job, JobStatus.RUNNING, reason, deferred=True)
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 

@@ -16,11 +16,11 @@ from typing import IO, Protocol, TypeAlias
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 
 
 class BrokenArchive(DomainError):
-    """The results that a client sent are not a complete ZIP file."""
+    """The results that a client sent are not a complete ZIP file, or others than it has."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,29 @@ def check_archive(job: Job, file: IO[bytes]) -> None:
 class ResultReceiver(Protocol):
     """Destination of the results of one attempt while they are transferred from a client."""
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
         """Store ``blocks`` as the results of the attempt; after an error, no part of them is left.
 
-        Returns the size in bytes. Results that the attempt already has are replaced as a whole, so
-        a transfer may be repeated. Raises ``BrokenArchive``, ``StorageFull``, ``ResultsTooLarge``
-        as soon as the limit is exceeded, ``FileNotFoundError`` if the job's files were removed,
-        and any error that ``blocks`` raises.
+        ``sha256`` is the digest of the results at their client, None if the client has sent none;
+        results with another digest are refused. Results that the attempt already has are replaced
+        as a whole, so a transfer may be repeated. Raises ``BrokenArchive``, ``StorageFull``,
+        ``ResultsTooLarge`` as soon as the limit is exceeded, ``FileNotFoundError`` if the job's
+        files were removed, and any error that ``blocks`` raises.
         """
+
+
+def check_digest(job: Job, received: bytes, sent: bytes | None) -> None:
+    """Raise ``BrokenArchive`` if the results of a job are not those that the client has packed.
+
+    ``received`` is the digest of what has arrived, ``sent`` that of the client; None: it sent none.
+    """
+    if sent is not None and received != sent:
+        raise BrokenArchive(
+            f"The results of job {job.id} were changed on their way: their SHA-256 digest is"
+            f" {received.hex()}, at the client it was {sent.hex()}"
+        )
 
 
 class JobFiles(Protocol):
@@ -101,7 +116,8 @@ class JobFiles(Protocol):
     def inputs(self, job: Job) -> FormBody:
         """Return the inputs as the request body for a client, in a stable order.
 
-        The content of small inputs is loaded. Raises ``FileNotFoundError`` if they are gone.
+        The fields of the form are the job's selection of results. The content of small inputs is
+        loaded. Raises ``FileNotFoundError`` if they are gone.
         """
 
     def are_lost(self, job: Job) -> bool:

@@ -12,6 +12,7 @@ Names of results contain the attempt, so that late results of an earlier attempt
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -34,8 +35,8 @@ from job_orchestrator.common.storage.durable import (
 )
 from job_orchestrator.common.storage.small_file import read_if_small
 from job_orchestrator.server.errors import ResultsTooLarge
-from job_orchestrator.server.files.base import LocalFile, check_archive
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.files.base import LocalFile, check_archive, check_digest
+from job_orchestrator.server.model import Job, StoredOutput
 
 INCOMING = "incoming"
 
@@ -102,11 +103,11 @@ class FolderFiles:
         shutil.rmtree(self.job_folder(uuid), ignore_errors=True)
 
     def inputs(self, job: Job) -> FormBody:
-        """Return the inputs, sorted by path. Raises ``FileNotFoundError`` if they are gone."""
+        """Return the inputs by path, and the selection. Raises ``FileNotFoundError`` if gone."""
         files = sorted(_files_below(self.input_folder(job.uuid), ""), key=lambda file: file.path)
         if not files:
             raise FileNotFoundError(f"The files of job {job.id} are gone")
-        body = FormBody(files)
+        body = FormBody(files, job.selection.fields())
         body.load_if_small()
         return body
 
@@ -176,7 +177,9 @@ class FolderResultReceiver:
     max_bytes: int = 0
     first_files: bool = False
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
         """Store the results; a single block takes one thread hop. Raises as ``ResultReceiver``."""
         first = await anext(blocks, b"")
         try:
@@ -184,24 +187,25 @@ class FolderResultReceiver:
             self._check_size(len(first))
             second = await anext(blocks, None)
             if second is None:
-                await in_thread(self._keep_content, first)
-                size = len(first)
+                stored = await in_thread(self._keep_content, first, sha256)
             else:
-                size = await self._write(first, second, blocks)
-                await in_thread(self._keep_file)
+                stored = await self._write(first, second, blocks)
+                await in_thread(self._keep_file, stored, sha256)
             reach(Point.SERVER_RESULTS_KEPT)
         except BaseException:
             await in_thread(self._drop_partial)
             raise
-        return size
+        return stored
 
-    async def _write(self, first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> int:
+    async def _write(self, first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> StoredOutput:
+        digest = hashlib.sha256()
         with full_disk_as_domain_error():
             file = await in_thread(self._create)
             behind = WriteBehind(file.fileno())
 
             def write(block: bytes) -> int:
                 file.write(block)
+                digest.update(block)
                 behind.wrote(len(block))
                 return len(block)
 
@@ -214,21 +218,24 @@ class FolderResultReceiver:
                     size += await in_thread(write, block)
             finally:
                 await in_thread(file.close)
-        return size
+        return StoredOutput(size, digest.digest())
 
     def _check_size(self, size: int) -> None:
         if self.max_bytes and size > self.max_bytes:
             raise ResultsTooLarge(self.max_bytes)
 
-    def _keep_file(self) -> None:
-        """Make the received file the results: check that the ZIP is complete, flush, rename."""
+    def _keep_file(self, stored: StoredOutput, sha256: bytes | None) -> None:
+        """Make the received file the results: check that it is the client's ZIP, flush, rename."""
+        check_digest(self.job, stored.sha256, sha256)
         with self._partial.open("rb") as file, full_disk_as_domain_error():
             check_archive(self.job, file)
             os.fsync(file.fileno())
             replace_durably(self._partial, self._final)
 
-    def _keep_content(self, content: bytes) -> None:
-        """Make ``content`` the results: check that the ZIP is complete, write, flush, rename."""
+    def _keep_content(self, content: bytes, sha256: bytes | None) -> StoredOutput:
+        """Make ``content`` the results: check that it is the client's ZIP, write, flush, rename."""
+        stored = StoredOutput(len(content), hashlib.sha256(content).digest())
+        check_digest(self.job, stored.sha256, sha256)
         check_archive(self.job, io.BytesIO(content))
         with full_disk_as_domain_error():
             with self._create() as file:
@@ -236,6 +243,7 @@ class FolderResultReceiver:
                 file.flush()
                 os.fsync(file.fileno())
             replace_durably(self._partial, self._final)
+        return stored
 
     def _create(self) -> IO[bytes]:
         if self.first_files:

@@ -4,6 +4,7 @@ Files that are small together are stored in the database, in the transaction of 
 others are in ``JobFiles``. A job may have small inputs and large results, or the reverse.
 """
 
+import hashlib
 import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,14 @@ from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server.errors import ResultsTooLarge
-from job_orchestrator.server.files.base import JobFiles, ServedResult, SmallResult, check_archive
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.files.base import (
+    JobFiles,
+    ServedResult,
+    SmallResult,
+    check_archive,
+    check_digest,
+)
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 
 
@@ -77,17 +84,19 @@ class StoredFiles:
 class StoredResultReceiver:
     """Receiver of the results of a job's attempt. Implements ``ResultReceiver``.
 
-    ``small`` has the results if they are small: the caller stores them with the job's state.
+    Small results are returned as ``StoredOutput.content``: the caller stores them with the state of
+    the job.
     """
 
     def __init__(self, stored: StoredFiles, job: Job, max_bytes: int) -> None:
-        self.small: bytes | None = None
         self._stored = stored
         self._job = job
         self._max_bytes = max_bytes
 
-    async def receive(self, blocks: AsyncIterator[bytes]) -> int:
-        """Check small results and keep them in ``small``; store others. See ``ResultReceiver``."""
+    async def receive(
+        self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
+    ) -> StoredOutput:
+        """Check small results and return them; store others. See ``ResultReceiver``."""
         begun: list[bytes] = []
         size = 0
         async for block in blocks:
@@ -96,21 +105,22 @@ class StoredResultReceiver:
             if self._max_bytes and size > self._max_bytes:
                 raise ResultsTooLarge(self._max_bytes)
             if size > self._stored.inline_bytes:
-                return await self._store(_chained(begun, blocks))
+                return await self._store(_chained(begun, blocks), sha256)
         reach(Point.SERVER_RESULTS_ARRIVED)
         content = b"".join(begun)
+        received = hashlib.sha256(content).digest()
+        check_digest(self._job, received, sha256)
         check_archive(self._job, io.BytesIO(content))
-        self.small = content
         reach(Point.SERVER_RESULTS_KEPT)
-        return size
+        return StoredOutput(size, received, content)
 
-    async def _store(self, blocks: AsyncIterator[bytes]) -> int:
+    async def _store(self, blocks: AsyncIterator[bytes], sha256: bytes | None) -> StoredOutput:
         """Store results in ``JobFiles``, where a job with small inputs has no place yet."""
         has_small_inputs = await self._stored.store.inputs(self._job) is not None
         receiver = self._stored.files.result_receiver(
             self._job, self._max_bytes, first_files=has_small_inputs
         )
-        return await receiver.receive(blocks)
+        return await receiver.receive(blocks, sha256)
 
 
 def form_of(block: bytes) -> FormBody:

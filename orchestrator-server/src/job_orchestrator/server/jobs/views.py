@@ -10,7 +10,10 @@ from job_orchestrator.server.store.lists import Change
 
 
 def view_of(job: Job, *, details: bool) -> messages.Job:
-    """Return the message that shows ``job`` to web apps, for administrators with ``details``."""
+    """Return the message that shows ``job`` to web apps.
+
+    ``details`` are for administrators: the details of reasons, and the client.
+    """
     return messages.Job(
         id=job.id,
         user_id=job.user_id,
@@ -22,7 +25,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         priority=job.priority,
         attempt=job.attempt,
         exit_code=job.exit_code,
-        client=job.client,
+        client=job.client if details else None,
         time_limit_s=job.time_limit_s,
         created_at=WireTime.at(job.created_at),
         started_at=None if job.started_at is None else WireTime.at(job.started_at),

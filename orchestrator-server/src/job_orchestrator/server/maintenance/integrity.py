@@ -7,11 +7,12 @@ still be read: the inputs of an ended job are not needed, and a file that can't 
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -47,6 +48,7 @@ class Remedy(Enum):
 
     RESTORE = "restore a backup"
     READABLE = "nothing is changed; make sure that the user of jo-server can read it"
+    REPLACE = "nothing is changed; take the file from a backup, or submit the job again"
     SERVER = "the server ends the job, with the reason, when it needs them"
     CLEAN = "the job {} marked Cleaned"
     FORGET = "the job {} marked as without output"
@@ -63,7 +65,7 @@ class Remedy(Enum):
         return f"with --repair {self.value.format('would be')}"
 
 
-NOT_REPAIRED = frozenset({Remedy.RESTORE, Remedy.READABLE, Remedy.SERVER})
+NOT_REPAIRED = frozenset({Remedy.RESTORE, Remedy.READABLE, Remedy.REPLACE, Remedy.SERVER})
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ def find_problems(
     files: FolderFiles,
     *,
     exclusive: bool,
+    digests: bool = False,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
     """Check database and files. ``exclusive`` says that no server runs.
 
-    Raises ``DatabaseUnusable``.
+    With ``digests``, all results are read and compared with their digests. Raises
+    ``DatabaseUnusable``.
     """
     with opened(database) as connection:
         broken = [
@@ -95,12 +99,16 @@ def find_problems(
         if broken:
             return broken
         found = _examine(connection, files, exclusive=exclusive)
+        if digests:
+            found += _damaged_results(connection, files, {finding.job_id for finding in found})
         if found and not exclusive:
             # An upload has its folder a moment before its row; a job that is being cleaned has its
             # folder a moment longer than its row says. Such findings disappear by themselves.
             wait(RECHECK_DELAY_S)
             again = set(_examine(connection, files, exclusive=exclusive))
-            found = [finding for finding in found if finding in again]
+            found = [
+                finding for finding in found if finding in again or finding.remedy is Remedy.REPLACE
+            ]
         return found
 
 
@@ -166,7 +174,7 @@ def _check_inputs(connection: Database, job: KeptJob, name: str, script: Path) -
 def _check_output(job: KeptJob, name: str, path: Path, content: bytes | None) -> Iterator[Finding]:
     """Check a ZIP: ``content``, or the file. Its directory, at its end, shows it is complete."""
     try:
-        with path.open("rb") if content is None else io.BytesIO(content) as file:
+        with _opened(path, content) as file:
             read_directory(file)
     except FileNotFoundError:
         yield Finding(f"{name}, and its output is gone", Remedy.FORGET, job.id)
@@ -174,6 +182,30 @@ def _check_output(job: KeptJob, name: str, path: Path, content: bytes | None) ->
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.FORGET, job.id)
     except OSError as error:
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.READABLE, job.id)
+
+
+def _opened(path: Path, content: bytes | None) -> io.BufferedReader | io.BytesIO:
+    """Open results: ``content`` from the database, or else a file."""
+    return path.open("rb") if content is None else io.BytesIO(content)
+
+
+def _damaged_results(
+    connection: Database, files: FolderFiles, known: Container[int]
+) -> list[Finding]:
+    """Compare the results of all jobs but the ``known`` ones with their digests."""
+    found = []
+    for job in list(kept_jobs(connection)):
+        if not job.has_output or job.output_sha256 is None or job.id in known:
+            continue
+        # A file that is gone or can't be read: another check finds that, or it was just removed.
+        with contextlib.suppress(OSError):
+            path = files.result_path(job.uuid, job.attempt)
+            with _opened(path, inline_result(connection, job)) as file:
+                sha256 = hashlib.file_digest(file, "sha256").digest()
+            if sha256 != job.output_sha256:
+                problem = f"Job {job.id} is {job.status}, and its output is not what was received"
+                found.append(Finding(problem, Remedy.REPLACE, job.id))
+    return found
 
 
 def _check_histories(connection: Database) -> Iterator[Finding]:

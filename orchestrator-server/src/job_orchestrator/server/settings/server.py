@@ -2,9 +2,8 @@
 
 import base64
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
     Duration,
     FilePath,
+    HostPatterns,
     Integer,
     Kind,
     NotAllowed,
@@ -20,7 +20,7 @@ from job_orchestrator.common.config.kinds import (
     Switch,
     Urls,
 )
-from job_orchestrator.common.config.reader import SettingsReader
+from job_orchestrator.common.config.reader import SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
     all_settings,
     misspelled_variables,
@@ -28,6 +28,7 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
+from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
@@ -35,7 +36,6 @@ from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
-_HOST_PATTERN = re.compile(r"[a-z0-9._*:-]+")
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,6 @@ class Origins(Kind[frozenset[str]]):
                 "*, or origins such as https://portal.example.org, separated by commas"
             )
         return frozenset(url.lower() for url in urls)
-
-
-@dataclass(frozen=True)
-class HostPatterns(Kind[tuple[str, ...]]):
-    """Host names, in which ``*`` stands for any characters, separated by commas."""
-
-    metavar = "HOST,…"
-
-    def parse(self, text: str) -> tuple[str, ...]:
-        """Split the list, in lower case."""
-        patterns = tuple(part.strip() for part in text.lower().split(",") if part.strip())
-        if not all(_HOST_PATTERN.fullmatch(pattern) for pattern in patterns):
-            raise NotAllowed("hosts such as portal.example.org or *.example.org, not URLs")
-        return patterns
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that the files of a job are kept after its end",
     )
     max_upload_bytes: int = setting(
@@ -148,6 +134,7 @@ class Settings:
         default=no_default(None),
         help="File of the API tokens; if not set, requests need no token",
     )
+    allowed_hosts: tuple[str, ...] = shared.allowed_hosts("API_TOKENS_FILE")
     cors_origins: frozenset[str] = setting(
         "CORS_ORIGINS",
         Origins(),
@@ -196,7 +183,7 @@ class Settings:
     services: Mapping[str, Service]
     """By lower-case name."""
     warnings: tuple[str, ...]
-    """Messages about variables whose names are almost those of settings."""
+    """Messages about settings that are misspelled, or contradict each other."""
 
     @property
     def callback_rules(self) -> CallbackRules:
@@ -208,9 +195,14 @@ SETTINGS = all_settings(Settings)
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
-    """Read the settings of this process, and arm its fault points. Raises ``StartupError``."""
+    """Read the settings of this process, and arm its fault points. Raises ``StartupError``.
+
+    Afterwards the environment has no secrets, which child processes would inherit.
+    """
     faults.arm(os.environ)
-    return read_settings(os.environ, flags)
+    settings = read_settings(os.environ, flags)
+    remove_secrets(os.environ, SETTINGS)
+    return settings
 
 
 def paths_of_process(flags: Mapping[str, str | None]) -> tuple[Path, Path]:
@@ -242,6 +234,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             *misspelled_service_variables(environment),
         ),
     )
+    settings = replace(settings, warnings=(*settings.warnings, *_contradictions(settings)))
     if settings.callback_allow and not settings.callback_key:
         raise reader.refusal(
             setting_of(Settings, "callback_key"),
@@ -253,3 +246,17 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         )
         raise StartupError(". ".join((problem, *settings.warnings)))
     return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """Yield a message for each pair of settings of which one makes the other ineffective."""
+    if 0 < settings.max_stored_per_user < settings.max_upload_bytes:
+        yield (
+            f"MAX_STORED_PER_USER ({size_text(settings.max_stored_per_user)}) is less than"
+            f" MAX_UPLOAD_SIZE ({size_text(settings.max_upload_bytes)}): no user can send a job of"
+            " that size"
+        )
+    if settings.callback_key and not settings.callback_allow:
+        yield "CALLBACK_SECRET is set and CALLBACK_ALLOW is not: there are no callbacks"
+    if settings.callback_allow_private and not settings.callback_allow:
+        yield "CALLBACK_ALLOW_PRIVATE is set and CALLBACK_ALLOW is not: there are no callbacks"

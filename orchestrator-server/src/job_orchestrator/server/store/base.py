@@ -21,11 +21,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
+from job_orchestrator.server.model import (
+    Installation,
+    Job,
+    JobOptions,
+    StoredOutput,
+    UserLimits,
+)
 from job_orchestrator.server.store.lists import JobLists
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
+
+MAX_EVENTS = 1000
+"""Events that ``JobEvents.between`` returns if no other limit is given."""
+
+MAX_WAITING, MAX_WAITING_JOBS = 200, 20
+"""Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -114,16 +126,20 @@ class DueCallback:
 class JobEvents(Protocol):
     """Reads the event log: the status changes of all jobs, numbered in commit order.
 
-    Numbers start at 1 and only grow, but may have gaps.
+    Numbers only grow, and have gaps. A number is never used again, not even if a power cut has
+    undone its event: readers may have received it.
     """
 
     async def last_id(self) -> int:
         """Return the number of the last event, 0 if there is none."""
 
     async def between(
-        self, after: int, until: int, job_id: int | None = None
+        self, after: int, until: int, job_id: int | None = None, *, limit: int = MAX_EVENTS
     ) -> Sequence[JobEvent]:
-        """Return the events after number ``after`` up to ``until``, of all jobs or of one."""
+        """Return the events after number ``after`` up to ``until``, of all jobs or of one.
+
+        Returns the first ``limit`` of them, in order.
+        """
 
     async def present(self, job_id: int) -> tuple[int, Job]:
         """Return the number of a job's last event, and the job at that moment.
@@ -266,24 +282,29 @@ class JobStore(Protocol):
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
-        result: bytes | None = None,
         at: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
-        Fields that are None keep their values. ``output_bytes`` is the size of the output that is
-        now stored. ``acknowledge`` is a payload of the job's client that is not needed any more:
-        its acknowledgement is added in the same transaction. ``result`` is that output, if it is to
-        be stored in the same transaction. Cleaned removes inputs and results that are stored with
-        the job.
+        Fields that are None keep their values. ``output`` is the output that is now stored; its
+        ``content``, if it has one, is stored in the same transaction. ``acknowledge`` is a payload
+        of the job's client that is not needed any more: its acknowledgement is added in the same
+        transaction. Cleaned removes inputs and results that are stored with the job.
 
         ``at`` is the time of the change, if it happened before this call. ``deferred`` allows a
         short delay, to share a transaction with another change; later changes of the job are still
         written after this one. Raises ``TransitionRefused``, with the present status, if that
         status does not allow the change or if the job is in another attempt.
+        """
+
+    async def explain(self, job: Job, message: str) -> None:
+        """Replace the reason of a Running job.
+
+        That is an event without a change of status. Has no effect if status, attempt or reason of
+        the job have changed.
         """
 
     async def requeue(
@@ -310,10 +331,8 @@ class JobStore(Protocol):
         Raises ``JobNotFound``.
         """
 
-    async def keep_output(
-        self, job: Job, output_bytes: int, *, result: bytes | None = None
-    ) -> None:
-        """Record that the output of an ended job is stored; ``result`` is stored with the job.
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
+        """Record that the output of an ended job is stored, or store its ``content``.
 
         The acknowledgement of the job's payload is added in the same transaction.
         """
@@ -354,6 +373,12 @@ class JobStore(Protocol):
         """Count the queued jobs in front of ``job``, of the same user and service.
 
         Counts at most ``MAX_AHEAD``.
+        """
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
         """
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:

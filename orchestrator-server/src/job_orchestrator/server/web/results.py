@@ -15,6 +15,8 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.protocol.digests import repr_digest
+from job_orchestrator.common.protocol.headers import REPR_DIGEST
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
@@ -29,6 +31,7 @@ from job_orchestrator.server.web.conditions import (
     failed_condition,
     with_readable_range,
 )
+from job_orchestrator.server.web.long_polls import LONG_POLLS
 from job_orchestrator.server.web.parameters import job_id, sees_details, wait_s
 
 ZIP = "application/zip"
@@ -36,10 +39,14 @@ ZIP = "application/zip"
 
 async def download(request: web.Request) -> web.StreamResponse:
     """Return the results of a completed job, or the state of any other."""
-    queries = request.app[keys.QUERIES]
-    job = await queries.wait_for_end(job_id(request), wait_s(request))
+    queries, number, timeout_s = request.app[keys.QUERIES], job_id(request), wait_s(request)
+    if timeout_s:
+        sent = await request.app[LONG_POLLS].wait(request, number, timeout_s)
+        if sent is not None:
+            return sent
+    job = await queries.store.get(number)
     if job.status is JobStatus.COMPLETED:
-        return await _results(request, job)
+        return await results_response(request, job)
     reason = await queries.explain(job, details=sees_details(request))
     return json_response(JobAnswer(job.id, job.status, reason))
 
@@ -48,7 +55,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     """Return the output that a job has so far."""
     job = await request.app[keys.QUERIES].store.get(job_id(request))
     if job.has_output:
-        return await _results(request, job)
+        return await results_response(request, job)
     client, dest_id = request.app[keys.RESULTS].payload_of(job)
     response = web.StreamResponse(headers=_attachment(job, "partial"))
     response.content_type = ZIP
@@ -56,6 +63,8 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     async def blocks() -> AsyncGenerator[bytes, None]:
         async with client.transport.open_partial(dest_id) as output:
             response.content_length = output.size
+            if output.sha256 is not None:
+                response.headers[REPR_DIGEST] = repr_digest(output.sha256)
             # The client has answered: an error from here on can't become an error response.
             yield b""
             async for block in output.blocks:
@@ -64,9 +73,11 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     return await send(request, response, await started(blocks()))
 
 
-async def _results(request: web.Request, job: Job) -> web.StreamResponse:
+async def results_response(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
     headers = {**_attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
+    if job.output_sha256 is not None:
+        headers[REPR_DIGEST] = repr_digest(job.output_sha256)
     match await request.app[keys.RESULTS].served(job):
         case LocalFile() as file:
             return _local_file(request, file, headers)

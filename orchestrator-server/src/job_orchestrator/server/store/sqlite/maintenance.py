@@ -19,6 +19,8 @@ from job_orchestrator.server.store.sqlite.rows import IS_ENDED
 Database = sqlite3.Connection
 """Database that is open for one of the commands."""
 
+_COLUMNS_OF_JOBS = "PRAGMA table_info(jobs)"
+
 BATCH = 500
 """Ids in one query: SQLite limits the number of parameters."""
 
@@ -42,6 +44,7 @@ class KeptJob:
     status: JobStatus
     attempt: int
     has_output: bool
+    output_sha256: bytes | None
     inline_inputs: bool
     inline_result: bool
 
@@ -113,12 +116,16 @@ def _kept_jobs(
             "EXISTS (SELECT 1 FROM job_inputs WHERE job_id = jobs.id),"
             " EXISTS (SELECT 1 FROM job_results WHERE job_id = jobs.id)"
         )
+    sha256 = "output_sha256" if _has_digests(connection) else "NULL"
     rows = connection.execute(
-        f"SELECT id, uuid, status, attempt, has_output, {in_database} FROM jobs WHERE {condition}",  # noqa: S608
+        f"SELECT id, uuid, status, attempt, has_output, {sha256},"  # noqa: S608
+        f" {in_database} FROM jobs WHERE {condition}",
         values,
     )
-    for job_id, uuid, status, attempt, *flags in rows:
-        yield KeptJob(job_id, uuid, JobStatus(status), attempt, *map(bool, flags))
+    for job_id, uuid, status, attempt, has_output, digest, *flags in rows:
+        yield KeptJob(
+            job_id, uuid, JobStatus(status), attempt, bool(has_output), digest, *map(bool, flags)
+        )
 
 
 def inline_inputs(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
@@ -134,6 +141,11 @@ def inline_result(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
 def _blob(connection: sqlite3.Connection, statement: str, job: KeptJob) -> bytes | None:
     row = connection.execute(statement, (job.id,)).fetchone()
     return None if row is None else bytes(row[0])
+
+
+def _has_digests(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has digests of results: earlier schema versions have none."""
+    return any(name == "output_sha256" for _, name, *_ in connection.execute(_COLUMNS_OF_JOBS))
 
 
 def _has_contents(connection: sqlite3.Connection) -> bool:
@@ -169,7 +181,8 @@ def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     values = [(job_id,) for job_id in ids]
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
-        "UPDATE jobs SET has_output = 0, output_bytes = NULL WHERE id = ?", values
+        "UPDATE jobs SET has_output = 0, output_bytes = NULL, output_sha256 = NULL WHERE id = ?",
+        values,
     )
     if _has_contents(connection):
         connection.executemany("DELETE FROM job_results WHERE job_id = ?", values)
@@ -214,7 +227,7 @@ def complete_histories(connection: sqlite3.Connection) -> None:
 
 _COUNTED = """
 SELECT user_id, sum(status = 'Queued') AS queued,
-    sum(coalesce(input_bytes, 0) + coalesce(output_bytes, 0)) AS stored_bytes
+    sum(stored_bytes) AS stored_bytes
 FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
 """
 

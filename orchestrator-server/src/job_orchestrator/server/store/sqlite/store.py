@@ -5,18 +5,21 @@ the only writer of the file.
 """
 
 import contextlib
+import math
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
-from job_orchestrator.server.model import Installation, Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
+    MAX_WAITING,
+    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
@@ -27,14 +30,15 @@ from job_orchestrator.server.store.base import (
     Offer,
     Outbox,
     Subscriber,
+    WaitingUser,
 )
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
-from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
@@ -91,7 +95,7 @@ SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Kille
 @asynccontextmanager
 async def open_store(
     path: Path,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float] = steady_time,
     *,
     wrote: Callable[[float], None] = lambda _: None,
 ) -> AsyncIterator[JobStore]:
@@ -108,7 +112,9 @@ async def open_store(
         reading = await connect(path)
         connections.push_async_callback(reading.close)
         ((name,),) = await reading.rows("SELECT id FROM installation")
-        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
+        writer = Writer(writing, wrote)
+        await writer.run(skip_numbers, durable=True)
+        yield SqliteJobStore(writer, reading, Installation(name), now)
 
 
 class SqliteJobStore:
@@ -217,9 +223,8 @@ class SqliteJobStore:
         *,
         dest_id: int | None = None,
         exit_code: int | None = None,
-        output_bytes: int | None = None,
+        output: StoredOutput | None = None,
         acknowledge: int | None = None,
-        result: bytes | None = None,
         at: float | None = None,
         deferred: bool = False,
     ) -> Job:
@@ -233,14 +238,17 @@ class SqliteJobStore:
             now if at is None else min(at, now),
             dest_id=dest_id,
             exit_code=exit_code,
-            output_bytes=output_bytes,
+            output=output,
             acknowledge=acknowledge,
-            result=result,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
         if not changed:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
+
+    async def explain(self, job: Job, message: str) -> None:
+        """See ``JobStore.explain``."""
+        await self._apply(updates.explain(job, message, self._now()), max_delay_s=MAX_DELAY_S)
 
     async def requeue(
         self,
@@ -274,11 +282,9 @@ class SqliteJobStore:
         changed = await self._apply(updates.request_kill(job_id))
         return changed[0] if changed else await self.get(job_id)
 
-    async def keep_output(
-        self, job: Job, output_bytes: int, *, result: bytes | None = None
-    ) -> None:
+    async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """See ``JobStore.keep_output``."""
-        await self._apply(updates.keep_output(job, output_bytes, self._now(), result))
+        await self._apply(updates.keep_output(job, output, self._now()))
 
     async def client_lost(self, client: str, why: str) -> Sequence[Job]:
         """See ``JobStore.client_lost``."""
@@ -337,6 +343,12 @@ class SqliteJobStore:
         }
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """See ``JobStore.waiting_users``."""
+        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.rows import (
@@ -57,9 +57,8 @@ def transition(
     *,
     dest_id: int | None,
     exit_code: int | None,
-    output_bytes: int | None,
+    output: StoredOutput | None,
     acknowledge: int | None,
-    result: bytes | None,
 ) -> Update:
     """Change the status of ``job`` to ``wanted``."""
     statement = f"""
@@ -67,9 +66,11 @@ def transition(
             dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
             has_output = has_output OR :output_bytes IS NOT NULL,
             output_bytes = coalesce(:output_bytes, output_bytes),
+            output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
                 THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
+            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
+                ELSE ended_at END
         WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
@@ -79,7 +80,8 @@ def transition(
         "message": message,
         "dest_id": dest_id,
         "exit_code": exit_code,
-        "output_bytes": output_bytes,
+        "output_bytes": output and output.size,
+        "output_sha256": output and output.sha256,
         "runs": wanted is JobStatus.RUNNING,
         # The server did not see the job Running, or that change is not written yet.
         "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
@@ -90,9 +92,25 @@ def transition(
         statement,
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
-        result=result,
+        result=None if output is None else output.content,
         durable=wanted in FINAL_JOB,
     )
+
+
+def explain(job: Job, message: str, now: float) -> Update:
+    """Replace the reason of a Running job."""
+    statement = f"""
+        UPDATE jobs SET message = :message, changed_at = :now
+        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "message": message,
+        "before": job.message,
+        "now": now,
+    }
+    return Update(statement, values, changes_status=False, durable=False)
 
 
 def requeue(
@@ -111,7 +129,7 @@ def requeue(
             status = CASE WHEN kill_requested THEN 'Killed'
                 WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
             ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
-                THEN :now ELSE NULL END,
+                THEN max(:now, coalesce(started_at, created_at)) ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
             started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                 THEN started_at ELSE NULL END,
@@ -141,16 +159,16 @@ def request_kill(job_id: int) -> Update:
     return Update(statement, (job_id,), changes_status=False)
 
 
-def keep_output(job: Job, output_bytes: int, now: float, result: bytes | None) -> Update:
+def keep_output(job: Job, output: StoredOutput, now: float) -> Update:
     """Record that the output of an ended job is stored."""
     statement = f"""
-        UPDATE jobs SET has_output = 1, output_bytes = ?
+        UPDATE jobs SET has_output = 1, output_bytes = ?, output_sha256 = ?
         WHERE id = ? AND attempt = ? AND {IS_ENDED} RETURNING {COLUMNS}"""  # noqa: S608
     return Update(
         statement,
-        (output_bytes, job.id, job.attempt),
+        (output.size, output.sha256, job.id, job.attempt),
         acknowledgement=_acknowledgement(job, job.dest_id, now),
-        result=result,
+        result=output.content,
         changes_status=False,
     )
 

@@ -34,7 +34,7 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware

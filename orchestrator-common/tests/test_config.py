@@ -27,7 +27,7 @@ from job_orchestrator.common.config.options import (
     kind_option,
     setting_flags,
 )
-from job_orchestrator.common.config.reader import SettingError, SettingsReader
+from job_orchestrator.common.config.reader import SettingError, SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
     Setting,
@@ -38,7 +38,7 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
-from job_orchestrator.common.config.units import size_text
+from job_orchestrator.common.config.units import duration_text, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ def test_option_of_a_kind_is_converted_or_refused(
 def test_settings_without_flag_are_described() -> None:
     token = setting_of(Example, "token")
     assert environment_help([token], "SERVICE_<NAME>_") == (
-        "SERVICE_<NAME>_TOKEN: Token [default none]"
+        "SERVICE_<NAME>_TOKEN: Token [default none]. TOKEN_FILE: a file that holds it"
     )
 
 
@@ -234,3 +234,67 @@ def test_settings_without_flag_are_described() -> None:
 )
 def test_size_is_written_exactly(size_bytes: int, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (172800, "2 days"),
+        (86400, "1 day"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (90, "90 s"),
+        (1.5, "1.5 s"),
+        (0, "0 s"),
+    ],
+)
+def test_duration_is_written_with_the_largest_exact_unit(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+SECRET = "0123456789abcdef0123"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithSecret:
+    token: str | None = setting(
+        "TOKEN", Secret(), default=no_default(None), help="A token", secret=True
+    )
+
+
+def read_secret(**environment: str) -> str | None:
+    return SettingsReader(environment, {}).read_all(WithSecret).token
+
+
+def test_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    assert read_secret(TOKEN_FILE=str(tmp_path / "token")) == SECRET
+
+
+def test_secret_is_read_from_a_credential_of_systemd(tmp_path: Path) -> None:
+    assert read_secret(CREDENTIALS_DIRECTORY=str(tmp_path)) is None
+    (tmp_path / "TOKEN").write_text(SECRET)
+    assert read_secret(CREDENTIALS_DIRECTORY=str(tmp_path)) == SECRET
+    other = SECRET[::-1]
+    assert read_secret(CREDENTIALS_DIRECTORY=str(tmp_path), TOKEN=other) == other
+
+
+def test_secret_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"TOKEN_FILE .* must be unset, because TOKEN is set"):
+        read_secret(TOKEN=SECRET, TOKEN_FILE=str(tmp_path))
+
+
+def test_file_of_a_secret_that_cannot_be_used_is_named_without_its_content(tmp_path: Path) -> None:
+    missing = str(tmp_path / "token")
+    with pytest.raises(SettingError, match=r"TOKEN_FILE is .*token.*No such file"):
+        read_secret(TOKEN_FILE=missing)
+    Path(missing).write_text("too short")
+    with pytest.raises(SettingError, match=r"TOKEN_FILE is .*at least 16") as raised:
+        read_secret(TOKEN_FILE=missing)
+    assert "too short" not in str(raised.value)
+
+
+def test_secrets_are_removed_from_the_environment_and_nothing_else_is() -> None:
+    environment = {"TOKEN": SECRET, "PATH": "/bin"}
+    remove_secrets(environment, all_settings(WithSecret))
+    assert environment == {"PATH": "/bin"}

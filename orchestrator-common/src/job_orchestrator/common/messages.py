@@ -44,10 +44,12 @@ class WireTime(datetime):
         return cls.fromtimestamp(seconds, UTC)
 
 
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
 
-    message: str = "pong"
+    message: str
+    dashboard: str = ""
+    api: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,10 +87,9 @@ class JobError(JobAnswer, frozen=True, omit_defaults=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
-    ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
-    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
-    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
+    ``attempt`` counts how often the job was given to a client, ``failures`` those that count
+    towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
+    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
     """
 
     id: int
@@ -139,10 +140,7 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued.
-
-    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
-    """
+    """A job with its history, and the selection of its results; ``queue`` only while queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -175,10 +173,9 @@ class ResultFiles(msgspec.Struct, frozen=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
-    ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
-    ``active`` jobs count for the limits. ``running`` and ``waiting`` divide all jobs that have not
-    ended.
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
+    ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
+    and ``waiting`` are all that have not ended.
     """
 
     name: str
@@ -207,6 +204,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    ``warnings`` are settings of the client that contradict those of the server.
     """
 
     url: str
@@ -221,6 +219,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int = 0
     version: str | None = None
     draining: bool = False
+    warnings: list[str] = []
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,6 +319,18 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     packing: bool = False
 
 
+class ClientLimits(msgspec.Struct, frozen=True):
+    """Settings of a client that must agree with those of its server. Sizes of 0: no limit.
+
+    ``max_upload_bytes`` limits the files of a payload, ``max_result_bytes`` its results;
+    ``max_age_s`` is how long the client keeps results that nobody fetches.
+    """
+
+    max_upload_bytes: StoredInteger
+    max_result_bytes: StoredInteger
+    max_age_s: float
+
+
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
@@ -327,7 +338,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
     A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
-    jo-client.
+    jo-client. Older versions don't send their ``limits``.
     """
 
     cpu: float
@@ -337,6 +348,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     waiting: int
     draining: bool = False
     version: str = ""
+    limits: ClientLimits | None = None
 
 
 def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
@@ -347,10 +359,7 @@ def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
 def decode_payload(body: bytes) -> Payload:
     """Read a payload, with a long message cut off. Raises ``MalformedMessage``."""
     payload = _decode(_payload_decoder, body, "payload")
-    message = shortened(payload.message or "")
-    if message == payload.message:
-        return payload
-    return msgspec.structs.replace(payload, message=message)
+    return msgspec.structs.replace(payload, message=shortened(payload.message or ""))
 
 
 def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
@@ -359,13 +368,9 @@ def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
 
 
 def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event, with a long message cut off.
-
-    Raises ``MalformedMessage``.
-    """
+    """Read a ``payload`` event, with a long message cut off. Raises ``MalformedMessage``."""
     event = _decode(_payload_event_decoder, body, "payload event")
-    message = shortened(event.message)
-    return event if message == event.message else msgspec.structs.replace(event, message=message)
+    return msgspec.structs.replace(event, message=shortened(event.message))
 
 
 def decode_load_event(body: str) -> LoadEvent:
@@ -374,8 +379,7 @@ def decode_load_event(body: str) -> LoadEvent:
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    version = shortened(load.version, MAX_VERSION_BYTES)
-    return load if version == load.version else msgspec.structs.replace(load, version=version)
+    return msgspec.structs.replace(load, version=shortened(load.version, MAX_VERSION_BYTES))
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -22,6 +23,7 @@ from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
+from job_orchestrator.server.clients.agreement import ServerLimits
 from job_orchestrator.server.clients.http import http_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
@@ -98,7 +100,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_end_waiting_requests)
+    app.on_shutdown.append(_stop)
     return app
 
 
@@ -124,18 +126,26 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
+            await _continue_clock(store)
             transports = http_transports(settings.services.values(), settings.client_token, tuning)
-            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
+            limits = ServerLimits(
+                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+            )
+            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
-                try:
-                    yield
-                finally:
-                    await app[LIFECYCLE].stop()
+                yield
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+async def _continue_clock(store: JobStore) -> None:
+    """Let the clock go on from the last record: it may have been set back since the last stop."""
+    last = await store.events.last_id()
+    for event in await store.events.between(last - 1, last):
+        steady_time.continue_after(event.at)
 
 
 async def _compose(
@@ -209,6 +219,7 @@ async def _compose(
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch
@@ -245,8 +256,13 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _end_waiting_requests(app: web.Application) -> None:
+def end_streams(app: web.Application) -> None:
     """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+
+
+async def _stop(app: web.Application) -> None:
+    end_streams(app)
+    await app[LIFECYCLE].stop()

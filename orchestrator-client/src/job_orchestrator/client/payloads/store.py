@@ -8,7 +8,6 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
@@ -182,6 +182,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def explain(self, payload_id: int, message: str) -> None:
+        """Set the message of a payload, if it is Running."""
+        rows = self._rows(
+            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (message, payload_id),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
         rows = self._rows(
@@ -321,7 +331,7 @@ def _row(row: Any) -> PayloadRow:
 
 
 @asynccontextmanager
-async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
+async def open_payloads(now: Callable[[], float] = steady_time) -> AsyncIterator[PayloadStore]:
     """Open the database. It exists as long as its only connection."""
     with contextlib.closing(
         sqlite3.connect(":memory:", isolation_level=None, factory=database_class())

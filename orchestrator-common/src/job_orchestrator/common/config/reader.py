@@ -1,10 +1,15 @@
 """Reads declared settings from command-line flags and environment variables; flags win.
 
+A secret has no flag. It may also be in the file that the variable ``<NAME>_FILE`` names, or in a
+credential of systemd with the name of the setting: other programs of the same user can't see it in
+the environment of the process, and its child processes don't inherit it.
+
 A setting that cannot be used is a ``SettingError``: one line that names the variable or flag, its
 value and what is allowed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from job_orchestrator.common.config.kinds import NotAllowed
@@ -12,6 +17,11 @@ from job_orchestrator.common.config.settings import Setting, setting_fields
 from job_orchestrator.common.errors import StartupError
 
 T = TypeVar("T")
+
+FILE_SUFFIX = "_FILE"
+"""End of the variable that names the file of a secret."""
+
+MAX_SECRET_BYTES = 1 << 16
 
 
 class SettingError(StartupError):
@@ -29,6 +39,13 @@ class SecretError(SettingError):
         StartupError.__init__(self, f"{source} can't be used; it must be {allowed}")
 
 
+def remove_secrets(environment: MutableMapping[str, str], settings: Iterable[Setting[Any]]) -> None:
+    """Remove the secrets from the environment, so that no child process inherits them."""
+    for setting in settings:
+        if setting.secret:
+            environment.pop(setting.name, None)
+
+
 class SettingsReader:
     """Reads settings. ``flags`` maps names of settings to the values of their flags, if given."""
 
@@ -44,6 +61,8 @@ class SettingsReader:
     def read(self, setting: Setting[T], prefix: str = "") -> T:
         """Read one setting, whose variable has ``prefix``. Raises ``SettingError``."""
         text = self.text(prefix + setting.name)
+        if setting.secret and (path := self._secret_file(setting, text)) is not None:
+            return self._read_file(setting, path)
         if text is None:
             return setting.default_value()
         try:
@@ -63,6 +82,37 @@ class SettingsReader:
             for name, declared in setting_fields(of)
         }
         return of(**values, **others)
+
+    def _secret_file(self, setting: Setting[Any], text: str | None) -> tuple[str, Path] | None:
+        """Return the source and the path of a secret that is in a file; None if it is not.
+
+        Raises ``SettingError`` if the secret is given twice.
+        """
+        source = f"{setting.name}{FILE_SUFFIX}"
+        named = self.text(source)
+        if named is not None and text is not None:
+            raise SettingError(source, named, f"unset, because {setting.name} is set as well")
+        if named is not None:
+            return source, Path(named).expanduser()
+        credentials = self.text("CREDENTIALS_DIRECTORY")
+        if text is None and credentials is not None:
+            path = Path(credentials, setting.name)
+            if path.is_file():
+                return f"The credential {setting.name}", path
+        return None
+
+    def _read_file(self, setting: Setting[T], found: tuple[str, Path]) -> T:
+        source, path = found
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_SECRET_BYTES)
+            return setting.kind.parse(content.decode().strip())
+        except OSError as error:
+            allowed = f"a file that can be read ({error.strerror})"
+            raise SettingError(source, str(path), allowed) from error
+        except (UnicodeDecodeError, NotAllowed) as error:
+            kind = error.allowed if isinstance(error, NotAllowed) else "text"
+            raise SecretError(f"{source} is {str(path)!r}, whose content", kind) from error
 
     def refusal(self, setting: Setting[Any], allowed: str, prefix: str = "") -> SettingError:
         """Make the error that says what the setting holds and what is allowed."""

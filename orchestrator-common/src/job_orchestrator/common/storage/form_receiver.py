@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from job_orchestrator.common.errors import BadRequest, DomainError, TooLarge
+from job_orchestrator.common.errors import BadRequest, DomainError, FilesTooLarge, TooLarge
 from job_orchestrator.common.protocol.multipart_reader import MultipartReader
 from job_orchestrator.common.protocol.paths import collision, parents
 from job_orchestrator.common.runtime.threads import in_thread
@@ -151,7 +151,7 @@ class _Body:
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
-            raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+            raise FilesTooLarge(self._limits.max_bytes)
         late_s = self._waited_s - self._limits.idle_s
         if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
             raise BodyTimeout(
@@ -230,7 +230,7 @@ class _FormWriter:
         if self._file is not None:
             self._bytes += len(data)
             if self._bytes > self._limits.max_bytes:
-                raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+                raise FilesTooLarge(self._limits.max_bytes)
             _write_all(self._file, data)
             self.form.files[self._path] += len(data)
             if self._digest is not None:

@@ -64,7 +64,8 @@ def transition(
             output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
                 THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
+            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
+                ELSE ended_at END
         WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
@@ -90,6 +91,22 @@ def transition(
     )
 
 
+def explain(job: Job, message: str, now: float) -> Update:
+    """Replace the reason of a Running job."""
+    statement = f"""
+        UPDATE jobs SET message = :message, changed_at = :now
+        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "message": message,
+        "before": job.message,
+        "now": now,
+    }
+    return Update(statement, values, changes_status=False, durable=False)
+
+
 def requeue(
     job: Job,
     why: str,
@@ -106,7 +123,7 @@ def requeue(
             status = CASE WHEN kill_requested THEN 'Killed'
                 WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
             ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
-                THEN :now ELSE NULL END,
+                THEN max(:now, coalesce(started_at, created_at)) ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
             started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                 THEN started_at ELSE NULL END,

@@ -80,8 +80,13 @@ class Supervisor:
         self._lock = threading.Lock()
         processes.become_subreaper()
 
+    @property
+    def is_short(self) -> bool:
+        """True if ``start`` and ``collect`` take less time than a hop to a thread."""
+        return self._spawner.is_short
+
     def start(self, workspace: Workspace) -> Script:
-        """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached). Blocks.
+        """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached).
 
         Standard output and error go to files, never to pipes: a background process that keeps a
         pipe open would make the script appear unfinished, and after a crash of jo-client the pipe
@@ -98,12 +103,12 @@ class Supervisor:
         """Take the exit status of a script that has ended; release its slot if nothing is left.
 
         The kernel makes orphans of the script children of this process at the moment at which the
-        script ends. Blocks.
+        script ends. Short, if ``is_short``.
         """
         code = self._wait(script.process)
         cgroup = script.slot.cgroup
         limit_reached = cgroup.limit_reached() if cgroup is not None else ""
-        emptied = cgroup is None or cgroup.remove()
+        emptied = cgroup is None or cgroup.remove_if_empty()
         leftovers = not emptied or bool(self._adopted())
         if not leftovers:
             self._spawner.release_slot(script.slot)

@@ -12,6 +12,9 @@ from job_orchestrator.common.logs.setup import configure_logging
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.common.web.service import run_service
 
+STOP_LIMIT_S = 60.0
+"""Time for the stop, besides what running payloads have to end. No wait of it takes as long."""
+
 EPILOG = f"""\
 Only from the environment, because the command line of a process is visible to all users:
 
@@ -45,6 +48,7 @@ def main(**flags: str | None) -> None:
             max_per_peer=settings.max_connections_per_peer,
             pages={"API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
             drain=lambda: app[keys.DRAIN](),
+            stop_limit_s=settings.drain_timeout_s + settings.kill_grace_s + STOP_LIMIT_S,
         )
     except StartupError as error:
         click.echo(f"jo-client: {error}", err=True)

@@ -11,7 +11,7 @@ from aiohttp import web, web_response
 from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
 from job_orchestrator.common.web.listener import Listener, listen, report_exhaustion
 from job_orchestrator.common.web.request_log import AccessLog
-from job_orchestrator.common.web.shutdown import RequestsInProgress, StopSignals
+from job_orchestrator.common.web.shutdown import RequestsInProgress, StopSignals, end_process_after
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def run_service(
     *,
     max_per_peer: int = 0,
     drain: Drain = nothing_to_drain,
+    stop_limit_s: float | None = None,
     pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT. Blocks.
@@ -52,7 +53,8 @@ def run_service(
     On a signal, ``drain`` runs while requests are served as before. Then the listening socket is
     closed, ``app.on_shutdown`` ends event streams (it is called twice), requests in progress get
     ``SHUTDOWN_GRACE_S``, and the clean-up contexts exit. A further signal ends the drain or the
-    grace, but not the clean-up, which must leave nothing behind.
+    grace, but not the clean-up, which must leave nothing behind. If all this takes longer than
+    ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the process.
 
     Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """
@@ -70,7 +72,7 @@ def run_service(
 
     app.on_startup.append(_freeze)
     with listener:
-        _run(_serve(app, listener, drain, announce))
+        _run(_serve(app, listener, drain, announce, stop_limit_s))
 
 
 def _browsable(url: str) -> str:
@@ -106,7 +108,11 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(
-    app: web.Application, listener: Listener, drain: Drain, announce: Callable[[], None]
+    app: web.Application,
+    listener: Listener,
+    drain: Drain,
+    announce: Callable[[], None],
+    stop_limit_s: float | None,
 ) -> None:
     signals = StopSignals()
     report_exhaustion(asyncio.get_running_loop())
@@ -127,6 +133,8 @@ async def _serve(
         await site.start()
         announce()
         await signals.wait()
+        if stop_limit_s is not None:
+            end_process_after(stop_limit_s)
         await signals.interrupting(_drain_safely(drain))
         await site.stop()
         await app.shutdown()

@@ -46,8 +46,10 @@ logger = logging.getLogger(__name__)
 
 LAG_INTERVAL_S = 2.0
 
-WORKER_THREADS = 32
+WORKER_THREADS = 20
 """Threads for short work with files and processes, which waits for nothing but the disk.
+
+Results are packed in threads of their own.
 
 All are started at the beginning: when scripts have used up the machine's processes, no thread can
 be started, and the client must still be able to end scripts.
@@ -179,7 +181,7 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, lifecycle.loops)
+    app[keys.HEALTH] = HealthCheck(workspaces, packer, lifecycle.loops)
     app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
     app[LIFECYCLE] = lifecycle
 

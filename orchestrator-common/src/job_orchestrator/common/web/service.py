@@ -55,7 +55,8 @@ def run_service(
     closed, ``end_streams`` ends the requests that would not end by themselves, and the others get
     ``SHUTDOWN_GRACE_S``. After that the app is shut down and cleaned up. A further signal ends the
     drain or the grace, but not the clean-up, which must leave nothing behind. If all this takes
-    longer than ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the process.
+    longer than ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the
+    process.
 
     Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """

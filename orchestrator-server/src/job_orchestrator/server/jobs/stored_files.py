@@ -43,7 +43,11 @@ class StoredFiles:
         Raises ``FileNotFoundError`` if they are gone.
         """
         block = await self.store.inputs(job)
-        return await in_thread(self.files.inputs, job) if block is None else form_of(block)
+        return (
+            await in_thread(self.files.inputs, job)
+            if block is None
+            else form_of(block, job.selection.fields())
+        )
 
     async def small_inputs(self, job: Job) -> bytes | None:
         """Return the inputs as one block (see ``small_files``); None if they are not small."""
@@ -123,11 +127,10 @@ class StoredResultReceiver:
         return await receiver.receive(blocks, sha256)
 
 
-def form_of(block: bytes) -> FormBody:
-    """Return small inputs as the request body for a client."""
-    body = FormBody(
-        [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
-    )
+def form_of(block: bytes, fields: Sequence[tuple[str, str]]) -> FormBody:
+    """Return small inputs and ``fields`` as the request body for a client."""
+    files = [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
+    body = FormBody(files, fields)
     body.load_if_small()
     return body
 

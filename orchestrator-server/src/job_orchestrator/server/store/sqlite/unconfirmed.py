@@ -1,4 +1,4 @@
-"""What clients and web apps are still to be sent: kills, acknowledgements, callbacks.
+"""Messages that clients and web apps have not confirmed: kills, acknowledgements, callbacks.
 
 The tables are nearly always empty. A trigger adds a callback when a job ends.
 """

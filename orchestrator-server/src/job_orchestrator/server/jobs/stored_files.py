@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.selection import Selection
 from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
@@ -38,16 +39,14 @@ class StoredFiles:
     inline_bytes: int
 
     async def inputs(self, job: Job) -> FormBody:
-        """Return the inputs as the request body for a client, in a stable order.
+        """Return the inputs, in a stable order, and the selection as the request body for a client.
 
         Raises ``FileNotFoundError`` if they are gone.
         """
         block = await self.store.inputs(job)
-        return (
-            await in_thread(self.files.inputs, job)
-            if block is None
-            else form_of(block, job.selection.fields())
-        )
+        if block is None:
+            return await in_thread(self.files.inputs, job)
+        return form_of(block, job.selection)
 
     async def small_inputs(self, job: Job) -> bytes | None:
         """Return the inputs as one block (see ``small_files``); None if they are not small."""
@@ -127,10 +126,10 @@ class StoredResultReceiver:
         return await receiver.receive(blocks, sha256)
 
 
-def form_of(block: bytes, fields: Sequence[tuple[str, str]]) -> FormBody:
-    """Return small inputs and ``fields`` as the request body for a client."""
+def form_of(block: bytes, selection: Selection) -> FormBody:
+    """Return small inputs as the request body for a client."""
     files = [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
-    body = FormBody(files, fields)
+    body = FormBody(files, selection.fields())
     body.load_if_small()
     return body
 

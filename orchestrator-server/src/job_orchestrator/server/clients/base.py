@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from job_orchestrator.common.messages import (
     InventoryEntry,
@@ -48,6 +48,23 @@ class OutputStream:
     sha256: bytes | None = None
 
 
+@dataclass(frozen=True)
+class EndedPayload:
+    """End of a payload, with its results as a ZIP. ``key`` is that of its attempt.
+
+    ``sha256`` is the digest of the results at the client, None if the client has sent none.
+    """
+
+    end: PayloadEvent
+    key: str
+    results: bytes
+    sha256: bytes | None
+
+
+ClientEvent: TypeAlias = PayloadEvent | EndedPayload | LoadEvent
+"""What a client reports by itself."""
+
+
 class ClientTransport(Protocol):
     """Carries the server's requests to one client.
 
@@ -65,10 +82,11 @@ class ClientTransport(Protocol):
         """The name that identifies the client, also after a restart of either side."""
 
     async def submit(
-        self, files: FormBody, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | bytes, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """Send the files of a job. A repeat with the same ``key`` returns the same payload.
 
+        ``files`` are a form, or the block of a small job (see ``small_files``).
         The client ends a script that runs for longer than ``time_limit_s`` (older versions don't).
         Raises ``AnswerLost`` if the answer is lost or invalid: the client may have the job.
         """
@@ -135,8 +153,8 @@ class ClientTransport(Protocol):
 
     def events(
         self,
-    ) -> AbstractAsyncContextManager[AsyncIterator[PayloadEvent | LoadEvent]]:
-        """Open the event stream.
+    ) -> AbstractAsyncContextManager[AsyncIterator[ClientEvent]]:
+        """Open the stream of events, and connect to the client if the transport has a connection.
 
         It fails when it breaks or stays silent for too long. Raises ``EventsNotOffered`` if the
         client has none.

@@ -1,7 +1,7 @@
 """HTTP transport to a client that is configured by its URLs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -10,10 +10,8 @@ import msgspec
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages import (
     InventoryEntry,
-    LoadEvent,
     MalformedMessage,
     Payload,
-    PayloadEvent,
     decode_inventory,
     decode_load_event,
     decode_payload,
@@ -21,10 +19,12 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, TIME_LIMIT
-from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
     BLOCK_BYTES,
+    ClientEvent,
     EventsNotOffered,
     OutputStream,
     Receiver,
@@ -36,7 +36,7 @@ from job_orchestrator.server.errors import (
     ClientTimeout,
     PayloadLost,
 )
-from job_orchestrator.server.model import ClientUrls, Service, StoredOutput
+from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
@@ -48,24 +48,16 @@ MIN_RATE = 1000
 DEFAULTS = Tuning()
 
 
-def http_transports(
-    services: Iterable[Service], token: str | None, tuning: Tuning = DEFAULTS
-) -> list["HttpTransport"]:
-    """Create one transport for each configured client. A client may belong to several services."""
-    urls = {each.name: each for service in services for each in service.clients}
-    return [HttpTransport(each, token, tuning) for each in urls.values()]
-
-
 class HttpTransport:
     """``ClientTransport`` over the documented HTTP requests. Only it uses the URLs of a client."""
 
     def __init__(
-        self, urls: ClientUrls, token: str | None = None, tuning: Tuning = DEFAULTS
+        self, urls: ClientUrls, connection: ClientConnection, tuning: Tuning = DEFAULTS
     ) -> None:
         self._urls = urls
         self._tuning = tuning
-        self._connection = ClientConnection(urls, token)
-        self._request = self._connection.request
+        self._connection = connection
+        self._request = connection.request
 
     @property
     def name(self) -> str:
@@ -77,9 +69,11 @@ class HttpTransport:
         await self._connection.close()
 
     async def submit(
-        self, files: FormBody, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | bytes, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """See ``ClientTransport.submit``. What only a proxy answers is ``AnswerLost`` as well."""
+        if isinstance(files, bytes):
+            files = form_of(files)
         headers = {**files.headers, IDEMPOTENCY_KEY: key}
         if time_limit_s is not None:
             headers[TIME_LIMIT] = f"{time_limit_s:.3f}"
@@ -192,7 +186,7 @@ class HttpTransport:
                 ) from error
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[PayloadEvent | LoadEvent]]:
+    async def events(self) -> AsyncIterator[AsyncIterator[ClientEvent]]:
         """See ``ClientTransport.events``."""
         silence_s = self._tuning.event_stream_timeout_s
         async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
@@ -247,7 +241,16 @@ class HttpTransport:
             yield b"".join(gathered)
 
 
-async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[PayloadEvent | LoadEvent]:
+def form_of(block: bytes) -> FormBody:
+    """Return a block of small files as a form."""
+    body = FormBody(
+        [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
+    )
+    body.load_if_small()
+    return body
+
+
+async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[ClientEvent]:
     """Decode the events of known kinds; later versions of jo-client may send others."""
     try:
         async for event in events:

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,11 @@ class Client:
         *,
         key: str | None = None,
         time_limit: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
         **files: bytes,
     ) -> tuple[int, dict[str, Any]]:
         """Submit a run.sh and other files; return status code and JSON."""
-        form = aiohttp.FormData(quote_fields=False)
+        form = aiohttp.FormData(fields, quote_fields=False)
         content = script.encode() if isinstance(script, str) else script
         for name, data in {"run.sh": content, **files}.items():
             form.add_field(name, data, filename=name.rpartition("/")[2])

@@ -152,6 +152,7 @@ def test_manifest_holds_the_outcome_of_the_script(workspace: Workspace) -> None:
         "ended_at": 2.5,
         "skipped_count": 0,
         "skipped": [],
+        "left_out_count": 0,
     }
 
 

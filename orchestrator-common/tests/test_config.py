@@ -38,7 +38,7 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
-from job_orchestrator.common.config.units import size_text
+from job_orchestrator.common.config.units import duration_text, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,3 +234,19 @@ def test_settings_without_flag_are_described() -> None:
 )
 def test_size_is_written_exactly(size_bytes: int, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (172800, "2 days"),
+        (86400, "1 day"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (90, "90 s"),
+        (1.5, "1.5 s"),
+        (0, "0 s"),
+    ],
+)
+def test_duration_is_written_with_the_largest_exact_unit(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import io
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -46,6 +46,7 @@ class FakeClient:
         self.payloads: dict[int, Payload] = {}
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
+        self.selections: list[tuple[list[str], list[str]]] = []
         self.results: dict[int, bytes] = {}
         self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
@@ -156,17 +157,21 @@ class FakeClient:
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a payload, or return the one that the key has."""
         key = request.headers.get("Idempotency-Key", "")
-        names = set()
+        names, fields = set(), defaultdict[str, list[str]](list)
         async for part in await request.multipart():
             assert isinstance(part, aiohttp.BodyPartReader)
-            names.add(part.name or "")
-            await part.read()
+            content = await part.read()
+            if part.filename is None:
+                fields[part.name or ""].append(content.decode())
+            else:
+                names.add(part.name or "")
         known = [payload_id for payload_id, other in self.keys.items() if other == key]
         if known:
             return _json(self.payloads[known[0]])
         payload_id, self._next_id = self._next_id, self._next_id + 1
         self.keys[payload_id], self.names[payload_id] = key, names
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
+        self.selections.append((fields["outputs"], fields["results"]))
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])
 

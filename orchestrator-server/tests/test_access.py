@@ -21,6 +21,7 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.auth import tokens as tokens_module
 from job_orchestrator.server.auth.token_file import create_token, read_tokens, revoke_token
 from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.jobs import submit as submission
 from job_orchestrator.server.settings.server import read_settings
 from job_orchestrator.server.tuning import Tuning
@@ -124,11 +125,10 @@ async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
         (m, p.format(id=job)) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
     ]
     assert ("POST", f"/terminate/{job}") in about_jobs
+    not_found = {"id": job, "status": "Unknown", "message": f"Job {job} not found"}
     for method, path in about_jobs:
-        assert await other(method, path) == (
-            404,
-            {"id": job, "status": "Unknown", "message": f"Job {job} not found"},
-        ), path
+        expected = (404, None if method == "HEAD" else not_found)
+        assert await other(method, path) == expected, path
     status, body = await mine("GET", f"/download/{job}")
     assert isinstance(body, dict)
     assert status == 200
@@ -487,3 +487,27 @@ async def test_reasons_name_clients_for_administrators_only(
     assert "127.0.0.1" not in for_user
     assert "answered 500" not in for_user
     assert for_admin.count(f"{url}/submit answered 500") >= 5
+
+
+async def test_user_sees_no_client_and_an_administrator_sees_its_url(
+    start_server: StartServer,
+    client: FakeClient,
+    start_client: Any,
+    file: Path,
+) -> None:
+    url = await start_client(client)
+    user, admin = await token_for(file, 7), await token_for(file, None)
+    server = await start_server(url, API_TOKENS_FILE=str(file))
+    job = (await Portal(server, user).upload())[1]["id"]
+    await client.next_payload()
+    client.instead["partial"] = answering(500)
+    async with asyncio.timeout(20):
+        while url not in str(await Portal(server, admin)("GET", f"/jobs/{job}")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for path in ("/jobs", f"/jobs/{job}", "/services", f"/download_partial/{job}"):
+        assert "127.0.0.1" not in str(await Portal(server, user)("GET", path)), path
+        assert url in str(await Portal(server, admin)("GET", path)), path
+    assert await Portal(server, user)("GET", f"/download_partial/{job}") == (
+        502,
+        {"id": 0, "status": "Unknown", "message": ClientError.for_users},
+    )

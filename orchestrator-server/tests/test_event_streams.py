@@ -196,11 +196,11 @@ class CountedEvents:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._events, name)
 
-    async def between(self, *args: Any) -> Any:
+    async def between(self, *args: Any, **kwargs: Any) -> Any:
         self._queries += 1
         self.most = max(self.most, self._queries)
         try:
-            return await self._events.between(*args)
+            return await self._events.between(*args, **kwargs)
         finally:
             self._queries -= 1
 

@@ -277,6 +277,27 @@ async def test_silent_event_stream_is_opened_again(server: Server, client: FakeC
     assert await server.ended(job) == ("Completed", "")
 
 
+async def test_job_whose_results_are_packed_says_so_while_it_is_running(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    for _ in range(3):
+        client.report(payload, PayloadStatus.RUNNING, message="Its results are being packed")
+    async with asyncio.timeout(20):
+        while await server.state(job) != ("Running", "Its results are being packed"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client.complete(payload)
+    assert (await server.ended(job))[0] == "Completed"
+    steps = server.rows("SELECT to_status, why FROM job_events WHERE to_status = 'Running'")
+    assert steps == [
+        ("Running", "run.sh is executing"),
+        ("Running", "Its results are being packed"),
+    ]
+
+
 @tuned(fetch_retry_s=0.05)
 async def test_trap_47_results_that_were_changed_on_their_way_are_fetched_again(
     server: Server, client: FakeClient

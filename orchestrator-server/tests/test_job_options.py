@@ -47,6 +47,8 @@ async def test_submit_options_are_stored_with_the_job(idle_server: Server) -> No
         ("time_limit", "soon", "Invalid time_limit, should be seconds, or a number with s, m"),
         ("time_limit", "0", "Invalid time_limit"),
         ("time_limit", "366d", "Invalid time_limit"),
+        ("outputs", "../secret", "Invalid outputs '../secret': it has an empty or '..' component"),
+        ("results", "some", "Invalid results, should be all or new"),
         (
             "callback_url",
             "http://portal/done",
@@ -84,6 +86,33 @@ async def test_submit_time_limit_is_sent_to_the_client(server: Server, client: F
     await server.post(form())
     await client.next_payload()
     assert seen == ["90.500", None]
+
+
+async def test_selection_of_results_is_stored_sent_to_the_client_and_shown(
+    server: Server, client: FakeClient
+) -> None:
+    form = aiohttp.FormData([("user_id", "1"), ("service", "example"), ("results", "new")])
+    for pattern in ("out/*.csv", "**/*.log"):
+        form.add_field("outputs", pattern)
+    form.add_field("file", b"exit 0\n", filename="run.sh")
+    status, job = await server.post(form)
+    assert status == 201, job
+    await client.next_payload()
+    assert client.selections == [(["out/*.csv", "**/*.log"], ["new"])]
+    async with server.http.get(f"/jobs/{job['id']}") as response:
+        shown = await response.json()
+    assert (shown["outputs"], shown["results"]) == (["out/*.csv", "**/*.log"], "new")
+
+
+async def test_client_of_a_job_that_selects_nothing_gets_file_parts_only(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    await client.next_payload()
+    assert client.selections == [([], [])]
+    async with server.http.get(f"/jobs/{job}") as response:
+        shown = await response.json()
+    assert (shown["outputs"], shown["results"]) == ([], "all")
 
 
 async def test_submit_repeated_key_returns_the_same_job_and_leaves_nothing(

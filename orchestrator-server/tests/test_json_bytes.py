@@ -39,6 +39,9 @@ async def body(server: Server, path: str) -> bytes:
     async with server.http.get(path) as response:
         assert response.status == 200
         found = await response.read()
+    if response.content_type == "application/json":
+        assert found.endswith(b"\n")
+        found = found[:-1]
     for pattern, placeholder in _VARYING:
         found = pattern.sub(placeholder, found)
     return found
@@ -69,7 +72,7 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
         b'{"at":"<time>","from":"Processing","to":"Submitted","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Submitted","to":"Running","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Running","to":"Completed","why":"<why>","seconds":<s>}'
-        b'],"queue":null,"max_attempts":3}'
+        b'],"queue":null,"max_attempts":3,"outputs":[],"results":"all"}'
     )
     assert await body(server, "/jobs?limit=1") == b'{"jobs":[{' + JOB + b'}],"next":null}'
     assert await body(server, "/jobs/1/files") == (
@@ -86,7 +89,7 @@ async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
     assert b'"exit_code":null,"client":null,"time_limit_s":null,"created_at":"<time>",' in shown
     assert b'"started_at":null,"ended_at":null,"has_output":false,"output_bytes":null,' in shown
     assert b'"queue":{"ahead":0,"estimated_wait_s":null,"reason":"' in shown
-    assert shown.endswith(b'"},"max_attempts":100}')
+    assert shown.endswith(b'"},"max_attempts":100,"outputs":[],"results":"all"}')
 
 
 async def test_services_clients_and_statistics_have_these_bytes(
@@ -119,11 +122,13 @@ async def test_event_of_an_ended_job_has_these_bytes(server: Server, client: Fak
 
     shown = await body(server, "/jobs/1/events")
 
-    assert shown == b"id: 5\nevent: job\ndata: {" + JOB + b"}\n\n"
+    assert shown == b"id: 1000005\nevent: job\ndata: {" + JOB + b"}\n\n"
 
 
 async def test_answers_about_the_service_have_these_bytes(server: Server) -> None:
-    assert await body(server, "/") == b'{"message":"pong"}'
+    assert await body(server, "/") == (
+        b'{"message":"pong","dashboard":"/dashboard/","api":"/swagger-ui/"}'
+    )
     assert await body(server, "/health") == (
         b'{"version":"' + __version__.encode() + b'","status":"healthy"}'
     )

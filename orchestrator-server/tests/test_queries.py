@@ -14,11 +14,12 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
+from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.store.base import Times
+from job_orchestrator.server.store.lists import Times
 from running_server import Server, StartServer, tuned
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -66,6 +67,8 @@ async def test_job_completed_has_all_fields_and_its_history(
         "queue": None,
         "failures": 0,
         "max_attempts": 3,
+        "outputs": [],
+        "results": "all",
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states
@@ -146,6 +149,11 @@ async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate
     reason = f"No machine of this service can be used at present ({problem})"
     assert shown["queue"] == {"ahead": 0, "estimated_wait_s": None, "reason": reason}
     assert shown["message"].startswith(reason)
+    (listed,) = (await get(idle_server, "/jobs"))["jobs"]
+    assert listed["message"] == shown["message"]
+    async with idle_server.http.get(f"/jobs/{job}/events") as response:
+        event = await anext(read_events(response.content.iter_any()))
+    assert json.loads(event.data)["message"] == shown["message"]
     assert (await idle_server.state(job))[1].startswith(f"Next in line; {reason}")
 
 

@@ -234,7 +234,12 @@ async def _found(store: JobStore) -> Job | None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/upload", 405), ("POST", "/", 405), ("GET", "/nothing", 404), ("HEAD", "/", 405)],
+    [
+        ("GET", "/upload", 405),
+        ("POST", "/", 405),
+        ("GET", "/nothing", 404),
+        ("HEAD", "/nothing", 404),
+    ],
 )
 async def test_request_unknown_route_is_answered_in_json(
     idle_server: Server, method: str, path: str, status: int

@@ -62,13 +62,16 @@ async def test_refusal_of_a_queued_job_says_when_to_retry(full_server: Server) -
         assert int(response.headers["Retry-After"]) > 0
 
 
-async def test_stored_bytes_of_a_user_are_limited_for_inputs_and_outputs_together(
+async def test_stored_bytes_of_a_user_are_limited_for_inputs_and_new_results_together(
     start_server: StartServer,
     client: FakeClient,
     start_client: Callable[[FakeClient], Awaitable[str]],
 ) -> None:
     server = await start_server(await start_client(client), MAX_STORED_PER_USER="10kB")
-    job = await server.submit(x=b"x" * 6000)
+    form = aiohttp.FormData({"user_id": "1", "service": "example", "results": "new"})
+    for name, content in {"run.sh": b"exit 0\n", "x": b"x" * 6000}.items():
+        form.add_field("file", content, filename=name)
+    job = (await server.post(form))[1]["id"]
     status, answer = await server.upload(x=b"x" * 6000)
     assert (status, answer["code"]) == (507, "too-much-stored")
     assert "user 1 take 6007 bytes, and may take 10000; these have 6007" in answer["message"]

@@ -1,6 +1,8 @@
 """Contract of ``JobStore.events``: the log of all status changes, in commit order."""
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.sqlite.store import open_store
 from stores import claim
 
 S = JobStatus
@@ -72,3 +75,31 @@ async def test_present_job_comes_with_the_number_of_its_last_event(store: JobSto
 async def test_present_of_an_unknown_job_raises(store: JobStore) -> None:
     with pytest.raises(JobNotFound, match="Job 7 not found"):
         await store.events.present(7)
+
+
+async def test_numbers_that_a_power_cut_took_back_are_not_used_again(
+    sqlite_path: Path, tmp_path: Path
+) -> None:
+    """After the cut, the disk has what was durable before the last events, which a reader has."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    async with open_store(sqlite_path) as store:
+        await store.create("a", 1, "x")
+        for path in sqlite_path.parent.glob(f"{sqlite_path.name}*"):
+            shutil.copy(path, disk)
+        await claim(store)
+        received = await store.events.last_id()
+    async with open_store(disk / sqlite_path.name) as store:
+        await store.create("b", 1, "x")
+        assert await store.events.last_id() > received
+
+
+async def test_events_are_read_in_windows_whatever_the_gaps_between_their_numbers(
+    store: JobStore,
+) -> None:
+    for number in range(5):
+        await store.create(str(number), 1, "x")
+    last = await store.events.last_id()
+    first = await store.events.between(0, last, limit=3)
+    rest = await store.events.between(first[-1].id, last, limit=3)
+    assert [event.job.uuid for event in (*first, *rest)] == ["0", "1", "2", "3", "4"]

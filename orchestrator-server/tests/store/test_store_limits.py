@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from job_orchestrator.common.protocol.selection import ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
@@ -75,6 +76,24 @@ async def test_counters_follow_the_states_of_a_job(store: JobStore) -> None:
     (job,) = await claim(store)
     job = await store.transition(job, JobStatus.SUBMITTED, "", dest_id=1)
     job = await store.transition(job, JobStatus.COMPLETED, "", output=stored_output(50))
-    assert (await queued(store), await stored(store)) == (0, 150)
+    assert (await queued(store), await stored(store)) == (0, 100), "the results hold the inputs"
     await store.transition(job, JobStatus.CLEANED, "")
     assert (await queued(store), await stored(store)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "output", "counted"),
+    [
+        (ResultKind.ALL, 100, 50, 100),
+        (ResultKind.ALL, 100, 120, 120),
+        (ResultKind.NEW, 100, 50, 150),
+    ],
+)
+async def test_inputs_that_the_results_hold_are_not_counted_twice(
+    store: JobStore, kind: ResultKind, inputs: int, output: int, counted: int
+) -> None:
+    options = JobOptions(selection=Selection(kind=kind))
+    await store.create("a", 1, "x", options, input_bytes=inputs)
+    (job,) = await claim(store)
+    await store.transition(job, JobStatus.FAILED, "", output=stored_output(output))
+    assert await stored(store) == counted

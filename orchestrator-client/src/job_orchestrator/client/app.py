@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_end_streams)
+    app.on_shutdown.append(_stop)
     return app
 
 
@@ -123,10 +123,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             await executor.verify()
             async with open_payloads() as store:
                 _compose(app, workspaces, executor, store, large_leftovers)
-                try:
-                    yield
-                finally:
-                    await _stop(app)
+                yield
 
 
 def _compose(
@@ -198,17 +195,16 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _end_streams(app: web.Application) -> None:
-    """End the streams.
-
-    They end before the scripts: servers must not take a script that the stop ends for one that
-    ended by itself.
-    """
+def end_streams(app: web.Application) -> None:
+    """End the streams, so that the client can stop."""
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
 
 
 async def _stop(app: web.Application) -> None:
+    # Streams are closed first: servers must not take a script that is ended below for one that
+    # ended by itself.
+    end_streams(app)
     # A large removal would use up the time that its loop has to stop.
     for removal in app[DEFERRED_REMOVALS]:
         removal.stop()

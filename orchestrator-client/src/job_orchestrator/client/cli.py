@@ -1,9 +1,11 @@
 """The command ``jo-client``."""
 
+from functools import partial
+
 import click
 
 from job_orchestrator.client import __version__, keys
-from job_orchestrator.client.app import create_app
+from job_orchestrator.client.app import create_app, end_streams
 from job_orchestrator.client.executors.local.processes import become_unreadable
 from job_orchestrator.client.settings import SETTINGS, settings_of_process
 from job_orchestrator.common.config.options import environment_help, setting_flags
@@ -44,6 +46,7 @@ def main(**flags: str | None) -> None:
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
             pages={"API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
+            end_streams=partial(end_streams, app),
             drain=lambda: app[keys.DRAIN](),
         )
     except StartupError as error:

@@ -61,7 +61,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that results are kept if jo-server does not fetch them",
     )
     max_upload_bytes: int = setting(

@@ -44,10 +44,12 @@ class WireTime(datetime):
         return cls.fromtimestamp(seconds, UTC)
 
 
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
 
-    message: str = "pong"
+    message: str
+    dashboard: str = ""
+    api: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +88,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
     ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it. ``started_at`` is when its script
-    started, in the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
-    ``failures`` counts the attempts that failed and count towards the maximum of the service.
+    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
+    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
+    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
     """
 
     id: int
@@ -139,11 +141,16 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued."""
+    """A job with its history; ``queue`` is set only while the job is queued.
+
+    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
     max_attempts: int | None = None
+    outputs: list[str] = []
+    results: str = "all"
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,8 +178,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
     ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients. ``active`` jobs count
-    for the limits. ``running`` and ``waiting`` divide all jobs that have not ended.
+    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
+    ``active`` jobs count for the limits. ``running`` and ``waiting`` divide all jobs that have not
+    ended.
     """
 
     name: str

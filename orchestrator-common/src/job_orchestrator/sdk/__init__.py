@@ -18,7 +18,7 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
-from job_orchestrator.sdk.client import AsyncClient, LogStream
+from job_orchestrator.sdk.client import AsyncClient, LogStream, ResultKind
 from job_orchestrator.sdk.connection import Trouble
 from job_orchestrator.sdk.errors import (
     AlreadyEnded,
@@ -75,6 +75,7 @@ __all__ = [
     "Refused",
     "ResultFile",
     "ResultFiles",
+    "ResultKind",
     "ResultsDamaged",
     "ServerBusy",
     "ServerFailed",

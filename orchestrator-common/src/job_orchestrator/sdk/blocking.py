@@ -21,7 +21,7 @@ from job_orchestrator.common.messages import (
     Service,
 )
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream
+from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream, ResultKind
 from job_orchestrator.sdk.connection import Trouble
 from job_orchestrator.sdk.models import Change, Health, Submitted
 from job_orchestrator.sdk.threads import LoopThread
@@ -121,6 +121,8 @@ class Client:
         priority: int | None = None,
         time_limit: float | str | None = None,
         callback_url: str | None = None,
+        outputs: Iterable[str] = (),
+        results: ResultKind | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -135,6 +137,8 @@ class Client:
                 priority=priority,
                 time_limit=time_limit,
                 callback_url=callback_url,
+                outputs=outputs,
+                results=results,
                 idempotency_key=idempotency_key,
                 progress=progress,
             )

@@ -32,6 +32,7 @@ from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect
 PATIENCE_S = 60.0
 
 LogStream = Literal["stdout", "stderr"]
+ResultKind = Literal["all", "new"]
 
 
 class AsyncClient:
@@ -105,6 +106,8 @@ class AsyncClient:
         priority: int | None = None,
         time_limit: float | str | None = None,
         callback_url: str | None = None,
+        outputs: Iterable[str] = (),
+        results: ResultKind | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -123,6 +126,10 @@ class AsyncClient:
             priority: From -100 to 100. Jobs of the same user with a higher priority start first.
             time_limit: How long the job may run, in seconds or as a text such as ``"5m"``.
             callback_url: URL that the server calls when the job has ended.
+            outputs: Glob patterns of the files that the results have, such as ``results/*.csv`` or
+                ``**/*.log``; a pattern that names a folder takes all that is in it. Without
+                patterns the results have all files.
+            results: ``"new"`` leaves out the uploaded files that the script did not change.
             idempotency_key: Two submits of a user with the same key create one job. The default is
                 a random key for each call. Give a key, such as the id of a form, where a user may
                 send the same form twice.
@@ -138,7 +145,10 @@ class AsyncClient:
         """
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
-        given = {field: str(value) for field, value in fields.items() if value is not None}
+        fields["results"] = results
+        given = [(field, str(value)) for field, value in fields.items() if value is not None]
+        patterns = [outputs] if isinstance(outputs, str) else outputs
+        given += [("outputs", pattern) for pattern in patterns]
         upload = Upload(await in_thread(collect, files), given, progress)
         key = idempotency_key or secrets.token_urlsafe(24)
         return await calls.submit(self._connection, upload, key)

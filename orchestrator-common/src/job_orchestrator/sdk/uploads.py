@@ -119,7 +119,10 @@ class Upload:
     """Body of a submit, which reports its progress."""
 
     def __init__(
-        self, files: list[FormFile], fields: Mapping[str, str], progress: Progress | None
+        self,
+        files: list[FormFile],
+        fields: Iterable[tuple[str, str]],
+        progress: Progress | None,
     ) -> None:
         self._form = FormBody(files, fields)
         self._progress = progress

@@ -48,7 +48,7 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body
+from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
@@ -68,7 +68,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     allow_origins(app, settings.cors_origins)
     app.middlewares.extend(
         [
-            error_middleware(STATUSES, error_body),
+            error_middleware(STATUSES, error_body, message_for),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
             plain_bodies,
@@ -96,7 +96,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_end_waiting_requests)
+    app.on_shutdown.append(_stop)
     return app
 
 
@@ -127,10 +127,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
-                try:
-                    yield
-                finally:
-                    await app[LIFECYCLE].stop()
+                yield
             finally:
                 await webhooks.close()
                 await registry.close()
@@ -242,8 +239,13 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _end_waiting_requests(app: web.Application) -> None:
+def end_streams(app: web.Application) -> None:
     """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+
+
+async def _stop(app: web.Application) -> None:
+    end_streams(app)
+    await app[LIFECYCLE].stop()

@@ -53,11 +53,18 @@ class TooMuchStored(TryLater):
 
 
 class ClientError(DomainError):
-    """A request to a client failed. The message names the client and the reason."""
+    """A request to a client failed. The message names the client and the reason.
+
+    ``for_users`` is the message for users, who do not know clients.
+    """
+
+    for_users = "The machine of this job failed; try again later"
 
 
 class ClientUnreachable(ClientError):
     """The connection could not be opened: the client has not received the request."""
+
+    for_users = "The machine of this job can't be reached at present; try again later"
 
 
 class AnswerLost(ClientError):
@@ -67,9 +74,13 @@ class AnswerLost(ClientError):
 class ClientTimeout(AnswerLost):
     """The client accepted the connection and did not answer in time."""
 
+    for_users = "The machine of this job did not answer in time; try again later"
+
 
 class ClientBusy(ClientError, TryLater):
     """The client reports that it accepts nothing now: it is draining, or its disk is full."""
+
+    for_users = "The machine of this job is busy; try again later"
 
 
 class TokenRefused(ClientBusy):
@@ -111,6 +122,8 @@ class ResultsTooLarge(DomainError):
 
 class PayloadLost(ClientError):
     """The client no longer has the payload, or has another one under its id."""
+
+    for_users = "The machine of this job no longer has its output"
 
 
 class TerminationPending(DomainError):

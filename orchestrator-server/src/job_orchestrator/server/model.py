@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
+from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 
@@ -113,6 +114,7 @@ class Job:
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
+    - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
     """
@@ -144,6 +146,13 @@ class Job:
     input_bytes: int | None
     output_bytes: int | None
     output_sha256: bytes | None
+    outputs: tuple[str, ...] = ()
+    results: ResultKind = ResultKind.ALL
+
+    @property
+    def selection(self) -> Selection:
+        """Selection of the files that its results have."""
+        return Selection(self.outputs, self.results)
 
     @property
     def key(self) -> str:
@@ -189,6 +198,7 @@ class JobOptions:
     time_limit_s: float | None = None
     callback_url: str | None = None
     idempotency_key: str | None = None
+    selection: Selection = EVERYTHING
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from job_orchestrator.client.errors import ClientStops, MissingScript, PayloadNo
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
+from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 from job_orchestrator.common.storage.form_receiver import (
@@ -57,7 +59,9 @@ class Intake:
                 raise MissingScript(f"Missing {SCRIPT}")
             # The files are not flushed to the disk: after a power cut the server sends them again.
             reach(Point.CLIENT_FORM_WHOLE)
+            selection = read_selection(form.fields)
             workspace.complete()
+            store_selection(workspace, selection, form.digests)
             refusal = check_script(workspace.script())
             return self.ids.take(), str(refusal or "")
 
@@ -65,7 +69,14 @@ class Intake:
             accepted.append(await self._add(payload_id, name, key, refusal, time_limit_s))
 
         try:
-            payload = await receive_form(body, content_type, workspace.work, self.limits, complete)
+            payload = await receive_form(
+                body,
+                content_type,
+                workspace.work,
+                self.limits,
+                complete,
+                wants_digests=wants_digests,
+            )
             await run_to_completion(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:

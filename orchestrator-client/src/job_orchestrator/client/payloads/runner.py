@@ -35,6 +35,10 @@ that scripts can't produce results faster than they are packed."""
 PACKING_NOTIFIED_AFTER_S = 0.01
 """Servers are notified of packing that takes longer. For shorter packing the end follows soon."""
 
+PACKING_SHOWN_AFTER_S = 2.0
+PACKING = "Its results are being packed"
+"""Message of a Running payload for its user, if packing takes longer than that."""
+
 
 class Runner:
     """Runs payloads in slots; ``loop`` drives its pass.
@@ -179,12 +183,12 @@ class Runner:
 
     def _on_script_ended(self, payload_id: int) -> None:
         """Free the slot of a payload whose results are packed from now on."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(PACKING_SHOWN_AFTER_S, self._show_packing, payload_id)
         if len(self._tasks) - len(self._occupied) >= MAX_PACKING:
             return
         self._free_slot(payload_id)
-        asyncio.get_running_loop().call_later(
-            PACKING_NOTIFIED_AFTER_S, self._notify_packing, payload_id
-        )
+        loop.call_later(PACKING_NOTIFIED_AFTER_S, self._notify_packing, payload_id)
 
     def _free_slot(self, payload_id: int) -> None:
         self._occupied.discard(payload_id)
@@ -194,6 +198,10 @@ class Runner:
     def _notify_packing(self, payload_id: int) -> None:
         if payload_id in self._runs:
             self._notices.spawn(self._store.mark_packing(payload_id), f"payload {payload_id}")
+
+    def _show_packing(self, payload_id: int) -> None:
+        if payload_id in self._runs:
+            self._notices.spawn(self._store.explain(payload_id, PACKING), f"payload {payload_id}")
 
     async def _run(self, run: PayloadRun) -> None:
         with logging_about(payload=run.row.id, key=run.row.key):

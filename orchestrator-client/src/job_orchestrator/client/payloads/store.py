@@ -182,6 +182,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def explain(self, payload_id: int, message: str) -> None:
+        """Set the message of a payload, if it is Running."""
+        rows = self._rows(
+            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (message, payload_id),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
         rows = self._rows(

@@ -11,6 +11,7 @@ from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.deflate import BLOCK_BYTES
 from job_orchestrator.client.results.manifest import SkippedFiles, encode_manifest
 from job_orchestrator.client.results.queue import Budget
+from job_orchestrator.client.results.selection import SelectedFiles, load_selection
 from job_orchestrator.client.results.walk import NotRegular, open_regular, read_blocks, walk
 from job_orchestrator.client.results.zip_writer import Member, ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
@@ -39,17 +40,20 @@ class ResultArchive:
         self._max_unpacked_bytes = max_unpacked_bytes
         self._unpacked_bytes = 0
         self._skipped = SkippedFiles()
+        self._selected = SelectedFiles()
 
     def write(self, workspace: Workspace, outcome: Outcome | None) -> bytes:
-        """Write the work folder, the script's output and the manifest.
+        """Write the selected files, the script's output and the manifest.
 
         Returns the SHA-256 digest of the archive. Raises ``OnlyOutputKept`` and the errors of the
         budget.
         """
         work = _real(workspace.work)
+        self._selected = load_selection(workspace)
         with impersonate_owner(work):
             for entry in walk(work, self._skipped.add, self._budget.count_entry):
-                self._add(entry.path, entry.name, inside=work)
+                if not self._selected.leaves_out_name(entry.name):
+                    self._add(entry.path, entry.name, inside=work)
         self._add_output(workspace, limit=None)
         return self._finish(outcome)
 
@@ -73,7 +77,9 @@ class ResultArchive:
 
     def _finish(self, outcome: Outcome | None) -> bytes:
         manifest = Member(f"{RESERVED}/result.json", _MANIFEST_MODE, time.time())
-        self._writer.write(manifest, encode_manifest(outcome, self._skipped))
+        self._writer.write(
+            manifest, encode_manifest(outcome, self._skipped, self._selected.left_out)
+        )
         self._writer.close()
         return self._writer.sha256
 
@@ -113,6 +119,8 @@ class ResultArchive:
             self._skipped.add(name, f"cut off after {limit} bytes")
             size = limit
         if limit is None:
+            if self._selected.may_be_unchanged(name) and self._is_unchanged(source, name, size):
+                return
             self._check_unpacked_size(size)
         member = Member(name, status.st_mode, status.st_mtime)
         blocks = self._blocks(source, name, size)
@@ -124,6 +132,11 @@ class ResultArchive:
             self._writer.write_blocks(member, blocks, size)
         if limit is None:
             self._check_size()
+
+    def _is_unchanged(self, source: IO[bytes], name: str, size: int) -> bool:
+        """Compare a file with the uploaded one. Its bytes count as those of packed files do."""
+        self._budget.count_bytes(size)
+        return self._selected.leaves_out_content(name, self._blocks(source, name, size))
 
     def _blocks(self, source: IO[bytes], name: str, size: int) -> Iterator[bytes]:
         """Yield at most ``size`` bytes of a file; fewer if it can't be read to its end."""

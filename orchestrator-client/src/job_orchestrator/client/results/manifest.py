@@ -17,7 +17,8 @@ class SkippedFile(msgspec.Struct, frozen=True):
 class ResultRecord(msgspec.Struct, frozen=True):
     """The content of the file. Times are seconds since the epoch; None: not ended yet.
 
-    ``skipped`` holds the first ``MAX_LISTED`` of ``skipped_count`` files.
+    ``skipped`` holds the first ``MAX_LISTED`` of ``skipped_count`` files. ``left_out_count`` is the
+    number of files that the selection of the job leaves out.
     """
 
     exit_code: int | None
@@ -26,6 +27,7 @@ class ResultRecord(msgspec.Struct, frozen=True):
     ended_at: float | None
     skipped_count: int
     skipped: list[SkippedFile]
+    left_out_count: int
 
 
 class SkippedFiles:
@@ -43,7 +45,7 @@ class SkippedFiles:
             self.listed.append(SkippedFile(printable, reason))
 
 
-def encode_manifest(outcome: Outcome | None, skipped: SkippedFiles) -> bytes:
+def encode_manifest(outcome: Outcome | None, skipped: SkippedFiles, left_out_count: int) -> bytes:
     """Encode the JSON; ``outcome`` is None for a payload that has not ended."""
     record = ResultRecord(
         exit_code=outcome.exit_code if outcome else None,
@@ -52,5 +54,6 @@ def encode_manifest(outcome: Outcome | None, skipped: SkippedFiles) -> bytes:
         ended_at=outcome.ended_at if outcome else None,
         skipped_count=skipped.count,
         skipped=skipped.listed,
+        left_out_count=left_out_count,
     )
     return msgspec.json.format(msgspec.json.encode(record), indent=2)

@@ -73,7 +73,7 @@ async def _send(request: web.Request, file: IO[bytes], sha256: bytes) -> web.Str
     response.content_type = ZIP
     response.content_length = os.fstat(file.fileno()).st_size
     await response.prepare(request)
-    while block := await in_thread(file.read, BLOCK_BYTES):
+    while request.method != hdrs.METH_HEAD and (block := await in_thread(file.read, BLOCK_BYTES)):
         await response.write(block)
     await response.write_eof()
     return response

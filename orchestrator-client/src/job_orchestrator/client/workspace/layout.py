@@ -4,7 +4,7 @@
 
     DATA_PATH/payloads/<uuid>/work/…             the work folder: current folder of run.sh
     DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
-    DATA_PATH/payloads/<uuid>/…                  stdout.txt, stderr.txt, results.zip
+    DATA_PATH/payloads/<uuid>/…                  stdout.txt, stderr.txt, results.zip, selection.json
 
 System files are stored next to the work folder, never inside it: no file that is uploaded or
 written by a script can replace or fake them. All payloads are in the folder ``payloads``, which is
@@ -56,6 +56,11 @@ class Workspace:
     def results(self) -> Path:
         """The packed results, once there are any."""
         return self.root / "results.zip"
+
+    @property
+    def selection(self) -> Path:
+        """What the results have of the files; it does not exist if they have all of them."""
+        return self.root / "selection.json"
 
     def complete(self) -> None:
         """Turn a folder whose ``work`` has arrived completely into a workspace.

@@ -27,11 +27,13 @@ from job_orchestrator.sdk import (
     LogStream,
     NotAuthorized,
     Refused,
+    ResultKind,
     ServerUnavailable,
     UnusableFiles,
 )
 
 JOB = WholeNumber("job id", 0)
+RESULT_KINDS: tuple[ResultKind, ...] = ("all", "new")
 STREAMS: tuple[LogStream, ...] = ("stdout", "stderr")
 
 job_id = click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_jobs)
@@ -76,6 +78,17 @@ timeout = click.option(
     help="Jobs of a user with a higher priority start first (default 0).",
 )
 @click.option("--time-limit", metavar="TIME", help="End the job after this time: 30s, 5m, 2h.")
+@click.option(
+    "--outputs",
+    metavar="GLOB",
+    multiple=True,
+    help="Files that the results have, such as 'out/*.csv'; may be repeated. Default: all.",
+)
+@click.option(
+    "--results",
+    type=click.Choice(RESULT_KINDS),
+    help="Whether the results have all files, or only those that the script made or changed.",
+)
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
     "-f",
@@ -94,6 +107,8 @@ async def submit(
     tag: str | None,
     priority: int | None,
     time_limit: str | None,
+    outputs: tuple[str, ...],
+    results: ResultKind | None,
     wait: bool,
     follow: bool,
     output: Path | None,
@@ -119,6 +134,8 @@ async def submit(
                 tag=tag,
                 priority=priority,
                 time_limit=time_limit,
+                outputs=outputs,
+                results=results,
                 progress=progress,
             )
     except UnusableFiles:

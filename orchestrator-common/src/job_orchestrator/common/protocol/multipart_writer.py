@@ -5,7 +5,7 @@ not decode.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -44,15 +44,18 @@ class FormFile:
 
 
 class FormBody:
-    """One request body: the ``headers`` of the request, and ``content`` or iterable blocks."""
+    """One request body: the ``headers`` of the request, and ``content`` or iterable blocks.
 
-    def __init__(self, files: list[FormFile], fields: Mapping[str, str] | None = None) -> None:
+    The fields precede the files; a name may occur several times.
+    """
+
+    def __init__(self, files: list[FormFile], fields: Iterable[tuple[str, str]] = ()) -> None:
         boundary = f"jo-{secrets.token_hex(16)}"
         self._parts = [(_file_head(boundary, file.path), file) for file in files]
         self._fields = b"".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{escape(name)}"\r\n\r\n'
             f"{value}\r\n".encode()
-            for name, value in (fields or {}).items()
+            for name, value in fields
         )
         self._tail = f"--{boundary}--\r\n".encode()
         size = sum(len(head) + file.size + len(b"\r\n") for head, file in self._parts)

@@ -6,13 +6,14 @@ at a time. A small upload costs one thread hop, and a large one never blocks the
 
 import asyncio
 import contextlib
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from job_orchestrator.common.errors import BadRequest, DomainError, TooLarge
+from job_orchestrator.common.errors import BadRequest, DomainError, FilesTooLarge, TooLarge
 from job_orchestrator.common.protocol.multipart_reader import MultipartReader
 from job_orchestrator.common.protocol.paths import collision, parents
 from job_orchestrator.common.runtime.threads import in_thread
@@ -23,6 +24,9 @@ MAX_FIELD_BYTES = 1 << 16
 MAX_FIELDS = 100
 
 R = TypeVar("R")
+
+Fields = Mapping[str, Sequence[str]]
+"""The values of each field of a form, in the order in which they were sent."""
 
 
 class BodyTimeout(DomainError):
@@ -57,10 +61,14 @@ class FormLimits:
 
 @dataclass
 class ReceivedForm:
-    """A complete form: sizes in bytes by file path, and the values of its fields."""
+    """A complete form: sizes in bytes by file path, and the values of each of its fields.
+
+    ``digests`` has the SHA-256 of the content by file path, where they were wanted.
+    """
 
     files: dict[str, int] = field(default_factory=dict)
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
 
 
 async def receive_form(
@@ -71,17 +79,19 @@ async def receive_form(
     complete: Callable[[ReceivedForm], R],
     *,
     write_behind: bool = False,
+    wants_digests: Callable[[Fields], bool] = lambda _: False,
 ) -> R:
     """Write the files of a multipart body below ``folder``, which is created with its parents.
 
     Returns the result of ``complete``, which is called in a thread with the complete form. Nothing
     is flushed to the disk, and nothing is cleaned up: on any error the caller removes ``folder``.
     ``write_behind``: a flush follows, so large files are written to the disk while they arrive.
+    ``wants_digests`` decides for each file, from the fields before it, whether it gets a digest.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``, and the errors of ``stream`` when the connection breaks.
     """
-    writer = _FormWriter(folder, limits, write_behind=write_behind)
+    writer = _FormWriter(folder, limits, wants_digests, write_behind=write_behind)
     reader = MultipartReader(content_type, writer)
 
     def feed(block: bytes) -> None:
@@ -141,7 +151,7 @@ class _Body:
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
-            raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+            raise FilesTooLarge(self._limits.max_bytes)
         late_s = self._waited_s - self._limits.idle_s
         if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
             raise BodyTimeout(
@@ -157,8 +167,16 @@ class _FormWriter:
     A ``PartSink``. Used by one thread at a time.
     """
 
-    def __init__(self, folder: Path, limits: FormLimits, *, write_behind: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: FormLimits,
+        wants_digests: Callable[[Fields], bool],
+        *,
+        write_behind: bool,
+    ) -> None:
         self.form = ReceivedForm()
+        self._wants_digests = wants_digests
         self._folder = folder
         self._limits = limits
         self._write_behind = write_behind
@@ -169,6 +187,7 @@ class _FormWriter:
         self._file: int | None = None
         self._path = ""
         self._writeback: WriteBehind | None = None
+        self._digest: hashlib._Hash | None = None
         self._field: tuple[str, bytearray] | None = None
 
     def create_folder(self) -> None:
@@ -197,6 +216,7 @@ class _FormWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._file = os.open(f"{self._folder}/{path}", flags, 0o666)
         self._writeback = WriteBehind(self._file) if self._write_behind else None
+        self._digest = hashlib.sha256() if self._wants_digests(self.form.fields) else None
 
     def open_field(self, name: str) -> None:
         """Begin a field. Raises ``TooLarge``."""
@@ -210,9 +230,11 @@ class _FormWriter:
         if self._file is not None:
             self._bytes += len(data)
             if self._bytes > self._limits.max_bytes:
-                raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+                raise FilesTooLarge(self._limits.max_bytes)
             _write_all(self._file, data)
             self.form.files[self._path] += len(data)
+            if self._digest is not None:
+                self._digest.update(data)
             if self._writeback is not None:
                 self._writeback.wrote(len(data))
         elif self._field is not None:
@@ -226,9 +248,12 @@ class _FormWriter:
         if self._file is not None:
             file, self._file = self._file, None
             os.close(file)
+            if self._digest is not None:
+                self.form.digests[self._path] = self._digest.digest()
         elif self._field is not None:
             name, value = self._field
-            self.form.fields[name] = value.decode("utf-8", "replace")
+            text = value.decode("utf-8", "replace")
+            self.form.fields.setdefault(name, []).append(text)
             self._field = None
 
     def close(self) -> None:

@@ -10,9 +10,11 @@ from aiohttp.typedefs import Handler, Middleware
 from job_orchestrator.common.errors import (
     BadRequest,
     DomainError,
+    FilesTooLarge,
     Forbidden,
     NoSuchPath,
     StorageFull,
+    TooLarge,
     TryLater,
     Unauthorized,
     Unhealthy,
@@ -23,12 +25,17 @@ from job_orchestrator.common.web.foreign_pages import UnknownHost
 
 logger = logging.getLogger(__name__)
 
+DescribeError = Callable[[web.Request, DomainError], str]
+"""Function from a request and its domain error to the message for the sender of the request."""
+
 ErrorBody = Callable[[Exception | None, str], bytes]
 """Function from the domain error, if there is one, and the message to the JSON body."""
 
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    FilesTooLarge: HTTPStatus.BAD_REQUEST,  # part of the HTTP contract
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
@@ -41,7 +48,9 @@ COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
 
 
 def error_middleware(
-    statuses: Mapping[type[DomainError], HTTPStatus], error_body: ErrorBody
+    statuses: Mapping[type[DomainError], HTTPStatus],
+    error_body: ErrorBody,
+    describe: DescribeError = lambda _, error: str(error),
 ) -> Middleware:
     """Create the middleware that translates exceptions of handlers to JSON responses.
 
@@ -53,7 +62,9 @@ def error_middleware(
 
     def answer(status: int, error: Exception | None, message: str) -> web.Response:
         return web.Response(
-            body=error_body(error, message), status=status, content_type="application/json"
+            body=error_body(error, message) + b"\n",
+            status=status,
+            content_type="application/json",
         )
 
     async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -71,7 +82,7 @@ def error_middleware(
             status = _status_of(error, table)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TryLater):
                 logger.error("%s %s: %s", request.method, request.path, error)
-            response = answer(status, error, str(error))
+            response = answer(status, error, describe(request, error))
             if status == HTTPStatus.UNAUTHORIZED:
                 response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             if isinstance(error, CompressedBody):

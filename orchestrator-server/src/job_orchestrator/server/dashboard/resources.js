@@ -84,7 +84,9 @@ function serviceRow({ name }, choose) {
     meter.update(service.running, service.max_runs, `${count(service.running)} of ${count(service.max_runs)} running`);
     setText(queue, service.waiting > 0 ? `${count(service.waiting)} waiting` : "none waiting");
     queue.classList.toggle("some", service.waiting > 0);
-    setText(limits, `${plural(service.clients.length, "client")} · ${count(service.runs_per_user)} per user`);
+    // Clients are shown to administrators only.
+    const clients = service.clients.length > 0 ? `${plural(service.clients.length, "client")} · ` : "";
+    setText(limits, `${clients}${count(service.runs_per_user)} per user`);
     setText(problem, service.problem ?? "");
     problem.hidden = !service.problem;
   };

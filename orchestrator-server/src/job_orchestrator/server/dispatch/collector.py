@@ -124,7 +124,7 @@ class Collector:
         if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
             self.fetch(job)
         elif status is PayloadStatus.RUNNING:
-            self._fetcher.record_running(job)
+            self._fetcher.record_running(job, payload.message or "")
 
     def on_event(self, client: Client, event: PayloadEvent) -> None:
         """React to a client's event: a payload has a new state."""
@@ -134,7 +134,7 @@ class Collector:
         elif event.status.has_ended:
             self.fetch(job)
         elif event.status is PayloadStatus.RUNNING:
-            self._fetcher.record_running(job)
+            self._fetcher.record_running(job, event.message)
             if event.packing:
                 self._registry.on_packing(client, job)
 

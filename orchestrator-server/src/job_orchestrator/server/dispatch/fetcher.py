@@ -14,7 +14,7 @@ from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
-from job_orchestrator.server.dispatch.outcome import WAITS_FOR_SLOT, FailedAttempts
+from job_orchestrator.server.dispatch.outcome import RUNS, WAITS_FOR_SLOT, FailedAttempts
 from job_orchestrator.server.errors import (
     ClientBusy,
     ClientError,
@@ -118,14 +118,21 @@ class Fetcher:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
-    def record_running(self, job: Job) -> None:
-        """Record that a job's script was started.
+    def record_running(self, job: Job, reason: str) -> None:
+        """Record that a job's script was started, or why it is still Running after its end.
 
-        The write is deferred, as no request waits for it: the end of a short job may be written in
-        the same transaction.
+        ``reason`` is that of the client, empty while the script is executing. Only the first one is
+        recorded: the number of events of a job does not depend on its client. The write is
+        deferred, as no request waits for it: the end of a short job may be written in the same
+        transaction.
         """
         if job.status is not JobStatus.RUNNING:
-            self._deferred_writes.spawn(self._write_running(job), f"job {job.id} runs")
+            work = self._write_running(job, reason or RUNS)
+        elif reason and job.message == RUNS:
+            work = self._store.explain(job, reason)
+        else:
+            return
+        self._deferred_writes.spawn(work, f"job {job.id} runs")
 
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
@@ -156,7 +163,7 @@ class Fetcher:
         if payload.status in ENDED_BADLY:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
-            self.record_running(job)
+            self.record_running(job, payload.message or "")
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
                 await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
@@ -240,11 +247,9 @@ class Fetcher:
         if ended.dest_id is not None:
             client.unacknowledged.add(ended.dest_id)
 
-    async def _write_running(self, job: Job) -> None:
+    async def _write_running(self, job: Job, reason: str) -> None:
         try:
-            await self._store.transition(
-                job, JobStatus.RUNNING, "run.sh is executing", deferred=True
-            )
+            await self._store.transition(job, JobStatus.RUNNING, reason, deferred=True)
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 

@@ -94,7 +94,8 @@ class JobFiles(Protocol):
     def inputs(self, job: Job) -> FormBody:
         """Return the inputs as the request body for a client, in a stable order.
 
-        The content of small inputs is loaded. Raises ``FileNotFoundError`` if they are gone.
+        The fields of the form are the job's selection of results. The content of small inputs is
+        loaded. Raises ``FileNotFoundError`` if they are gone.
         """
 
     def are_lost(self, job: Job) -> bool:

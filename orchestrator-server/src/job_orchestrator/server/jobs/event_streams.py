@@ -14,6 +14,7 @@ from job_orchestrator.common.messages import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop
+from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.model import Job
@@ -115,12 +116,13 @@ class EventStreams:
         """Read the events since the last pass and publish them to the streams."""
         async with self._reading:
             while self._streams:
-                until = min(self._read_until + self._window, await self._events.last_id())
+                until = await self._events.last_id()
                 if until <= self._read_until:
                     return
-                for event in await self._events.between(self._read_until, until):
+                events = await self._events.between(self._read_until, until, limit=self._window)
+                for event in events:
                     self._publish(event)
-                self._read_until = until
+                self._read_until = events[-1].id if len(events) == self._window else until
 
     async def publish_overview(self) -> None:
         """Publish services and clients to the streams about everything, if they have changed."""
@@ -146,7 +148,9 @@ class EventStreams:
             seen = stream.begins_after
             if topic.job_id is not None and after is None:
                 seen, job = await self._events.present(topic.job_id)
-                yield encode_event(JOB_KIND, encode(view_of(job, details=topic.details)), seen)
+                yield encode_event(
+                    JOB_KIND, encode(self._queries.view(job, details=topic.details)), seen
+                )
                 if job.status.has_ended:
                     return
             elif after is not None:
@@ -199,23 +203,21 @@ class EventStreams:
             if stream.topic.covers(event.job):
                 details = stream.topic.details
                 if details not in entries:
-                    entries[details] = _encoded(event, details=details)
+                    entries[details] = self._encoded(event, details=details)
                 stream.entries.put(_for_topic(entries[details], stream.topic))
 
     async def _past(self, topic: Topic, after: int, until: int) -> AsyncIterator[Entry]:
         while after < until:
             if topic.job_id is not None:
-                # The events of one job are few, and are read with one query.
-                end = until
-                events = await self._events.between(after, end, topic.job_id)
+                # The events of one job are few.
+                events = await self._events.between(after, until, topic.job_id, limit=self._window)
             else:
-                end = min(after + self._window, until)
                 async with self._replays:
-                    events = await self._events.between(after, end)
+                    events = await self._events.between(after, until, limit=self._window)
             for event in events:
                 if topic.covers(event.job):
-                    yield _for_topic(_encoded(event, details=topic.details), topic)
-            after = end
+                    yield _for_topic(self._encoded(event, details=topic.details), topic)
+            after = events[-1].id if len(events) == self._window else until
 
     async def _overview(self) -> dict[str, bytes]:
         """Return the events of services and clients. Only administrators get them."""
@@ -226,29 +228,30 @@ class EventStreams:
             "clients": encode_event("clients", clients),
         }
 
+    def _encoded(self, event: JobEvent, *, details: bool) -> Entry:
+        """Encode the job as it was at the event.
+
+        The event records status and reason. Other fields are taken from the current job, except
+        those that are only set later than the event.
+        """
+        job, has_ended = event.job, event.status.has_ended
+        has_started = job.started_at is not None and job.started_at <= event.at
+        then = replace(
+            job,
+            status=event.status,
+            message=event.why,
+            started_at=job.started_at if has_started else None,
+            ended_at=job.ended_at if has_ended else None,
+            exit_code=job.exit_code if has_ended else None,
+            has_output=job.has_output and has_ended,
+            output_bytes=job.output_bytes if has_ended else None,
+        )
+        # Why a job can't start is known for the present only.
+        show = self._queries.view if job.status is JobStatus.QUEUED else view_of
+        data = encode_event(JOB_KIND, encode(show(then, details=details)), event.id)
+        return Entry(event.id, data, is_last=has_ended)
+
 
 def _for_topic(entry: Entry, topic: Topic) -> Entry:
     """Return the entry as a stream needs it: only a stream about one job ends with the job."""
     return replace(entry, is_last=entry.is_last and topic.job_id is not None)
-
-
-def _encoded(event: JobEvent, *, details: bool) -> Entry:
-    """Encode the job as it was at the event.
-
-    The event records status and reason. Other fields are taken from the current job, except those
-    that are only set later than the event.
-    """
-    job, has_ended = event.job, event.status.has_ended
-    has_started = job.started_at is not None and job.started_at <= event.at
-    then = replace(
-        job,
-        status=event.status,
-        message=event.why,
-        started_at=job.started_at if has_started else None,
-        ended_at=job.ended_at if has_ended else None,
-        exit_code=job.exit_code if has_ended else None,
-        has_output=job.has_output and has_ended,
-        output_bytes=job.output_bytes if has_ended else None,
-    )
-    data = encode_event(JOB_KIND, encode(view_of(then, details=details)), event.id)
-    return Entry(event.id, data, is_last=has_ended)

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from job_orchestrator.common.config.units import parse_duration_s
+from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.storage.form_receiver import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
@@ -42,7 +43,7 @@ def read_job_form(
     """Read and check the fields of a form.
 
     ``user_id`` may be missing if the principal is a user. The caller checks that the service is
-    configured. Raises ``InvalidSubmission``, ``CallbackRefused``; ``Forbidden`` if the form names
+    configured. Raises ``BadRequest`` and its subclasses; ``Forbidden`` if the form names
     another user.
     """
     user_id = principal.narrow(_user_id(_text(form, "user_id")))
@@ -57,13 +58,15 @@ def read_job_form(
             priority=_priority(_text(form, "priority")),
             time_limit_s=_time_limit_s(_text(form, "time_limit")),
             callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
+            selection=read_selection(form.fields),
             idempotency_key=_checked_key(idempotency_key),
         ),
     )
 
 
 def _text(form: ReceivedForm, name: str) -> str:
-    return form.fields.get(name, "").strip()
+    """Return the value of a field, the last one if it was sent several times."""
+    return form.fields.get(name, [""])[-1].strip()
 
 
 def _user_id(text: str) -> int | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,16 +16,17 @@ from job_orchestrator.common.messages import (
     ServiceList,
     Stats,
 )
+from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
+from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
@@ -60,7 +61,7 @@ class JobQueries:
         jobs = await self.store.lists.page(wanted, before, limit + 1)
         more = len(jobs) > limit
         return JobPage(
-            jobs=[view_of(job, details=details) for job in jobs[:limit]],
+            jobs=[self.view(job, details=details) for job in jobs[:limit]],
             next=str(jobs[limit - 1].id) if more else None,
         )
 
@@ -71,17 +72,26 @@ class JobQueries:
         until = [*(change.at for change in changes[1:]), self.now()]
         steps = zip(changes, until, strict=True)
         service = self.services.get(job.service)
-        fields = msgspec.structs.asdict(view_of(job, details=details))
+        fields = msgspec.structs.asdict(self.view(job, details=details))
         queue = None
         if job.status is JobStatus.QUEUED:
             queue = await self._queue_position(job, details=details)
-            fields["message"] = _joined(queue.reason, fields["message"])
         return JobDetail(
             **fields,
             history=[step_of(change, end, details=details) for change, end in steps],
             queue=queue,
             max_attempts=service.max_attempts if service else None,
+            outputs=list(job.outputs),
+            results=job.results,
         )
+
+    def view(self, job: Job, *, details: bool) -> JobView:
+        """Return the message that shows a job, with the reason why a queued one can't start."""
+        view = view_of(job, details=details)
+        if job.status is not JobStatus.QUEUED:
+            return view
+        message = _joined(self._obstacle(job, details=details), view.message)
+        return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
         """Return a job when it has ended, or as it is after ``timeout_s``.
@@ -144,7 +154,7 @@ class JobQueries:
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
         reason = self._obstacle(job, details=details)
         ahead = await self.store.ahead(job)
-        wait_s = None if reason else self._expected_wait_s(job, ahead)
+        wait_s = None if reason else await self._expected_wait_s(job, ahead)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
 
     def _obstacle(self, job: Job, *, details: bool) -> str:
@@ -155,7 +165,7 @@ class JobQueries:
         problem = self.clients.problem(service)
         return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
 
-    def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
+    async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
         """Estimate the wait of a queued job; None if no job of its service has run."""
         service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
         if service is None or run_s is None:
@@ -179,8 +189,15 @@ class JobQueries:
             service.max_runs,
             service.runs_per_user,
         )
-        wait_s = expected_wait_s(ahead, run_s, capacity, active)
+        others = jobs_first(*await self._waiting_users(job), ahead)
+        wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
         return round(max(wait_s, job.not_before - now), 1)
+
+    async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
+        """Return the user of a queued job, and the users who wait for the same service."""
+        waiting = await self.store.waiting_users(job.service)
+        own = (user for user in waiting if user.user_id == job.user_id)
+        return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool
@@ -203,7 +220,7 @@ class JobQueries:
             queued=count([JobStatus.QUEUED]),
             state=state,
             problem=reason_for(problem, details=details),
-            clients=list(service.client_names),
+            clients=list(service.client_names) if details else [],
             running=count(STARTED),
             waiting=count(NOT_STARTED),
         )

@@ -8,7 +8,7 @@ from statistics import median
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import Times
+from job_orchestrator.server.store.lists import Times
 
 MINUTES = 60
 JOBS_READ_AT_START = 20_000

@@ -55,7 +55,7 @@ class JobTermination:
                 changed = await changes.wait(deadline - loop.time())
                 if changed is None:
                     raise TerminationPending(
-                        f"Job {job.id} is being sent to a client that does not answer;"
+                        f"Job {job.id} is being sent to a machine that does not answer;"
                         " it is ended as soon as that does"
                     )
                 job = changed

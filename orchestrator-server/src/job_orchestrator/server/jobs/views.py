@@ -6,11 +6,14 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import Change
+from job_orchestrator.server.store.lists import Change
 
 
 def view_of(job: Job, *, details: bool) -> messages.Job:
-    """Return the message that shows ``job`` to web apps, for administrators with ``details``."""
+    """Return the message that shows ``job`` to web apps.
+
+    ``details`` are for administrators: the details of reasons, and the client.
+    """
     return messages.Job(
         id=job.id,
         user_id=job.user_id,
@@ -22,7 +25,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         priority=job.priority,
         attempt=job.attempt,
         exit_code=job.exit_code,
-        client=job.client,
+        client=job.client if details else None,
         time_limit_s=job.time_limit_s,
         created_at=WireTime.at(job.created_at),
         started_at=None if job.started_at is None else WireTime.at(job.started_at),

@@ -92,7 +92,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that the files of a job are kept after its end",
     )
     max_upload_bytes: int = setting(

@@ -24,14 +24,20 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import (
     Installation,
     Job,
-    JobFilter,
     JobOptions,
     StoredOutput,
     UserLimits,
 )
+from job_orchestrator.server.store.lists import JobLists
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
+
+MAX_EVENTS = 1000
+"""Events that ``JobEvents.between`` returns if no other limit is given."""
+
+MAX_WAITING, MAX_WAITING_JOBS = 500, 100
+"""Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -110,39 +116,6 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One change of a job's status. ``before`` is None for the creation of the job."""
-
-    at: float
-    before: JobStatus | None
-    to: JobStatus
-    why: str
-
-
-@dataclass(frozen=True)
-class Times:
-    """Times at which a job was created, started and ended."""
-
-    service: str
-    status: JobStatus
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class WaitingJobs:
-    """The jobs that have not started yet: their number and the times of their submission.
-
-    Both times are None if there are none.
-    """
-
-    count: int
-    mean_created_at: float | None
-    first_created_at: float | None
-
-
-@dataclass(frozen=True)
 class DueCallback:
     """A callback that is due. ``attempts`` counts the deliveries that have failed."""
 
@@ -150,38 +123,23 @@ class DueCallback:
     attempts: int
 
 
-class JobLists(Protocol):
-    """Reads lists, histories and counts of jobs. The cost does not grow with ended jobs."""
-
-    async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
-        """Return at most ``limit`` jobs with ids below ``before``, newest first."""
-
-    async def history(self, job: Job) -> Sequence[Change]:
-        """Return the status changes of a job, oldest first, at most 1000."""
-
-    async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
-        """Count the jobs that have not ended, by service and status. Counts of 0 are left out."""
-
-    async def waiting(self) -> WaitingJobs:
-        """Count the jobs whose present attempt has not started, queued or at a client."""
-
-    async def latest(self, limit: int) -> Sequence[Times]:
-        """Return the times of the newest jobs, newest first."""
-
-
 class JobEvents(Protocol):
     """Reads the event log: the status changes of all jobs, numbered in commit order.
 
-    Numbers start at 1 and only grow, but may have gaps.
+    Numbers only grow, and have gaps. A number is never used again, not even if a power cut has
+    undone its event: readers may have received it.
     """
 
     async def last_id(self) -> int:
         """Return the number of the last event, 0 if there is none."""
 
     async def between(
-        self, after: int, until: int, job_id: int | None = None
+        self, after: int, until: int, job_id: int | None = None, *, limit: int = MAX_EVENTS
     ) -> Sequence[JobEvent]:
-        """Return the events after number ``after`` up to ``until``, of all jobs or of one."""
+        """Return the events after number ``after`` up to ``until``, of all jobs or of one.
+
+        Returns the first ``limit`` of them, in order.
+        """
 
     async def present(self, job_id: int) -> tuple[int, Job]:
         """Return the number of a job's last event, and the job at that moment.
@@ -329,6 +287,13 @@ class JobStore(Protocol):
         allow the change or if the job is in another attempt.
         """
 
+    async def explain(self, job: Job, message: str) -> None:
+        """Replace the reason of a Running job.
+
+        That is an event without a change of status. Has no effect if status, attempt or reason of
+        the job have changed.
+        """
+
     async def requeue(
         self,
         job: Job,
@@ -395,6 +360,12 @@ class JobStore(Protocol):
         """Count the queued jobs in front of ``job``, of the same user and service.
 
         Counts at most ``MAX_AHEAD``.
+        """
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
         """
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:

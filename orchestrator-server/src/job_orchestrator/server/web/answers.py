@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
 from job_orchestrator.common.messages import (
@@ -18,6 +19,8 @@ from job_orchestrator.common.messages import (
     encode,
 )
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.errors import ClientError
+from job_orchestrator.server.web.parameters import PRINCIPAL
 
 
 def _schemas_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
@@ -89,6 +92,14 @@ SCHEMAS: dict[str, Any] = {
         "example": {"id": 1, "status": "Queued", "message": "Job successfully uploaded"},
     },
 }
+
+
+def message_for(request: web.Request, error: DomainError) -> str:
+    """Return the message of an error; names of clients are for administrators only."""
+    principal = request.get(PRINCIPAL)
+    if isinstance(error, ClientError) and principal is not None and not principal.is_admin:
+        return error.for_users
+    return str(error)
 
 
 def error_body(error: Exception | None, message: str) -> bytes:

@@ -10,9 +10,9 @@ from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
-    priority, time_limit_s, callback_url, idempotency_key, input_bytes)
+    priority, time_limit_s, callback_url, idempotency_key, input_bytes, outputs, results)
 VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
-    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes)
+    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes, :outputs, :results)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
@@ -50,7 +50,10 @@ def add(
         "input_bytes": new.input_bytes,
         "now": now,
         **asdict(new.options),
+        "outputs": "\n".join(new.options.selection.outputs),
+        "results": new.options.selection.kind,
     }
+    del values["selection"]
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)

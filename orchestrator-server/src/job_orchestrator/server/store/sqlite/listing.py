@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job, JobFilter
-from job_orchestrator.server.store.base import Change, Times, WaitingJobs
+from job_orchestrator.server.store.lists import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
@@ -44,18 +44,22 @@ SELECT at, from_status, to_status, why FROM job_events WHERE job_id = ? ORDER BY
 
 ALL = f"SELECT {COLUMNS} FROM jobs WHERE id < :before ORDER BY id DESC LIMIT :limit"  # noqa: S608
 
-UNENDED = """
-SELECT service, status, count(*) FROM jobs WHERE status = 'Queued' GROUP BY service
+UNENDED = f"""
+SELECT service, 'Queued', jobs FROM queue WHERE jobs > 0
 UNION ALL
-SELECT service, status, count(*) FROM jobs
-WHERE status IN ('Processing', 'Running', 'Submitted', 'Unknown') GROUP BY service, status
-"""
+SELECT service, status, count(*) FROM jobs INDEXED BY jobs_active
+WHERE {IS_ACTIVE} GROUP BY service, status
+"""  # noqa: S608
 
+# Triggers count the queued jobs. Active ones are few.
 WAITING = f"""
-SELECT count(*), avg(created_at), min(created_at) FROM (
-    SELECT created_at FROM jobs INDEXED BY jobs_queued WHERE status = 'Queued'
+SELECT sum(jobs), sum(created_ms) / 1000.0, min(first) FROM (
+    SELECT jobs, created_ms, NULL AS first FROM queue WHERE jobs > 0
     UNION ALL
-    SELECT created_at FROM jobs INDEXED BY jobs_active WHERE {IS_ACTIVE} AND started_at IS NULL)
+    SELECT 0, 0, min(created_at) FROM jobs INDEXED BY jobs_queued_since WHERE status = 'Queued'
+    UNION ALL
+    SELECT 1, CAST(created_at * 1000 AS INTEGER), created_at
+    FROM jobs INDEXED BY jobs_active WHERE {IS_ACTIVE} AND started_at IS NULL)
 """  # noqa: S608
 
 LATEST = """
@@ -152,8 +156,8 @@ class SqliteJobLists:
 
     async def waiting(self) -> WaitingJobs:
         """See ``JobLists.waiting``."""
-        ((count, mean, first),) = await self.reader.rows(WAITING)
-        return WaitingJobs(int(count), mean, first)
+        ((count, created_s, first),) = await self.reader.rows(WAITING)
+        return WaitingJobs(int(count), created_s / count if count else None, first)
 
     async def latest(self, limit: int) -> Sequence[Times]:
         """See ``JobLists.latest``."""

@@ -162,7 +162,7 @@ def complete_histories(connection: sqlite3.Connection) -> None:
 
 _COUNTED = """
 SELECT user_id, sum(status = 'Queued') AS queued,
-    sum(coalesce(input_bytes, 0) + coalesce(output_bytes, 0)) AS stored_bytes
+    sum(stored_bytes) AS stored_bytes
 FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
 """
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
+from job_orchestrator.common.protocol.selection import ResultKind
 from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, FINAL_JOB, JobStatus
 from job_orchestrator.server.model import Job
 
@@ -28,6 +29,8 @@ def job_of(row: Sequence[Any]) -> Job:
     values = dict(zip(_FIELDS, row, strict=True))
     values["status"] = JobStatus(values["status"])
     values["has_output"] = bool(values["has_output"])
+    values["outputs"] = tuple(values["outputs"].splitlines())
+    values["results"] = ResultKind(values["results"])
     values["kill_requested"] = bool(values["kill_requested"])
     return Job(**values)
 

@@ -5,6 +5,7 @@ the only writer of the file.
 """
 
 import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,23 +18,26 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
+    MAX_WAITING,
+    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
     Acknowledgements,
     Claim,
     JobEvents,
-    JobLists,
     JobStore,
     Offer,
     Outbox,
     Subscriber,
+    WaitingUser,
 )
+from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
-from job_orchestrator.server.store.sqlite.events import SqliteJobEvents
+from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
@@ -105,7 +109,9 @@ async def open_store(
         reading = await connect(path)
         connections.push_async_callback(reading.close)
         ((name,),) = await reading.rows("SELECT id FROM installation")
-        yield SqliteJobStore(Writer(writing, wrote), reading, Installation(name), now)
+        writer = Writer(writing, wrote)
+        await writer.run(skip_numbers, durable=True)
+        yield SqliteJobStore(writer, reading, Installation(name), now)
 
 
 class SqliteJobStore:
@@ -218,6 +224,10 @@ class SqliteJobStore:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
 
+    async def explain(self, job: Job, message: str) -> None:
+        """See ``JobStore.explain``."""
+        await self._apply(updates.explain(job, message, self._now()), max_delay_s=MAX_DELAY_S)
+
     async def requeue(
         self,
         job: Job,
@@ -309,6 +319,12 @@ class SqliteJobStore:
         }
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """See ``JobStore.waiting_users``."""
+        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""

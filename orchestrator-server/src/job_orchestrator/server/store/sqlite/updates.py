@@ -90,6 +90,22 @@ def transition(
     )
 
 
+def explain(job: Job, message: str, now: float) -> Update:
+    """Replace the reason of a Running job."""
+    statement = f"""
+        UPDATE jobs SET message = :message, changed_at = :now
+        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "message": message,
+        "before": job.message,
+        "now": now,
+    }
+    return Update(statement, values, changes_status=False, durable=False)
+
+
 def requeue(
     job: Job,
     why: str,

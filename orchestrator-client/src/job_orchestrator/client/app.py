@@ -9,6 +9,7 @@ from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
+from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.ids import PayloadIds
@@ -20,6 +21,7 @@ from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.results.partial import PartialResults
+from job_orchestrator.client.results.recent import RecentResults
 from job_orchestrator.client.settings import Settings
 from job_orchestrator.client.telemetry.health import HealthCheck
 from job_orchestrator.client.telemetry.metrics import PREFIX, Metrics
@@ -137,7 +139,8 @@ def _compose(
     settings = app[keys.SETTINGS]
     metrics = app[keys.METRICS]
     hub = EventHub()
-    packer = Packer(settings.max_result_bytes)
+    recent = RecentResults()
+    packer = Packer(settings.max_result_bytes, recent=recent)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
     intake = Intake(
         store,
@@ -147,10 +150,12 @@ def _compose(
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
+    requests = LinkRequests(intake, runner, store, retention)
     meter = LoadMeter(store, settings.slots, hub.publish_load)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
+            Component(close=requests.close),
             Component(runner.loops, close=runner.stop),
             Component(executor.loops),
             Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)]),
@@ -175,6 +180,8 @@ def _compose(
     app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
+    app[keys.LINK_REQUESTS] = requests
+    app[keys.RECENT_RESULTS] = recent
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(workspaces, lifecycle.loops)

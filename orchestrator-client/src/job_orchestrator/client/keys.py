@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.intake import Intake
@@ -11,6 +12,7 @@ from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.client.results.partial import PartialResults
+from job_orchestrator.client.results.recent import RecentResults
 from job_orchestrator.client.settings import Settings
 from job_orchestrator.client.telemetry.health import HealthCheck
 from job_orchestrator.client.telemetry.metrics import Metrics
@@ -29,3 +31,5 @@ METRICS = web.AppKey("metrics", Metrics)
 EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)
 HEALTH = web.AppKey("health", HealthCheck)
+LINK_REQUESTS = web.AppKey("link_requests", LinkRequests)
+RECENT_RESULTS = web.AppKey("recent_results", RecentResults)

@@ -22,7 +22,7 @@ from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
-from job_orchestrator.server.clients.http import http_transports
+from job_orchestrator.server.clients.link import LinkTerms, link_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -122,7 +122,10 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
-            transports = http_transports(settings.services.values(), settings.client_token, tuning)
+            terms = LinkTerms(store.installation.id, tuning.link_result_bytes)
+            transports = link_transports(
+                settings.services.values(), settings.client_token, terms, tuning
+            )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:

@@ -19,6 +19,7 @@ from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
 from job_orchestrator.client.results.queue import Budget, PackingLimits, PackingQueue
+from job_orchestrator.client.results.recent import RecentResults
 from job_orchestrator.client.results.zip_writer import ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import close_to_other_users
@@ -31,6 +32,10 @@ MAX_SMALL_PERMITS, LARGE_PERMITS = 12, 4
 Bounded, because other work needs threads too. More large ones than there may be CPUs: together
 they take about as long as one after the other, and a short one need not wait for a long one.
 """
+
+
+SMALL_BYTES = 1 << 16
+"""Results of at most this size are kept in memory for a while, because they are sent soon."""
 
 
 def disk_bytes_of(file: IO[bytes]) -> int:
@@ -52,7 +57,10 @@ class Packer:
         max_bytes: int = 0,
         limits: PackingLimits | None = None,
         disk_bytes: Callable[[IO[bytes]], int] = disk_bytes_of,
+        recent: RecentResults | None = None,
     ) -> None:
+        """Create the packer. ``recent`` gets results that are small."""
+        self._recent = recent or RecentResults()
         self._max_bytes = max_bytes
         self._disk_bytes = disk_bytes
         limits = limits or PackingLimits()
@@ -79,12 +87,15 @@ class Packer:
             if output_only.is_set():  # the one method that other threads may call
                 raise PackingGivenUp("only the output of run.sh was kept")
 
-        return await self._queue.run(
+        sha256, small = await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
             stop_waiting=output_only,
             script_time_s=outcome.ended_at - outcome.started_at,
         )
+        if small is not None:
+            self._recent.put(workspace.root.name, small)
+        return sha256
 
     async def pack_partial(self, workspace: Workspace) -> tuple[IO[bytes], bytes]:
         """Pack the present files of a payload into a file without a name.
@@ -106,14 +117,21 @@ class Packer:
         if self._stopping.is_set():
             raise ArchiveFailed("The client stops")
 
-    def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
+    def _pack_to_workspace(
+        self, workspace: Workspace, outcome: Outcome, budget: Budget
+    ) -> tuple[bytes, bytes | None]:
+        """Return the digest of the archive, and the archive itself if it is small."""
+        small = None
         temporary = workspace.root / ".results.zip.tmp"
         try:
             with _as_domain_errors():
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
-                with temporary.open("wb") as file:
+                with temporary.open("w+b") as file:
                     sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+                    if file.tell() <= SMALL_BYTES:
+                        file.seek(0)
+                        small = file.read()
                 reach(Point.CLIENT_PACKING)
                 temporary.replace(workspace.results)
                 close_to_other_users(workspace.root)
@@ -124,7 +142,7 @@ class Packer:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        return sha256
+        return sha256, small
 
     def _pack_to_unnamed_file(
         self, workspace: Workspace, budget: Budget

@@ -94,12 +94,14 @@ class ClientHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
 class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
     """Run the payload of ``key``; ``files`` are as in ``small_files``. Answer: ``PayloadState``.
 
-    The script may run for ``time_limit_s``. ``request_id`` is for the log of the client.
+    ``fields`` are the fields that a form would have. The script may run for ``time_limit_s``.
+    ``request_id`` is for the log of the client.
     """
 
     number: Number
     key: Key
     files: bytes
+    fields: list[tuple[str, str]] = []
     time_limit_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     request_id: str = ""
 
@@ -185,10 +187,14 @@ class Started(msgspec.Struct, array_like=True, frozen=True, tag="started"):
 
 
 class SlotFree(msgspec.Struct, array_like=True, frozen=True, tag="slot_free"):
-    """The script of a payload has ended, so that its slot is free; its results are packed."""
+    """The script of a payload has ended, so that its slot is free; its results are packed.
+
+    ``message`` says so to users.
+    """
 
     id: StoredInteger
     key: str | None
+    message: str = ""
 
 
 class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):

@@ -74,6 +74,8 @@ class LinkSocket:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closing: tuple[int, str] | None = None
+        self._ending = False
+        self._deadline: asyncio.Timeout | None = None
 
     def put(self, item: bytes) -> int:
         """Queue an encoded item and return its ordinal. Raises ``QueueFull``."""
@@ -111,7 +113,7 @@ class LinkSocket:
     async def receive_one(self) -> bytes:
         """Wait for one message: the hello. Raises ``LinkBroken``."""
         with _as_broken():
-            return self._content_of(await self._socket.receive())
+            return _content_of(await self._socket.receive())
 
     async def run(
         self, received: Callable[[bytes], None], *, silence_s: float | None = None
@@ -135,6 +137,17 @@ class LinkSocket:
         """Set the code and the reason with which ``finish`` closes the connection."""
         self._closing = self._closing or (code, reason)
 
+    def end(self) -> None:
+        """End the link in order: what is queued is sent, then the connection is closed."""
+        self._ending = True
+        self._filled.set()
+
+    def break_off(self, code: int, reason: str) -> None:
+        """End the link without waiting for a peer that does not read."""
+        self.close(code, reason)
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
     async def finish(self) -> None:
         """Close the connection; cut it if the peer does not answer soon."""
         code, reason = self._closing or (aiohttp.WSCloseCode.OK, "")
@@ -147,26 +160,31 @@ class LinkSocket:
     async def _receive(self, received: Callable[[bytes], None], silence_s: float | None) -> None:
         clock = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(silence_s) as silence:
+            async with asyncio.timeout(silence_s) as self._deadline:
                 heard_at = clock()
                 with _as_broken():
                     while True:
                         message = await self._socket.receive()
                         if silence_s is not None and (now := clock()) - heard_at > RESCHEDULE_S:
                             heard_at = now
-                            silence.reschedule(now + silence_s)
-                        received(self._content_of(message))
+                            self._deadline.reschedule(now + silence_s)
+                        received(_content_of(message))
+                        if self._closing is not None:
+                            raise LinkBroken(self._closing[1])
         except TimeoutError as error:
+            if self._closing is not None:
+                raise LinkBroken(self._closing[1]) from error
             raise LinkBroken(f"nothing arrived for {silence_s:g} s", silent=True) from error
 
     async def _send(self) -> None:
-        while True:
+        while not self._ending:
             await self._filled.wait()
             self._filled.clear()
             while self._queue:
                 if batch := self._next_batch():
                     await self._socket.send_bytes(join_items(batch))
                 self._emptied.set()
+        await self.finish()
 
     def _next_batch(self) -> list[bytes]:
         """Take the items of one message off the queue; they count as sent from now on."""
@@ -181,16 +199,18 @@ class LinkSocket:
         self.queued_bytes -= size
         return [item for item in batch if item]
 
-    def _content_of(self, message: aiohttp.WSMessage) -> bytes:
-        if message.type is WSMsgType.BINARY:
-            return bytes(message.data)
-        if message.type is WSMsgType.TEXT:
-            raise MalformedItem("not a binary message")
-        if message.type is WSMsgType.ERROR:
-            raise LinkBroken(f"the connection failed: {message.data}")
-        if message.type is WSMsgType.CLOSE and message.data not in (None, aiohttp.WSCloseCode.OK):
-            raise LinkBroken(f"the peer closed the link: {message.data} {message.extra}".rstrip())
-        raise LinkBroken("the peer closed the link")
+
+def _content_of(message: aiohttp.WSMessage) -> bytes:
+    """Return the content of a message. Raises ``LinkBroken`` at the end of the connection."""
+    if message.type is WSMsgType.BINARY:
+        return bytes(message.data)
+    if message.type is WSMsgType.TEXT:
+        raise MalformedItem("not a binary message")
+    if message.type is WSMsgType.ERROR:
+        raise LinkBroken(f"the connection failed: {message.data}")
+    if message.type is WSMsgType.CLOSE and message.data not in (None, aiohttp.WSCloseCode.OK):
+        raise LinkBroken(f"the peer closed the link: {message.data} {message.extra}".rstrip())
+    raise LinkBroken("the peer closed the link")
 
 
 @contextlib.contextmanager

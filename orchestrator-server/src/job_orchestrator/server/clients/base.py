@@ -11,7 +11,8 @@ from job_orchestrator.common.messages import (
     Payload,
     PayloadEvent,
 )
-from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.model import StoredOutput
 
@@ -25,6 +26,21 @@ class EventsNotOffered(ClientError):
 
 class InventoryNotOffered(ClientError):
     """The client can't list its payloads (an older version)."""
+
+
+@dataclass(frozen=True)
+class SmallInputs:
+    """Inputs of a small job: its files as one block (see ``small_files``), and form fields."""
+
+    block: bytes
+    fields: Sequence[tuple[str, str]] = ()
+
+    def form(self) -> FormBody:
+        """Return the inputs as a form."""
+        files = [FormFile(f.name, f.content, len(f.content)) for f in decode_files(self.block)]
+        body = FormBody(files, self.fields)
+        body.load_if_small()
+        return body
 
 
 class Receiver(Protocol):
@@ -82,11 +98,10 @@ class ClientTransport(Protocol):
         """The name that identifies the client, also after a restart of either side."""
 
     async def submit(
-        self, files: FormBody | bytes, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """Send the files of a job. A repeat with the same ``key`` returns the same payload.
 
-        ``files`` are a form, or the block of a small job (see ``small_files``).
         The client ends a script that runs for longer than ``time_limit_s`` (older versions don't).
         Raises ``AnswerLost`` if the answer is lost or invalid: the client may have the job.
         """

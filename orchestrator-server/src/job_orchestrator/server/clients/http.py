@@ -19,8 +19,7 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, TIME_LIMIT
-from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
-from job_orchestrator.common.protocol.small_files import decode_files
+from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
     BLOCK_BYTES,
@@ -28,6 +27,7 @@ from job_orchestrator.server.clients.base import (
     EventsNotOffered,
     OutputStream,
     Receiver,
+    SmallInputs,
 )
 from job_orchestrator.server.clients.http_connection import ANSWER_TIMEOUT_S, ClientConnection
 from job_orchestrator.server.errors import (
@@ -69,11 +69,11 @@ class HttpTransport:
         await self._connection.close()
 
     async def submit(
-        self, files: FormBody | bytes, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """See ``ClientTransport.submit``. What only a proxy answers is ``AnswerLost`` as well."""
-        if isinstance(files, bytes):
-            files = form_of(files)
+        if isinstance(files, SmallInputs):
+            files = files.form()
         headers = {**files.headers, IDEMPOTENCY_KEY: key}
         if time_limit_s is not None:
             headers[TIME_LIMIT] = f"{time_limit_s:.3f}"
@@ -239,15 +239,6 @@ class HttpTransport:
                 gathered, size = [], 0
         if gathered:
             yield b"".join(gathered)
-
-
-def form_of(block: bytes) -> FormBody:
-    """Return a block of small files as a form."""
-    body = FormBody(
-        [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
-    )
-    body.load_if_small()
-    return body
 
 
 async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[ClientEvent]:

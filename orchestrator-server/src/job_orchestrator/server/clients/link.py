@@ -1,6 +1,7 @@
 """Transport over the link: small requests and events in one stream, large bodies by HTTP."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,7 +13,7 @@ from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket
 from job_orchestrator.server import __version__
-from job_orchestrator.server.clients.base import ClientEvent, OutputStream, Receiver
+from job_orchestrator.server.clients.base import ClientEvent, OutputStream, Receiver, SmallInputs
 from job_orchestrator.server.clients.connector import Connector, TcpConnector
 from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.clients.http_connection import (
@@ -81,15 +82,18 @@ class LinkTransport:
         await self._http.close()
 
     async def submit(
-        self, files: FormBody | bytes, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
-        """See ``ClientTransport.submit``. A form goes by HTTP, a block over the link."""
+        """See ``ClientTransport.submit``. A form goes by HTTP."""
         session = self._session
         if session is None or isinstance(files, FormBody):
             return await self._http.submit(files, key, time_limit_s=time_limit_s)
         about = request_id() or ""
         state = await session.payload(
-            lambda number: link.Assign(number, key, files, time_limit_s, about), ANSWER_TIMEOUT_S
+            lambda number: link.Assign(
+                number, key, files.block, list(files.fields), time_limit_s, about
+            ),
+            ANSWER_TIMEOUT_S,
         )
         return _payload(state)
 
@@ -172,7 +176,8 @@ class LinkTransport:
         )
         self._session = session
         try:
-            yield session.events()
+            async with contextlib.aclosing(session.events()) as events:
+                yield events
         finally:
             self._session = None
             running.cancel()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from job_orchestrator.common.messages import (
@@ -74,7 +74,7 @@ class LinkSession:
             self._fail_pending()
             self._arrived.set()
 
-    async def events(self) -> AsyncIterator[ClientEvent]:
+    async def events(self) -> AsyncGenerator[ClientEvent, None]:
         """Yield what the client reports; raises a ``ClientError`` when the link has broken."""
         while True:
             while self._events:
@@ -83,7 +83,7 @@ class LinkSession:
                     self._result_bytes -= len(event.results)
                 yield event
             if self._problem is not None:
-                raise self._problem
+                raise _copy(self._problem)
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -145,13 +145,15 @@ class LinkSession:
             raise self._refusal(answer)
         return answer
 
-    def _received(self, message: bytes) -> None:
-        for item in link.decode_from_client(message):
+    def _received(self, content: bytes) -> None:
+        for item in link.decode_from_client(content):
             match item:
                 case link.Started():
                     self._report(PayloadEvent(item.id, PayloadStatus.RUNNING))
                 case link.SlotFree():
-                    self._report(PayloadEvent(item.id, PayloadStatus.RUNNING, packing=True))
+                    message = shortened(item.message)
+                    running = PayloadStatus.RUNNING
+                    self._report(PayloadEvent(item.id, running, None, message, packing=True))
                 case link.Ended():
                     self._report(self._end(item))
                 case link.Load():
@@ -196,7 +198,7 @@ class LinkSession:
             if not pending.answer.done():
                 was_sent = pending.ordinal < self._socket.sent
                 pending.answer.set_exception(
-                    problem if was_sent else ClientUnreachable(str(problem))
+                    _copy(problem) if was_sent else ClientUnreachable(str(problem))
                 )
 
     def _refusal(self, refused: link.Refused) -> ClientError:
@@ -215,6 +217,11 @@ class LinkSession:
     def _unexpected(self, answer: link.Answer) -> ClientError:
         kind = type(answer).__name__
         return ClientFailed(f"{self._client} answered with {kind}, which was not asked for")
+
+
+def _copy(problem: ClientError) -> ClientError:
+    """Return an equal error: each waiting request raises one, with a traceback of its own."""
+    return type(problem)(str(problem))
 
 
 def _load(load: LoadEvent) -> LoadEvent:

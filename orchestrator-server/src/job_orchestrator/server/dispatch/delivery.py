@@ -6,10 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.protocol.multipart_writer import FormBody, read_exactly
+from job_orchestrator.common.protocol.small_files import MAX_FILES, SmallFile, encode_files
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, TransitionRefused
+from job_orchestrator.server.clients.base import SmallInputs
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.collector import Collector
 from job_orchestrator.server.dispatch.outcome import (
@@ -32,6 +35,9 @@ from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
+
+SMALL_BYTES = 64_000
+"""Files of at most this size together are sent as one block."""
 
 
 class Delivery:
@@ -103,7 +109,7 @@ class Delivery:
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
         """Send a job's files to its client."""
-        files = await in_thread(self._files.inputs, job)
+        files = await in_thread(lambda: block_or_form(self._files.inputs(job), job))
 
         async def send() -> Payload:
             reach(Point.SERVER_BEFORE_SEND)
@@ -165,9 +171,12 @@ class Delivery:
 
     async def _record_submitted(self, job: Job, client: Client, payload: Payload) -> None:
         try:
-            submitted = await self._store.transition(
-                job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id
-            )
+            # Deferred: no request waits for it, and the end of a short job may share its
+            # transaction. Before a crash forgets it, the same payload answers a repeat.
+            with self._collector.accepted(job, payload):
+                submitted = await self._store.transition(
+                    job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id, deferred=True
+                )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the
             # payload, unless it is the one that the job refers to.
@@ -178,3 +187,11 @@ class Delivery:
             return
         reach(Point.SERVER_SUBMITTED)
         self._collector.on_submitted(submitted, payload)
+
+
+def block_or_form(form: FormBody, job: Job) -> FormBody | SmallInputs:
+    """Return the block of small files that are in ``form``, or the form if they are not small."""
+    if len(form.files) > MAX_FILES or sum(file.size for file in form.files) > SMALL_BYTES:
+        return form
+    block = encode_files([SmallFile(file.path, read_exactly(file)) for file in form.files])
+    return SmallInputs(block, job.selection.fields())

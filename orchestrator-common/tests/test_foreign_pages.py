@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.web.answers import ping
+from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 
@@ -31,7 +31,7 @@ async def ask(
 
     middlewares = [error_middleware({}, body), refuse_foreign_pages(policy)]
     app = web.Application(middlewares=middlewares)
-    app.router.add_route("*", "/", ping)
+    app.router.add_route("*", "/", front_page("/docs/", api="/docs/"))
     async with (
         TestServer(app) as server,
         ClientSession() as http,

@@ -28,13 +28,13 @@ from job_orchestrator.common.config.kinds import (
 from job_orchestrator.common.config.reader import SettingError, SettingsReader
 from job_orchestrator.common.config.settings import Setting, no_default
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
+from job_orchestrator.common.protocol.decoding import (
     MalformedMessage,
     decode_load_event,
     decode_payload,
     decode_payload_event,
 )
-from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
 from job_orchestrator.common.storage.form_receiver import FormLimits, ReceivedForm, receive_form
 

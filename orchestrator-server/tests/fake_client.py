@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from job_orchestrator.common.messages import (
+    ClientLimits,
     ErrorPayload,
     InventoryEntry,
     LoadEvent,
@@ -57,6 +58,7 @@ class FakeClient:
         self.slots = 10
         self.draining = False
         self.token = ""
+        self.limits: ClientLimits | None = None
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -127,7 +129,13 @@ class FakeClient:
 
     def load_event(self) -> bytes:
         """Return the client's load as an event."""
-        load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
+        load = LoadEvent(
+            *(1.0, 1.0, self.slots),
+            running=0,
+            waiting=0,
+            draining=self.draining,
+            limits=self.limits,
+        )
         return encode_event("load", msgspec.json.encode(load))
 
     def go_away(self) -> None:

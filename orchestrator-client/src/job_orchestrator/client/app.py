@@ -31,6 +31,7 @@ from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.messages import ClientLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
@@ -151,7 +152,8 @@ def _compose(
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
     requests = LinkRequests(intake, runner, store, retention)
-    meter = LoadMeter(store, settings.slots, hub.publish_load)
+    limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
+    meter = LoadMeter(store, settings.slots, hub.publish_load, limits=limits)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [

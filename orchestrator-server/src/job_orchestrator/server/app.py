@@ -8,6 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -22,6 +23,7 @@ from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
+from job_orchestrator.server.clients.agreement import ServerLimits
 from job_orchestrator.server.clients.link import LinkTerms, link_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
@@ -51,6 +53,8 @@ from job_orchestrator.server.web.access import access, is_open
 from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
+from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
+from job_orchestrator.server.web.results import results_response
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
@@ -122,11 +126,15 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
+            await _continue_clock(store)
             terms = LinkTerms(store.installation.id, tuning.link_result_bytes)
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
-            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
+            limits = ServerLimits(
+                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+            )
+            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
@@ -134,6 +142,13 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+async def _continue_clock(store: JobStore) -> None:
+    """Let the clock go on from the last record: it may have been set back since the last stop."""
+    last = await store.events.last_id()
+    for event in await store.events.between(last - 1, last):
+        steady_time.continue_after(event.at)
 
 
 async def _compose(
@@ -196,6 +211,7 @@ async def _compose(
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
+    app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
     app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
     app[keys.RESULTS] = JobResults(files, registry)
@@ -206,6 +222,7 @@ async def _compose(
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch

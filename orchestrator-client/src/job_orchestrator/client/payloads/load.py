@@ -7,7 +7,7 @@ import psutil
 
 from job_orchestrator.client import __version__
 from job_orchestrator.client.payloads.store import PayloadStore
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 
@@ -50,12 +50,15 @@ class LoadMeter:
         slots: int,
         publish: Callable[[LoadEvent], None],
         cpu_times: Callable[[], CpuTimes] = read_cpu_times,
+        *,
+        limits: ClientLimits | None = None,
     ) -> None:
-        """Create the meter. ``publish`` is called with each reading."""
+        """Create the meter. ``publish`` is called with each reading, which has the ``limits``."""
         self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
         self._publish = publish
+        self._limits = limits
         # The first reading is the mean since the machine started: better than no reading.
         self._earlier = CpuTimes(0.0, 0.0)
         self._draining = False
@@ -71,7 +74,7 @@ class LoadMeter:
             cpu = cpu_percent(self._earlier, times)
             self._earlier = times
         self.reading = LoadEvent(
-            cpu, memory, self._slots, running, waiting, self._draining, __version__
+            cpu, memory, self._slots, running, waiting, self._draining, __version__, self._limits
         )
         self._publish(self.reading)
 

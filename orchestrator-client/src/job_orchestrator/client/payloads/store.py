@@ -8,7 +8,6 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
@@ -357,7 +357,7 @@ def _row(row: Any) -> PayloadRow:
 
 
 @asynccontextmanager
-async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
+async def open_payloads(now: Callable[[], float] = steady_time) -> AsyncIterator[PayloadStore]:
     """Open the database. It exists as long as its only connection."""
     with contextlib.closing(
         sqlite3.connect(":memory:", isolation_level=None, factory=database_class())

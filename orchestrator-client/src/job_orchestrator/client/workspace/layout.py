@@ -63,7 +63,7 @@ class Workspace:
 
     @property
     def selection(self) -> Path:
-        """What the results have of the files; it does not exist if they have all of them."""
+        """The selection of the files that are packed; it does not exist if all are."""
         return self.root / "selection.json"
 
     def write(self, files: Sequence[SmallFile]) -> None:

@@ -33,11 +33,11 @@ def front_page(page: str, *, dashboard: str = "", api: str) -> Handler:
     """
 
     async def show(request: web.Request) -> web.StreamResponse:
-        headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT}
+        headers = {"Vary": "Accept"}
         if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
             # Relative, so that it also works behind a proxy that adds a prefix.
-            location = {hdrs.LOCATION: page.removeprefix("/")}
-            return web.Response(status=HTTPStatus.FOUND, headers={**headers, **location})
+            headers["Location"] = page.removeprefix("/")
+            return web.Response(status=HTTPStatus.FOUND, headers=headers)
         return json_response(Pong("pong", dashboard, api), headers=headers)
 
     return show

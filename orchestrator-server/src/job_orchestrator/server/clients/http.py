@@ -10,8 +10,10 @@ import msgspec
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages import (
     InventoryEntry,
-    MalformedMessage,
     Payload,
+)
+from job_orchestrator.common.protocol.decoding import (
+    MalformedMessage,
     decode_inventory,
     decode_load_event,
     decode_payload,

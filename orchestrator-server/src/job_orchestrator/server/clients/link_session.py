@@ -5,14 +5,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
-from job_orchestrator.common.messages import (
-    MAX_VERSION_BYTES,
-    InventoryEntry,
-    LoadEvent,
-    PayloadEvent,
-    shortened,
-)
+import msgspec
+
+from job_orchestrator.common.messages import InventoryEntry, LoadEvent, PayloadEvent
 from job_orchestrator.common.protocol import link
+from job_orchestrator.common.protocol.decoding import MAX_VERSION_BYTES, shortened
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull
 from job_orchestrator.server.clients.base import ClientEvent, EndedPayload
@@ -226,12 +223,4 @@ def _copy(problem: ClientError) -> ClientError:
 
 def _load(load: LoadEvent) -> LoadEvent:
     """Return a load event with a long version cut off."""
-    return LoadEvent(
-        load.cpu,
-        load.memory,
-        load.slots,
-        load.running,
-        load.waiting,
-        load.draining,
-        shortened(load.version, MAX_VERSION_BYTES),
-    )
+    return msgspec.structs.replace(load, version=shortened(load.version, MAX_VERSION_BYTES))

@@ -7,11 +7,12 @@ start; there is never a row without its files.
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from job_orchestrator.common.errors import TooLarge
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.limiter import KeyedLimiter
@@ -50,7 +51,11 @@ class _ReceivedJob(NamedTuple):
 
 @dataclass(frozen=True)
 class JobSubmission:
-    """Accepts uploaded jobs."""
+    """Accepts uploaded jobs.
+
+    ``max_upload_bytes`` returns the size of files that the clients of a service take, None if that
+    is not known.
+    """
 
     store: JobStore
     files: JobFiles
@@ -58,6 +63,7 @@ class JobSubmission:
     form_limits: FormLimits
     user_limits: UserLimits
     callback_rules: CallbackRules
+    max_upload_bytes: Callable[[Service], int | None] = lambda _: None
     uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
     async def submit(
@@ -76,11 +82,13 @@ class JobSubmission:
         repeated upload.
 
         ``least_bytes`` is a lower bound of the size of the files, 0 if it is unknown: an upload
-        that exceeds the limits of a user with a token is rejected before it is received.
+        that exceeds the limits of a user with a token, or of all services, is rejected before it is
+        received.
 
         Raises ``Forbidden`` if the form names another user; ``BadRequest`` and its subclasses,
         ``BodyTimeout``, ``StorageFull``, ``TooManyQueued``, ``TooMuchStored``, ``TooManyUploads``.
         """
+        self._check_least_bytes(least_bytes)
         with self._upload_slot(principal):
             if principal.user_id is not None:
                 await self.store.check_limits(
@@ -164,7 +172,7 @@ class JobSubmission:
     def _read_form(
         self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
     ) -> JobForm:
-        """Check a form. Raises ``InvalidSubmission``, ``Forbidden``."""
+        """Check a form. Raises ``InvalidSubmission``, ``Forbidden``, ``TooLarge``."""
         job_form = read_job_form(form, principal, idempotency_key, self.callback_rules)
         if not job_form.service:
             raise InvalidSubmission("Missing service field")
@@ -172,4 +180,24 @@ class JobSubmission:
             raise InvalidSubmission("Invalid service")
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
+        self._check_size(self.services[job_form.service], sum(form.files.values()))
         return job_form
+
+    def _check_least_bytes(self, least_bytes: int) -> None:
+        """Raise ``TooLarge`` for an upload that the clients of no service take."""
+        limits = [self.max_upload_bytes(service) for service in self.services.values()]
+        known = [limit for limit in limits if limit is not None]
+        if known and len(known) == len(limits) and least_bytes > max(known):
+            raise TooLarge(
+                f"Files too large: at most {max(known)} bytes in all (MAX_UPLOAD_SIZE of the"
+                " machines)"
+            )
+
+    def _check_size(self, service: Service, input_bytes: int) -> None:
+        """Raise ``TooLarge`` for files that the server takes and the service's clients do not."""
+        limit = self.max_upload_bytes(service)
+        if limit is not None and input_bytes > limit:
+            raise TooLarge(
+                f"Files too large: at most {limit} bytes in all for the service {service.name}"
+                " (MAX_UPLOAD_SIZE of its machines)"
+            )

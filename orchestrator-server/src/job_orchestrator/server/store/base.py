@@ -36,7 +36,7 @@ MAX_AHEAD = 1000
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
 
-MAX_WAITING, MAX_WAITING_JOBS = 500, 100
+MAX_WAITING, MAX_WAITING_JOBS = 200, 20
 """Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()

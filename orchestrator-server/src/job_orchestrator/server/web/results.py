@@ -28,6 +28,7 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.files.base import LocalFile
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
+from job_orchestrator.server.web.long_polls import LONG_POLLS
 from job_orchestrator.server.web.parameters import job_id, sees_details, wait_s
 
 ZIP = "application/zip"
@@ -48,10 +49,14 @@ _ONE_RANGE = re.compile(
 
 async def download(request: web.Request) -> web.StreamResponse:
     """Return the results of a completed job, or the state of any other."""
-    queries = request.app[keys.QUERIES]
-    job = await queries.wait_for_end(job_id(request), wait_s(request))
+    queries, number, timeout_s = request.app[keys.QUERIES], job_id(request), wait_s(request)
+    if timeout_s:
+        sent = await request.app[LONG_POLLS].wait(request, number, timeout_s)
+        if sent is not None:
+            return sent
+    job = await queries.store.get(number)
     if job.status is JobStatus.COMPLETED:
-        return await _results(request, job)
+        return await results_response(request, job)
     reason = await queries.explain(job, details=sees_details(request))
     return json_response(JobAnswer(job.id, job.status, reason))
 
@@ -60,7 +65,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     """Return the output that a job has so far."""
     job = await request.app[keys.QUERIES].store.get(job_id(request))
     if job.has_output:
-        return await _results(request, job)
+        return await results_response(request, job)
     client, dest_id = request.app[keys.RESULTS].payload_of(job)
     response = web.StreamResponse(headers=_attachment(job, "partial"))
     response.content_type = ZIP
@@ -78,7 +83,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     return await send(request, response, await started(blocks()))
 
 
-async def _results(request: web.Request, job: Job) -> web.StreamResponse:
+async def results_response(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
     headers = {**_attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
     if job.output_sha256 is not None:

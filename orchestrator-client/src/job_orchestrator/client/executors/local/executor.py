@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from job_orchestrator.client.executors.local.supervisor import Script, Superviso
 from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 
@@ -206,7 +206,7 @@ class LocalExecutor:
         Raises ``StillRunning``.
         """
         await _until_readable(script.exit_descriptor)
-        ended_at = time.time()
+        ended_at = steady_time()
         collected = await in_thread(self._supervisor.collect, script)
         if collected.leftovers:
             await self._supervisor.end(script, LEFTOVER_GRACE_S)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from job_orchestrator.client.executors.local import processes
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroup
 from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Process, Spawner
 from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Supervisor:
         await in_thread(self.reap)
 
     def _start_in(self, slot: ExecutionSlot, workspace: Workspace) -> Script:
-        started_at = time.time()
+        started_at = steady_time()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         stdout = os.open(workspace.stdout, flags, 0o600)
         try:

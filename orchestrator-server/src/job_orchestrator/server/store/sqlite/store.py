@@ -7,12 +7,12 @@ the only writer of the file.
 import contextlib
 import math
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
@@ -93,7 +93,7 @@ SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Kille
 @asynccontextmanager
 async def open_store(
     path: Path,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float] = steady_time,
     *,
     wrote: Callable[[float], None] = lambda _: None,
 ) -> AsyncIterator[JobStore]:

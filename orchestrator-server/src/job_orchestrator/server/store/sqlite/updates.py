@@ -64,7 +64,8 @@ def transition(
             output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
                 THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
+            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
+                ELSE ended_at END
         WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
@@ -122,7 +123,7 @@ def requeue(
             status = CASE WHEN kill_requested THEN 'Killed'
                 WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
             ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
-                THEN :now ELSE NULL END,
+                THEN max(:now, coalesce(started_at, created_at)) ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
             started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                 THEN started_at ELSE NULL END,

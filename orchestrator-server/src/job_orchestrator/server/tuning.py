@@ -73,9 +73,6 @@ class Tuning:
     event_stream_timeout_s: float = 20.0
     """Idle time-out of an event stream; a client sends a load event every 5 s."""
 
-    link_result_bytes: int = 64_000
-    """Results up to this size are sent in the link."""
-
     json_timeout_s: float = 120.0
     """For a whole JSON answer, so that one that trickles in byte by byte ends."""
 

@@ -8,11 +8,13 @@ skipped and listed there; a script can't make packing fail or hang.
 import asyncio
 import contextlib
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO
+from uuid import uuid4
 
 from job_orchestrator.client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp
 from job_orchestrator.client.executors.base import Outcome
@@ -25,6 +27,7 @@ from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import close_to_other_users
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
+from job_orchestrator.common.storage.regular_file import create_file, opened_folder, rename_file
 
 MAX_SMALL_PERMITS, LARGE_PERMITS = 12, 4
 """Results that are packed concurrently; of partial results half as many, at least one.
@@ -36,6 +39,9 @@ they take about as long as one after the other, and a short one need not wait fo
 
 SMALL_BYTES = 1 << 16
 """Results of at most this size are kept in memory for a while, because they are sent soon."""
+
+TEMPORARY = ".results."
+"""Prefix of the names of unfinished archives."""
 
 
 def disk_bytes_of(file: IO[bytes]) -> int:
@@ -109,6 +115,11 @@ class Packer:
             stop_waiting=asyncio.Event(),
         )
 
+    @property
+    def problem(self) -> str:
+        """Reason why no results can be packed any more; empty if they can."""
+        return self._queue.problem or self._partial_queue.problem
+
     def stop(self) -> None:
         """Make all packing fail: the client stops, and nobody will fetch the results."""
         self._stopping.set()
@@ -122,33 +133,29 @@ class Packer:
     ) -> tuple[bytes, bytes | None]:
         """Return the digest of the archive, and the archive itself if it is small."""
         small = None
-        temporary = workspace.root / ".results.zip.tmp"
-        try:
-            with _as_domain_errors():
+        with _as_domain_errors(), _open_root(workspace) as folder:
+            with _temporary_file(folder) as (file, temporary):
+                sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+                if file.tell() <= SMALL_BYTES:
+                    file.seek(0)
+                    small = file.read()
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
-                with temporary.open("w+b") as file:
-                    sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
-                    if file.tell() <= SMALL_BYTES:
-                        file.seek(0)
-                        small = file.read()
+                file.close()
                 reach(Point.CLIENT_PACKING)
-                temporary.replace(workspace.results)
-                close_to_other_users(workspace.root)
-            if incomplete is not None:
-                incomplete.sha256 = sha256
-                raise incomplete
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+                budget.progress.note()
+                rename_file(temporary, workspace.results.name, folder)
+            close_to_other_users(folder)
+        if incomplete is not None:
+            incomplete.sha256 = sha256
+            raise incomplete
         return sha256, small
 
     def _pack_to_unnamed_file(
         self, workspace: Workspace, budget: Budget
     ) -> tuple[IO[bytes], bytes]:
-        with _as_domain_errors():
-            file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
+        with _as_domain_errors(), _open_root(workspace) as folder:
+            file = tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}")  # noqa: SIM115 (the caller closes it)
             try:
                 sha256, _ = self._write_archive(file, workspace, None, budget)
                 file.seek(0)
@@ -169,12 +176,39 @@ class Packer:
         except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
-            archive = self._new_archive(file, Budget(self._check_not_stopping))
+            archive = self._new_archive(file, Budget(self._check_not_stopping, budget.progress))
             return archive.write_output_only(workspace, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
         writer = ZipWriter(file, self._deflater)
         return ResultArchive(writer, budget, self._max_bytes, self._disk_bytes(file))
+
+
+@contextlib.contextmanager
+def _open_root(workspace: Workspace) -> Iterator[int]:
+    """Open the folder of a payload; a script may have moved it. Raises ``ArchiveFailed``."""
+    try:
+        root = os.stat(workspace.root, follow_symlinks=False)  # noqa: PTH116
+    except FileNotFoundError:
+        root = None
+    if root is None or not stat.S_ISDIR(root.st_mode):
+        raise ArchiveFailed(
+            "The results could not be packed: its folder was moved or replaced while run.sh ran"
+        )
+    with opened_folder(workspace.root) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _temporary_file(folder: int) -> Iterator[tuple[IO[bytes], str]]:
+    """Create a file whose name no script can foresee; it is removed unless it was renamed."""
+    name = f"{TEMPORARY}{uuid4().hex}"
+    try:
+        with open(create_file(name, folder, os.O_RDWR), "w+b") as file:  # noqa: PTH123
+            yield file, name
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,6 @@ class FormBody:
     """
 
     def __init__(self, files: list[FormFile], fields: Iterable[tuple[str, str]] = ()) -> None:
-        self.files = files
         boundary = f"jo-{secrets.token_hex(16)}"
         self._parts = [(_file_head(boundary, file.path), file) for file in files]
         self._fields = b"".join(
@@ -104,7 +103,7 @@ class FormBody:
 
 
 def _join(parts: list[bytes | FormFile]) -> bytes:
-    return b"".join(part if isinstance(part, bytes) else read_exactly(part) for part in parts)
+    return b"".join(part if isinstance(part, bytes) else _read_exactly(part) for part in parts)
 
 
 def _file_head(boundary: str, path: str) -> bytes:
@@ -124,8 +123,7 @@ def _open(file: FormFile) -> Readable:
     return file.source
 
 
-def read_exactly(file: FormFile) -> bytes:
-    """Read the whole file. Raises ``OSError``, also if it has changed its size."""
+def _read_exactly(file: FormFile) -> bytes:
     if isinstance(file.source, Path):
         content = file.source.read_bytes()
     else:

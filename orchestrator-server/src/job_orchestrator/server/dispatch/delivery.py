@@ -6,13 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from job_orchestrator.common.messages import Payload
-from job_orchestrator.common.protocol.multipart_writer import FormBody, read_exactly
-from job_orchestrator.common.protocol.small_files import MAX_FILES, SmallFile, encode_files
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, TransitionRefused
-from job_orchestrator.server.clients.base import SmallInputs
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.collector import Collector
 from job_orchestrator.server.dispatch.outcome import (
@@ -30,14 +26,11 @@ from job_orchestrator.server.errors import (
     ClientUnreachable,
     PayloadLost,
 )
-from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
-
-SMALL_BYTES = 64_000
-"""Files of at most this size together are sent as one block."""
 
 
 class Delivery:
@@ -49,7 +42,7 @@ class Delivery:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         registry: ClientRegistry,
         services: Mapping[str, Service],
         failed_attempts: FailedAttempts,
@@ -109,7 +102,7 @@ class Delivery:
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
         """Send a job's files to its client."""
-        files = await in_thread(lambda: block_or_form(self._files.inputs(job), job))
+        files = await self._files.inputs(job)
 
         async def send() -> Payload:
             reach(Point.SERVER_BEFORE_SEND)
@@ -187,11 +180,3 @@ class Delivery:
             return
         reach(Point.SERVER_SUBMITTED)
         self._collector.on_submitted(submitted, payload)
-
-
-def block_or_form(form: FormBody, job: Job) -> FormBody | SmallInputs:
-    """Return the block of small files that are in ``form``, or the form if they are not small."""
-    if len(form.files) > MAX_FILES or sum(file.size for file in form.files) > SMALL_BYTES:
-        return form
-    block = encode_files([SmallFile(file.path, read_exactly(file)) for file in form.files])
-    return SmallInputs(block, job.selection.fields())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
+from job_orchestrator.client.executors.local.cgroups.native_start import NativeStart
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
     PayloadCgroup,
     PayloadCgroups,
@@ -84,6 +85,11 @@ class Spawner:
         if slot.user is not None and self.users is not None:
             self._remove_leftovers(self.exclusive_uids & {slot.user.uid})
             self.users.release(slot.user)
+
+    @property
+    def is_short(self) -> bool:
+        """True if scripts are started by one system call, and leave nothing to search for."""
+        return self.cgroups is not None and isinstance(self.cgroups.starter, NativeStart)
 
     @property
     def exclusive_uids(self) -> frozenset[int]:

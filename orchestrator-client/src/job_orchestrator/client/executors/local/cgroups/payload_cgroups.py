@@ -57,6 +57,10 @@ class PayloadCgroup:
         texts = (limit_reached(cgroup.folder, self.limits) for cgroup in self.cgroups)
         return next((text for text in texts if text), "")
 
+    def remove_if_empty(self) -> bool:
+        """Remove the cgroup; False if processes run there, or if there are cgroups below it."""
+        return all([cgroup.remove_if_empty() for cgroup in self.cgroups])
+
     def remove(self) -> bool:
         """Remove the cgroup; False if processes run there."""
         return all([cgroup.remove() for cgroup in self.cgroups])

@@ -9,8 +9,8 @@ from fake_client import zip_of
 from job_orchestrator.common.protocol.small_files import SmallFile, encode_files
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.clients.base import SmallInputs
+from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.base import BrokenArchive, LocalFile, SmallResult
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.stored_files import StoredFiles

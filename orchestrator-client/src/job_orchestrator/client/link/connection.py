@@ -39,7 +39,7 @@ class LinkConnection:
         """Answer and report until the link breaks."""
         try:
             await self._socket.run(self._received)
-        except LinkBroken as error:
+        except (LinkBroken, link.MalformedItem) as error:
             logger.info("The link to a server ended: %s", error)
         finally:
             self._open = False

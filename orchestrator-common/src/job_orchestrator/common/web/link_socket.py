@@ -120,14 +120,15 @@ class LinkSocket:
     ) -> None:
         """Send and receive until the link breaks; ``received`` gets each message.
 
-        Always ends with ``LinkBroken``; also if nothing arrives for ``silence_s``.
+        Always ends with ``LinkBroken``, also if nothing arrives for ``silence_s``, or with the
+        ``MalformedItem`` that ``received`` raises.
         """
         sending = asyncio.create_task(self._send(), name="link: send")
         try:
             await self._receive(received, silence_s)
         except MalformedItem as error:
             self.close(CloseCode.MALFORMED, str(error))
-            raise LinkBroken(f"the peer sent what is {error}") from error
+            raise
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

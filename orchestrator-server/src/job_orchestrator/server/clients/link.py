@@ -86,7 +86,7 @@ class LinkTransport:
         self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """See ``ClientTransport.submit``. A form goes by HTTP."""
-        session = self._session
+        session = self._open_session
         if session is None or isinstance(files, FormBody):
             return await self._http.submit(files, key, time_limit_s=time_limit_s)
         about = request_id() or ""
@@ -120,7 +120,7 @@ class LinkTransport:
 
     async def kill(self, payload_id: int) -> Payload | None:
         """See ``ClientTransport.kill``."""
-        if (session := self._session) is None:
+        if (session := self._open_session) is None:
             return await self._http.kill(payload_id)
         return _payload(
             await session.payload(lambda number: link.Kill(number, payload_id), ANSWER_TIMEOUT_S)
@@ -128,7 +128,7 @@ class LinkTransport:
 
     async def kill_key(self, key: str) -> Payload:
         """See ``ClientTransport.kill_key``."""
-        if (session := self._session) is None:
+        if (session := self._open_session) is None:
             return await self._http.kill_key(key)
         return _payload(
             await session.payload(lambda number: link.KillKey(number, key), ANSWER_TIMEOUT_S)
@@ -137,23 +137,23 @@ class LinkTransport:
     @property
     def can_recall(self) -> bool:
         """See ``ClientTransport.can_recall``."""
-        return self._session is not None
+        return self._open_session is not None
 
     async def recall(self, key: str) -> bool:
         """See ``ClientTransport.recall``."""
-        session = self._session
+        session = self._open_session
         return session is not None and await session.recall(key, ANSWER_TIMEOUT_S)
 
     async def acknowledge(self, payload_ids: Sequence[int]) -> None:
         """See ``ClientTransport.acknowledge``."""
-        if (session := self._session) is None:
+        if (session := self._open_session) is None:
             await self._http.acknowledge(payload_ids)
         else:
             await session.acknowledge(list(payload_ids), ANSWER_TIMEOUT_S)
 
     async def inventory(self) -> Sequence[InventoryEntry]:
         """See ``ClientTransport.inventory``."""
-        if (session := self._session) is None:
+        if (session := self._open_session) is None:
             return await self._http.inventory()
         return await session.inventory(self._tuning.json_timeout_s)
 
@@ -180,9 +180,16 @@ class LinkTransport:
             async with contextlib.aclosing(session.events()) as events:
                 yield events
         finally:
-            self._session = None
+            if self._session is session:
+                self._session = None
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    @property
+    def _open_session(self) -> LinkSession | None:
+        """The session, unless it is broken: then requests go by HTTP until it is open again."""
+        session = self._session
+        return session if session is not None and session.is_open else None
 
     async def _greet(self, socket: LinkSocket) -> LinkSession:
         """Exchange the hellos. Raises ``ClientError``."""

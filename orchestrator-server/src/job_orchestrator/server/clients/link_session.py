@@ -60,6 +60,11 @@ class LinkSession:
         self._arrived = asyncio.Event()
         self._problem: ClientError | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """True until the link breaks."""
+        return self._problem is None
+
     async def run(self, silence_s: float) -> None:
         """Read until the link breaks, or until nothing has arrived for ``silence_s``."""
         try:
@@ -67,6 +72,8 @@ class LinkSession:
         except LinkBroken as error:
             kind = ClientTimeout if error.silent else AnswerLost
             self._problem = kind(f"{self._client} is disconnected: {error}")
+        except link.MalformedItem as error:
+            self._problem = ClientFailed(f"{self._client} sent what is {error}")
         finally:
             self._fail_pending()
             self._arrived.set()
@@ -193,10 +200,11 @@ class LinkSession:
         self._problem = problem
         for pending in self._pending.values():
             if not pending.answer.done():
-                was_sent = pending.ordinal < self._socket.sent
-                pending.answer.set_exception(
-                    _copy(problem) if was_sent else ClientUnreachable(str(problem))
+                lost = (
+                    _copy(problem) if isinstance(problem, AnswerLost) else AnswerLost(str(problem))
                 )
+                was_sent = pending.ordinal < self._socket.sent
+                pending.answer.set_exception(lost if was_sent else ClientUnreachable(str(problem)))
 
     def _refusal(self, refused: link.Refused) -> ClientError:
         reason = shortened(refused.message)

@@ -9,6 +9,7 @@ from fake_client import zip_of
 from job_orchestrator.common.protocol.small_files import SmallFile, encode_files
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.clients.base import SmallInputs
 from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.base import BrokenArchive, LocalFile, SmallResult
 from job_orchestrator.server.files.folder import FolderFiles
@@ -69,11 +70,13 @@ async def read(stored: StoredFiles, job: Job) -> bytes:
 async def test_inputs_are_sent_to_clients_as_a_form_whatever_the_form_of_storage(
     stored: StoredFiles, job: Job
 ) -> None:
-    body = await stored.inputs(job)
+    inputs = await stored.inputs(job)
+    body = inputs.form() if isinstance(inputs, SmallInputs) else inputs
     content = await sent(body)
     assert content.index(b"in/b") < content.index(b"first") < content.index(b"exit 0")
     assert body.headers["Content-Length"] == str(len(content))
-    assert await stored.small_inputs(job) in (None, encode_files(FILES))
+    if isinstance(inputs, SmallInputs):
+        assert inputs.block == encode_files(FILES)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ async def test_inputs_that_are_gone_are_lost_only_if_they_were_in_a_folder(
 ) -> None:
     assert not await stored.are_lost(job)
     await in_thread(stored.files.remove, job)
-    is_small = await stored.small_inputs(job) is not None
+    is_small = await stored.store.inputs(job) is not None
     assert await stored.are_lost(job) is not is_small
     if not is_small:
         with pytest.raises(FileNotFoundError):

@@ -9,6 +9,7 @@ from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
+from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.ids import PayloadIds
@@ -152,11 +153,13 @@ def _compose(
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
+    requests = LinkRequests(intake, runner, store, retention)
     limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
     meter = LoadMeter(store, settings.slots, hub.publish_load, limits=limits)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
+            Component(close=requests.close),
             Component(runner.loops, close=runner.stop),
             Component(executor.loops),
             Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)]),
@@ -182,6 +185,7 @@ def _compose(
     app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
+    app[keys.LINK_REQUESTS] = requests
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(workspaces, packer, lifecycle.loops)

@@ -24,7 +24,7 @@ from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.agreement import ServerLimits
-from job_orchestrator.server.clients.http import http_transports
+from job_orchestrator.server.clients.link import LinkTerms, link_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -128,7 +128,10 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
             await _continue_clock(store)
-            transports = http_transports(settings.services.values(), settings.client_token, tuning)
+            terms = LinkTerms(store.installation.id, settings.inline_limit)
+            transports = link_transports(
+                settings.services.values(), settings.client_token, terms, tuning
+            )
             limits = ServerLimits(
                 settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
             )

@@ -40,6 +40,11 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/events"
 
     @property
+    def link(self) -> str:
+        """URL of the link, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/link"
+
+    @property
     def logs(self) -> str:
         """URL of the output of scripts, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/logs"

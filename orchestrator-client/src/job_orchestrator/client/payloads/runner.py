@@ -17,6 +17,7 @@ from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
+from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,20 @@ class Runner:
         if run.in_executor:
             raise StillRunning(f"Payload {payload_id} could not be ended yet; try again")
         return await self._store.get(payload_id), True
+
+    async def recall(self, key: str) -> bool:
+        """Take back the payload of ``key`` for its server if it has not started.
+
+        On return it never starts. A repeat has the same outcome. Raises ``PayloadNotFound``.
+        """
+        if (row := await self._store.recall(key)) is not None:
+            reach(Point.CLIENT_RECALLED)
+            await in_thread(self._workspaces.remove, row.uuid)
+        elif not self._store.was_recalled(key):
+            if await self._store.by_key(key) is None:
+                raise PayloadNotFound(key)
+            return False
+        return True
 
     def pid(self, payload_id: int) -> int:
         """Return the pid of a payload's run.sh; 0 if there is none on this machine."""

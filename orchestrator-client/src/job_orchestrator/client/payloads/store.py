@@ -8,6 +8,7 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -73,6 +74,10 @@ RETURNING {COLUMNS}
 """  # noqa: S608
 
 
+MAX_RECALLED = 10_000
+"""Keys of recalled payloads that are remembered, for messages that are repeated."""
+
+
 class StoreError(Exception):
     """A statement failed. It may have had its effect nevertheless."""
 
@@ -93,6 +98,7 @@ class PayloadStore:
         self._now = now
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
+        self._recalled: OrderedDict[str, None] = OrderedDict()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call ``subscriber`` with every payload that is added or changed. It must not block."""
@@ -244,6 +250,26 @@ class PayloadStore:
             (),
         )
         self._notify_given_back(rows, "The client stops")
+
+    async def recall(self, key: str) -> PayloadRow | None:
+        """Forget the Prepared payload of ``key``, which never runs then, and return it.
+
+        Returns None if there is no such payload.
+        """
+        rows = self._rows(
+            f"DELETE FROM payloads WHERE key = ? AND status = 'Prepared' RETURNING {COLUMNS}",  # noqa: S608
+            (key,),
+        )
+        for row in rows:
+            self._recalled[key] = None
+            if len(self._recalled) > MAX_RECALLED:
+                self._recalled.popitem(last=False)
+            return row
+        return None
+
+    def was_recalled(self, key: str) -> bool:
+        """Return whether the payload of ``key`` was recalled."""
+        return key in self._recalled
 
     async def give_back_lost(self, payload_id: int, reason: str) -> None:
         """Forget a Running payload whose run was lost, so that its server runs the job again."""

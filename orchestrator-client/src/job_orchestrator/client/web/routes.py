@@ -6,6 +6,7 @@ from aiohttp import web
 
 from job_orchestrator.client.web.inventory import inventory
 from job_orchestrator.client.web.kill import kill, kill_key
+from job_orchestrator.client.web.link import link
 from job_orchestrator.client.web.retrieve import discard, forget, retrieve, retrieve_partial
 from job_orchestrator.client.web.service import health, load, metrics
 from job_orchestrator.client.web.streams import events, logs
@@ -22,6 +23,7 @@ ROUTES = (
     web.get("/load", load),
     web.get("/metrics", metrics),
     web.get("/events", events),
+    web.get("/link", link, allow_head=False),
     web.get("/logs/{id}", logs),
     web.post("/submit", submit),
     web.get("/retrieve/{id}", retrieve),

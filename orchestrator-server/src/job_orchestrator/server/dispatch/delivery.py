@@ -164,9 +164,12 @@ class Delivery:
 
     async def _record_submitted(self, job: Job, client: Client, payload: Payload) -> None:
         try:
-            submitted = await self._store.transition(
-                job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id
-            )
+            # Deferred: no request waits for it, and the end of a short job may share its
+            # transaction. Before a crash forgets it, the same payload answers a repeat.
+            with self._collector.accepted(job, payload):
+                submitted = await self._store.transition(
+                    job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id, deferred=True
+                )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the
             # payload, unless it is the one that the job refers to.

@@ -137,6 +137,8 @@ class Dispatcher:
             more = more or len(claim.jobs) == MAX_CLAIMS
             if not_started := replaceable.get(name):
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
+        for service in self._services.values():
+            self._call_back.misplaced(service)
         return more
 
     def _placed(self, service: Service) -> Sequence[str]:

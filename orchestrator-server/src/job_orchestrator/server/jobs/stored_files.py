@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
-from job_orchestrator.common.protocol.selection import Selection
-from job_orchestrator.common.protocol.small_files import decode_files
+from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.clients.base import SmallInputs
 from job_orchestrator.server.errors import ResultsTooLarge
 from job_orchestrator.server.files.base import (
     JobFiles,
@@ -38,19 +37,15 @@ class StoredFiles:
     files: JobFiles
     inline_bytes: int
 
-    async def inputs(self, job: Job) -> FormBody:
-        """Return the inputs, in a stable order, and the selection as the request body for a client.
+    async def inputs(self, job: Job) -> FormBody | SmallInputs:
+        """Return the inputs in the form in which they are sent to a client, in a stable order.
 
         Raises ``FileNotFoundError`` if they are gone.
         """
         block = await self.store.inputs(job)
         if block is None:
             return await in_thread(self.files.inputs, job)
-        return form_of(block, job.selection)
-
-    async def small_inputs(self, job: Job) -> bytes | None:
-        """Return the inputs as one block (see ``small_files``); None if they are not small."""
-        return await self.store.inputs(job)
+        return SmallInputs(block, job.selection.fields())
 
     def result_receiver(self, job: Job, max_bytes: int = 0) -> "StoredResultReceiver":
         """Return the receiver of the results of the job's current attempt.
@@ -124,14 +119,6 @@ class StoredResultReceiver:
             self._job, self._max_bytes, first_files=has_small_inputs
         )
         return await receiver.receive(blocks, sha256)
-
-
-def form_of(block: bytes, selection: Selection) -> FormBody:
-    """Return small inputs as the request body for a client."""
-    files = [FormFile(file.name, file.content, len(file.content)) for file in decode_files(block)]
-    body = FormBody(files, selection.fields())
-    body.load_if_small()
-    return body
 
 
 async def _chained(begun: Sequence[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -64,9 +64,17 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def server(start_client: StartClient, start_server: StartServer) -> Service:
+def inline_limit() -> str:
+    """Return INLINE_LIMIT of ``server``; a test overrides it by ``parametrize``."""
+    return "64kB"
+
+
+@pytest.fixture
+async def server(
+    start_client: StartClient, start_server: StartServer, inline_limit: str
+) -> Service:
     """A server with one client."""
-    return await start_server(await start_client())
+    return await start_server(await start_client(), INLINE_LIMIT=inline_limit)
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ async def check_only_output_kept(client: Client, payload: int) -> None:
     archive = await client.archive(payload)
     assert archive.read(".orchestrator/stdout.txt") == b"said\n"
     assert not any(name.startswith("endless") for name in archive.namelist())
-    assert await asyncio.to_thread(lambda: list(client.data.glob("*/.results.zip.tmp"))) == []
+    assert await asyncio.to_thread(lambda: list(client.data.glob("*/.results.*"))) == []
 
 
 async def test_kill_during_packing_ends_the_payload_immediately(
     client: Client, endless: str
 ) -> None:
     payload = await client.submit(endless + "exit 0\n")
-    await client.eventually(lambda: any(client.data.glob("*/.results.zip.tmp")))
+    await client.eventually(lambda: any(client.data.glob("*/.results.*")))
     killed = await client.kill(payload)
     assert (killed["status"], killed["exit_code"]) == ("Killed", 0)
     assert killed["message"] == (

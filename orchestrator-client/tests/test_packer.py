@@ -1,6 +1,7 @@
 """The ZIP of results: its content, its bounds, and scripts that try to make packing fail."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import json
@@ -11,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from job_orchestrator.client.errors import ArchiveFailed, PackingGivenUp, ResultTooLarge
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.manifest import MAX_LISTED
-from job_orchestrator.client.results.packer import LARGE_PERMITS, Packer
+from job_orchestrator.client.results.packer import LARGE_PERMITS, Packer, disk_bytes_of
 from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 from job_orchestrator.client.workspace.removal import remove_tree
 from job_orchestrator.common.errors import StorageFull
@@ -250,9 +251,13 @@ def files_up_to_64_mb() -> Iterator[None]:
 def test_trap_31_file_that_grows_while_it_is_packed_ends(workspace: Workspace) -> None:
     # The archive itself is a file that grows while it is packed.
     (workspace.work / "a").write_bytes(os.urandom(3 << 20))
-    (workspace.root / ".results.zip.tmp").touch()
-    (workspace.work / "b").hardlink_to(workspace.root / ".results.zip.tmp")
-    archive = pack(workspace)
+
+    def link(archive: IO[bytes]) -> int:
+        unfinished = Path(f"/proc/self/fd/{archive.fileno()}").readlink()
+        (workspace.work / "b").hardlink_to(unfinished)
+        return disk_bytes_of(archive)
+
+    archive = pack(workspace, Packer(disk_bytes=link))
     assert archive.testzip() is None
     assert archive.getinfo("b").file_size < 4 << 20
 
@@ -265,9 +270,13 @@ def test_trap_34_zip_lies_beside_the_work_folder(workspace: Workspace) -> None:
 
 def test_trap_37_full_disk_is_told_and_nothing_is_left(workspace: Workspace) -> None:
     (workspace.work / "random").write_bytes(os.urandom(1 << 20))
-    (workspace.root / ".results.zip.tmp").symlink_to("/dev/full")
+    disk_full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def disk_bytes(file: IO[bytes]) -> int:
+        raise disk_full
+
     with pytest.raises(StorageFull):
-        pack(workspace)
+        pack(workspace, Packer(disk_bytes=disk_bytes))
     assert leftovers(workspace) == set()
 
 

@@ -66,7 +66,7 @@ async def test_pack_small_results_does_not_wait_for_any_number_of_large_ones(
     made = await asyncio.to_thread(endless_workspaces, workspaces, LARGE_PERMITS + CPUS + 1)
     packer = Packer()
     large = [asyncio.create_task(packer.pack(workspace, SHORT_RUN)) for workspace in made]
-    await until(lambda: len(list(workspaces.root.glob("*/.results.zip.tmp"))) >= LARGE_PERMITS)
+    await until(lambda: len(list(workspaces.root.glob("*/.results.*"))) >= LARGE_PERMITS)
     small = await asyncio.to_thread(new_workspace, workspaces, "small")
     await packer.pack(small, SHORT_RUN)
     assert not any(task.done() for task in large)

@@ -84,7 +84,7 @@ def test_every_declared_setting_is_read() -> None:
     read_settings(Watched(), {})
     files_of_secrets = {f"{setting.name}_FILE" for setting in SETTINGS if setting.secret}
     names = {setting.name for setting in SETTINGS}
-    assert read == names | files_of_secrets | {"CREDENTIALS_DIRECTORY"}
+    assert read == names | files_of_secrets
 
 
 def test_memory_limit_can_be_the_minimum_or_0_for_none() -> None:

@@ -1,7 +1,7 @@
 """The clock that does not jump."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_orchestrator.common.runtime.clock import MAX_AHEAD_S, SteadyClock
@@ -57,6 +57,7 @@ def test_clock_approaches_a_wall_clock_that_was_set(jump_s: float) -> None:
     assert clock() == pytest.approx(machine.wall, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e6, 1e6)), max_size=20))
 def test_clock_never_runs_backwards(steps: list[tuple[float, float]]) -> None:
     machine = Machine()

@@ -10,12 +10,8 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.storage.form_receiver import (
-    BodyTimeout,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
+from job_orchestrator.common.storage.form_receiver import BodyTimeout, receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
@@ -39,6 +35,9 @@ class Trickle:
             return PART
         await asyncio.sleep(self._pause_s)
         return self._block
+
+    def at_eof(self) -> bool:
+        return False
 
 
 def kept(form: ReceivedForm) -> ReceivedForm:

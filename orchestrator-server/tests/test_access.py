@@ -27,7 +27,7 @@ from job_orchestrator.server.settings.server import read_settings
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web import access
 from job_orchestrator.server.web.access import TABLE, Access, access_of, is_open
-from running_server import Server, StartServer, tuned
+from running_server import Server, StartServer, in_folders, tuned
 
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -365,6 +365,7 @@ async def test_long_answer_is_aborted_when_its_token_is_revoked(
     await server.eventually(lambda: tokens.active == 0)
 
 
+@in_folders
 async def test_download_is_aborted_when_its_token_expires(
     start_server: StartServer, client: FakeClient, start_client: Any, file: Path
 ) -> None:

@@ -15,7 +15,7 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.app import DISPATCH
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
-from running_server import Server, StartServer, tuned
+from running_server import Server, StartServer, in_folders, tuned
 
 
 async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
@@ -243,6 +243,7 @@ async def test_job_that_ends_while_the_server_is_down_is_fetched_after_the_resta
     assert client.requests["submit"] == 1
 
 
+@in_folders
 @tuned(fetch_retry_s=0.0)
 async def test_trap_37_full_disk_at_fetch_waits_for_room(
     server: Server, client: FakeClient

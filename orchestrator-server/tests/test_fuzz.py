@@ -18,8 +18,7 @@ from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import StreamBroken
 from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.files.base import BrokenArchive
-from job_orchestrator.server.files.folder import check_archive
+from job_orchestrator.server.files.base import BrokenArchive, check_archive
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory, read_entries
 from job_orchestrator.server.model import ClientUrls, StoredOutput
 from sample_job import JOB

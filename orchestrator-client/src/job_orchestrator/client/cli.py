@@ -14,6 +14,9 @@ from job_orchestrator.common.logs.setup import configure_logging
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.common.web.service import run_service
 
+STOP_LIMIT_S = 60.0
+"""Time for the stop, besides what running payloads have to end. No wait of it takes as long."""
+
 EPILOG = f"""\
 Only from the environment, because the command line of a process is visible to all users:
 
@@ -48,6 +51,7 @@ def main(**flags: str | None) -> None:
             pages={"API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
             end_streams=partial(end_streams, app),
             drain=lambda: app[keys.DRAIN](),
+            stop_limit_s=settings.drain_timeout_s + settings.kill_grace_s + STOP_LIMIT_S,
         )
     except StartupError as error:
         click.echo(f"jo-client: {error}", err=True)

@@ -49,6 +49,10 @@ class ArchiveFailed(DomainError):
     """The results could not be packed."""
 
 
+class PackingHangs(ArchiveFailed):
+    """A file system did not answer for long while results were packed."""
+
+
 class OnlyOutputKept(ArchiveFailed):
     """Only the output of the script was packed; the message gives the reason.
 

@@ -12,23 +12,12 @@ from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
-from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 
 T = TypeVar("T")
 
 StoredInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that fits into a column of a database: 64 bits, signed."""
-
-MAX_TEXT_BYTES = 1 << 16
-"""Limit for a text of a client. The server stores it, lists it and pushes it to all subscribers."""
-
-MAX_VERSION_BYTES = 100
-CUT_OFF = "… (cut off)"
-
-
-class MalformedMessage(DomainError):
-    """A body that is not the message that it should be."""
 
 
 class WireTime(datetime):
@@ -356,58 +345,10 @@ def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_payload(body: bytes) -> Payload:
-    """Read a payload, with a long message cut off. Raises ``MalformedMessage``."""
-    payload = _decode(_payload_decoder, body, "payload")
-    return msgspec.structs.replace(payload, message=shortened(payload.message or ""))
-
-
-def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
-    """Read the payloads that a client has. Raises ``MalformedMessage``."""
-    return _decode(_inventory_decoder, body, "list of payloads")
-
-
-def decode_payload_event(body: str) -> PayloadEvent:
-    """Read a ``payload`` event, with a long message cut off. Raises ``MalformedMessage``."""
-    event = _decode(_payload_event_decoder, body, "payload event")
-    return msgspec.structs.replace(event, message=shortened(event.message))
-
-
-def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event, with a long version cut off.
-
-    Raises ``MalformedMessage``.
-    """
-    load = _decode(_load_event_decoder, body, "load event")
-    return msgspec.structs.replace(load, version=shortened(load.version, MAX_VERSION_BYTES))
-
-
-def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Return ``text``, cut off with a mark at its end if its UTF-8 exceeds ``max_bytes``."""
-    if len(text) * 4 <= max_bytes:
-        return text
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= max_bytes:
-        return text
-    kept = max_bytes - len(CUT_OFF.encode())
-    return encoded[:kept].decode("utf-8", "ignore") + CUT_OFF
-
-
 def _encode_time(value: Any) -> str:
     if not isinstance(value, WireTime):
         raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) -> T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MalformedMessage(f"not a {what}: {error}") from error
-
-
 _encoder = msgspec.json.Encoder(enc_hook=_encode_time)
-_payload_decoder = msgspec.json.Decoder(Payload)
-_inventory_decoder = msgspec.json.Decoder(list[InventoryEntry])
-_payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
-_load_event_decoder = msgspec.json.Decoder(LoadEvent)

@@ -12,7 +12,7 @@ from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
@@ -36,6 +36,7 @@ from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
@@ -159,9 +160,10 @@ async def _compose(
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
     statistics = JobStatistics()
     statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
+    stored_files = StoredFiles(store, files, settings.inline_limit)
     dispatch = Dispatch(
         store,
-        files,
+        stored_files,
         registry,
         FairShare(),
         settings.services,
@@ -210,15 +212,17 @@ async def _compose(
     app[keys.QUERIES] = queries
     app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
-    app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
-    app[keys.RESULTS] = JobResults(files, registry)
+    app[keys.JOB_LOGS] = JobLogs(store, stored_files, feed, registry)
+    app[keys.RESULTS] = JobResults(stored_files, registry)
     app[keys.SUBMISSION] = JobSubmission(
         store=store,
         files=files,
+        inline_bytes=settings.inline_limit,
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        before_creation=dispatch.dispatcher.loop.wake,
         max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(

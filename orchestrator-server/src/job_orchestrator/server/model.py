@@ -174,10 +174,14 @@ class Job:
 
 @dataclass(frozen=True)
 class StoredOutput:
-    """The ZIP that was received from a client: its size in bytes, and its digest."""
+    """The ZIP that was received from a client: its size in bytes, and its digest.
+
+    ``content`` is the ZIP itself if it is small: it is stored with the state of the job.
+    """
 
     size: int
     sha256: bytes
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)

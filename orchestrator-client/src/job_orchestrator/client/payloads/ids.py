@@ -15,9 +15,11 @@ from pathlib import Path
 
 from job_orchestrator.client.errors import IdsExhausted
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error, write_durably
+from job_orchestrator.common.storage.regular_file import make_way, open_regular_file, opened_folder
 
 BLOCK = 1000
 _MAX_ID = 2**32 - 1
+_MAX_DIGITS = 20
 
 
 @dataclass
@@ -43,7 +45,8 @@ class PayloadIds:
 
     def _reserve(self) -> None:
         try:
-            stored = int(self.file.read_text())
+            with open(open_regular_file(self.file), "rb") as file:  # noqa: PTH123
+                stored = int(file.read(_MAX_DIGITS))
         except (FileNotFoundError, ValueError):
             stored = 0
         # Only the first block of a process begins at the clock: later, that would waste ids.
@@ -51,5 +54,9 @@ class PayloadIds:
         if begin + BLOCK > _MAX_ID:
             raise IdsExhausted(f"All ids up to {_MAX_ID} were used; remove {self.file}")
         with full_disk_as_domain_error():
+            if stored == 0:
+                # A script with the rights of the client may have put a folder here.
+                with opened_folder(self.file.parent) as folder:
+                    make_way(self.file.name, folder)
             write_durably(self.file, str(begin + BLOCK).encode())
         self._next, self._reserved_up_to = begin, begin + BLOCK

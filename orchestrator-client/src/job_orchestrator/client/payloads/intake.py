@@ -16,12 +16,8 @@ from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
-from job_orchestrator.common.storage.form_receiver import (
-    BodyStream,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
+from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.common.storage.regular_file import open_regular_file
 
 POLL_S = 0.25
 """Between two checks whether a file has grown. Polling needs less machinery than inotify(7)."""
@@ -95,7 +96,7 @@ class ScriptOutput:
 def _read(path: Path, offset: int) -> bytes:
     """Read the next block; empty if there is no more, or no file (yet, or any more)."""
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(open_regular_file(path), "rb", buffering=0) as file:  # noqa: PTH123
             if os.fstat(file.fileno()).st_size <= offset:
                 return b""  # not all file systems accept a seek to any offset
             file.seek(offset)

@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import io
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 from job_orchestrator.client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp
 from job_orchestrator.client.executors.base import Outcome
@@ -23,16 +26,18 @@ from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.queue import (
     Budget,
     BudgetExceeded,
+    MemoryBudget,
     PackingLimits,
     PackingQueue,
-    SmallBudget,
 )
+from job_orchestrator.client.results.threads import Progress
 from job_orchestrator.client.results.zip_writer import ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import close_to_other_users
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
+from job_orchestrator.common.storage.regular_file import create_file, opened_folder, rename_file
 from job_orchestrator.common.storage.small_file import MAX_BYTES
 
 MAX_SMALL_PERMITS, LARGE_PERMITS = 12, 4
@@ -44,6 +49,12 @@ they take about as long as one after the other, and a short one need not wait fo
 
 IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
 """Limits of results that are packed in the event loop: about a millisecond of work."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+TEMPORARY = ".results."
+"""Prefix of the names of unfinished archives."""
 
 
 def disk_bytes_of(file: IO[bytes]) -> int:
@@ -98,11 +109,13 @@ class Packer:
                 raise PackingGivenUp("only the output of run.sh was kept")
 
         if self._kept is not None:
-            budget = SmallBudget(check_wanted, IN_MEMORY)
+            budget = MemoryBudget(check_wanted, Progress(), IN_MEMORY)
             with contextlib.suppress(BudgetExceeded):
-                return await self._short.run(
-                    self._pack_to_memory, workspace, outcome, budget, self._kept
+                sha256, incomplete, content = await self._short.run(
+                    self._pack_to_memory, workspace, outcome, budget
                 )
+                if self._kept.keep(workspace.root.name, content):
+                    return _digest_of(sha256, incomplete)
         return await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
@@ -122,6 +135,11 @@ class Packer:
             stop_waiting=asyncio.Event(),
         )
 
+    @property
+    def problem(self) -> str:
+        """Reason why no results can be packed any more; empty if they can."""
+        return self._queue.problem or self._partial_queue.problem
+
     def stop(self) -> None:
         """Make all packing fail: the client stops, and nobody will fetch the results."""
         self._stopping.set()
@@ -131,46 +149,40 @@ class Packer:
             raise ArchiveFailed("The client stops")
 
     def _pack_to_memory(
-        self, workspace: Workspace, outcome: Outcome, budget: Budget, kept: KeptResults
-    ) -> bytes:
-        """Keep the results in memory. Raises ``BudgetExceeded`` if they are too large for it."""
-        with _as_domain_errors(), io.BytesIO() as file:
+        self, workspace: Workspace, outcome: Outcome, budget: Budget
+    ) -> tuple[bytes, OnlyOutputKept | None, bytes]:
+        """Pack results that are small and cannot hold up the event loop.
+
+        Returns the digest, the reason if only the output was kept, and the archive. Raises
+        ``BudgetExceeded`` for other results.
+        """
+        _refuse_what_may_hang(workspace)
+        with _as_domain_errors(), io.BytesIO() as file, _open_root(workspace) as folder:
             sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
             reach(Point.CLIENT_PACKING)
-            # Larger ones are served in ranges, from a file.
-            if file.tell() > MAX_BYTES or not kept.keep(workspace.root.name, file.getvalue()):
+            if file.tell() > MAX_BYTES:  # larger ones are served in ranges, from a file
                 raise BudgetExceeded
-            close_to_other_users(workspace.root)
-        if incomplete is not None:
-            incomplete.sha256 = sha256
-            raise incomplete
-        return sha256
+            close_to_other_users(folder)
+            return sha256, incomplete, file.getvalue()
 
     def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
-        temporary = workspace.root / ".results.zip.tmp"
-        try:
-            with _as_domain_errors():
+        with _as_domain_errors(), _open_root(workspace) as folder:
+            with _temporary_file(folder) as (file, temporary):
+                sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
-                with temporary.open("wb") as file:
-                    sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+                file.close()
                 reach(Point.CLIENT_PACKING)
-                temporary.replace(workspace.results)
-                close_to_other_users(workspace.root)
-            if incomplete is not None:
-                incomplete.sha256 = sha256
-                raise incomplete
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        return sha256
+                budget.progress.note()
+                rename_file(temporary, workspace.results.name, folder)
+            close_to_other_users(folder)
+        return _digest_of(sha256, incomplete)
 
     def _pack_to_unnamed_file(
         self, workspace: Workspace, budget: Budget
     ) -> tuple[IO[bytes], bytes]:
-        with _as_domain_errors():
-            file = tempfile.TemporaryFile(dir=workspace.root)  # noqa: SIM115 (the caller closes it)
+        with _as_domain_errors(), _open_root(workspace) as folder:
+            file = tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}")  # noqa: SIM115 (the caller closes it)
             try:
                 sha256, _ = self._write_archive(file, workspace, None, budget)
                 file.seek(0)
@@ -191,13 +203,58 @@ class Packer:
         except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
-            archive = self._new_archive(file, Budget(self._check_not_stopping))
+            archive = self._new_archive(file, Budget(self._check_not_stopping, budget.progress))
             return archive.write_output_only(workspace, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
         # Those in memory are within a budget that is much less than any disk.
         disk_bytes = 0 if isinstance(file, io.BytesIO) else self._disk_bytes(file)
         return ResultArchive(ZipWriter(file, self._deflater), budget, self._max_bytes, disk_bytes)
+
+
+def _digest_of(sha256: bytes, incomplete: OnlyOutputKept | None) -> bytes:
+    """Return the digest of an archive. Raises ``incomplete``, with the digest, if there is one."""
+    if incomplete is not None:
+        incomplete.sha256 = sha256
+        raise incomplete
+    return sha256
+
+
+@contextlib.contextmanager
+def _open_root(workspace: Workspace) -> Iterator[int]:
+    """Open the folder of a payload; a script may have moved it. Raises ``ArchiveFailed``."""
+    try:
+        root = os.stat(workspace.root, follow_symlinks=False)  # noqa: PTH116
+    except FileNotFoundError:
+        root = None
+    if root is None or not stat.S_ISDIR(root.st_mode):
+        raise ArchiveFailed(
+            "The results could not be packed: its folder was moved or replaced while run.sh ran"
+        )
+    with opened_folder(workspace.root) as folder:
+        yield folder
+
+
+def _refuse_what_may_hang(workspace: Workspace) -> None:
+    """Raise ``BudgetExceeded`` if a script has left a mount or a link at one of the known places.
+
+    A file system that the script mounted, or to which a link leads, can block for ever.
+    """
+    paths = (workspace.work, workspace.stdout, workspace.stderr, workspace.selection)
+    if workspace.root.name in MOUNTS.read_text() or any(map(os.path.islink, paths)):
+        raise BudgetExceeded
+
+
+@contextlib.contextmanager
+def _temporary_file(folder: int) -> Iterator[tuple[IO[bytes], str]]:
+    """Create a file whose name no script can foresee; it is removed unless it was renamed."""
+    name = f"{TEMPORARY}{uuid4().hex}"
+    try:
+        with open(create_file(name, folder), "wb") as file:  # noqa: PTH123
+            yield file, name
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from job_orchestrator.client.errors import PackingTookTooLong
-from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.client.results.threads import PackingThreads, Progress
 
 R = TypeVar("R")
 
@@ -30,6 +30,12 @@ class PackingLimits:
     """Files and folders. With these values the small budget is well below a second of work."""
     min_time_s: float = 600.0
     """The time that any large results may take. A script that ran for longer has as long."""
+    stall_s: float = 60.0
+    """The time without any progress after which a thread counts as held by a file system."""
+
+
+UNLIMITED = 2
+"""Threads for work without a permit, which is short."""
 
 
 class Budget:
@@ -39,8 +45,14 @@ class Budget:
     block; any of these may raise to stop the run.
     """
 
-    def __init__(self, check_wanted: CheckWanted) -> None:
-        self.check = check_wanted
+    def __init__(self, check_wanted: CheckWanted, progress: Progress) -> None:
+        self.progress = progress
+
+        def check() -> None:
+            progress.note()
+            check_wanted()
+
+        self.check = check
 
     def count_entry(self) -> None:
         """Count a file or folder that was found."""
@@ -48,6 +60,9 @@ class Budget:
 
     def count_bytes(self, size: int) -> None:
         """Count the bytes of a file before they are read."""
+
+    def count_link(self) -> None:
+        """Count a symbolic link before it is followed."""
 
 
 class BudgetExceeded(Exception):
@@ -60,8 +75,10 @@ class SmallBudget(Budget):
     It has no time limit, so that small results do not count as large on a slow machine.
     """
 
-    def __init__(self, check_wanted: CheckWanted, limits: PackingLimits) -> None:
-        super().__init__(check_wanted)
+    def __init__(
+        self, check_wanted: CheckWanted, progress: Progress, limits: PackingLimits
+    ) -> None:
+        super().__init__(check_wanted, progress)
         self._entries, self._bytes = limits.small_entries, limits.small_bytes
 
     def count_entry(self) -> None:
@@ -76,10 +93,20 @@ class SmallBudget(Budget):
             raise BudgetExceeded
 
 
+class MemoryBudget(SmallBudget):
+    """The small budget of results that are packed in the event loop, which follows no links.
+
+    A link can lead to a file system that does not answer.
+    """
+
+    def count_link(self) -> None:
+        raise BudgetExceeded
+
+
 class TimeBudget(Budget):
     """A budget of ``limit_s`` seconds; raises ``PackingTookTooLong``."""
 
-    def __init__(self, check_wanted: CheckWanted, limit_s: float) -> None:
+    def __init__(self, check_wanted: CheckWanted, progress: Progress, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
 
         def check() -> None:
@@ -90,7 +117,7 @@ class TimeBudget(Budget):
                     " only the output of run.sh was kept"
                 )
 
-        super().__init__(check)
+        super().__init__(check, progress)
 
 
 class PackingQueue:
@@ -100,6 +127,12 @@ class PackingQueue:
         self._small = asyncio.Semaphore(small)
         self._large = asyncio.Semaphore(large)
         self._limits = limits
+        self._threads = PackingThreads(small + large + UNLIMITED, limits.stall_s)
+
+    @property
+    def problem(self) -> str:
+        """Reason why nothing can be packed any more; empty if it can."""
+        return self._threads.problem
 
     async def run(
         self,
@@ -112,14 +145,19 @@ class PackingQueue:
         """Run ``work`` in a thread as soon as it has a permit; repeat it if the results are large.
 
         Once ``stop_waiting`` is set, ``work`` runs without a permit; ``check_wanted`` must make it
-        short then. ``script_time_s`` is how long the script ran.
+        short then. ``script_time_s`` is how long the script ran. Raises ``PackingHangs``, and the
+        errors of ``work``.
         """
         with contextlib.suppress(BudgetExceeded):
             async with _permit(self._small, stop_waiting):
-                return await in_thread(lambda: work(SmallBudget(check_wanted, self._limits)))
+                return await self._threads.run(
+                    lambda progress: work(SmallBudget(check_wanted, progress, self._limits))
+                )
         limit_s = max(self._limits.min_time_s, script_time_s)
         async with _permit(self._large, stop_waiting):
-            return await in_thread(lambda: work(TimeBudget(check_wanted, limit_s)))
+            return await self._threads.run(
+                lambda progress: work(TimeBudget(check_wanted, progress, limit_s))
+            )
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from job_orchestrator.common.protocol.selection import (
     ResultKind,
     Selection,
 )
-from job_orchestrator.common.storage.form_receiver import Fields
+from job_orchestrator.common.storage.form_writer import Fields
 
 MAX_STORED_BYTES = 64 << 20
 """Limit of the stored selection, which the longest names of all files of a form do not reach."""

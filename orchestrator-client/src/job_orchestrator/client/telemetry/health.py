@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.errors import Unhealthy
 from job_orchestrator.common.runtime.loops import Loop
@@ -11,9 +12,10 @@ from job_orchestrator.common.runtime.threads import in_thread
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """Checks the data folder and the background loops."""
+    """Checks the data folder, the threads that pack, and the background loops."""
 
     workspaces: Workspaces
+    packer: Packer
     loops: Sequence[Loop]
 
     async def __call__(self) -> None:
@@ -22,6 +24,8 @@ class HealthCheck:
             await in_thread(self.workspaces.check)
         except OSError as error:
             raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        if self.packer.problem:
+            raise Unhealthy(self.packer.problem)
         for loop in self.loops:
             if not loop.alive:
                 raise Unhealthy(f"The {loop.name} has stopped; restart the client")

@@ -6,10 +6,13 @@
     DATA_PATH/payloads/<uuid>/tmp/               its TMPDIR
     DATA_PATH/payloads/<uuid>/…                  stdout.txt, stderr.txt, results.zip, selection.json
 
-System files are stored next to the work folder, never inside it: no file that is uploaded or
-written by a script can replace or fake them. All payloads are in the folder ``payloads``, which is
-emptied at each start; other content of DATA_PATH is never removed, not even that of a server that
-uses the same DATA_PATH. All methods block: call them in a thread.
+System files are stored next to the work folder, never inside it: no uploaded file can replace or
+fake them. A script that has the rights of the client can; so they are opened in ways that nothing
+in their place can block or divert (see ``common.storage.regular_file``).
+
+All payloads are in the folder ``payloads``, which is emptied at each start; other content of
+DATA_PATH is never removed, not even that of a server that uses the same DATA_PATH. All methods
+block: call them in a thread.
 """
 
 from contextlib import AbstractContextManager
@@ -21,6 +24,7 @@ from job_orchestrator.client.workspace.removal import remove_tree
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.storage.data_folder import check_writable, locked, make_data_folder
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
+from job_orchestrator.common.storage.regular_file import open_regular_file
 
 PAYLOADS = "payloads"
 SCRIPT = "run.sh"
@@ -74,7 +78,7 @@ class Workspace:
 
     def script(self) -> bytes:
         """Read run.sh, at most the first MiB of it, for the script check."""
-        with (self.work / SCRIPT).open("rb") as file:
+        with open(open_regular_file(self.work / SCRIPT), "rb") as file:  # noqa: PTH123
             return file.read(1 << 20)
 
 

@@ -28,9 +28,9 @@ def give_to_user(root: Path, folders: tuple[Path, ...], user: ScriptUser) -> Non
     root.chmod(0o711)
 
 
-def close_to_other_users(root: Path) -> None:
-    """Close a payload's folder to all other users, also to scripts that run as its user later."""
-    root.chmod(0o700)
+def close_to_other_users(folder: int) -> None:
+    """Close a payload's open folder to other users, also to scripts that run as its user later."""
+    os.fchmod(folder, 0o700)
 
 
 @contextlib.contextmanager

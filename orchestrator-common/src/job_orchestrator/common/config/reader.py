@@ -1,9 +1,5 @@
 """Reads declared settings from command-line flags and environment variables; flags win.
 
-A secret has no flag. It may also be in the file that the variable ``<NAME>_FILE`` names, or in a
-credential of systemd with the name of the setting: other programs of the same user can't see it in
-the environment of the process, and its child processes don't inherit it.
-
 A setting that cannot be used is a ``SettingError``: one line that names the variable or flag, its
 value and what is allowed.
 """
@@ -17,11 +13,6 @@ from job_orchestrator.common.config.settings import Setting, setting_fields
 from job_orchestrator.common.errors import StartupError
 
 T = TypeVar("T")
-
-FILE_SUFFIX = "_FILE"
-"""End of the variable that names the file of a secret."""
-
-MAX_SECRET_BYTES = 1 << 16
 
 
 class SettingError(StartupError):
@@ -60,15 +51,35 @@ class SettingsReader:
 
     def read(self, setting: Setting[T], prefix: str = "") -> T:
         """Read one setting, whose variable has ``prefix``. Raises ``SettingError``."""
-        text = self.text(prefix + setting.name)
-        if setting.secret and (path := self._secret_file(setting, text)) is not None:
-            return self._read_file(setting, path)
+        name = prefix + setting.name
+        text = self._secret(name) if setting.secret else self.text(name)
         if text is None:
             return setting.default_value()
         try:
             return setting.kind.parse(text)
         except NotAllowed as error:
             raise self.refusal(setting, error.allowed, prefix) from error
+
+    def _secret(self, name: str) -> str | None:
+        """Return a secret from its variable or from the file that ``<name>_FILE`` names.
+
+        Child processes inherit an environment; a systemd credential is closed to others.
+        """
+        text, file = self.text(name), self.text(f"{name}_FILE")
+        if file is None:
+            return text
+        if text is not None:
+            raise StartupError(f"{name} and {name}_FILE are set; set one of them")
+        try:
+            text = Path(file).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "it is not text"
+            raise StartupError(
+                f"{name}_FILE is {file!r}, which can't be read: {problem}"
+            ) from error
+        if not text:
+            raise StartupError(f"{name}_FILE is {file!r}, which is empty; it must hold the secret")
+        return text
 
     def read_all(self, of: type[T], prefix: str = "", **others: Any) -> T:
         """Read all settings of a dataclass; ``others`` are its other fields.
@@ -83,37 +94,6 @@ class SettingsReader:
         }
         return of(**values, **others)
 
-    def _secret_file(self, setting: Setting[Any], text: str | None) -> tuple[str, Path] | None:
-        """Return the source and the path of a secret that is in a file; None if it is not.
-
-        Raises ``SettingError`` if the secret is given twice.
-        """
-        source = f"{setting.name}{FILE_SUFFIX}"
-        named = self.text(source)
-        if named is not None and text is not None:
-            raise SettingError(source, named, f"unset, because {setting.name} is set as well")
-        if named is not None:
-            return source, Path(named).expanduser()
-        credentials = self.text("CREDENTIALS_DIRECTORY")
-        if text is None and credentials is not None:
-            path = Path(credentials, setting.name)
-            if path.is_file():
-                return f"The credential {setting.name}", path
-        return None
-
-    def _read_file(self, setting: Setting[T], found: tuple[str, Path]) -> T:
-        source, path = found
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_SECRET_BYTES)
-            return setting.kind.parse(content.decode().strip())
-        except OSError as error:
-            allowed = f"a file that can be read ({error.strerror})"
-            raise SettingError(source, str(path), allowed) from error
-        except (UnicodeDecodeError, NotAllowed) as error:
-            kind = error.allowed if isinstance(error, NotAllowed) else "text"
-            raise SecretError(f"{source} is {str(path)!r}, whose content", kind) from error
-
     def refusal(self, setting: Setting[Any], allowed: str, prefix: str = "") -> SettingError:
         """Make the error that says what the setting holds and what is allowed."""
         name = prefix + setting.name
@@ -121,4 +101,6 @@ class SettingsReader:
         text = self.text(name)
         if setting.secret and text is not None:
             return SecretError(source, allowed)
+        if setting.secret and self.text(f"{name}_FILE") is not None:
+            return SecretError(f"The content of {name}_FILE", allowed)
         return SettingError(source, text, allowed)

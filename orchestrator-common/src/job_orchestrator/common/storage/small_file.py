@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from job_orchestrator.common.storage.regular_file import open_regular_file
+
 MAX_BYTES = 1 << 16
 
 
@@ -17,9 +19,9 @@ class ReadFile(NamedTuple):
 def read_if_small(path: Path) -> ReadFile | None:
     """Read a file; return None if it is larger than ``MAX_BYTES``. Blocks: call it in a thread.
 
-    Raises ``OSError``.
+    Raises ``FileNotFoundError`` also for anything but a regular file, and ``OSError``.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_regular_file(path)
     try:
         status = os.fstat(descriptor)
         if status.st_size > MAX_BYTES:

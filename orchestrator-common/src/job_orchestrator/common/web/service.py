@@ -11,7 +11,7 @@ from aiohttp import web, web_response
 from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
 from job_orchestrator.common.web.listener import Listener, listen, report_exhaustion
 from job_orchestrator.common.web.request_log import AccessLog
-from job_orchestrator.common.web.shutdown import RequestsInProgress, StopSignals
+from job_orchestrator.common.web.shutdown import RequestsInProgress, StopSignals, end_process_after
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def run_service(
     max_per_peer: int = 0,
     end_streams: Callable[[], None],
     drain: Drain = nothing_to_drain,
+    stop_limit_s: float | None = None,
     pages: Mapping[str, str] = NO_PAGES,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT. Blocks.
@@ -53,7 +54,9 @@ def run_service(
     On a signal, ``drain`` runs while requests are served as before. Then the listening socket is
     closed, ``end_streams`` ends the requests that would not end by themselves, and the others get
     ``SHUTDOWN_GRACE_S``. After that the app is shut down and cleaned up. A further signal ends the
-    drain or the grace, but not the clean-up, which must leave nothing behind.
+    drain or the grace, but not the clean-up, which must leave nothing behind. If all this takes
+    longer than ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the
+    process.
 
     Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """
@@ -71,7 +74,7 @@ def run_service(
 
     app.on_startup.append(_freeze)
     with listener:
-        _run(_serve(app, listener, announce, drain, end_streams))
+        _run(_serve(app, listener, announce, drain, end_streams, stop_limit_s))
 
 
 def _browsable(url: str) -> str:
@@ -112,6 +115,7 @@ async def _serve(
     announce: Callable[[], None],
     drain: Drain,
     end_streams: Callable[[], None],
+    stop_limit_s: float | None,
 ) -> None:
     signals = StopSignals()
     report_exhaustion(asyncio.get_running_loop())
@@ -132,6 +136,8 @@ async def _serve(
         await site.start()
         announce()
         await signals.wait()
+        if stop_limit_s is not None:
+            end_process_after(stop_limit_s)
         await signals.interrupting(_drain_safely(drain))
         await site.stop()
         end_streams()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 from collections.abc import Coroutine
 from typing import Any
@@ -12,6 +13,16 @@ from aiohttp.typedefs import Handler
 from job_orchestrator.common.web.listener import Listener
 
 POLL_S = 0.02
+
+
+def end_process_after(seconds: float) -> None:
+    """End this process after ``seconds`` even if a thread hangs; first, its threads are printed.
+
+    The kernel does it, by SIGALRM: neither a thread nor the event loop is needed.
+    """
+    with contextlib.suppress(ValueError, OSError):  # stderr has no descriptor: nothing is printed
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class StopSignals:

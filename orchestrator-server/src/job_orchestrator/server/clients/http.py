@@ -11,9 +11,11 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages import (
     InventoryEntry,
     LoadEvent,
-    MalformedMessage,
     Payload,
     PayloadEvent,
+)
+from job_orchestrator.common.protocol.decoding import (
+    MalformedMessage,
     decode_inventory,
     decode_load_event,
     decode_payload,

@@ -10,7 +10,6 @@ from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages import Payload
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
@@ -23,8 +22,9 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.base import BrokenArchive, JobFiles
+from job_orchestrator.server.files.base import BrokenArchive
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 
@@ -59,7 +59,7 @@ class Fetcher:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         schedule: FetchSchedule,
         failed_attempts: FailedAttempts,
         fetch_seconds: Histogram,
@@ -219,7 +219,7 @@ class Fetcher:
         """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.are_lost, job):
+        if await self._files.are_lost(job):
             return NO_FOLDER
         raise error
 

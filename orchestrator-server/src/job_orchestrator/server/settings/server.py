@@ -30,6 +30,7 @@ from job_orchestrator.common.config.settings import (
 )
 from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
@@ -101,6 +102,12 @@ class Settings:
         Size(minimum=1, zero=False),
         default="400MB",
         help="Maximum size of all files of a job together",
+    )
+    inline_limit: int = setting(
+        "INLINE_LIMIT",
+        Size(maximum=MAX_CONTENT_BYTES),
+        default="64kB",
+        help="Size up to which inputs, and results, are stored in the database; 0: never",
     )
     max_result_bytes: int = setting(
         "MAX_RESULT_SIZE",

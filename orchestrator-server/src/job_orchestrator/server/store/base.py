@@ -245,10 +245,13 @@ class JobStore(Protocol):
         options: JobOptions = NO_OPTIONS,
         *,
         input_bytes: int = 0,
+        inputs: bytes | None = None,
         limits: UserLimits = NO_LIMITS,
     ) -> Job:
-        """Add a queued job, whose files are stored under ``uuid``.
+        """Add a queued job, whose files are stored under ``uuid`` or are ``inputs``.
 
+        ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
+        that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
         added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
         job would exceed the user's ``limits``.
@@ -265,6 +268,12 @@ class JobStore(Protocol):
     async def get(self, job_id: int) -> Job:
         """Return a job. Raises ``JobNotFound``."""
 
+    async def inputs(self, job: Job) -> bytes | None:
+        """Return the inputs that were stored with the job; None if they are elsewhere or gone."""
+
+    async def result(self, job: Job) -> bytes | None:
+        """Return the results that were stored with the job; None if they are elsewhere or gone."""
+
     async def transition(
         self,
         job: Job,
@@ -275,16 +284,20 @@ class JobStore(Protocol):
         exit_code: int | None = None,
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
+        at: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
-        Fields that are None keep their values. ``output`` is the output that is now stored.
-        ``acknowledge`` is a payload of the job's client that is not needed any more: its
-        acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
-        share a transaction with another change; later changes of the job are still written after
-        this one. Raises ``TransitionRefused``, with the present status, if that status does not
-        allow the change or if the job is in another attempt.
+        Fields that are None keep their values. ``output`` is the output that is now stored; its
+        ``content``, if it has one, is stored in the same transaction. ``acknowledge`` is a payload
+        of the job's client that is not needed any more: its acknowledgement is added in the same
+        transaction. Cleaned removes inputs and results that are stored with the job.
+
+        ``at`` is the time of the change, if it happened before this call. ``deferred`` allows a
+        short delay, to share a transaction with another change; later changes of the job are still
+        written after this one. Raises ``TransitionRefused``, with the present status, if that
+        status does not allow the change or if the job is in another attempt.
         """
 
     async def explain(self, job: Job, message: str) -> None:
@@ -319,7 +332,7 @@ class JobStore(Protocol):
         """
 
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
-        """Record that the output of an ended job is stored.
+        """Record that the output of an ended job is stored, or store its ``content``.
 
         The acknowledgement of the job's payload is added in the same transaction.
         """
@@ -373,6 +386,9 @@ class JobStore(Protocol):
 
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """Return those of ``uuids`` that belong to a job whose files are kept."""
+
+    async def release_space(self) -> None:
+        """Return storage that is no longer used to the operating system, except a reserve."""
 
     async def check(self) -> None:
         """Raise ``StoreError`` if the database can't be written."""

@@ -1,6 +1,7 @@
 """Starts scripts, collects their exit status, and ends everything that they started."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -18,6 +19,7 @@ from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Proce
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.storage.regular_file import create_file, opened_folder
 
 logger = logging.getLogger(__name__)
 
@@ -189,18 +191,16 @@ class Supervisor:
 
     def _start_in(self, slot: ExecutionSlot, workspace: Workspace) -> Script:
         started_at = steady_time()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        stdout = os.open(workspace.stdout, flags, 0o600)
-        try:
-            stderr = os.open(workspace.stderr, flags, 0o600)
-            try:
-                with self._lock:
-                    process = self._spawner.start(workspace, slot, stdout, stderr)
-                    self._script_pids.add(process.pid)
-            finally:
-                os.close(stderr)
-        finally:
-            os.close(stdout)
+        flags = os.O_WRONLY | os.O_APPEND
+        with opened_folder(workspace.root) as folder, contextlib.ExitStack() as opened:
+            outputs = []
+            for path in (workspace.stdout, workspace.stderr):
+                outputs.append(create_file(path.name, folder, flags))
+                opened.callback(os.close, outputs[-1])
+            stdout, stderr = outputs
+            with self._lock:
+                process = self._spawner.start(workspace, slot, stdout, stderr)
+                self._script_pids.add(process.pid)
         try:
             exit_descriptor = os.pidfd_open(process.pid)
         except OSError:  # too many open files

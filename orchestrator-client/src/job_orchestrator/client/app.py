@@ -11,6 +11,7 @@ from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
+from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
@@ -143,21 +144,24 @@ def _compose(
     metrics = app[keys.METRICS]
     hub = EventHub()
     packer = Packer(settings.max_result_bytes)
-    runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
+    meter = LoadMeter(store, settings.slots, hub.publish_load)
+    fitness = Fitness(executor.self_test, meter.announce_problem)
+    runner = Runner(store, workspaces, executor, packer, fitness=fitness, slots=settings.slots)
     intake = Intake(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        fitness,
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
-    meter = LoadMeter(store, settings.slots, hub.publish_load)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
             Component(runner.loops, close=runner.stop),
             Component(executor.loops),
+            Component([fitness.loop]),
             Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)]),
             # The first request for the load must find a reading.
             Component([meter.loop], prepare=meter.run_pass),
@@ -182,7 +186,7 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, packer, lifecycle.loops)
+    app[keys.HEALTH] = HealthCheck(workspaces, fitness, packer, lifecycle.loops)
     app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
     app[LIFECYCLE] = lifecycle
 

@@ -326,8 +326,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     ``cpu`` and ``memory`` are per cent of the machine (0-100). ``slots`` is the number of payloads
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
-    A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
-    jo-client.
+    A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
+    ``problem``. ``version`` is that of jo-client.
     """
 
     cpu: float
@@ -337,6 +337,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     waiting: int
     draining: bool = False
     version: str = ""
+    problem: str = ""
 
 
 def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
@@ -369,13 +370,15 @@ def decode_payload_event(body: str) -> PayloadEvent:
 
 
 def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event, with a long version cut off.
+    """Read the data of a ``load`` event, with long texts cut off.
 
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    version = shortened(load.version, MAX_VERSION_BYTES)
-    return load if version == load.version else msgspec.structs.replace(load, version=version)
+    version, problem = shortened(load.version, MAX_VERSION_BYTES), shortened(load.problem)
+    if (version, problem) == (load.version, load.problem):
+        return load
+    return msgspec.structs.replace(load, version=version, problem=problem)
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

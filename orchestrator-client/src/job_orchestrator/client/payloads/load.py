@@ -59,6 +59,7 @@ class LoadMeter:
         # The first reading is the mean since the machine started: better than no reading.
         self._earlier = CpuTimes(0.0, 0.0)
         self._draining = False
+        self._problem = ""
         self.reading = LoadEvent(cpu=0.0, memory=0.0, slots=slots, running=0, waiting=0)
         self.loop = Loop("load meter", self.run_pass, interval_s=INTERVAL_S)
 
@@ -71,13 +72,28 @@ class LoadMeter:
             cpu = cpu_percent(self._earlier, times)
             self._earlier = times
         self.reading = LoadEvent(
-            cpu, memory, self._slots, running, waiting, self._draining, __version__
+            cpu,
+            memory,
+            self._slots,
+            running,
+            waiting,
+            draining=self._draining or bool(self._problem),
+            version=__version__,
+            problem=self._problem,
         )
         self._publish(self.reading)
 
     async def announce_draining(self) -> None:
         """Publish, in this and all further readings, that no payloads are accepted any more."""
         self._draining = True
+        await self.run_pass()
+
+    async def announce_problem(self, problem: str) -> None:
+        """Publish, in this and all further readings, why no payloads are accepted; empty: they are.
+
+        Servers that do not know the reason take the client for one that is stopping.
+        """
+        self._problem = problem
         await self.run_pass()
 
     def _measure(self) -> tuple[CpuTimes, float]:

@@ -7,6 +7,7 @@ skipped and listed there; a script can't make packing fail or hang.
 
 import asyncio
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -16,7 +17,7 @@ from functools import partial
 from typing import IO
 from uuid import uuid4
 
-from job_orchestrator.client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp
+from job_orchestrator.client.errors import ArchiveFailed, DiskFails, OnlyOutputKept, PackingGivenUp
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
@@ -35,6 +36,10 @@ Bounded, because other work needs threads too. More large ones than there may be
 they take about as long as one after the other, and a short one need not wait for a long one.
 """
 
+
+_FAULTS_OF_THE_MACHINE = frozenset(
+    {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
 
 TEMPORARY = ".results."
 """Prefix of the names of unfinished archives."""
@@ -200,4 +205,5 @@ def _as_domain_errors() -> Iterator[None]:
         with full_disk_as_domain_error():
             yield
     except OSError as error:
-        raise ArchiveFailed(f"The results could not be packed: {error}") from error
+        kind = DiskFails if error.errno in _FAULTS_OF_THE_MACHINE else ArchiveFailed
+        raise kind(f"The results could not be packed: {error}") from error

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.errors import Unhealthy
@@ -15,6 +16,7 @@ class HealthCheck:
     """Checks the data folder, the threads that pack, and the background loops."""
 
     workspaces: Workspaces
+    fitness: Fitness
     packer: Packer
     loops: Sequence[Loop]
 
@@ -24,6 +26,8 @@ class HealthCheck:
             await in_thread(self.workspaces.check)
         except OSError as error:
             raise Unhealthy(f"The data folder can't be written: {error.strerror}") from error
+        if self.fitness.problem:
+            raise Unhealthy(f"This machine can't run payloads: {self.fitness.problem}")
         if self.packer.problem:
             raise Unhealthy(self.packer.problem)
         for loop in self.loops:

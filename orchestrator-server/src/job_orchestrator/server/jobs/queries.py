@@ -230,7 +230,7 @@ class JobQueries:
                 if client.name in service.client_names
             ],
             state=client.state,
-            problem=client.problem,
+            problem=client.problem or client.fault,
             slots=client.slots if is_reachable else None,
             running=load.running if load else None,
             waiting=load.waiting if load else None,

@@ -35,7 +35,7 @@ async def test_trap_50_fault_of_the_machine_costs_a_job_no_attempt(
     job = await portal.submit("exit 0\n")
     await eventually(has_a_fault)
     await portal.until(job, "Queued")
-    await asyncio.to_thread(bash.symlink_to, shutil.which("bash", path=os.defpath))
+    await asyncio.to_thread(bash.symlink_to, shutil.which("bash", path=os.defpath) or "")
     assert (await portal.end_of(job))["status"] == "Completed"
     async with session.get(f"{server.url}/jobs/{job}") as response:
         detail = await response.json()

@@ -70,7 +70,7 @@ async def test_trap_50_payload_that_the_machine_could_not_start_is_given_back(
         assert await health(client) == (500, f"This machine can't run payloads: {load['problem']}")
         status, refused = await client.post("exit 0\n")
         assert (status, load["problem"] in refused["message"]) == (503, True)
-        await asyncio.to_thread(bash.symlink_to, shutil.which("bash", path=os.defpath))
+        await asyncio.to_thread(bash.symlink_to, shutil.which("bash", path=os.defpath) or "")
         await next_of(events, "load", draining=False, problem="")
     assert (await client.run("exit 0\n"))["status"] == "Completed"
     assert await asyncio.to_thread(lambda: list(client.data.glob("probe*"))) == []

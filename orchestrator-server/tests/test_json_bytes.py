@@ -102,7 +102,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
         b'"state":"connected","problem":"","slots":10,"running":0,"waiting":0,"cpu":1.0,'
-        b'"memory":1.0,"jobs":0,"version":null,"draining":false}]}'
+        b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[]}]}'
     )
     minutes = await body(server, "/stats")
     quiet = (

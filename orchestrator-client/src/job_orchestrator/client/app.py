@@ -122,7 +122,8 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             await executor.recover()
             reach(Point.CLIENT_CLEARING)
             if not executor.survives_restart:
-                await in_thread(workspaces.clear)
+                for left in await in_thread(workspaces.clear):
+                    large_leftovers.retry_later(left)
             await executor.verify()
             async with open_payloads() as store:
                 _compose(app, workspaces, executor, store, large_leftovers)
@@ -144,7 +145,7 @@ def _compose(
     metrics = app[keys.METRICS]
     hub = EventHub()
     packer = Packer(settings.max_result_bytes)
-    meter = LoadMeter(store, settings.slots, hub.publish_load)
+    meter = LoadMeter(store, settings.slots, hub.publish_load, warnings=settings.execution.warnings)
     fitness = Fitness(executor.self_test, meter.announce_problem)
     runner = Runner(store, workspaces, executor, packer, fitness=fitness, slots=settings.slots)
     intake = Intake(
@@ -197,7 +198,7 @@ async def _start(app: web.Application) -> None:
         logger.warning(
             "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
         )
-    for line in settings.warnings:
+    for line in (*settings.warnings, *settings.execution.warnings):
         logger.warning("%s", line)
     for line in summary(settings):
         logger.info("%s", line)

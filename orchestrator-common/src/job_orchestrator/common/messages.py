@@ -21,6 +21,7 @@ StoredInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that fits into a column of a database: 64 bits, signed."""
 
 MAX_TEXT_BYTES = 1 << 16
+MAX_WARNINGS = 10
 """Limit for a text of a client. The server stores it, lists it and pushes it to all subscribers."""
 
 MAX_VERSION_BYTES = 100
@@ -206,7 +207,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
-    the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    the server has given to it; ``running``, ``waiting`` and ``warnings`` are its own report.
     """
 
     url: str
@@ -221,6 +222,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int = 0
     version: str | None = None
     draining: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):
@@ -327,7 +329,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
     A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
-    ``problem``. ``version`` is that of jo-client.
+    ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings.
     """
 
     cpu: float
@@ -338,6 +340,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     draining: bool = False
     version: str = ""
     problem: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
@@ -375,10 +378,12 @@ def decode_load_event(body: str) -> LoadEvent:
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    version, problem = shortened(load.version, MAX_VERSION_BYTES), shortened(load.problem)
-    if (version, problem) == (load.version, load.problem):
-        return load
-    return msgspec.structs.replace(load, version=version, problem=problem)
+    return msgspec.structs.replace(
+        load,
+        version=shortened(load.version, MAX_VERSION_BYTES),
+        problem=shortened(load.problem),
+        warnings=tuple(shortened(text) for text in load.warnings[:MAX_WARNINGS]),
+    )
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -50,8 +50,10 @@ class LoadMeter:
         slots: int,
         publish: Callable[[LoadEvent], None],
         cpu_times: Callable[[], CpuTimes] = read_cpu_times,
+        warnings: tuple[str, ...] = (),
     ) -> None:
-        """Create the meter. ``publish`` is called with each reading."""
+        """Create the meter. ``publish`` is called with each reading, which has the warnings."""
+        self._warnings = warnings
         self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
@@ -80,6 +82,7 @@ class LoadMeter:
             draining=self._draining or bool(self._problem),
             version=__version__,
             problem=self._problem,
+            warnings=self._warnings,
         )
         self._publish(self.reading)
 

@@ -239,4 +239,5 @@ class JobQueries:
             jobs=len(client.jobs),
             version=client.version or None,
             draining=client.draining,
+            warnings=load.warnings if load else (),
         )

@@ -17,7 +17,7 @@ DATA = Path("data")
 SERVER_PORT = os.environ.get("PORT") or "5000"
 CLIENT_PORT = os.environ.get("CLIENT_PORT") or "9000"
 
-START_S = 15.0
+START_S = 60.0
 """Maximum wait for the client to listen; the server is started after that in any case."""
 
 Service = subprocess.Popen[bytes]

@@ -88,7 +88,7 @@ def port_of(service: Service) -> str:
         ("jo-server", "/jobs", "GET"),
     ],
 )
-async def test_trap_69_page_of_a_rebound_name_can_neither_read_nor_do_anything(
+async def test_page_of_a_rebound_name_can_neither_read_nor_do_anything(
     start_service: StartService,
     http: aiohttp.ClientSession,
     visited: Any,
@@ -115,7 +115,7 @@ async def test_name_in_allowed_hosts_is_served_to_the_browser(
     assert status == 201
 
 
-async def test_trap_69_page_of_another_origin_submits_and_ends_no_job(
+async def test_page_of_another_origin_submits_and_ends_no_job(
     server: Service, portal: Portal, http: aiohttp.ClientSession, visited: Any, gate: Gate
 ) -> None:
     job = await submit(server.url, gate.script(), user_id="69")

@@ -59,14 +59,22 @@ def start_server(services: Callable[..., Awaitable[Service]]) -> StartServer:
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP session."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=180)) as session:
         yield session
 
 
 @pytest.fixture
-async def server(start_client: StartClient, start_server: StartServer) -> Service:
+def inline_limit() -> str:
+    """Return INLINE_LIMIT of ``server``; a test overrides it by ``parametrize``."""
+    return "64kB"
+
+
+@pytest.fixture
+async def server(
+    start_client: StartClient, start_server: StartServer, inline_limit: str
+) -> Service:
     """A server with one client."""
-    return await start_server(await start_client())
+    return await start_server(await start_client(), INLINE_LIMIT=inline_limit)
 
 
 @pytest.fixture

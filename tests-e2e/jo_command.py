@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import BIN
 
-TIMEOUT_S = 40
+TIMEOUT_S = 120
 SUBMIT = ("submit", "--service", "example", "--user", "1")
 
 

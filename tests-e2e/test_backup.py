@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import aiohttp
 import pytest
 
 from harness import BIN, Portal, Service, StartClient, StartServer
+
+in_folders = pytest.mark.parametrize("inline_limit", ["0"], ids=["in folders"])
+"""Run a test with a server that stores files of any size in folders."""
 
 AGREE = (0, "Database and files agree\n")
 
@@ -142,7 +146,7 @@ async def test_backup_while_jobs_are_cleaned_is_consistent(
 async def test_check_inconsistencies_are_found_and_repaired(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    server = await start_server(await start_client())
+    server = await start_server(await start_client(), INLINE_LIMIT="0")
     portal = Portal(server.url, session)
     jobs = [await portal.submit("echo x > out\n") for _ in range(5)]
     for job in jobs:
@@ -186,10 +190,78 @@ async def test_check_inconsistencies_are_found_and_repaired(
     assert (await portal.results(4)).read("out") == b"x\n"
 
 
-async def test_repair_ended_job_without_inputs_keeps_its_output(
+async def test_check_of_files_in_the_database_finds_and_repairs_what_is_wrong(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
     server = await start_server(await start_client())
+    portal = Portal(server.url, session)
+    large = "head -c 100000 /dev/urandom > out\n"
+    jobs = [await portal.submit(script) for script in ("echo x > out\n", "exit 3\n", large, large)]
+    for job in jobs:
+        await portal.end_of(job)
+    await server.end()
+    assert await command(server.folder, "check") == AGREE
+    assert len(list((server.folder / "data").glob("*-*"))) == 2, "the large results"
+    waiting = await start_server("http://127.0.0.1:9")
+    queued = await Portal(waiting.url, session).submit("exit 0\n")
+    await waiting.end()
+
+    def damage(database: Path, *statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    await asyncio.to_thread(
+        damage,
+        server.folder / "db.sqlite",
+        "UPDATE job_results SET zip = x'504b' WHERE job_id = 1",
+        "DELETE FROM job_results WHERE job_id = 2",
+    )
+    await asyncio.to_thread(shutil.rmtree, next((server.folder / "data").glob("*-*")))
+    status, output = await command(server.folder, "check")
+    assert status == 1
+    assert [line.split(":")[0] for line in output.splitlines()][:2] == [
+        "Job 1 is Completed, and its output can't be read",
+        "Job 2 is Failed, and its output is gone",
+    ]
+    assert "is Completed, and its output is gone" in output, "of the removed folder"
+    status, output = await command(server.folder, "check", "--repair")
+    assert (status, output.splitlines()[-1]) == (0, "3 repaired, 0 left")
+    assert await command(server.folder, "check") == AGREE
+    await asyncio.to_thread(
+        damage, waiting.folder / "db.sqlite", "UPDATE job_inputs SET files = x'00'"
+    )
+    status, output = await command(waiting.folder, "check")
+    assert output.startswith(f"Job {queued} is Queued, and its files can't be read: ")
+    assert ": the server ends the job, with the reason, when it needs them\n" in output
+
+
+@pytest.mark.parametrize("inline_limit", ["0", "64kB"], ids=["folder", "database"])
+async def test_export_writes_inputs_and_results_of_a_job(
+    portal: Portal, server: Service, tmp_path: Path
+) -> None:
+    job = await portal.submit("cat 'in put/ä' > out\n", {"in put/ä": b"content"})
+    await portal.end_of(job)
+    target = tmp_path / "exported"
+    status, output = await command(server.folder, "export", str(job), str(target))
+    assert (status, output) == (0, f"{target}: input and results.zip of job {job}\n")
+    assert (target / "input" / "in put" / "ä").read_bytes() == b"content"
+    assert (target / "input" / "run.sh").exists()
+    with zipfile.ZipFile(target / "results.zip") as archive:
+        assert archive.read("out") == b"content"
+    for arguments, reason in (
+        ((str(job), str(target)), "already exists; each export needs a new folder"),
+        (("99", str(tmp_path / "none")), "There is no job 99"),
+    ):
+        status, output = await command(server.folder, "export", *arguments)
+        assert (status, output.count("\n")) == (2, 1)
+        assert reason in output
+
+
+async def test_repair_ended_job_without_inputs_keeps_its_output(
+    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+) -> None:
+    server = await start_server(await start_client(), INLINE_LIMIT="0")
     portal = Portal(server.url, session)
     good, broken = [await portal.submit("echo x > out\n") for _ in range(2)]
     for job in (good, broken):
@@ -221,7 +293,7 @@ async def test_repair_ended_job_without_inputs_keeps_its_output(
 async def test_repair_unreadable_output_is_left_unchanged(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    server = await start_server(await start_client())
+    server = await start_server(await start_client(), INLINE_LIMIT="0")
     portal = Portal(server.url, session)
     job = await portal.submit("echo x > out\n")
     await portal.end_of(job)
@@ -263,6 +335,7 @@ async def test_repair_more_histories_than_are_listed_are_completed(
     assert await command(server.folder, "check") == AGREE
 
 
+@in_folders
 async def test_job_folder_removed_job_ends_or_can_be_terminated(
     portal: Portal, server: Service
 ) -> None:
@@ -282,6 +355,7 @@ async def test_job_folder_removed_job_ends_or_can_be_terminated(
     assert "Its folder on the server is gone" in ended["message"]
 
 
+@in_folders
 async def test_backup_wrong_or_incomplete_data_folder_fails(
     portal: Portal, server: Service, tmp_path: Path
 ) -> None:
@@ -348,19 +422,33 @@ async def test_restore_damaged_database_fails(
     assert not (server.folder / "db.sqlite").exists()
 
 
+@pytest.mark.parametrize("inline_limit", ["0", "64kB"], ids=["folder", "database"])
 async def test_check_of_digests_finds_a_result_that_changed_on_the_disk(
-    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    inline_limit: str,
 ) -> None:
-    server = await start_server(await start_client())
+    server = await start_server(await start_client(), INLINE_LIMIT=inline_limit)
     portal = Portal(server.url, session)
     jobs = [await portal.submit(f"echo {number} > out\n") for number in range(2)]
     for job in jobs:
         await portal.end_of(job)
     assert await command(server.folder, "check", "--digests") == AGREE
-    path = sorted((server.folder / "data").glob("*/output-1.zip"))[0]
-    content = bytearray(path.read_bytes())
-    content[40] ^= 1
-    path.write_bytes(content)
+
+    def damage() -> None:
+        for path in sorted((server.folder / "data").glob("*/output-1.zip"))[:1]:
+            path.write_bytes(changed(path.read_bytes()))
+        with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as database, database:
+            for (content,) in database.execute("SELECT zip FROM job_results WHERE job_id = 1"):
+                database.execute(
+                    "UPDATE job_results SET zip = ? WHERE job_id = 1", (changed(content),)
+                )
+
+    def changed(content: bytes) -> bytes:
+        return content[:40] + bytes([content[40] ^ 1]) + content[41:]
+
+    await asyncio.to_thread(damage)
     assert await command(server.folder, "check") == AGREE
     status, output = await command(server.folder, "check", "--digests")
     assert status == 1

@@ -54,5 +54,5 @@ async def test_snippets_of_the_page_work_in_order(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 120)
+    output, _ = await asyncio.wait_for(process.communicate(), 240)
     assert process.returncode == 0, output.decode()

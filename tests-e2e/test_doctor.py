@@ -26,6 +26,16 @@ async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     assert "can't be reached" in gone.out
 
 
+async def test_settings_that_contradict_those_of_the_server_are_warned_of(
+    jo: Jo, start_client: StartClient, start_server: StartServer
+) -> None:
+    client = await start_client(MAX_UPLOAD_SIZE="1MB")
+    server = await start_server(client)
+    run = await jo("doctor", "--url", server.url)
+    assert f"! settings of {client.url}/submit: its MAX_UPLOAD_SIZE is 1 MB" in run.out
+    assert run.code == 0, run.out
+
+
 async def test_doctor_accepts_the_token_of_a_user(
     jo: Jo, tmp_path: Path, start_client: StartClient, start_server: StartServer
 ) -> None:

@@ -35,6 +35,19 @@ async def test_submit_with_output_waits_and_unpacks_the_results(jo: Jo) -> None:
     assert zipfile.ZipFile(jo.folder / "job-1.zip").read("out.txt") == b"ABC"
 
 
+async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) -> None:
+    write(jo, "mkdir out; echo 1 | tee out/a.csv out/b.txt in.csv\n", "job/run.sh")
+    (jo.folder / "job" / "data.csv").write_text("abc")
+    selection = ("--results", "new", "--outputs", "*.csv", "--outputs", "out/*.csv")
+    run = await jo(*SUBMIT, "job", "-o", "results", *selection)
+    assert run.code == 0, run.err
+    found = (path for path in (jo.folder / "results").rglob("*") if path.is_file())
+    names = {str(path.relative_to(jo.folder / "results")) for path in found}
+    assert {name for name in names if not name.startswith(".")} == {"out/a.csv", "in.csv"}
+    shown = await jo("status", "1")
+    assert "made or changed by the script, *.csv, out/*.csv" in shown.out
+
+
 async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:
     write(jo, "echo done\n")
     run = await jo(*SUBMIT, "run.sh")

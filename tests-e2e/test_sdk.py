@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 async def client(server: Service) -> AsyncIterator[AsyncClient]:
     """Connect the library to a server with one client."""
-    async with AsyncClient(server.url, patience_s=20) as client:
+    async with AsyncClient(server.url, patience_s=120) as client:
         yield client
 
 

@@ -76,7 +76,7 @@ if child:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
     assert (process.returncode, output) == (0, b"healthy 1\n" * 2)
 
 

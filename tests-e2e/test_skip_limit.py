@@ -34,9 +34,13 @@ def test_skip_for_a_reason_that_is_not_listed_fails_the_run(
     (tmp_path / "conftest.py").write_text("from skip_limit import watch_skips as pytest_configure")
     (tmp_path / "allowed").write_text("no moon .*ght  # it shines rarely\n")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-n", "1", tmp_path],
+        [sys.executable, "-m", "pytest", "-q", "-p", "xdist.plugin", "-n", "1", tmp_path],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(here), VARIABLE: str(tmp_path / "allowed")},
+        env={
+            "PYTHONPATH": str(here),
+            VARIABLE: str(tmp_path / "allowed"),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,6 @@
 """Start of the services: a wrong set-up is reported in one line, with exit status 2."""
 
+import asyncio
 import resource
 import socket
 import sqlite3
@@ -120,6 +121,8 @@ async def test_start_logs_limits_features_and_addresses(
         return "Metrics: " in server.logged and "Metrics: " in client.logged
 
     await eventually(both_listen)
+    assert "results are kept for 2 days, uploads are limited to 400 MB" in server.logged
+    assert "are kept for 2 days, uploads are limited to 400 MB" in client.logged
     assert "Service example: 5 per user, 10 in all, 3 attempts, 300 s each, at " in server.logged
     assert "On: CORS" in server.logged
     assert "Off: API tokens, client token, callbacks, " in server.logged
@@ -140,3 +143,18 @@ async def test_server_may_open_as_many_files_as_the_system_allows(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+async def test_responses_name_the_service_without_versions(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    client = await start_client()
+    for service in (client, await start_server(client)):
+        host, port = service.url.removeprefix("http://").split(":")
+        for head in (b"GET /health HTTP/1.1\r\nHost: x\r\n", b"nonsense\r\n"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head + b"Connection: close\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            assert b"\r\nServer: %b\r\n" % service.name.encode() in answer
+            assert b"aiohttp" not in answer

@@ -98,7 +98,7 @@ async def refuses_connections(service: Service) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [0.2, 1, 3, 6])
-async def test_trap_68_upload_whose_rest_arrives_after_sigterm_is_answered(
+async def test_upload_whose_rest_arrives_after_sigterm_is_answered(
     start_server: StartServer, pause_s: float
 ) -> None:
     server = await start_server(UNREACHABLE)
@@ -115,7 +115,7 @@ async def test_trap_68_upload_whose_rest_arrives_after_sigterm_is_answered(
     assert "Traceback" not in server.logged
 
 
-async def test_trap_68_many_uploads_in_progress_at_sigterm_are_all_answered(
+async def test_many_uploads_in_progress_at_sigterm_are_all_answered(
     start_server: StartServer,
 ) -> None:
     server = await start_server(UNREACHABLE)
@@ -193,7 +193,7 @@ async def test_download_that_is_read_slowly_is_complete_after_sigterm(
     assert await server.died() == 0
 
 
-async def test_trap_68_submission_in_progress_at_sigterm_of_a_client_is_answered(
+async def test_submission_in_progress_at_sigterm_of_a_client_is_answered(
     start_client: StartClient,
 ) -> None:
     client = await start_client()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from harness import BIN, Portal, StartClient, StartServer
 
@@ -63,3 +64,34 @@ async def test_trap_42_no_log_line_holds_a_token(
         assert secret not in logs
         assert secret not in output
     assert "JO_WORKSPACE" in output
+
+
+async def test_trap_70_token_of_a_file_is_used_and_is_in_no_environment(
+    tmp_path: Path, start_client: StartClient, start_server: StartServer
+) -> None:
+    file = tmp_path / "client-token"
+    file.write_text(f"{CLIENT_TOKEN}\n")
+    client = await start_client(CLIENT_TOKEN_FILE=str(file))
+    server = await start_server(client, CLIENT_TOKEN=CLIENT_TOKEN)
+    async with aiohttp.ClientSession() as http:
+        portal = Portal(server.url, http)
+        assert (await portal.end_of(await portal.submit("exit 0\n")))["status"] == "Completed"
+    process = psutil.Process(client.pid)
+    for each in (process, *process.children(recursive=True)):
+        assert CLIENT_TOKEN not in each.environ().values()
+
+
+async def test_child_processes_do_not_inherit_a_token_of_the_environment(
+    start_client: StartClient, start_server: StartServer
+) -> None:
+    client = await start_client(CLIENT_TOKEN=CLIENT_TOKEN)
+    server = await start_server(client, CLIENT_TOKEN=CLIENT_TOKEN)
+    async with aiohttp.ClientSession() as http:
+        portal = Portal(server.url, http)
+        job = await portal.submit("sleep 4713.3\n")
+        await portal.until(job, "Running")
+        children = psutil.Process(client.pid).children(recursive=True)
+        assert children, "the fork server, and the script"
+        for each in children:
+            assert CLIENT_TOKEN not in each.environ().values()
+        await portal.terminate(job)

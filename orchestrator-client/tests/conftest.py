@@ -32,6 +32,8 @@ def no_blocked_loop() -> Iterator[BlockBuster]:
         for method in ("execute", "executescript"):
             function = blockbuster.functions[f"sqlite3.Connection.{method}"]
             function.can_block_in("job_orchestrator/client/payloads/store.py", SQL_IN_THE_LOOP)
+        for function in blockbuster.functions.values():
+            function.can_block_in("job_orchestrator/common/runtime/short_work.py", {"run"})
         yield blockbuster
 
 

@@ -1,7 +1,10 @@
 """Mechanisms that hold the processes of a payload together; tests skip those that are missing."""
 
 import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
     PayloadCgroups,
     open_cgroups,
 )
+from job_orchestrator.client.executors.local.child import CgroupStarter
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.users import open_users
@@ -32,6 +36,25 @@ def cgroups_of(mechanism: str, folder: Path) -> PayloadCgroups | None:
     if cgroups is None:
         pytest.skip(f"{mechanism} can't be used here")
     return cgroups
+
+
+@contextmanager
+def cgroups_with(starter: Callable[[], CgroupStarter], folder: Path) -> Iterator[PayloadCgroups]:
+    """Open cgroups in which ``starter`` starts the programs."""
+    cgroups = cgroups_of("cgroup.kill", folder)
+    assert cgroups is not None
+    try:
+        if cgroups.starter is None:
+            # Only kernels before 5.7 cannot do it; on a later one it is a bug of the client.
+            release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
+            assert release < [5, 7]
+            pytest.skip("this kernel can't start processes directly in a cgroup")
+        cgroups.starter.close()
+        cgroups.starter = starter()
+        yield cgroups
+        cgroups.clear()
+    finally:
+        cgroups.close()
 
 
 def sandbox_of(mechanism: str, data_path: Path, **settings: Any) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def test_trap_16_processes_that_a_previous_start_left_in_its_cgroups_are_killed(
     cgroup = previous.create("payload")
     with subprocess.Popen(["sleep", "4731"], env={}) as left:
         cgroup.add(left.pid)
-        if previous.fork_server is not None:  # it ends with its process
-            previous.fork_server.close()
+        if previous.starter is not None:  # a fork server ends with its client
+            previous.starter.close()
         current = cgroups_of(mechanism, tmp_path)
         assert left.wait(10) == -9
     assert current is not None

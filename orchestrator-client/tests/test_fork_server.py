@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,84 +13,42 @@ import pytest
 
 from job_orchestrator.client.errors import MachineFault
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroups
+from job_orchestrator.client.executors.local.child import Program
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.local.fork_server.client import ForkServer
 from job_orchestrator.client.workspace.layout import Workspaces
-from mechanisms import NOBODY, cgroups_of
+from mechanisms import NOBODY, cgroups_with
 from payload_folders import Runs, until
 from running_client import zombies
 
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Iterator[PayloadCgroups]:
-    """Cgroups in which processes can be started directly."""
-    opened = cgroups_of("cgroup.kill", tmp_path)
-    assert opened is not None
-    try:
-        if opened.fork_server is None:
-            # Only kernels before 5.7 cannot do it; on a later one it is a bug of the client.
-            release = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]]
-            assert release < [5, 7]
-            pytest.skip("this kernel can't start processes directly in a cgroup")
+    """Cgroups in which a fork server starts processes."""
+    with cgroups_with(ForkServer, tmp_path) as opened:
         yield opened
-        opened.clear()
-    finally:
-        opened.close()
 
 
 @pytest.fixture
 def fork_server(cgroups: PayloadCgroups) -> ForkServer:
-    assert cgroups.fork_server is not None
-    return cgroups.fork_server
+    """Fork server that runs."""
+    server = cgroups.starter
+    assert isinstance(server, ForkServer)
+    cgroup = cgroups.create("first")
+    assert server.start(Program(["/bin/true"], Path("/"), {}, 1, 2), cgroup.main.folder).wait() == 0
+    assert cgroup.remove()
+    assert server.pid > 0
+    return server
 
 
 @pytest.fixture
 async def runs(
     workspaces: Workspaces, cgroups: PayloadCgroups
 ) -> AsyncIterator[Runs[LocalExecutor]]:
-    executor = LocalExecutor(
-        workspaces, {"PATH": os.defpath, "ASKED": "yes"}, kill_grace_s=0.2, cgroups=cgroups
-    )
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, cgroups=cgroups)
     runs = Runs(workspaces, executor)
     yield runs
     await runs.end_all()
-
-
-def start(fork_server: ForkServer, cgroup: Path, folder: Path, *command: str) -> tuple[int, str]:
-    """Run a command; return its exit code and output."""
-    output = folder / "output"
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        child = fork_server.start(
-            command,
-            cgroup=cgroup,
-            folder=folder,
-            environment={"PATH": os.defpath},
-            stdout=descriptor,
-            stderr=descriptor,
-            user=None,
-        )
-    finally:
-        os.close(descriptor)
-    return child.wait(), os.fsdecode(output.read_bytes())
-
-
-async def test_script_that_starts_in_its_cgroup_has_the_same_surroundings_as_a_moved_one(
-    runs: Runs[LocalExecutor], cgroups: PayloadCgroups
-) -> None:
-    run = await runs.start(
-        "grep ^0: /proc/self/cgroup; echo $PWD $ASKED; cat; ps -o ppid=,sid=,pgid= -p $$; echo $$\n"
-        "grep ^SigIgn /proc/self/status; echo bad >&2; exit 3\n"
-    )
-    assert (await run.outcome()).exit_code == 3
-    output = await asyncio.to_thread(run.workspace.stdout.read_text)
-    cgroup, folder, ids, pid, ignored = output.split("\n")[:5]
-    assert cgroup.endswith(f"/{Path(str(cgroups)).name}/{run.run_id}")
-    assert folder == f"{run.workspace.work} yes"
-    assert ids.split() == [str(os.getpid()), pid, pid]
-    # The signals above are those of the C library itself, which its posix_spawn leaves ignored.
-    assert int(ignored.split()[1], 16) & (1 << 31) - 1 == 0
-    assert await asyncio.to_thread(run.workspace.stderr.read_text) == "bad\n"
 
 
 async def test_end_of_a_payload_does_not_end_the_fork_server(
@@ -137,36 +94,6 @@ async def test_death_of_the_fork_server_during_a_start_is_an_error_that_leaves_n
     assert not await asyncio.to_thread(zombies)
 
 
-def test_program_that_cannot_be_executed_is_an_error(
-    fork_server: ForkServer, cgroups: PayloadCgroups, tmp_path: Path
-) -> None:
-    cgroup = cgroups.create("payload")
-    with pytest.raises(FileNotFoundError, match="no/such"):
-        start(fork_server, cgroup.main.folder, tmp_path, "/no/such")
-    assert not zombies()
-    assert start(fork_server, cgroup.main.folder, tmp_path, "/bin/echo", "\udcff") == (
-        0,
-        "\udcff\n",
-    )
-    assert cgroup.remove()
-    with pytest.raises(FileNotFoundError):
-        start(fork_server, cgroup.main.folder, tmp_path, "/bin/true")
-
-
-def test_request_larger_than_one_read_arrives_complete(
-    fork_server: ForkServer, cgroups: PayloadCgroups, tmp_path: Path
-) -> None:
-    cgroup = cgroups.create("payload")
-    sizes = (100_000, 110_000, 120_000)
-    arguments = ["x" * size for size in sizes]
-    script = 'for each; do printf "%s " ${#each}; done'
-    ended = start(
-        fork_server, cgroup.main.folder, tmp_path, "/bin/sh", "-c", script, "sh", *arguments
-    )
-    assert ended == (0, "100000 110000 120000 ")
-    assert cgroup.remove()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts anything as another user")
 def test_script_of_another_user_has_no_rights_of_this_user(
     fork_server: ForkServer, cgroups: PayloadCgroups, open_folder: Path
@@ -175,13 +102,15 @@ def test_script_of_another_user_has_no_rights_of_this_user(
     (open_folder / "output").touch()
     with (open_folder / "output").open("wb") as output:
         child = fork_server.start(
-            ["/bin/sh", "-c", "id -u; id -G; grep NoNewPrivs /proc/self/status"],
-            cgroup=cgroup.main.folder,
-            folder=open_folder,
-            environment={"PATH": os.defpath},
-            stdout=output.fileno(),
-            stderr=output.fileno(),
-            user=NOBODY,
+            Program(
+                ["/bin/sh", "-c", "id -u; id -G; grep NoNewPrivs /proc/self/status"],
+                open_folder,
+                {"PATH": os.defpath},
+                output.fileno(),
+                output.fileno(),
+                NOBODY,
+            ),
+            cgroup.main.folder,
         )
     assert child.wait() == 0
     output_words = (open_folder / "output").read_text().split()
@@ -192,10 +121,10 @@ def test_script_of_another_user_has_no_rights_of_this_user(
 def test_fork_server_ends_with_the_client(tmp_path: Path, cgroups: PayloadCgroups) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
+        "from job_orchestrator.client.executors.local.child import Program\n"
         "from job_orchestrator.client.executors.local.fork_server.client import ForkServer\n"
         "server = ForkServer()\n"
-        "server.start(['/bin/true'], cgroup=Path(sys.argv[1]), folder=Path('/'), environment={},"
-        " stdout=2, stderr=2, user=None).wait()\n"
+        "server.start(Program(['/bin/true'], Path('/'), {}, 2, 2), Path(sys.argv[1])).wait()\n"
         "print(server.pid, flush=True); sys.stdin.read()\n"
     )
     cgroup = cgroups.create("payload")

@@ -1,6 +1,7 @@
 """Termination of a payload while its results are packed, however large they are."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -40,3 +41,21 @@ async def test_kill_before_packing_limits_its_time(
     assert killed["status"] == "Killed"
     assert "only the output of run.sh was kept" in killed["message"]
     await check_only_output_kept(client, payload)
+
+
+async def test_packing_that_takes_long_is_reported_as_an_event_and_by_retrieve(
+    client: Client, endless: str
+) -> None:
+    async with asyncio.timeout(60), client.events() as events:
+        payload = await client.submit(endless + "exit 0\n")
+        messages = []
+        async for event in events:
+            data = json.loads(event.data)
+            if event.kind == "payload":
+                messages.append((data["status"], data["message"]))
+            if messages and messages[-1] != ("Running", ""):
+                break
+    assert messages[-1] == ("Running", "Its results are being packed")
+    shown = await client.get(payload)
+    assert (shown["status"], shown["message"]) == messages[-1]
+    await client.kill(payload)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from job_orchestrator.client.payloads.load import CpuTimes, LoadMeter, cpu_percent
 from job_orchestrator.client.payloads.store import open_payloads
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages import ClientLimits, LoadEvent
 
 seconds = st.floats(0, 1e9)
 
@@ -42,11 +42,13 @@ async def test_reading_right_after_another_keeps_its_figure() -> None:
 async def test_reading_counts_slots_and_payloads_and_is_published() -> None:
     published: list[LoadEvent] = []
     async with open_payloads() as store:
-        meter = LoadMeter(store, 7, published.append)
+        limits = ClientLimits(1000, 0, 60.0)
+        meter = LoadMeter(store, 7, published.append, limits=limits)
         for payload in (1, 2, 3):
             await store.add(payload, f"u{payload}", None)
         await store.start(1)
         await meter.run_pass()
     assert published == [meter.reading]
     assert (meter.reading.slots, meter.reading.running, meter.reading.waiting) == (7, 1, 2)
+    assert meter.reading.limits == limits
     assert 0 < meter.reading.memory <= 100

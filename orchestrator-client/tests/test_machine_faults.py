@@ -104,7 +104,11 @@ async def test_trap_50_disk_without_inodes_costs_no_payload_its_end(
 ) -> None:
     client = await start_client(SLOTS="1")
     gate = tiny_disk / "gate"
-    script = f"echo run >> runs; touch up; until [ -e {gate} ]; do sleep 0.05; done\n"
+    # Larger than results that are packed in memory.
+    script = (
+        "echo run >> runs; head -c 300000 /dev/urandom > big; touch up\n"
+        f"until [ -e {gate} ]; do sleep 0.05; done\n"
+    )
     async with asyncio.timeout(90), client.events() as events:
         runs = await client.submit(script)
         await client.eventually(lambda: any(client.data.glob("*/work/up")))

@@ -43,7 +43,7 @@ async def test_new_results_leave_out_the_inputs_and_keep_the_logs(client: Client
 
 
 async def test_new_results_have_an_input_that_the_script_changed(client: Client) -> None:
-    """Whatever the script does to size, times and inode: only the content decides."""
+    """Only the content decides, not size, times or inode."""
     script = """
         touch -r same time
         printf B > same; touch -r time same
@@ -101,7 +101,7 @@ async def test_invalid_selection_is_a_400_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("planted", ["fifo", "link", "garbage", "nothing"])
-def test_trap_67_selection_that_a_script_replaced_blocks_no_packing(
+def test_selection_that_a_script_replaced_blocks_no_packing(
     workspaces: Workspaces, planted: str
 ) -> None:
     workspace = new_workspace(workspaces, "one")

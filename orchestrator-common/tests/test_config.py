@@ -27,7 +27,7 @@ from job_orchestrator.common.config.options import (
     kind_option,
     setting_flags,
 )
-from job_orchestrator.common.config.reader import SettingError, SettingsReader
+from job_orchestrator.common.config.reader import SettingError, SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
     Setting,
@@ -38,7 +38,8 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
-from job_orchestrator.common.config.units import size_text
+from job_orchestrator.common.config.units import duration_text, size_text
+from job_orchestrator.common.errors import StartupError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,33 @@ def test_bad_variable_with_a_prefix_is_named_with_it() -> None:
         reader.read_all(Example, "A_", started_at=0)
 
 
+def test_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hush-hush-hush-hush-hush\n")
+    environment = {"TOKEN_FILE": str(file)}
+    assert read(environment).token == "hush-hush-hush-hush-hush"
+    assert list(misspelled_variables(environment, all_settings(Example))) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "others", "problem"),
+    [
+        (None, {}, "which can't be read: No such file or directory"),
+        (b"\n", {}, "which is empty; it must hold the secret"),
+        (b"\xff", {}, "which can't be read: it is not text"),
+        (b"hush", {"TOKEN": "shh"}, "TOKEN and TOKEN_FILE are set; set one of them"),
+    ],
+)
+def test_unusable_file_of_a_secret_stops_the_start(
+    tmp_path: Path, content: bytes | None, others: dict[str, str], problem: str
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StartupError, match=problem):
+        read({"TOKEN_FILE": str(file), **others})
+
+
 def test_bad_secret_is_not_repeated() -> None:
     with pytest.raises(SettingError) as error:
         read({"TOKEN": "hush"})
@@ -142,6 +170,7 @@ def test_bad_secret_is_not_repeated() -> None:
         (Duration(), "2d", 172_800.0),
         (Size(), "10 GiB", 10 * 2**30),
         (Size(minimum=1000), "0", 0),
+        (Size(maximum=1 << 20), "1MiB", 1 << 20),
         (Switch(), "Yes", True),
         (Switch(), "off", False),
         (one_of("text", "json"), "JSON", "json"),
@@ -163,6 +192,7 @@ def test_kind_converts_text(kind: Kind[object], text: str, value: object) -> Non
         (Size(), "10QB", "a size: bytes, or a number with kB"),
         (Size(minimum=1000), "1", "at least 1 kB, or 0"),
         (Size(minimum=1, zero=False), "0", "at least 1 B$"),
+        (Size(maximum=1 << 20), "1048577", "at most 1 MiB$"),
         (FilePath(), "~nobody-of-this-name/x", "a path; the user after ~"),
         (Switch(), "maybe", r"1 \(on\) or 0 \(off\)"),
         (one_of("text", "json"), "xml", "one of text, json"),
@@ -224,7 +254,7 @@ def test_option_of_a_kind_is_converted_or_refused(
 def test_settings_without_flag_are_described() -> None:
     token = setting_of(Example, "token")
     assert environment_help([token], "SERVICE_<NAME>_") == (
-        "SERVICE_<NAME>_TOKEN: Token [default none]"
+        "SERVICE_<NAME>_TOKEN: Token [default none]. TOKEN_FILE: a file that holds it"
     )
 
 
@@ -234,3 +264,35 @@ def test_settings_without_flag_are_described() -> None:
 )
 def test_size_is_written_exactly(size_bytes: int, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+def test_secret_of_a_file_that_is_not_acceptable_names_the_file_without_its_content(
+    tmp_path: Path,
+) -> None:
+    token = setting_of(Example, "token")
+    (tmp_path / "token").write_text("too short")
+    with pytest.raises(SettingError, match=r"of TOKEN_FILE can't be used; .* 16") as raised:
+        SettingsReader({"TOKEN_FILE": str(tmp_path / "token")}, {}).read(token)
+    assert "too short" not in str(raised.value)
+
+
+def test_secrets_are_removed_from_the_environment_and_nothing_else_is() -> None:
+    environment = {"TOKEN": "0123456789abcdef", "PATH": "/bin"}
+    remove_secrets(environment, all_settings(Example))
+    assert environment == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (172800, "2 days"),
+        (86400, "1 day"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (90, "90 s"),
+        (1.5, "1.5 s"),
+        (0, "0 s"),
+    ],
+)
+def test_duration_is_written_with_the_largest_exact_unit(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

@@ -49,6 +49,6 @@ async def test_domain_error_has_the_status_of_its_class_and_500_by_default(
 ) -> None:
     async with visitor.get("/busy") as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "5")
-        assert await response.text() == "not now"
+        assert await response.text() == "not now\n"
     async with visitor.get("/unknown") as response:
-        assert (response.status, await response.text()) == (500, "no idea")
+        assert (response.status, await response.text()) == (500, "no idea\n")

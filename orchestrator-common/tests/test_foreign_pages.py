@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.web.answers import ping
+from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 
@@ -31,7 +31,7 @@ async def ask(
 
     middlewares = [error_middleware({}, body), refuse_foreign_pages(policy)]
     app = web.Application(middlewares=middlewares)
-    app.router.add_route("*", "/", ping)
+    app.router.add_route("*", "/", front_page("/docs/", api="/docs/"))
     async with (
         TestServer(app) as server,
         ClientSession() as http,
@@ -57,7 +57,7 @@ def policy(**values: object) -> PagePolicy:
         "evil.local.example",
     ],
 )
-async def test_trap_69_request_for_another_host_name_is_refused(host: str, method: str) -> None:
+async def test_request_for_another_host_name_is_refused(host: str, method: str) -> None:
     status, message = await ask(POLICY, {"Host": host}, method)
     assert status == 421
     assert "add it to ALLOWED_HOSTS of jo-server" in message
@@ -123,7 +123,7 @@ FOREIGN: list[dict[str, str]] = [
 @pytest.mark.parametrize("has_tokens", [True, False])
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "PUT"])
 @pytest.mark.parametrize("headers", FOREIGN)
-async def test_trap_69_request_of_another_page_is_refused_on_every_unsafe_method(
+async def test_request_of_another_page_is_refused_on_every_unsafe_method(
     headers: dict[str, str], method: str, has_tokens: bool
 ) -> None:
     status, message = await ask(policy(has_tokens=has_tokens, hosts=("*",)), headers, method)
@@ -132,7 +132,7 @@ async def test_trap_69_request_of_another_page_is_refused_on_every_unsafe_method
     assert "ALLOWED_HOSTS of jo-server" in message
 
 
-async def test_trap_69_web_socket_of_another_page_is_refused() -> None:
+async def test_web_socket_of_another_page_is_refused() -> None:
     headers = {"Origin": "https://evil.example", "Upgrade": "websocket", "Connection": "Upgrade"}
     assert (await ask(POLICY, headers, "GET"))[0] == 403
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from io import BytesIO
 from itertools import cycle, pairwise
 from pathlib import Path, PurePosixPath
@@ -17,12 +19,9 @@ from job_orchestrator.common.errors import BadRequest, StorageFull, TooLarge
 from job_orchestrator.common.protocol.multipart_reader import MultipartError
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
 from job_orchestrator.common.protocol.paths import UnsafePath
-from job_orchestrator.common.storage.form_receiver import (
-    BodyTimeout,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
+from job_orchestrator.common.protocol.small_files import MAX_FILES, SmallFile
+from job_orchestrator.common.storage.form_receiver import BodyTimeout, receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 
 CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\")
 ESCAPES = st.sampled_from(["%22", "%0a", "%0D", "%"])
@@ -38,7 +37,10 @@ PATH = st.lists(NAME, min_size=1, max_size=3).map("/".join)
 class Stream:
     """A body that arrives in pieces, and then ends or stalls."""
 
-    def __init__(self, pieces: list[bytes], *, stalls: bool = False) -> None:
+    def __init__(
+        self, pieces: list[bytes], *, stalls: bool = False, knows_its_end: bool = False
+    ) -> None:
+        self._knows_its_end = knows_its_end
         self._pieces = [piece for piece in pieces if piece]
         self._stalls = stalls
 
@@ -49,18 +51,40 @@ class Stream:
             await asyncio.Event().wait()
         return b""
 
+    def at_eof(self) -> bool:
+        return self._knows_its_end and not self._pieces
+
 
 def pieces_of(body: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
     return [body[a:b] for a, b in pairwise(places)]
 
 
+SMALL_BYTES = 300
+
+Receive = Callable[..., Awaitable[ReceivedForm]]
+
+
 async def receive(
-    body: bytes, content_type: str, folder: Path, *, cuts: list[int] | None = None, **limits: float
+    body: bytes,
+    content_type: str,
+    folder: Path,
+    *,
+    cuts: list[int] | None = None,
+    small_bytes: int = 0,
+    **limits: float,
 ) -> ReceivedForm:
     given_limits = FormLimits(**{"max_bytes": 1 << 20, **limits})  # type: ignore[arg-type]
     stream = Stream(pieces_of(body, cuts or []))
-    return await receive_form(stream, content_type, folder, given_limits, lambda form: form)
+    return await receive_form(
+        stream, content_type, folder, given_limits, lambda form: form, small_bytes=small_bytes
+    )
+
+
+@pytest.fixture(params=[0, SMALL_BYTES], ids=["to a folder", "to memory if small"])
+def receiving(request: pytest.FixtureRequest) -> Receive:
+    """Receive with and without small forms: each limit and each refusal holds for both."""
+    return partial(receive, small_bytes=request.param)
 
 
 async def body_of(form: FormBody) -> bytes:
@@ -78,6 +102,7 @@ def written(path: Path, data: bytes) -> Path:
         FIELD_NAME, st.text(st.characters(codec="utf-8"), max_size=20), max_size=3
     ),
     cuts=st.lists(st.integers(0, 3000), max_size=6),
+    small_bytes=st.sampled_from([0, SMALL_BYTES]),
 )
 @settings(
     max_examples=60,
@@ -88,11 +113,13 @@ def test_form_with_any_names_arrives_unchanged_however_it_is_cut(
     files: dict[str, bytes],
     fields: dict[str, str],
     cuts: list[int],
+    small_bytes: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     parents = {str(parent) for path in files for parent in PurePosixPath(path).parents}
     files = {path: data for path, data in files.items() if path not in parents}
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
+    source = tmp_path_factory.mktemp("source")
+    target = source.with_name(f"{source.name}-target")
     parts: list[FormFile] = []
     sources: list[Callable[[str, bytes], FormFile]] = [
         lambda path, data: FormFile(path, written(source / str(len(parts)), data), len(data)),
@@ -107,13 +134,19 @@ def test_form_with_any_names_arrives_unchanged_however_it_is_cut(
         body = await body_of(form)
         assert form.headers["Content-Length"] == str(len(body))
         assert await body_of(form) == body, "a retry sends the same body"
-        return await receive(body, form.headers["Content-Type"], target, cuts=cuts)
+        return await receive(
+            body, form.headers["Content-Type"], target, cuts=cuts, small_bytes=small_bytes
+        )
 
     received = asyncio.run(there_and_back())
     assert received.files == {path: len(data) for path, data in files.items()}
     assert received.fields == {name: [value] for name, value in fields.items()}
     found = {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
-    assert found == files
+    if not small_bytes or sum(map(len, files.values())) > small_bytes:
+        assert (received.small, found) == (None, files)
+    else:
+        assert received.small == [SmallFile(path, data) for path, data in sorted(files.items())]
+        assert not target.exists(), "nothing is written"
 
 
 async def test_names_quoted_by_aiohttp_curl_and_browsers_arrive_unchanged(
@@ -154,9 +187,11 @@ TYPE = "multipart/form-data; boundary=b"
         (HEAD % b"x" + b"1" * 100 + b"\r\n--b--\r\n", TooLarge),
     ],
 )
-async def test_bad_body_is_refused(tmp_path: Path, body: bytes, error: type[Exception]) -> None:
+async def test_bad_body_is_refused(
+    receiving: Receive, tmp_path: Path, body: bytes, error: type[Exception]
+) -> None:
     with pytest.raises(error):
-        await receive(body, TYPE, tmp_path, max_bytes=50)
+        await receiving(body, TYPE, tmp_path, max_bytes=50)
 
 
 @pytest.mark.parametrize(
@@ -207,37 +242,99 @@ async def test_longest_path_with_escapes_arrives_unchanged(tmp_path: Path) -> No
     assert list(received.files) == [path]
 
 
-async def test_too_many_files_and_too_long_fields_are_refused(tmp_path: Path) -> None:
+async def test_too_many_files_and_too_long_fields_are_refused(
+    receiving: Receive, tmp_path: Path
+) -> None:
     files = b"".join(HEAD % b"%d" % n + b"x\r\n" for n in range(3)) + b"--b--\r\n"
     with pytest.raises(TooLarge, match="More than 2 files"):
-        await receive(files, TYPE, tmp_path, max_files=2)
+        await receiving(files, TYPE, tmp_path, max_files=2)
     field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n%b\r\n--b--\r\n'
     with pytest.raises(TooLarge, match="Field 'f' is larger"):
-        await receive(field % (b"x" * 70_000), TYPE, tmp_path)
+        await receiving(field % (b"x" * 70_000), TYPE, tmp_path)
 
 
-async def test_too_many_folders_of_few_files_are_refused(tmp_path: Path) -> None:
+async def test_too_many_folders_of_few_files_are_refused(
+    receiving: Receive, tmp_path: Path
+) -> None:
     body = HEAD % b"a/b/x" + b"1\r\n" + HEAD % b"a/b/c/d/x" + b"2\r\n--b--\r\n"
-    await receive(body, TYPE, tmp_path / "enough", max_folders=4)
+    await receiving(body, TYPE, tmp_path / "enough", max_folders=4)
     with pytest.raises(TooLarge, match="More than 3 folders"):
-        await receive(body, TYPE, tmp_path / "too many", max_folders=3)
+        await receiving(body, TYPE, tmp_path / "too many", max_folders=3)
 
 
-async def test_repeated_field_counts_each_time(tmp_path: Path) -> None:
+async def test_repeated_field_counts_each_time(receiving: Receive, tmp_path: Path) -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="f"\r\n\r\n1\r\n'
     with pytest.raises(TooLarge, match="More than 100 fields"):
-        await receive(field * 101 + b"--b--\r\n", TYPE, tmp_path)
+        await receiving(field * 101 + b"--b--\r\n", TYPE, tmp_path)
 
 
 async def test_bytes_after_the_end_of_a_body_are_limited(
-    tmp_path: Path,
+    receiving: Receive, tmp_path: Path
 ) -> None:
     body = HEAD % b"x" + b"1\r\n--b--\r\n"
-    await receive(body + b"x" * 900, TYPE, tmp_path / "some", max_bytes=10, max_overhead_bytes=1000)
+    await receiving(
+        body + b"x" * 900, TYPE, tmp_path / "some", max_bytes=10, max_overhead_bytes=1000
+    )
     with pytest.raises(TooLarge, match="File too large"):
-        await receive(
+        await receiving(
             body + b"x" * 2000, TYPE, tmp_path / "more", max_bytes=10, max_overhead_bytes=1000
         )
+
+
+@pytest.mark.parametrize("knows_its_end", [False, True])
+@pytest.mark.parametrize("size", [10, 2000])
+async def test_end_of_a_body_is_found_whether_it_is_known_in_advance_or_not(
+    tmp_path: Path, size: int, knows_its_end: bool
+) -> None:
+    body = HEAD % b"x" + b"1" * size + b"\r\n--b--\r\n"
+    stream = Stream([body[:50], body[50:]], stalls=knows_its_end, knows_its_end=knows_its_end)
+    limits = FormLimits(1 << 20)
+    form = await receive_form(
+        stream, TYPE, tmp_path, limits, lambda form: form, small_bytes=SMALL_BYTES
+    )
+    assert form.files == {"x": size}
+
+
+async def test_form_of_small_files_is_completed_in_the_event_loop_others_in_a_thread(
+    tmp_path: Path,
+) -> None:
+    async def completing_thread(size: int) -> int:
+        body = HEAD % b"x" + b"1" * size + b"\r\n--b--\r\n"
+        return await receive_form(
+            Stream([body]),
+            TYPE,
+            tmp_path / str(size),
+            FormLimits(1 << 20),
+            lambda _: threading.get_ident(),
+            small_bytes=SMALL_BYTES,
+        )
+
+    assert await completing_thread(SMALL_BYTES) == threading.get_ident()
+    assert await completing_thread(SMALL_BYTES + 1) != threading.get_ident()
+    assert (tmp_path / str(SMALL_BYTES + 1) / "x").exists()
+    assert not (tmp_path / str(SMALL_BYTES)).exists()
+
+
+async def test_more_files_than_one_block_may_hold_are_written_to_the_folder(
+    tmp_path: Path,
+) -> None:
+    parts = [HEAD % b"%d" % number + b"\r\n" for number in range(MAX_FILES + 1)]
+    many, few = b"".join([*parts, b"--b--\r\n"]), b"".join([*parts[1:], b"--b--\r\n"])
+    received = await receive(many, TYPE, tmp_path / "many", small_bytes=SMALL_BYTES)
+    assert received.small is None
+    assert len(list((tmp_path / "many").iterdir())) == MAX_FILES + 1
+    received = await receive(few, TYPE, tmp_path / "few", small_bytes=SMALL_BYTES)
+    assert len(received.small or ()) == MAX_FILES
+
+
+async def test_body_with_more_overhead_than_a_small_one_may_have_is_not_gathered_in_memory(
+    tmp_path: Path,
+) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n%b\r\n'
+    fields = b"".join(field % (number, b"x" * 60_000) for number in range(3))
+    body = fields + HEAD % b"x" + b"1\r\n--b--\r\n"
+    received = await receive(body, TYPE, tmp_path, small_bytes=SMALL_BYTES)
+    assert (received.small, received.files, len(received.fields)) == (None, {"x": 1}, 3)
 
 
 async def test_sender_that_stalls_is_timed_out(tmp_path: Path) -> None:

@@ -28,15 +28,16 @@ from job_orchestrator.common.config.kinds import (
 from job_orchestrator.common.config.reader import SettingError, SettingsReader
 from job_orchestrator.common.config.settings import Setting, no_default
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
+from job_orchestrator.common.protocol.decoding import (
     MalformedMessage,
     decode_load_event,
     decode_payload,
     decode_payload_event,
 )
-from job_orchestrator.common.protocol.bearer import bearer_token, tokens_equal
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
-from job_orchestrator.common.storage.form_receiver import FormLimits, ReceivedForm, receive_form
+from job_orchestrator.common.storage.form_receiver import receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
 
@@ -92,19 +93,22 @@ class Cut:
     async def readany(self) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
 
+    def at_eof(self) -> bool:
+        return not self._pieces
 
-@given(body=BODIES, content_type=TYPES, size=st.integers(1, 50))
-@example(body=b"", content_type="multipart/form-data; boundary=\u0100", size=1)
-@example(body=b"", content_type="\udcff", size=1)
+
+@given(body=BODIES, content_type=TYPES, size=st.integers(1, 50), small=st.sampled_from([0, 50]))
+@example(body=b"", content_type="multipart/form-data; boundary=\u0100", size=1, small=0)
+@example(body=b"", content_type="\udcff", size=1, small=50)
 @FUZZ
 def test_any_body_is_received_or_refused_and_stays_in_its_folder(
-    body: bytes, content_type: str, size: int
+    body: bytes, content_type: str, size: int, small: int
 ) -> None:
     with tempfile.TemporaryDirectory() as top:
-        _receive(Path(top), body, content_type, size)
+        _receive(Path(top), body, content_type, size, small)
 
 
-def _receive(top: Path, body: bytes, content_type: str, size: int) -> None:
+def _receive(top: Path, body: bytes, content_type: str, size: int, small: int) -> None:
     folder = top / "job" / "input"
     limits = FormLimits(max_bytes=100, max_files=3)
 
@@ -113,7 +117,9 @@ def _receive(top: Path, body: bytes, content_type: str, size: int) -> None:
 
     async def receive() -> ReceivedForm | None:
         try:
-            return await receive_form(Cut(body, size), content_type, folder, limits, complete)
+            return await receive_form(
+                Cut(body, size), content_type, folder, limits, complete, small_bytes=small
+            )
         except BadRequest:
             return None
 
@@ -126,7 +132,9 @@ def _receive(top: Path, body: bytes, content_type: str, size: int) -> None:
             for path in folder.rglob("*")
             if path.is_file()
         }
-        assert found == form.files
+        in_memory = {file.name: len(file.content) for file in form.small or ()}
+        assert found | in_memory == form.files
+        assert not (found and in_memory)
         assert sum(form.files.values()) <= limits.max_bytes
 
 

@@ -11,15 +11,17 @@ from job_orchestrator.common.messages import (
     Job,
     JobAnswer,
     JobError,
-    MalformedMessage,
     Minute,
     Payload,
     PayloadEvent,
     WireTime,
+    encode,
+)
+from job_orchestrator.common.protocol.decoding import (
+    MalformedMessage,
     decode_load_event,
     decode_payload,
     decode_payload_event,
-    encode,
 )
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 

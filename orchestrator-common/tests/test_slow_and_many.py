@@ -10,13 +10,9 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.storage.form_receiver import (
-    BodyTimeout,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
-from job_orchestrator.common.web.answers import ping
+from job_orchestrator.common.storage.form_receiver import BodyTimeout, receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
+from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.listener import STALLED_S, listen
@@ -39,6 +35,9 @@ class Trickle:
             return PART
         await asyncio.sleep(self._pause_s)
         return self._block
+
+    def at_eof(self) -> bool:
+        return False
 
 
 def kept(form: ReceivedForm) -> ReceivedForm:
@@ -67,7 +66,7 @@ async def service() -> AsyncIterator[TestServer]:
         middlewares=[error_middleware({}, body_of_error), bounded_bodies("/upload")],
     )
     app.router.add_post("/other", swallow)
-    app.router.add_get("/", ping)
+    app.router.add_get("/", front_page("/docs/", api="/docs/"))
     server = TestServer(app)
     async with server:
         yield server
@@ -90,7 +89,7 @@ async def test_large_body_that_is_not_an_upload_is_refused(service: TestServer) 
 
 async def test_connection_with_an_endless_head_is_closed() -> None:
     app = web.Application()
-    app.router.add_get("/", ping)
+    app.router.add_get("/", front_page("/docs/", api="/docs/"))
     server = TestServer(app)
     await server.start_server(keepalive_timeout=0.3)
     async with server:
@@ -114,7 +113,7 @@ async def test_connection_with_an_endless_head_is_closed() -> None:
 
 async def test_address_can_not_open_more_connections_than_allowed() -> None:
     app = web.Application()
-    app.router.add_get("/", ping)
+    app.router.add_get("/", front_page("/docs/", api="/docs/"))
     runner = web.AppRunner(app)
     await runner.setup()
     listener = await asyncio.to_thread(listen, "127.0.0.1", 0, max_per_peer=3)

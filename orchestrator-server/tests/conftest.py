@@ -40,6 +40,12 @@ def tuning() -> Tuning:
 
 
 @pytest.fixture
+def inline_limit() -> str:
+    """Return INLINE_LIMIT of all servers of a test; a test overrides it by ``parametrize``."""
+    return "64kB"
+
+
+@pytest.fixture
 async def start_client() -> AsyncIterator[StartClient]:
     """Provide a function that serves a fake client and returns its URL."""
     async with contextlib.AsyncExitStack() as stack:
@@ -53,7 +59,9 @@ async def start_client() -> AsyncIterator[StartClient]:
 
 
 @pytest.fixture
-async def start_server(tmp_path: Path, tuning: Tuning) -> AsyncIterator[StartServer]:
+async def start_server(
+    tmp_path: Path, tuning: Tuning, inline_limit: str
+) -> AsyncIterator[StartServer]:
     """Provide a function that starts a server with clients at some URLs for ``example``."""
     async with contextlib.AsyncExitStack() as stack:
 
@@ -63,6 +71,7 @@ async def start_server(tmp_path: Path, tuning: Tuning) -> AsyncIterator[StartSer
                 "SERVICE_EXAMPLE_DOWNLOAD_URL": ",".join(f"{url}/retrieve" for url in urls),
                 "DB_PATH": str(tmp_path / "db.sqlite"),
                 "DATA_PATH": str(tmp_path / "data"),
+                "INLINE_LIMIT": inline_limit,
                 **settings,
             }
             # In a thread: it reads schema files, which a real start does before there is a loop.

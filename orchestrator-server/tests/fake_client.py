@@ -11,13 +11,16 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from fake_link import FakeLink
 from job_orchestrator.common.messages import (
+    ClientLimits,
     ErrorPayload,
     InventoryEntry,
     LoadEvent,
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.status import PayloadStatus
@@ -39,7 +42,8 @@ class FakeClient:
     """Keeps payloads; a test changes their state with ``report``.
 
     ``instead`` maps "submit", "retrieve", "partial", "acknowledge", "kill", "kill_key", "logs",
-    "inventory", "load" or "events" to another answer. ``requests`` counts requests by these names.
+    "inventory", "load", "events", "link" or "recall" to another answer. ``requests`` counts
+    requests by these names.
     """
 
     def __init__(self) -> None:
@@ -57,6 +61,11 @@ class FakeClient:
         self.slots = 10
         self.draining = False
         self.token = ""
+        self.limits: ClientLimits | None = None
+        self.offers_link = False
+        self.small_bytes = 64_000
+        self._tasks: list[asyncio.Future[None]] = []
+        self.links: list[FakeLink] = []
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -73,6 +82,8 @@ class FakeClient:
         app.router.add_get("/payloads", self._or_instead("inventory", self.inventory))
         app.router.add_get("/load", self._or_instead("load", answering(200, "12.5")))
         app.router.add_get("/events", self._or_instead("events", self.events))
+        app.router.add_get("/link", self._or_instead("link", self.link))
+        app.router.add_post("/recall", self._or_instead("recall", self.recall))
         app.on_shutdown.append(self._end_streams)
         return app
 
@@ -92,6 +103,7 @@ class FakeClient:
         if push:
             event = PayloadEvent(payload_id, status, exit_code, message)
             self.push(encode_event("payload", msgspec.json.encode(event)))
+            self._tell_links(payload_id)
 
     def complete(self, payload_id: int, **files: str) -> None:
         """Complete a payload with results, and push that."""
@@ -109,6 +121,24 @@ class FakeClient:
         event = PayloadEvent(payload_id, PayloadStatus.CLEANED)
         self.push(encode_event("payload", msgspec.json.encode(event)))
 
+    def _tell_links(self, payload_id: int) -> None:
+        payload = self.payloads[payload_id]
+        key = self.keys[payload_id]
+        item: link.Report = link.Started(payload_id, key)
+        if payload.status.has_ended:
+            results = self.results.get(payload_id)
+            item = link.Ended(
+                payload_id,
+                key,
+                payload.status,
+                payload.exit_code,
+                payload.message or "",
+                results if results is not None and len(results) < self.small_bytes else None,
+                hashlib.sha256(results).digest() if results is not None else None,
+            )
+        for each in self.links:
+            self._tasks.append(asyncio.ensure_future(each.send(item)))
+
     async def next_payload(self) -> int:
         """Wait for the next payload that is submitted; return its id."""
         async with asyncio.timeout(60):
@@ -125,10 +155,19 @@ class FakeClient:
         self.instead["submit"] = wait
         return gate
 
+    def load(self) -> LoadEvent:
+        """Return the client's load."""
+        return LoadEvent(
+            *(1.0, 1.0, self.slots),
+            running=0,
+            waiting=0,
+            draining=self.draining,
+            limits=self.limits,
+        )
+
     def load_event(self) -> bytes:
         """Return the client's load as an event."""
-        load = LoadEvent(1.0, 1.0, self.slots, running=0, waiting=0, draining=self.draining)
-        return encode_event("load", msgspec.json.encode(load))
+        return encode_event("load", msgspec.json.encode(self.load()))
 
     def go_away(self) -> None:
         """Break the event stream, and refuse new ones until ``come_back``."""
@@ -245,8 +284,33 @@ class FakeClient:
             self._streams.discard(stream)
         return response
 
+    async def link(self, request: web.Request) -> web.StreamResponse:
+        """Open a link, if the client is not an older one."""
+        if not self.offers_link:
+            return _json(ErrorPayload("nothing is here"), 404)
+        opened = FakeLink(request)
+        self.links.append(opened)
+        self.connected.set()
+        try:
+            return await opened.serve(self.load())
+        finally:
+            self.links.remove(opened)
+
+    async def recall(self, request: web.Request) -> web.Response:
+        """Take back a payload that has not started."""
+        key = request.headers["Idempotency-Key"]
+        for payload_id, other in self.keys.items():
+            if other == key and self.payloads[payload_id].status is PayloadStatus.PREPARED:
+                del self.payloads[payload_id], self.keys[payload_id]
+                return web.json_response(True)
+        if key not in self.keys.values():
+            return _json(ErrorPayload("no such payload"), 404)
+        return web.json_response(False)
+
     async def _end_streams(self, app: web.Application) -> None:
         self.push(b"")
+        for each in tuple(self.links):
+            await each.close()
 
 
 def _json(

@@ -106,6 +106,13 @@ class Server:
 StartServer = Callable[..., Awaitable[Server]]
 
 
+in_folders = pytest.mark.parametrize("inline_limit", ["0"], ids=["in folders"])
+"""Run a test with servers that store files of any size in folders."""
+
+in_both_forms = pytest.mark.parametrize("inline_limit", ["0", "64kB"], ids=["folder", "database"])
+"""Run a test with small files in folders, and with small files in the database."""
+
+
 def tuned(**values: Any) -> pytest.MarkDecorator:
     """Run a test with servers whose ``Tuning`` has these values."""
     return pytest.mark.parametrize("tuning", [Tuning(**values)], ids=["tuned"])

@@ -14,7 +14,7 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.tuning import Tuning
-from running_server import Server, StartServer
+from running_server import Server, StartServer, in_both_forms, in_folders
 
 
 async def completed(server: Server, client: FakeClient) -> int:
@@ -24,6 +24,7 @@ async def completed(server: Server, client: FakeClient) -> int:
     return job
 
 
+@in_both_forms
 async def test_trap_30_results_are_served_with_ranges_and_validators(
     server: Server, client: FakeClient
 ) -> None:
@@ -50,10 +51,27 @@ async def test_trap_30_results_are_served_with_ranges_and_validators(
         async with server.http.get(f"/download/{job}", headers=headers) as response:
             assert response.status == status
             assert await response.read() == (whole[10:20] if status == 206 else whole)
-    async with server.http.get(f"/download/{job}", headers={"If-None-Match": tag}) as response:
-        assert response.status == 304
+    long_ago, later = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2099 07:28:00 GMT"
+    for headers, status in (
+        ({"If-None-Match": tag}, 304),
+        ({"If-None-Match": f'"a", W/{tag}'}, 304),
+        ({"If-None-Match": "*"}, 304),
+        ({"If-None-Match": '"a"', "If-Modified-Since": later}, 200),
+        ({"If-Modified-Since": later}, 304),
+        ({"If-Modified-Since": long_ago}, 200),
+        ({"If-Match": tag}, 200),
+        ({"If-Match": f"W/{tag}"}, 412),
+        ({"If-Match": '"a"'}, 412),
+        ({"If-Unmodified-Since": long_ago}, 412),
+        ({"If-Unmodified-Since": later}, 200),
+    ):
+        async with server.http.get(f"/download/{job}", headers=headers) as response:
+            assert (headers, response.status) == (headers, status)
+            assert await response.read() == (whole if status == 200 else b"")
+            assert response.headers["ETag"] == tag
 
 
+@in_both_forms
 @pytest.mark.parametrize(
     ("requested", "status", "part"),
     [
@@ -105,6 +123,7 @@ async def test_trap_30_ranges_are_read_as_rfc_9110_defines_them(
             assert response.status == expected_status
 
 
+@in_folders
 async def test_removed_results_are_a_404_in_json(server: Server, client: FakeClient) -> None:
     job = await completed(server, client)
     (results,) = (server.root / "data").glob("*/output-1.zip")
@@ -119,7 +138,6 @@ async def test_removed_results_are_a_404_in_json(server: Server, client: FakeCli
     ("path", "status", "message"),
     [
         ("/download/7", 404, "Job 7 not found"),
-        ("/download/99999999999999999999999", 404, "Job 99999999999999999999 not found"),
         ("/download/x", 400, "Invalid job id 'x', should be a number"),
         ("/download/-1", 400, "Invalid job id '-1', should be a number"),
         ("/download/1?wait=61", 400, "Invalid wait '61', should be seconds from 0 to 60"),
@@ -245,7 +263,7 @@ async def test_health_is_500_after_a_loop_has_stopped(server: Server) -> None:
             "message": "The dispatcher has stopped; restart the server",
         }
     async with server.http.get("/") as response:
-        assert await response.json() == {"message": "pong"}
+        assert (await response.json())["message"] == "pong"
 
 
 async def test_stop_of_the_server_answers_waiting_requests(server: Server) -> None:

@@ -4,6 +4,7 @@ A second transport is one more entry of ``CONNECT``.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -13,15 +14,21 @@ from aiohttp import web
 
 from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never, zip_of
 from job_orchestrator.common.messages import InventoryEntry, LoadEvent, Payload, PayloadEvent
-from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.link import CloseCode
+from job_orchestrator.common.protocol.small_files import SmallFile, encode_files
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server.clients.base import (
     BLOCK_BYTES,
     ClientTransport,
+    EndedPayload,
     EventsNotOffered,
     InventoryNotOffered,
+    SmallInputs,
 )
+from job_orchestrator.server.clients.connector import TcpConnector
 from job_orchestrator.server.clients.http import HttpTransport
+from job_orchestrator.server.clients.http_connection import ClientConnection
+from job_orchestrator.server.clients.link import LinkTerms, LinkTransport
 from job_orchestrator.server.errors import (
     AnswerLost,
     ClientBusy,
@@ -40,27 +47,56 @@ TOKEN = "a-token-of-32-characters-or-more"
 Connect = Callable[[str, Tuning], ClientTransport]
 
 
+def urls_at(url: str) -> ClientUrls:
+    return ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill")
+
+
 def connect_by_http(url: str, tuning: Tuning) -> ClientTransport:
-    urls = ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill")
-    return HttpTransport(urls, TOKEN, tuning)
+    urls = urls_at(url)
+    return HttpTransport(urls, ClientConnection(urls, TcpConnector(TOKEN)), tuning)
 
 
-CONNECT: dict[str, Connect] = {"http": connect_by_http}
+def connect_by_link(url: str, tuning: Tuning) -> ClientTransport:
+    terms = LinkTerms("installation", 64_000)
+    return LinkTransport(urls_at(url), TcpConnector(TOKEN), terms, tuning)
+
+
+CONNECT: dict[str, Connect] = {
+    "http": connect_by_http,
+    "link": connect_by_link,
+    # The client offers no link: everything goes by HTTP.
+    "old": connect_by_link,
+}
+
+by_http = pytest.mark.parametrize("way", ["http", "old"])
+"""For tests of what only HTTP has: older clients, bodies of any kind, answers of proxies."""
+
+by_link = pytest.mark.parametrize("way", ["link"])
 
 
 @pytest.fixture(params=CONNECT)
-def connect(request: pytest.FixtureRequest) -> Connect:
+def way(request: pytest.FixtureRequest) -> str:
+    """Return the name of the way to connect."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connect(way: str) -> Connect:
     """Return the way to connect to a client at a URL."""
-    return CONNECT[request.param]
+    return CONNECT[way]
 
 
 @pytest.fixture
 async def transport(
-    connect: Connect, client: FakeClient, start_client: StartClient, tuning: Tuning
+    connect: Connect, way: str, client: FakeClient, start_client: StartClient, tuning: Tuning
 ) -> AsyncIterator[ClientTransport]:
-    """Connect to the fake client."""
+    """Connect to the fake client, and open the link if there is one."""
+    client.offers_link = way == "link"
     transport = connect(await start_client(client), tuning)
-    yield transport
+    async with contextlib.AsyncExitStack() as stack:
+        if client.offers_link:
+            await stack.enter_async_context(transport.events())
+        yield transport
     await transport.close()
 
 
@@ -81,10 +117,10 @@ def stored(content: bytes) -> StoredOutput:
     return StoredOutput(len(content), hashlib.sha256(content).digest())
 
 
-def files() -> FormBody:
-    body = FormBody([FormFile("run.sh", b"exit 0\n", 7), FormFile("in/a.txt", b"1", 1)])
-    body.load_if_small()
-    return body
+def files() -> SmallInputs:
+    return SmallInputs(
+        encode_files([SmallFile("run.sh", b"exit 0\n"), SmallFile("in/a.txt", b"1")])
+    )
 
 
 async def submit(transport: ClientTransport, key: str = "k") -> int:
@@ -96,7 +132,10 @@ async def read(blocks: AsyncIterator[bytes]) -> bytes:
 
 
 def requests(transport: ClientTransport) -> dict[str, Coroutine[Any, Any, object]]:
-    """Return one request of each kind, by the fake client's name of its handler."""
+    """Return one request of each kind, by the fake client's name of its handler.
+
+    Events come last: they can't be opened a second time while a link is open.
+    """
     return {
         "submit": transport.submit(files(), "k"),
         "retrieve": transport.retrieve(1, "k", Blocks()),
@@ -133,7 +172,7 @@ async def test_submit_with_the_same_key_returns_the_same_payload(
 
 
 @pytest.mark.parametrize(
-    "answer", [answering(200, "[]"), answering(200, "<html>", "text/html"), answering(502), hang_up]
+    "answer", [answering(200, "[]"), answering(200, "<html>", "text/html"), hang_up]
 )
 async def test_submit_whose_answer_is_not_from_the_client_is_lost(
     transport: ClientTransport, client: FakeClient, answer: Answer
@@ -248,6 +287,7 @@ async def test_kill_ends_a_payload_and_leaves_an_ended_one_as_it_is(
     assert ended.status is PayloadStatus.COMPLETED
 
 
+@by_http
 async def test_kill_by_an_older_client_that_reports_no_payload_returns_none(
     transport: ClientTransport, client: FakeClient
 ) -> None:
@@ -279,6 +319,7 @@ async def test_inventory_lists_payloads_with_their_keys(
     assert await transport.inventory() == [entry]
 
 
+@by_http
 @pytest.mark.parametrize("status", [404, 405])
 async def test_inventory_of_an_older_client_is_not_offered(
     transport: ClientTransport, client: FakeClient, status: int
@@ -310,6 +351,7 @@ async def test_events_arrive_decoded_and_in_order_without_unknown_kinds(
         assert await anext(events) == PayloadEvent(payload_id, PayloadStatus.FAILED, 3, "no")
 
 
+@by_http
 @pytest.mark.parametrize(
     "data", [b'event: payload\ndata: {"id": "x"}\n\n', b"data: " + b"x" * (2 << 20)]
 )
@@ -332,6 +374,7 @@ async def test_silent_event_stream_is_a_time_out(transport: ClientTransport) -> 
                 pass
 
 
+@by_http
 @pytest.mark.parametrize("answer", [answering(404), answering(405), answering(200, "[]")])
 async def test_client_without_an_event_stream_does_not_offer_events(
     transport: ClientTransport, client: FakeClient, answer: Answer
@@ -349,15 +392,39 @@ async def test_client_without_an_event_stream_does_not_offer_events(
         (answering(503, '{"message": "why"}'), ClientBusy),
         (answering(507, '{"message": "why"}'), ClientBusy),
         (answering(500, '{"message": "why"}'), ClientFailed),
-        (answering(502, "why"), AnswerLost),
-        (answering(504, "why"), AnswerLost),
     ],
-    ids=["400", "413", "503", "507", "500", "502", "504"],
+    ids=["400", "413", "503", "507", "500"],
 )
 async def test_error_answer_has_its_class_and_says_which_client_and_why(
-    transport: ClientTransport, client: FakeClient, answer: Answer, kind: type[ClientError]
+    transport: ClientTransport,
+    client: FakeClient,
+    way: str,
+    answer: Answer,
+    kind: type[ClientError],
 ) -> None:
-    for name, request in requests(transport).items():
+    await check_errors(transport, client, way, answer, kind)
+
+
+@by_http
+@pytest.mark.parametrize("status", [502, 504])
+async def test_answer_of_a_proxy_is_not_one_of_the_client(
+    transport: ClientTransport, client: FakeClient, way: str, status: int
+) -> None:
+    await check_errors(transport, client, way, answering(status, "why"), AnswerLost)
+
+
+async def check_errors(
+    transport: ClientTransport,
+    client: FakeClient,
+    way: str,
+    answer: Answer,
+    kind: type[ClientError],
+) -> None:
+    """Give ``answer`` to each request, and check the error that is raised."""
+    chosen = requests(transport)
+    if way == "link":
+        chosen.pop("events").close()  # it is open
+    for name, request in chosen.items():
         client.instead[name] = answer
         with pytest.raises(kind, match=r"why") as caught:
             await request
@@ -376,6 +443,7 @@ async def test_request_for_an_unknown_payload_reports_it_lost(
         await request
 
 
+@by_http
 async def test_every_request_carries_the_token_and_a_refusal_is_recognised(
     transport: ClientTransport, client: FakeClient
 ) -> None:
@@ -391,7 +459,7 @@ async def test_connection_that_breaks_loses_the_answer(
     transport: ClientTransport, client: FakeClient
 ) -> None:
     for name, request in requests(transport).items():
-        client.instead[name] = hang_up
+        client.instead[name] = client.instead["link"] = hang_up
         with pytest.raises(AnswerLost):
             await request
 
@@ -437,3 +505,111 @@ async def test_digest_that_cannot_be_read_is_a_failure_of_the_client(
     client.instead["retrieve"] = garbled
     with pytest.raises(ClientFailed, match="a digest that can't be read"):
         await transport.retrieve(1, "k", Blocks())
+
+
+@by_link
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (answering(503), ClientBusy),
+        (answering(502), AnswerLost),
+        (answering(500), ClientFailed),
+        (hang_up, AnswerLost),
+    ],
+    ids=["503", "502", "500", "hang up"],
+)
+async def test_link_that_can_not_be_opened_is_an_error_of_its_class(
+    connect: Connect,
+    client: FakeClient,
+    start_client: StartClient,
+    answer: Answer,
+    kind: type[ClientError],
+) -> None:
+    client.offers_link = True
+    client.instead["link"] = answer
+    transport = connect(await start_client(client), Tuning())
+    with pytest.raises(kind):
+        await open_events(transport)
+    await transport.close()
+
+
+@by_link
+async def test_link_with_another_token_is_refused(
+    connect: Connect, client: FakeClient, start_client: StartClient
+) -> None:
+    client.offers_link = True
+    client.token = "another-token-of-32-characters-x"
+    transport = connect(await start_client(client), Tuning())
+    with pytest.raises(TokenRefused):
+        await open_events(transport)
+    await transport.close()
+
+
+@by_link
+async def test_small_results_arrive_with_the_end(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    payload_id = await submit(transport)
+    async with transport.events() as events:
+        assert isinstance(await anext(events), LoadEvent)
+        client.complete(payload_id, out="x")
+        ended = await anext(events)
+    assert isinstance(ended, EndedPayload)
+    assert ended.end == PayloadEvent(payload_id, PayloadStatus.COMPLETED, 0)
+    assert (ended.key, ended.results) == ("k", client.results[payload_id])
+    assert ended.sha256 == hashlib.sha256(ended.results).digest()
+    assert client.requests["retrieve"] == 0
+
+
+@by_link
+async def test_payload_that_has_not_started_is_recalled_once(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    assert transport.can_recall
+    started = await submit(transport, "1")
+    await submit(transport, "2")
+    client.report(started, PayloadStatus.RUNNING)
+    assert not await transport.recall("1")
+    assert await transport.recall("2")
+    with pytest.raises(PayloadLost):
+        await transport.recall("never sent")
+
+
+@by_link
+async def test_many_requests_of_one_moment_are_one_message(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    await asyncio.gather(*(submit(transport, str(n)) for n in range(20)))
+    assert len(client.payloads) == 20
+    assert client.links[0].messages == 1
+
+
+@by_link
+@pytest.mark.parametrize("message", [b"", b"\xc0", b"\x90", b"\x91\x91\xa4what", b"\x91" * 5000])
+async def test_client_that_sends_what_is_no_item_is_disconnected_with_a_code(
+    transport: ClientTransport, client: FakeClient, message: bytes
+) -> None:
+    with pytest.raises(ClientFailed):  # noqa: PT012 (raised when it leaves the block)
+        async with transport.events() as events:
+            opened = client.links[-1]
+            await opened.send_raw(message)
+            async for _ in events:
+                pass
+    assert await opened.closed() == CloseCode.MALFORMED
+
+
+@by_link
+async def test_request_that_waits_fails_when_the_link_breaks_and_later_ones_go_by_http(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    client.instead["submit"] = never
+    waiting = asyncio.create_task(submit(transport))
+    while not client.requests["submit"]:  # noqa: ASYNC110 (there is no event)
+        await asyncio.sleep(0)
+    client.links[0].abort()
+    with pytest.raises(AnswerLost):
+        await waiting
+    del client.instead["submit"]
+    client.instead["link"] = hang_up
+    assert await submit(transport) == 1
+    assert not transport.can_recall

@@ -2,7 +2,13 @@
 
 import pytest
 
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
+from job_orchestrator.server.jobs.estimate import (
+    ActiveJob,
+    Capacity,
+    expected_wait_s,
+    jobs_first,
+)
+from job_orchestrator.server.store.base import WaitingUser
 
 WIDE = Capacity(slots=None, of_service=10, of_user=5)
 RUN_S = 300.0
@@ -29,15 +35,51 @@ def test_wait_follows_from_slots_limits_and_remaining_run_times(
     ahead: int, capacity: Capacity, active: list[tuple[float, bool]], expected_s: float
 ) -> None:
     jobs = [ActiveJob(left_s, runs) for left_s, runs in active]
-    assert expected_wait_s(ahead, RUN_S, capacity, jobs) == expected_s
+    assert expected_wait_s(ahead, 0, RUN_S, capacity, jobs) == expected_s
 
 
 def test_job_waits_for_an_end_of_its_own_user_at_the_users_limit() -> None:
     active = [ActiveJob(100, True, of_user=True), ActiveJob(20, True)]
-    assert expected_wait_s(0, RUN_S, Capacity(8, 10, 1), active) == 100
+    assert expected_wait_s(0, 0, RUN_S, Capacity(8, 10, 1), active) == 100
 
 
 def test_jobs_of_other_services_take_slots_but_no_places_of_the_service() -> None:
     active = [ActiveJob(100, True, of_service=False)]
-    assert expected_wait_s(0, RUN_S, Capacity(2, 1, 1), active) == 0
-    assert expected_wait_s(0, RUN_S, Capacity(1, 1, 1), active) == 100
+    assert expected_wait_s(0, 0, RUN_S, Capacity(2, 1, 1), active) == 0
+    assert expected_wait_s(0, 0, RUN_S, Capacity(1, 1, 1), active) == 100
+
+
+def user(number: int, *, queued: int, active: int = 0, served: int = 0) -> WaitingUser:
+    return WaitingUser(number, queued, active, served, head=number)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "others", "expected"),
+    [
+        pytest.param(0, [], 0, id="alone"),
+        pytest.param(0, [user(2, queued=9, served=1)], 1, id="one turn of a user served earlier"),
+        pytest.param(0, [user(2, queued=9, served=8)], 0, id="before a user served later"),
+        pytest.param(3, [user(2, queued=9, served=1)], 4, id="a turn for each job ahead"),
+        pytest.param(3, [user(2, queued=2, served=1)], 2, id="no more than are queued"),
+        pytest.param(3, [user(2, queued=9, active=2, served=1)], 2, id="turns that were taken"),
+        pytest.param(0, [user(n, queued=1) for n in (2, 3, 4)], 3, id="several users"),
+    ],
+)
+def test_jobs_of_other_users_start_first_as_their_turns_come(
+    ahead: int, others: list[WaitingUser], expected: int
+) -> None:
+    own = user(1, queued=10, served=5)
+    assert jobs_first(own, [own, *others], ahead) == expected
+
+
+def test_jobs_of_other_users_take_slots_but_no_places_of_the_user() -> None:
+    capacity = Capacity(slots=2, of_service=10, of_user=1)
+    assert expected_wait_s(0, 3, RUN_S, capacity, []) == RUN_S
+    assert expected_wait_s(1, 0, RUN_S, capacity, []) == RUN_S
+
+
+def test_estimate_behind_very_many_jobs_grows_with_their_number() -> None:
+    capacity = Capacity(slots=10, of_service=10, of_user=1000)
+    assert expected_wait_s(0, 99_999, RUN_S, capacity, []) == pytest.approx(
+        100_000 / 10 * RUN_S, rel=0.01
+    )

@@ -15,7 +15,7 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.app import DISPATCH
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
-from running_server import Server, StartServer, tuned
+from running_server import Server, StartServer, in_folders, tuned
 
 
 async def test_end_that_is_pushed_before_the_submit_is_answered_is_not_missed(
@@ -243,6 +243,7 @@ async def test_job_that_ends_while_the_server_is_down_is_fetched_after_the_resta
     assert client.requests["submit"] == 1
 
 
+@in_folders
 @tuned(fetch_retry_s=0.0)
 async def test_trap_37_full_disk_at_fetch_waits_for_room(
     server: Server, client: FakeClient
@@ -275,6 +276,27 @@ async def test_silent_event_stream_is_opened_again(server: Server, client: FakeC
     job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
+
+
+async def test_job_whose_results_are_packed_says_so_while_it_is_running(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    for _ in range(3):
+        client.report(payload, PayloadStatus.RUNNING, message="Its results are being packed")
+    async with asyncio.timeout(20):
+        while await server.state(job) != ("Running", "Its results are being packed"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    client.complete(payload)
+    assert (await server.ended(job))[0] == "Completed"
+    steps = server.rows("SELECT to_status, why FROM job_events WHERE to_status = 'Running'")
+    assert steps == [
+        ("Running", "run.sh is executing"),
+        ("Running", "Its results are being packed"),
+    ]
 
 
 @tuned(fetch_retry_s=0.05)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from fake_client import zip_of
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import StreamBroken
+from job_orchestrator.server.clients.connector import TcpConnector
 from job_orchestrator.server.clients.http import HttpTransport
+from job_orchestrator.server.clients.http_connection import ClientConnection
 from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.files.base import BrokenArchive
-from job_orchestrator.server.files.folder import check_archive
+from job_orchestrator.server.files.base import BrokenArchive, check_archive
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory, read_entries
 from job_orchestrator.server.model import ClientUrls, StoredOutput
 from sample_job import JOB
@@ -84,6 +85,11 @@ class Sink:
         return StoredOutput(sum([len(block) async for block in blocks]), b"")
 
 
+def http_to(url: str) -> HttpTransport:
+    urls = ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill")
+    return HttpTransport(urls, ClientConnection(urls, TcpConnector(None)))
+
+
 async def follow(api: HttpTransport) -> None:
     async with api.events() as events:
         async for _ in events:
@@ -118,7 +124,7 @@ def test_whatever_a_client_answers_is_an_answer_or_a_client_error(answer: bytes)
     async def ask_all() -> None:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        api = HttpTransport(ClientUrls(f"{url}/submit", f"{url}/retrieve", f"{url}/kill"))
+        api = http_to(url)
         try:
             async with asyncio.timeout(60):
                 for call in calls(api):

@@ -7,7 +7,10 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, StartClient, zip_of
-from job_orchestrator.common.messages import CUT_OFF, MAX_TEXT_BYTES
+from job_orchestrator.common.protocol.decoding import (
+    CUT_OFF,
+    MAX_TEXT_BYTES,
+)
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
 from running_server import Server, StartServer, tuned

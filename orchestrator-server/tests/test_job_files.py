@@ -17,9 +17,15 @@ from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.runtime import fault_injection
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server.errors import ResultsTooLarge
-from job_orchestrator.server.files.base import BrokenArchive, JobFiles, LocalFile
+from job_orchestrator.server.files.base import (
+    BrokenArchive,
+    JobFiles,
+    LocalFile,
+    ServedResult,
+    SmallResult,
+)
 from job_orchestrator.server.files.folder import FolderFiles
-from job_orchestrator.server.model import StoredOutput
+from job_orchestrator.server.model import Job, StoredOutput
 from sample_job import JOB
 
 UUID, OTHER_UUID = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -99,16 +105,22 @@ def stored(content: bytes) -> StoredOutput:
     return StoredOutput(len(content), hashlib.sha256(content).digest())
 
 
-def served(files: JobFiles) -> bytes:
-    """Return the results as a web app gets them."""
-    result = files.served_result(FIRST)
+def content_of(result: ServedResult) -> bytes:
+    """Return results as a web app gets them, from a file or from memory."""
+    assert result.modified_ns > 0
     match result:
         case LocalFile():
             content = result.path.read_bytes()
             assert result.content in (None, content)
             assert result.size == len(content)
-            assert result.modified_ns > 0
             return content
+        case SmallResult():
+            return result.content
+
+
+def served(files: JobFiles, job: Job = FIRST) -> bytes:
+    """Return the results of a job as a web app gets them."""
+    return content_of(files.served_result(job))
 
 
 async def kept(files: JobFiles) -> bytes | None:
@@ -280,8 +292,7 @@ class TestResults:
         await receive(files, SMALL)
         await files.result_receiver(SECOND).receive(blocks_of(LARGE, 1 << 20))
         assert await kept(files) == SMALL
-        second = await in_thread(files.served_result, SECOND)
-        assert second.size == len(LARGE)
+        assert await in_thread(served, files, SECOND) == LARGE
 
     @pytest.mark.parametrize("content", [SMALL, LARGE])
     async def test_receive_job_was_removed_raises_and_stores_nothing(
@@ -291,6 +302,17 @@ class TestResults:
         with pytest.raises(FileNotFoundError):
             await receive(files, content)
         assert list(await in_thread(files.stored_uuids)) == []
+
+    @pytest.mark.parametrize("content", [SMALL, LARGE])
+    async def test_receive_results_of_a_job_whose_inputs_are_elsewhere_are_stored(
+        self, files: JobFiles, content: bytes
+    ) -> None:
+        other = replace(FIRST, uuid=OTHER_UUID)
+        receiver = files.result_receiver(other, first_files=True)
+        await receiver.receive(blocks_of(content, 100_000))
+        assert await in_thread(served, files, other) == content
+        await in_thread(files.remove, other)
+        assert list(await in_thread(files.stored_uuids)) == [UUID]
 
     async def test_remove_is_idempotent_and_removes_inputs_and_results(
         self, files: JobFiles

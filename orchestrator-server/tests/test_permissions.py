@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from running_server import StartServer
+from running_server import StartServer, in_folders
 
 
 @pytest.fixture
@@ -16,6 +16,7 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
+@in_folders
 @pytest.mark.usefixtures("open_umask")
 @pytest.mark.parametrize("folder_is_there", [False, True])
 async def test_database_and_files_of_jobs_with_an_open_umask_are_private(

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from fake_client import FakeClient
+from fake_client import FakeClient, StartClient
 from job_orchestrator.common.logs.context import AddFields
 from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter
 from job_orchestrator.common.protocol.sse import read_events
@@ -19,7 +19,7 @@ from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.store.base import Times
+from job_orchestrator.server.store.lists import Times
 from running_server import Server, StartServer, tuned
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -108,6 +108,39 @@ async def test_job_queued_has_its_position_and_an_estimate(
     position = (await get(server, "/jobs/7"))["queue"]
     assert position["ahead"] == 0
     assert position["estimated_wait_s"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "slots", "reason"),
+    [
+        ({}, 10, "5 of this user's jobs are active, of at most 5"),
+        (
+            {"SERVICE_EXAMPLE_RUNS_PER_USER": "10", "SERVICE_EXAMPLE_MAX_RUNS": "5"},
+            10,
+            "5 jobs of example are active, of at most 5",
+        ),
+        ({}, 4, "All 4 slots of this service's machines are busy"),
+    ],
+)
+async def test_queued_job_says_which_limit_it_waits_for(
+    start_server: StartServer,
+    start_client: StartClient,
+    client: FakeClient,
+    settings: dict[str, str],
+    slots: int,
+    reason: str,
+) -> None:
+    client.slots = slots
+    server = await start_server(await start_client(client), **settings)
+    for _ in range(6):
+        await server.submit(user=1)
+    for _ in range(min(slots, 5)):
+        await client.next_payload()
+    await server.until(min(slots, 5), "Submitted")
+    shown = await get(server, "/jobs/6")
+    assert (shown["queue"]["reason"], shown["message"]) == (reason, reason)
+    assert (await get(server, "/jobs"))["jobs"][0]["message"] == reason
+    assert reason in (await server.state(6))[1]
 
 
 async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(

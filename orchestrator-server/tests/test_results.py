@@ -7,17 +7,19 @@ import pytest
 
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.results import SharedReads
+from job_orchestrator.server.jobs.stored_files import StoredFiles
+from job_orchestrator.server.store.base import JobStore
 from sample_job import JOB
 
 
 @pytest.fixture
-def reads(tmp_path: Path) -> SharedReads:
+def reads(tmp_path: Path, store: JobStore) -> SharedReads:
     """Return the reads of a job with small results."""
     files = FolderFiles(tmp_path)
     path = files.result_path(JOB.uuid, JOB.attempt)
     path.parent.mkdir()
     path.write_bytes(b"results")
-    return SharedReads(files)
+    return SharedReads(StoredFiles(store, files, 0))
 
 
 async def test_read_concurrent_requests_share_one_read(reads: SharedReads) -> None:
@@ -36,7 +38,9 @@ async def test_read_first_request_is_cancelled_others_get_the_results(reads: Sha
         await first
 
 
-async def test_read_results_are_missing_all_requests_get_the_error(tmp_path: Path) -> None:
-    reads = SharedReads(FolderFiles(tmp_path))
+async def test_read_results_are_missing_all_requests_get_the_error(
+    tmp_path: Path, store: JobStore
+) -> None:
+    reads = SharedReads(StoredFiles(store, FolderFiles(tmp_path), 0))
     for error in await asyncio.gather(*(reads.read(JOB) for _ in range(2)), return_exceptions=True):
         assert isinstance(error, FileNotFoundError)

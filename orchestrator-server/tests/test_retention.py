@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from job_orchestrator.common.runtime.clock import SteadyClock
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
@@ -9,6 +10,7 @@ from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import StartServer
+from stores import CLIENT, claim
 
 
 async def test_trap_39_age_counts_from_the_end_and_active_jobs_live_on(tmp_path: Path) -> None:
@@ -58,3 +60,29 @@ async def test_download_cleaned_job_is_answered_with_the_reason(start_server: St
     status, message = await server.state(job)
     assert (status, message) == ("Cleaned", "Its files were removed after the retention time")
     assert server.folders() == []
+
+
+async def test_trap_49_jump_of_the_wall_clock_removes_nothing_and_keeps_the_order_of_times(
+    tmp_path: Path,
+) -> None:
+    wall, monotonic = [1_700_000_000.0], [50.0]
+    clock = SteadyClock(lambda: wall[0], lambda: monotonic[0])
+    async with open_store(tmp_path / "db.sqlite", now=clock) as store:
+        for uuid in ("ended", "unknown"):
+            await store.create(uuid, 1, "x")
+        await store.transition(await store.get(1), JobStatus.KILLED, "")
+        claimed = await claim(store)
+        sent = await store.transition(claimed[0], JobStatus.SUBMITTED, "", dest_id=7)
+        running = await store.transition(sent, JobStatus.RUNNING, "")
+        await store.client_lost(CLIENT, "gone")
+        wall[0] += 3600
+        assert await store.ended_before(1800, 10) == []
+        assert await store.unknown_for(1800) == []
+        wall[0] -= 7200
+        ended = await store.transition(running, JobStatus.FAILED, "")
+        assert ended.started_at is not None
+        assert ended.ended_at is not None
+        assert ended.ended_at >= ended.started_at
+        wall[0] += 3601
+        monotonic[0] += 2500
+        assert {job.uuid for job in await store.ended_before(1800, 10)} == {"ended", "unknown"}

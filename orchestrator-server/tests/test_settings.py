@@ -181,3 +181,21 @@ def test_bad_callback_setting_stops_the_start(name: str, value: str, message: st
         read_settings({**BASE, **CALLBACKS, name: value}, {})
     assert message in str(refused.value)
     assert "this-is-no-base64" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        (
+            {"MAX_STORED_PER_USER": "1MB", "MAX_UPLOAD_SIZE": "2MB"},
+            "MAX_STORED_PER_USER (1 MB) is less than MAX_UPLOAD_SIZE (2 MB)",
+        ),
+        ({"CALLBACK_SECRET": "0123456789abcdef"}, "CALLBACK_SECRET is set and CALLBACK_ALLOW is"),
+        ({"CALLBACK_ALLOW_PRIVATE": "1"}, "CALLBACK_ALLOW_PRIVATE is set and CALLBACK_ALLOW is"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_warned_of(
+    settings: dict[str, str], warning: str
+) -> None:
+    (found,) = read_settings({**BASE, **settings}, {}).warnings
+    assert found.startswith(warning)

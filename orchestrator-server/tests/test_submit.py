@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service, UserLimits
 from job_orchestrator.server.store.base import JobStore
-from running_server import Server, StartServer
+from running_server import Server, StartServer, in_folders
 
 
 async def test_upload_accepted_answer_is_as_documented(idle_server: Server) -> None:
@@ -143,6 +143,7 @@ async def test_trap_36_broken_off_upload_leaves_no_folder_and_no_row(idle_server
     assert idle_server.rows() == []
 
 
+@in_folders
 async def test_trap_35_files_of_one_name_in_two_folders_are_both_kept(idle_server: Server) -> None:
     status, _ = await idle_server.post(_form(OWNER, "run.sh", "a/x", "b/x", "ä/ö 'q'.txt"))
     assert status == 201
@@ -151,6 +152,7 @@ async def test_trap_35_files_of_one_name_in_two_folders_are_both_kept(idle_serve
     assert kept == {f"{uuid}/input/{n}" for n in ("run.sh", "a/x", "b/x", "ä/ö 'q'.txt")}
 
 
+@in_folders
 async def test_upload_folder_in_the_part_name_is_kept(
     idle_server: Server,
 ) -> None:
@@ -188,6 +190,9 @@ class Body:
     async def readany(self) -> bytes:
         return self._blocks.pop(0) if self._blocks else b""
 
+    def at_eof(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize("cancellations", [1, 2])
 async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
@@ -201,8 +206,10 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
         files=files,
         services={"example": Service("example", (), 5, 10, 3, None)},
         form_limits=FormLimits(1 << 20),
+        inline_bytes=0,
         user_limits=UserLimits(),
         callback_rules=CallbackRules(),
+        before_creation=lambda: None,
     )
     body = Body(
         ('name="user_id"', "1"),
@@ -234,7 +241,12 @@ async def _found(store: JobStore) -> Job | None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/upload", 405), ("POST", "/", 405), ("GET", "/nothing", 404), ("HEAD", "/", 405)],
+    [
+        ("GET", "/upload", 405),
+        ("POST", "/", 405),
+        ("GET", "/nothing", 404),
+        ("HEAD", "/nothing", 404),
+    ],
 )
 async def test_request_unknown_route_is_answered_in_json(
     idle_server: Server, method: str, path: str, status: int

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, answering
-from running_server import Server, StartServer
+from running_server import Server, StartServer, in_folders
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ async def full_server(
     over.set()
 
 
+@in_folders
 async def test_queued_jobs_of_a_user_are_limited_however_many_arrive_concurrently(
     full_server: Server,
 ) -> None:

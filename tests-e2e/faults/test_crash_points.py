@@ -44,7 +44,7 @@ class CrashScenario:
     async def run(self) -> None:
         """Submit jobs of several kinds and terminate some, during the crash and the restart."""
         restart = asyncio.create_task(self._restart())
-        for kind in ("quick", "failing", "gated", "big", "quick"):
+        for kind in ("quick", "failing", "gated", "big", "growing"):
             await self._submit(kind)
         await self._submit_and_terminate()
         self.workload.open_gate()
@@ -138,7 +138,7 @@ async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_
 async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(
     start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
 ) -> None:
-    server = await start_server(await start_client(), MAX_AGE="0s")
+    server = await start_server(await start_client(), MAX_AGE="0s", INLINE_LIMIT="0")
     portal = Portal(server.url, session)
     job = await portal.submit("exit 0\n")
     await portal.until(job, "Completed")

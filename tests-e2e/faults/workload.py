@@ -12,6 +12,7 @@ EXPECTED_STATUS = {
     "quick": "Completed",
     "failing": "Failed",
     "big": "Completed",
+    "growing": "Completed",
     "gated": "Completed",
     "endless": "Killed",
 }
@@ -33,6 +34,7 @@ class SubmittedJob:
             "quick": "exit 0\n",
             "failing": "exit 7\n",
             "big": "head -c 3000000 /dev/urandom > noise; sha256sum < noise > noise.sha; exit 0\n",
+            "growing": "head -c 100000 /dev/urandom > noise\n",
             "gated": f"until [ -e '{log}.gate' ]; do sleep 0.05; done\n",
             "endless": "while :; do sleep 0.2; done\n",
         }
@@ -49,7 +51,9 @@ class Workload:
     def new(self, kind: str) -> SubmittedJob:
         """Create a job with unique content."""
         token = uuid4().hex
-        return SubmittedJob(kind, token, token.encode() * 100)
+        # Inputs and results may both be small, both be large, or one of them.
+        is_large = kind in ("big", "gated")
+        return SubmittedJob(kind, token, token.encode() * (3000 if is_large else 100))
 
     async def submit(self, portal: Portal, kind: str, user: int = 1) -> int:
         """Submit a job of a kind. Errors of the portal are raised."""

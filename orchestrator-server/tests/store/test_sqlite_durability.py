@@ -1,5 +1,6 @@
 """Flushed commits: those that anybody is notified of, and no others."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job
+from job_orchestrator.server.model import Installation, Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
@@ -103,3 +104,21 @@ async def test_status_that_is_derived_from_the_client_is_not_flushed(traced: Tra
     await traced.store.client_lost(CLIENT, "silent")
     await traced.store.transition(job, S.RUNNING, "")
     assert traced.commits() == ["FULL", "FULL", "NORMAL", "NORMAL", "NORMAL", "NORMAL"]
+
+
+async def test_job_with_small_files_takes_two_flushed_commits_from_upload_to_result(
+    traced: Traced,
+) -> None:
+    store = traced.store
+    created, (job,) = await asyncio.gather(store.create("u", 1, "x", inputs=b"run"), claim(store))
+    assert created.id == job.id
+    assert traced.commits() == ["FULL"], "creation and claim"
+    await asyncio.gather(
+        store.transition(job, S.SUBMITTED, "", dest_id=1, deferred=True),
+        store.transition(job, S.RUNNING, "", deferred=True),
+        store.transition(
+            job, S.COMPLETED, "", output=StoredOutput(3, b"digest", b"zip"), acknowledge=1
+        ),
+    )
+    assert traced.commits() == ["FULL", "FULL"]
+    assert await store.result(job) == b"zip"

@@ -1,5 +1,6 @@
 """Migrations: a database of an earlier schema keeps everything that is in it."""
 
+import asyncio
 import contextlib
 import shutil
 import sqlite3
@@ -7,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.store.sqlite import maintenance
 from job_orchestrator.server.store.sqlite.store import open_store
 from stores import claim, requeue
 
@@ -67,6 +69,40 @@ async def test_attempt_of_schema_4_keeps_its_key_and_the_next_one_gets_a_nonce(
         await requeue(store, job)
         claimed = {job.id: job for job in await claim(store, 2)}
         assert claimed[2].key == f"u2.2.{claimed[2].nonce}"
+
+
+def test_database_of_schema_6_keeps_jobs_in_folders_and_takes_files_of_others(
+    sqlite_path: Path,
+) -> None:
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database, database:
+        for script in sorted(Path(str(MIGRATIONS)).glob("000[1-6]_*.sql")):
+            database.executescript(script.read_text("utf-8"))
+        database.execute("PRAGMA user_version = 6")
+        database.execute(
+            "INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)"
+            " VALUES ('u1', 7, 'x', 'Queued', '', 1, 1)"
+        )
+
+    async def use() -> None:
+        async with open_store(sqlite_path) as store:
+            old, new = await store.get(1), await store.create("u2", 7, "x", inputs=b"files")
+            assert (await store.inputs(old), await store.inputs(new)) == (None, b"files")
+
+    asyncio.run(use())
+    with maintenance.opened(sqlite_path) as connection:
+        jobs = {job.uuid: job.inline_inputs for job in maintenance.kept_jobs(connection)}
+        assert jobs == {"u1": False, "u2": True}
+        assert maintenance.damage(connection) == []
+
+
+def test_commands_read_a_database_of_an_earlier_schema(sqlite_path: Path) -> None:
+    create_first_schema(sqlite_path)
+    with maintenance.opened(sqlite_path) as connection:
+        jobs = list(maintenance.kept_jobs(connection))
+        assert [(job.id, job.needs_folder) for job in jobs] == [(1, True), (2, True), (3, True)]
+        assert maintenance.inline_result(connection, jobs[0]) is None
+        assert maintenance.kept_job(connection, 1) == jobs[0]
+        assert maintenance.kept_job(connection, 4) is None
 
 
 async def test_trap_46_claim_after_a_restored_backup_has_another_key(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -44,7 +45,27 @@ async def test_waiting_work_shares_one_durable_transaction(
     works = [writer.run(adding(n), committed=committed.append, durable=n == 9) for n in range(20)]
     assert await asyncio.gather(*works) == list(range(20))
     assert committed == list(range(20)), "in commit order"
-    # The first work is alone. All others are queued during its commit.
+    assert statements.count("COMMIT") == 1
+    assert [s for s in statements if "synchronous" in s] == ["PRAGMA synchronous = FULL"]
+
+
+async def test_work_that_is_queued_during_a_commit_shares_the_next_one(
+    connection: Connection, statements: list[str]
+) -> None:
+    writer, others = Writer(connection), list[asyncio.Task[int]]()
+    begun = asyncio.Event()
+
+    def first(connection: sqlite3.Connection) -> int:
+        begun_soon(begun.set)
+        while len(others) < 9:
+            time.sleep(0.001)
+        return adding(0)(connection)
+
+    begun_soon = asyncio.get_running_loop().call_soon_threadsafe
+    running = asyncio.create_task(writer.run(first))
+    await begun.wait()
+    others += [asyncio.create_task(writer.run(adding(n), durable=n == 9)) for n in range(1, 10)]
+    assert await asyncio.gather(running, *others) == list(range(10))
     assert statements.count("COMMIT") == 2
     assert [s for s in statements if "synchronous" in s] == [
         "PRAGMA synchronous = NORMAL",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
-from job_orchestrator.server.store.base import Change, JobStore, Times
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.lists import Change, Times
 from stores import Clock, OpenStore, claim
 
 S = JobStatus

@@ -9,6 +9,7 @@ from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
+from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.fitness import Fitness
@@ -19,6 +20,7 @@ from job_orchestrator.client.payloads.output import ScriptOutput
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.results.partial import PartialResults
 from job_orchestrator.client.settings import Settings
@@ -30,11 +32,12 @@ from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.messages import ClientLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
@@ -90,7 +93,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_end_streams)
+    app.on_shutdown.append(_stop)
     return app
 
 
@@ -127,10 +130,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             await executor.verify()
             async with open_payloads() as store:
                 _compose(app, workspaces, executor, store, large_leftovers)
-                try:
-                    yield
-                finally:
-                    await _stop(app)
+                yield
 
 
 def _compose(
@@ -144,8 +144,16 @@ def _compose(
     settings = app[keys.SETTINGS]
     metrics = app[keys.METRICS]
     hub = EventHub()
-    packer = Packer(settings.max_result_bytes)
-    meter = LoadMeter(store, settings.slots, hub.publish_load, warnings=settings.execution.warnings)
+    kept = KeptResults()
+    packer = Packer(settings.max_result_bytes, kept=kept)
+    limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
+    meter = LoadMeter(
+        store,
+        settings.slots,
+        hub.publish_load,
+        limits=limits,
+        warnings=settings.execution.warnings,
+    )
     fitness = Fitness(executor.self_test, meter.announce_problem)
     runner = Runner(store, workspaces, executor, packer, fitness=fitness, slots=settings.slots)
     intake = Intake(
@@ -156,10 +164,12 @@ def _compose(
         fitness,
     )
     output = ScriptOutput(store, workspaces)
-    retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
+    retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
+    requests = LinkRequests(intake, runner, store, retention)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
+            Component(close=requests.close),
             Component(runner.loops, close=runner.stop),
             Component(executor.loops),
             Component([fitness.loop]),
@@ -182,9 +192,11 @@ def _compose(
     app[keys.INTAKE] = intake
     app[keys.RUNNER] = runner
     app[keys.SCRIPT_OUTPUT] = output
+    app[keys.KEPT_RESULTS] = kept
     app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
+    app[keys.LINK_REQUESTS] = requests
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(workspaces, fitness, packer, lifecycle.loops)
@@ -205,17 +217,16 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _end_streams(app: web.Application) -> None:
-    """End the streams.
-
-    They end before the scripts: servers must not take a script that the stop ends for one that
-    ended by itself.
-    """
+def end_streams(app: web.Application) -> None:
+    """End the streams, so that the client can stop."""
     app[keys.EVENTS].close()
     app[keys.SCRIPT_OUTPUT].close()
 
 
 async def _stop(app: web.Application) -> None:
+    # Streams are closed first: servers must not take a script that is ended below for one that
+    # ended by itself.
+    end_streams(app)
     # A large removal would use up the time that its loop has to stop.
     for removal in app[DEFERRED_REMOVALS]:
         removal.stop()

@@ -1,11 +1,12 @@
 """The command ``jo-client``."""
 
 import logging
+from functools import partial
 
 import click
 
 from job_orchestrator.client import __version__, keys
-from job_orchestrator.client.app import create_app
+from job_orchestrator.client.app import create_app, end_streams
 from job_orchestrator.client.executors.local.capabilities import limit_capabilities_of_scripts
 from job_orchestrator.client.executors.local.processes import become_unreadable
 from job_orchestrator.client.settings import SETTINGS, settings_of_process
@@ -56,6 +57,7 @@ def main(**flags: str | None) -> None:
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
             pages={"API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
+            end_streams=partial(end_streams, app),
             drain=lambda: app[keys.DRAIN](),
             stop_limit_s=settings.drain_timeout_s + settings.kill_grace_s + STOP_LIMIT_S,
         )

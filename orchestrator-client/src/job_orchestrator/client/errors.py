@@ -9,8 +9,8 @@ from job_orchestrator.common.errors import GIVEN_BACK, BadRequest, DomainError, 
 class PayloadNotFound(DomainError):
     """No payload has this id: it never existed, or it was forgotten at a restart."""
 
-    def __init__(self, payload_id: int) -> None:
-        super().__init__(f"Payload {payload_id} not found")
+    def __init__(self, payload: int | str) -> None:
+        super().__init__(f"Payload {payload} not found")
 
 
 class PayloadGivenBack(PayloadNotFound):
@@ -52,6 +52,13 @@ class ClientUnfit(TryLater):
 
 class MachineFault(DomainError):
     """The machine can't run scripts; the payload is not to blame, and its run.sh has not begun."""
+
+
+class PayloadRecalled(TryLater):
+    """The server has taken the payload of this key back; its job is in another attempt."""
+
+    def __init__(self) -> None:
+        super().__init__("This attempt was called back, and is not run")
 
 
 class TooManyPartials(TryLater):

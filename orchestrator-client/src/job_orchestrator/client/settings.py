@@ -17,7 +17,7 @@ from job_orchestrator.common.config.kinds import (
     Secret,
     Size,
 )
-from job_orchestrator.common.config.reader import SettingsReader
+from job_orchestrator.common.config.reader import SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
     all_settings,
@@ -61,7 +61,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that results are kept if jo-server does not fetch them",
     )
     max_upload_bytes: int = setting(
@@ -126,9 +126,14 @@ SETTINGS = all_settings(Settings)
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
-    """Read the settings of this process, and arm its fault points. Raises ``StartupError``."""
+    """Read the settings of this process, and arm its fault points. Raises ``StartupError``.
+
+    Afterwards the environment has no secrets, which child processes would inherit.
+    """
     faults.arm(os.environ)
-    return read_settings(os.environ, flags)
+    settings = read_settings(os.environ, flags)
+    remove_secrets(os.environ, SETTINGS)
+    return settings
 
 
 def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:

@@ -85,6 +85,7 @@ def job_card(job: JobDetail) -> Table:
         "ahead": "" if queue is None else str(queue.ahead),
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
+        "selected results": escape(_selection(job)),
         "submitted": moment(job.created_at),
         "waited": duration(waited_s(job)),
         "ran": duration(ran_s(job)),
@@ -94,6 +95,11 @@ def job_card(job: JobDetail) -> Table:
         if str(value) not in ("", "-", "about -"):
             card.add_row(f"[dim]{what}[/dim]", value)
     return card
+
+
+def _selection(job: JobDetail) -> str:
+    kind = ["made or changed by the script"] if job.results == "new" else []
+    return ", ".join([*kind, *job.outputs])
 
 
 def _failures(job: JobDetail) -> str:

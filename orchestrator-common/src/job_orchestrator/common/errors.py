@@ -39,6 +39,13 @@ class TooLarge(BadRequest):
     """The request has more bytes, files or fields than this service accepts."""
 
 
+class FilesTooLarge(TooLarge):
+    """The files of a request together have more bytes than this service accepts."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"File too large: at most {max_bytes} bytes in all")
+
+
 class NoSuchPath(DomainError):
     """The URL path does not exist. Not for paths whose content is missing at present."""
 

@@ -12,24 +12,12 @@ from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
-from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 
 T = TypeVar("T")
 
 StoredInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that fits into a column of a database: 64 bits, signed."""
-
-MAX_TEXT_BYTES = 1 << 16
-MAX_WARNINGS = 10
-"""Limit for a text of a client. The server stores it, lists it and pushes it to all subscribers."""
-
-MAX_VERSION_BYTES = 100
-CUT_OFF = "… (cut off)"
-
-
-class MalformedMessage(DomainError):
-    """A body that is not the message that it should be."""
 
 
 class WireTime(datetime):
@@ -45,10 +33,12 @@ class WireTime(datetime):
         return cls.fromtimestamp(seconds, UTC)
 
 
-class Pong(msgspec.Struct, frozen=True):
-    """Answer of ``GET /``."""
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
 
-    message: str = "pong"
+    message: str
+    dashboard: str = ""
+    api: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +76,9 @@ class JobError(JobAnswer, frozen=True, omit_defaults=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as lists, events and callbacks show it.
 
-    ``message`` explains the status. ``attempt`` counts how often the job was given to a client,
-    ``client`` is the upload URL of the client that has it; None for users. ``started_at`` is when
-    its script started, in the last attempt that ran. ``output_bytes`` is the size of the results as
-    a ZIP. ``failures`` counts the attempts that count towards the maximum of the service.
+    ``attempt`` counts how often the job was given to a client, ``failures`` those that count
+    towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
+    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
     """
 
     id: int
@@ -140,10 +129,7 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history; ``queue`` is set only while the job is queued.
-
-    ``outputs`` are the patterns that select its results, ``results`` is ``all`` or ``new``.
-    """
+    """A job with its history, and the selection of its results; ``queue`` only while queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -176,10 +162,9 @@ class ResultFiles(msgspec.Struct, frozen=True):
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service of the server: its limits, its current use and its state.
 
-    ``state`` is ``ok``, ``degraded`` (some of its clients can't be used) or ``down`` (none can);
-    ``problem`` says why. ``clients`` holds the upload URLs of its clients, none for users.
-    ``active`` jobs count for the limits. ``running`` and ``waiting`` divide all jobs that have not
-    ended.
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
+    ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
+    and ``waiting`` are all that have not ended.
     """
 
     name: str
@@ -207,7 +192,8 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
-    the server has given to it; ``running``, ``waiting`` and ``warnings`` are its own report.
+    the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    ``warnings`` are about settings of the client, also if they contradict those of the server.
     """
 
     url: str
@@ -222,7 +208,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int = 0
     version: str | None = None
     draining: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = []
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):
@@ -322,6 +308,18 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     packing: bool = False
 
 
+class ClientLimits(msgspec.Struct, frozen=True):
+    """Settings of a client that must agree with those of its server. Sizes of 0: no limit.
+
+    ``max_upload_bytes`` limits the files of a payload, ``max_result_bytes`` its results;
+    ``max_age_s`` is how long the client keeps results that nobody fetches.
+    """
+
+    max_upload_bytes: StoredInteger
+    max_result_bytes: StoredInteger
+    max_age_s: float
+
+
 class LoadEvent(msgspec.Struct, frozen=True):
     """``event: load`` of a client's event stream.
 
@@ -329,7 +327,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
     A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
-    ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings.
+    ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings. Older
+    versions don't send their ``limits``.
     """
 
     cpu: float
@@ -339,6 +338,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     waiting: int
     draining: bool = False
     version: str = ""
+    limits: ClientLimits | None = None
     problem: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -348,70 +348,10 @@ def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_payload(body: bytes) -> Payload:
-    """Read a payload, with a long message cut off. Raises ``MalformedMessage``."""
-    payload = _decode(_payload_decoder, body, "payload")
-    message = shortened(payload.message or "")
-    if message == payload.message:
-        return payload
-    return msgspec.structs.replace(payload, message=message)
-
-
-def decode_inventory(body: bytes) -> Sequence[InventoryEntry]:
-    """Read the payloads that a client has. Raises ``MalformedMessage``."""
-    return _decode(_inventory_decoder, body, "list of payloads")
-
-
-def decode_payload_event(body: str) -> PayloadEvent:
-    """Read the data of a ``payload`` event, with a long message cut off.
-
-    Raises ``MalformedMessage``.
-    """
-    event = _decode(_payload_event_decoder, body, "payload event")
-    message = shortened(event.message)
-    return event if message == event.message else msgspec.structs.replace(event, message=message)
-
-
-def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event, with long texts cut off.
-
-    Raises ``MalformedMessage``.
-    """
-    load = _decode(_load_event_decoder, body, "load event")
-    return msgspec.structs.replace(
-        load,
-        version=shortened(load.version, MAX_VERSION_BYTES),
-        problem=shortened(load.problem),
-        warnings=tuple(shortened(text) for text in load.warnings[:MAX_WARNINGS]),
-    )
-
-
-def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Return ``text``, cut off with a mark at its end if its UTF-8 exceeds ``max_bytes``."""
-    if len(text) * 4 <= max_bytes:
-        return text
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= max_bytes:
-        return text
-    kept = max_bytes - len(CUT_OFF.encode())
-    return encoded[:kept].decode("utf-8", "ignore") + CUT_OFF
-
-
 def _encode_time(value: Any) -> str:
     if not isinstance(value, WireTime):
         raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes | str, what: str) -> T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MalformedMessage(f"not a {what}: {error}") from error
-
-
 _encoder = msgspec.json.Encoder(enc_hook=_encode_time)
-_payload_decoder = msgspec.json.Decoder(Payload)
-_inventory_decoder = msgspec.json.Decoder(list[InventoryEntry])
-_payload_event_decoder = msgspec.json.Decoder(PayloadEvent)
-_load_event_decoder = msgspec.json.Decoder(LoadEvent)

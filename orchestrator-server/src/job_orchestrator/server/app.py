@@ -8,10 +8,11 @@ from functools import partial
 from aiohttp import web
 
 from job_orchestrator.common.messages import encode
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.form_receiver import FormLimits
+from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
 from job_orchestrator.common.web.errors import error_middleware
@@ -22,7 +23,8 @@ from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
-from job_orchestrator.server.clients.http import http_transports
+from job_orchestrator.server.clients.agreement import ServerLimits
+from job_orchestrator.server.clients.link import LinkTerms, link_transports
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -34,6 +36,7 @@ from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
@@ -51,6 +54,8 @@ from job_orchestrator.server.web.access import access, is_open
 from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
+from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
+from job_orchestrator.server.web.results import results_response
 from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
 
 logger = logging.getLogger(__name__)
@@ -96,7 +101,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app.router.add_routes(Dashboard().routes())
     app.cleanup_ctx.append(_resources)
     app.on_startup.append(_start)
-    app.on_shutdown.append(_end_waiting_requests)
+    app.on_shutdown.append(_stop)
     return app
 
 
@@ -122,18 +127,29 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
         async with open_store(
             settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
         ) as store:
-            transports = http_transports(settings.services.values(), settings.client_token, tuning)
-            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic)
+            await _continue_clock(store)
+            terms = LinkTerms(store.installation.id, settings.inline_limit)
+            transports = link_transports(
+                settings.services.values(), settings.client_token, terms, tuning
+            )
+            limits = ServerLimits(
+                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+            )
+            registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
             try:
                 await _compose(app, files, store, registry, webhooks)
-                try:
-                    yield
-                finally:
-                    await app[LIFECYCLE].stop()
+                yield
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+async def _continue_clock(store: JobStore) -> None:
+    """Let the clock go on from the last record: it may have been set back since the last stop."""
+    last = await store.events.last_id()
+    for event in await store.events.between(last - 1, last):
+        steady_time.continue_after(event.at)
 
 
 async def _compose(
@@ -147,9 +163,10 @@ async def _compose(
     settings, tuning, metrics = app[keys.SETTINGS], app[TUNING], app[keys.METRICS]
     statistics = JobStatistics()
     statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
+    stored_files = StoredFiles(store, files, settings.inline_limit)
     dispatch = Dispatch(
         store,
-        files,
+        stored_files,
         registry,
         FairShare(),
         settings.services,
@@ -196,16 +213,20 @@ async def _compose(
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
+    app[LONG_POLLS] = LongPolls(queries.wait_for_end, results_response)
     app[keys.EVENT_STREAMS] = event_streams
-    app[keys.JOB_LOGS] = JobLogs(store, files, feed, registry)
-    app[keys.RESULTS] = JobResults(files, registry)
+    app[keys.JOB_LOGS] = JobLogs(store, stored_files, feed, registry)
+    app[keys.RESULTS] = JobResults(stored_files, registry)
     app[keys.SUBMISSION] = JobSubmission(
         store=store,
         files=files,
+        inline_bytes=settings.inline_limit,
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        before_creation=dispatch.dispatcher.loop.wake,
+        max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch
@@ -242,8 +263,13 @@ async def _start(app: web.Application) -> None:
     await app[LIFECYCLE].start()
 
 
-async def _end_waiting_requests(app: web.Application) -> None:
+def end_streams(app: web.Application) -> None:
     """End the requests that wait for jobs or follow them, so that the server can stop."""
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+
+
+async def _stop(app: web.Application) -> None:
+    end_streams(app)
+    await app[LIFECYCLE].stop()

@@ -40,6 +40,11 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/events"
 
     @property
+    def link(self) -> str:
+        """URL of the link, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/link"
+
+    @property
     def logs(self) -> str:
         """URL of the output of scripts, next to the upload URL."""
         return f"{self.upload.rpartition('/')[0]}/logs"
@@ -174,10 +179,14 @@ class Job:
 
 @dataclass(frozen=True)
 class StoredOutput:
-    """The ZIP that was received from a client: its size in bytes, and its digest."""
+    """The ZIP that was received from a client: its size in bytes, and its digest.
+
+    ``content`` is the ZIP itself if it is small: it is stored with the state of the job.
+    """
 
     size: int
     sha256: bytes
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,35 @@
 """Accepts payloads: files to a workspace, then a row in the store."""
 
 import errno
+import hashlib
 import logging
 import uuid
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from job_orchestrator.client.errors import ClientStops, ClientUnfit, MissingScript, PayloadNotFound
+from job_orchestrator.client.errors import (
+    ClientStops,
+    ClientUnfit,
+    MissingScript,
+    PayloadNotFound,
+    PayloadRecalled,
+)
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
-from job_orchestrator.client.workspace.layout import SCRIPT, Workspaces
-from job_orchestrator.common.errors import StorageFull
+from job_orchestrator.client.workspace.layout import SCRIPT, Workspace, Workspaces
+from job_orchestrator.common.errors import FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.protocol.selection import read_selection
+from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
-from job_orchestrator.common.storage.form_receiver import (
-    BodyStream,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
+from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
+from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
 _FAULTS_OF_THE_DISK = frozenset({errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 
@@ -56,35 +62,70 @@ class Intake:
         ``time_limit_s`` is how long its script may run. An error leaves no files. Raises
         ``BadRequest`` and its subclasses, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
         """
+
+        def complete(workspace: Workspace, form: ReceivedForm) -> tuple[int, str]:
+            return self._complete(workspace, form.files, form.fields, form.digests)
+
+        async def receive(workspace: Workspace) -> tuple[int, str]:
+            return await receive_form(
+                body,
+                content_type,
+                workspace.work,
+                self.limits,
+                partial(complete, workspace),
+                wants_digests=wants_digests,
+            )
+
+        return await self._accept(receive, key, time_limit_s)
+
+    async def submit_block(
+        self,
+        block: bytes,
+        fields: Sequence[tuple[str, str]],
+        key: str,
+        time_limit_s: float | None = None,
+    ) -> PayloadRow:
+        """Accept a payload whose files are one block (see ``small_files``). As ``submit``."""
+        if (known := await self.store.by_key(key)) is not None:
+            return known
+        files = decode_files(block)
+        if sum(len(file.content) for file in files) > self.limits.max_bytes:
+            raise FilesTooLarge(self.limits.max_bytes)
+        values: dict[str, list[str]] = {}
+        for name, value in fields:
+            values.setdefault(name, []).append(value)
+
+        def write(workspace: Workspace) -> tuple[int, str]:
+            workspace.write(files)
+            wanted = files if wants_digests(values) else []
+            digests = {file.name: hashlib.sha256(file.content).digest() for file in wanted}
+            return self._complete(workspace, {file.name for file in files}, values, digests)
+
+        async def write_in_thread(workspace: Workspace) -> tuple[int, str]:
+            return await in_thread(write, workspace)
+
+        return await self._accept(write_in_thread, key, time_limit_s)
+
+    async def _accept(
+        self,
+        receive: Callable[[Workspace], Awaitable[tuple[int, str]]],
+        key: str | None,
+        time_limit_s: float | None,
+    ) -> PayloadRow:
+        """Add a payload whose files ``receive`` writes to a workspace.
+
+        ``receive`` returns the id of the payload and why its script is refused, if it is.
+        """
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
         accepted: list[PayloadRow] = []
-        workspace = self.workspaces.of(name)
-
-        def complete(form: ReceivedForm) -> tuple[int, str]:
-            if SCRIPT not in form.files:
-                raise MissingScript(f"Missing {SCRIPT}")
-            # The files are not flushed to the disk: after a power cut the server sends them again.
-            reach(Point.CLIENT_FORM_WHOLE)
-            selection = read_selection(form.fields)
-            workspace.complete()
-            store_selection(workspace, selection, form.digests)
-            refusal = check_script(workspace.script())
-            return self.ids.take(), str(refusal or "")
 
         async def add(payload_id: int, refusal: str) -> None:
             accepted.append(await self._add(payload_id, name, key, refusal, time_limit_s))
 
         try:
-            payload = await receive_form(
-                body,
-                content_type,
-                workspace.work,
-                self.limits,
-                complete,
-                wants_digests=wants_digests,
-            )
+            payload = await receive(self.workspaces.of(name))
             await run_to_completion(add(*payload))
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
@@ -106,6 +147,24 @@ class Intake:
             logger.info("Payload %d is %s", row.id, row.status)
         return row
 
+    def _complete(
+        self,
+        workspace: Workspace,
+        names: Container[str],
+        fields: Fields,
+        digests: Mapping[str, bytes],
+    ) -> tuple[int, str]:
+        """Complete a workspace whose files have arrived. Blocks; for ``_accept``."""
+        if SCRIPT not in names:
+            raise MissingScript(f"Missing {SCRIPT}")
+        # The files are not flushed to the disk: after a power cut the server sends them again.
+        reach(Point.CLIENT_FORM_WHOLE)
+        selection = read_selection(fields)
+        workspace.complete()
+        store_selection(workspace, selection, digests)
+        refusal = check_script(workspace.script())
+        return self.ids.take(), str(refusal or "")
+
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
         if (row := await self.store.by_key(key)) is not None:
@@ -121,6 +180,8 @@ class Intake:
         """Add the row, or return that of an earlier submit with the same key."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
+        if key and self.store.was_recalled(key):
+            raise PayloadRecalled
         try:
             row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
         except StoreError:

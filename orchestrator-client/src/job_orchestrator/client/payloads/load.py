@@ -7,7 +7,7 @@ import psutil
 
 from job_orchestrator.client import __version__
 from job_orchestrator.client.payloads.store import PayloadStore
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 
@@ -50,14 +50,20 @@ class LoadMeter:
         slots: int,
         publish: Callable[[LoadEvent], None],
         cpu_times: Callable[[], CpuTimes] = read_cpu_times,
+        *,
+        limits: ClientLimits | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
-        """Create the meter. ``publish`` is called with each reading, which has the warnings."""
+        """Create the meter. ``publish`` is called with each reading.
+
+        Each reading has the ``limits`` and the ``warnings``.
+        """
         self._warnings = warnings
         self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
         self._publish = publish
+        self._limits = limits
         # The first reading is the mean since the machine started: better than no reading.
         self._earlier = CpuTimes(0.0, 0.0)
         self._draining = False
@@ -81,6 +87,7 @@ class LoadMeter:
             waiting,
             draining=self._draining or bool(self._problem),
             version=__version__,
+            limits=self._limits,
             problem=self._problem,
             warnings=self._warnings,
         )

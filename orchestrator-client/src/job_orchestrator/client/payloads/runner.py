@@ -18,6 +18,7 @@ from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
+from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ that scripts can't produce results faster than they are packed."""
 
 PACKING_NOTIFIED_AFTER_S = 0.01
 """Servers are notified of packing that takes longer. For shorter packing the end follows soon."""
+
+PACKING_SHOWN_AFTER_S = 2.0
+PACKING = "Its results are being packed"
+"""Message of a Running payload for its user, if packing takes longer than that."""
 
 
 class Runner:
@@ -127,6 +132,20 @@ class Runner:
             raise StillRunning(f"Payload {payload_id} could not be ended yet; try again")
         return await self._store.get(payload_id), True
 
+    async def recall(self, key: str) -> bool:
+        """Take back the payload of ``key`` for its server if it has not started.
+
+        On return it never starts. A repeat has the same outcome. Raises ``PayloadNotFound``.
+        """
+        if (row := await self._store.recall(key)) is not None:
+            reach(Point.CLIENT_RECALLED)
+            await in_thread(self._workspaces.remove, row.uuid)
+        elif not self._store.was_recalled(key):
+            if await self._store.by_key(key) is None:
+                raise PayloadNotFound(key)
+            return False
+        return True
+
     def pid(self, payload_id: int) -> int:
         """Return the pid of a payload's run.sh; 0 if there is none on this machine."""
         run = self._runs.get(payload_id)
@@ -183,12 +202,12 @@ class Runner:
 
     def _on_script_ended(self, payload_id: int) -> None:
         """Free the slot of a payload whose results are packed from now on."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(PACKING_SHOWN_AFTER_S, self._show_packing, payload_id)
         if len(self._tasks) - len(self._occupied) >= MAX_PACKING:
             return
         self._free_slot(payload_id)
-        asyncio.get_running_loop().call_later(
-            PACKING_NOTIFIED_AFTER_S, self._notify_packing, payload_id
-        )
+        loop.call_later(PACKING_NOTIFIED_AFTER_S, self._notify_packing, payload_id)
 
     def _free_slot(self, payload_id: int) -> None:
         self._occupied.discard(payload_id)
@@ -198,6 +217,10 @@ class Runner:
     def _notify_packing(self, payload_id: int) -> None:
         if payload_id in self._runs:
             self._notices.spawn(self._store.mark_packing(payload_id), f"payload {payload_id}")
+
+    def _show_packing(self, payload_id: int) -> None:
+        if payload_id in self._runs:
+            self._notices.spawn(self._store.explain(payload_id, PACKING), f"payload {payload_id}")
 
     async def _run(self, run: PayloadRun) -> None:
         with logging_about(payload=run.row.id, key=run.row.key):

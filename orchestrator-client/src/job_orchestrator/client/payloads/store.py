@@ -8,7 +8,7 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
-import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -17,6 +17,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
@@ -76,6 +77,10 @@ RETURNING {COLUMNS}
 """  # noqa: S608
 
 
+MAX_RECALLED = 10_000
+"""Keys of recalled payloads that are remembered, for messages that are repeated."""
+
+
 class StoreError(Exception):
     """A statement failed. It may have had its effect nevertheless."""
 
@@ -97,6 +102,7 @@ class PayloadStore:
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
         self._unstarted: dict[int, str] = {}
+        self._recalled: OrderedDict[str, None] = OrderedDict()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call ``subscriber`` with every payload that is added or changed. It must not block."""
@@ -188,6 +194,16 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
+    async def explain(self, payload_id: int, message: str) -> None:
+        """Set the message of a payload, if it is Running."""
+        rows = self._rows(
+            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
+                RETURNING {COLUMNS}""",  # noqa: S608
+            (message, payload_id),
+        )
+        for row in rows:
+            self._notify(row)
+
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
         rows = self._rows(
@@ -240,6 +256,26 @@ class PayloadStore:
             (),
         )
         self._notify_given_back(rows, "The client stops")
+
+    async def recall(self, key: str) -> PayloadRow | None:
+        """Forget the Prepared payload of ``key``, which never runs then, and return it.
+
+        Returns None if there is no such payload.
+        """
+        rows = self._rows(
+            f"DELETE FROM payloads WHERE key = ? AND status = 'Prepared' RETURNING {COLUMNS}",  # noqa: S608
+            (key,),
+        )
+        for row in rows:
+            self._recalled[key] = None
+            if len(self._recalled) > MAX_RECALLED:
+                self._recalled.popitem(last=False)
+            return row
+        return None
+
+    def was_recalled(self, key: str) -> bool:
+        """Return whether the payload of ``key`` was recalled."""
+        return key in self._recalled
 
     async def give_back_lost(self, payload_id: int, reason: str) -> None:
         """Forget a Running payload whose run was lost, so that its server runs the job again."""
@@ -347,7 +383,7 @@ def _row(row: Any) -> PayloadRow:
 
 
 @asynccontextmanager
-async def open_payloads(now: Callable[[], float] = time.time) -> AsyncIterator[PayloadStore]:
+async def open_payloads(now: Callable[[], float] = steady_time) -> AsyncIterator[PayloadStore]:
     """Open the database. It exists as long as its only connection."""
     with contextlib.closing(
         sqlite3.connect(":memory:", isolation_level=None, factory=database_class())

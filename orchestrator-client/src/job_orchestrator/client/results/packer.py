@@ -8,6 +8,7 @@ skipped and listed there; a script can't make packing fail or hang.
 import asyncio
 import contextlib
 import errno
+import io
 import os
 import stat
 import tempfile
@@ -21,13 +22,23 @@ from job_orchestrator.client.errors import ArchiveFailed, DiskFails, OnlyOutputK
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
-from job_orchestrator.client.results.queue import Budget, PackingLimits, PackingQueue
+from job_orchestrator.client.results.kept import KeptResults
+from job_orchestrator.client.results.queue import (
+    Budget,
+    BudgetExceeded,
+    PackingLimits,
+    PackingQueue,
+    SmallBudget,
+)
+from job_orchestrator.client.results.threads import Progress
 from job_orchestrator.client.results.zip_writer import ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import close_to_other_users
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.regular_file import create_file, opened_folder, rename_file
+from job_orchestrator.common.storage.small_file import MAX_BYTES
 
 MAX_SMALL_PERMITS, LARGE_PERMITS = 12, 4
 """Results that are packed concurrently; of partial results half as many, at least one.
@@ -36,6 +47,8 @@ Bounded, because other work needs threads too. More large ones than there may be
 they take about as long as one after the other, and a short one need not wait for a long one.
 """
 
+IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
+"""Limits of results that are packed in the event loop: about a millisecond of work."""
 
 _FAULTS_OF_THE_MACHINE = frozenset(
     {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -57,6 +70,8 @@ class Packer:
     Partial results, which users request, have permits of their own: no number of requests delays
     the end of a payload. Of results larger than ``max_bytes`` (0: of any size) only the script's
     output is kept.
+
+    Results of a few small files are packed in the event loop, into ``kept``, without a file.
     """
 
     def __init__(
@@ -64,6 +79,7 @@ class Packer:
         max_bytes: int = 0,
         limits: PackingLimits | None = None,
         disk_bytes: Callable[[IO[bytes]], int] = disk_bytes_of,
+        kept: KeptResults | None = None,
     ) -> None:
         self._max_bytes = max_bytes
         self._disk_bytes = disk_bytes
@@ -73,11 +89,13 @@ class Packer:
         self._partial_queue = PackingQueue(max(1, small // 2), max(1, LARGE_PERMITS // 2), limits)
         self._deflater = ParallelDeflater()
         self._stopping = threading.Event()
+        self._kept = kept
+        self._short = ShortWork()
 
     async def pack(
         self, workspace: Workspace, outcome: Outcome, output_only: asyncio.Event | None = None
     ) -> bytes:
-        """Write the results of an ended payload to its workspace, complete or not at all.
+        """Write the results of an ended payload to memory or its workspace, complete or not at all.
 
         Returns the SHA-256 digest of the archive, which is computed while it is written.
         Once ``output_only`` is set, only the script's output is written, without waiting for a
@@ -91,6 +109,12 @@ class Packer:
             if output_only.is_set():  # the one method that other threads may call
                 raise PackingGivenUp("only the output of run.sh was kept")
 
+        if self._kept is not None:
+            budget = SmallBudget(check_wanted, Progress(), IN_MEMORY)
+            with contextlib.suppress(BudgetExceeded):
+                return await self._short.run(
+                    self._pack_to_memory, workspace, outcome, budget, self._kept
+                )
         return await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
@@ -122,6 +146,22 @@ class Packer:
     def _check_not_stopping(self) -> None:
         if self._stopping.is_set():
             raise ArchiveFailed("The client stops")
+
+    def _pack_to_memory(
+        self, workspace: Workspace, outcome: Outcome, budget: Budget, kept: KeptResults
+    ) -> bytes:
+        """Keep the results in memory. Raises ``BudgetExceeded`` if they are too large for it."""
+        with _as_domain_errors(), _open_root(workspace) as folder, io.BytesIO() as file:
+            sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+            reach(Point.CLIENT_PACKING)
+            # Larger ones are served in ranges, from a file.
+            if file.tell() > MAX_BYTES or not kept.keep(workspace.root.name, file.getvalue()):
+                raise BudgetExceeded
+            close_to_other_users(folder)
+        if incomplete is not None:
+            incomplete.sha256 = sha256
+            raise incomplete
+        return sha256
 
     def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
         with _as_domain_errors(), _open_root(workspace) as folder:
@@ -168,8 +208,9 @@ class Packer:
             return archive.write_output_only(workspace, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
-        writer = ZipWriter(file, self._deflater)
-        return ResultArchive(writer, budget, self._max_bytes, self._disk_bytes(file))
+        # Those in memory are within a budget that is much less than any disk.
+        disk_bytes = 0 if isinstance(file, io.BytesIO) else self._disk_bytes(file)
+        return ResultArchive(ZipWriter(file, self._deflater), budget, self._max_bytes, disk_bytes)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ packed. Times and inodes say too little: a script can restore the time of a file
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -18,7 +19,7 @@ from job_orchestrator.common.protocol.selection import (
     ResultKind,
     Selection,
 )
-from job_orchestrator.common.storage.form_receiver import Fields
+from job_orchestrator.common.storage.form_writer import Fields
 
 MAX_STORED_BYTES = 64 << 20
 """Limit of the stored selection, which the longest names of all files of a form do not reach."""
@@ -82,6 +83,8 @@ def load_selection(workspace: Workspace) -> SelectedFiles:
 
     A script without a sandbox can change the file. If it can't be read, everything is selected.
     """
+    if not os.path.lexists(workspace.selection):
+        return SelectedFiles()
     try:
         descriptor = open_regular(str(workspace.selection), workspace.root.resolve())
         with open(descriptor, "rb") as file:  # noqa: PTH123

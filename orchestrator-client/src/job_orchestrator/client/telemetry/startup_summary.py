@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 from job_orchestrator.client.settings import Settings
+from job_orchestrator.common.config.units import duration_text, size_text
 from job_orchestrator.common.logs.formatters import feature_line
 
 
@@ -11,8 +12,8 @@ def summary(settings: Settings) -> Iterator[str]:
     """Summarize the settings, one line at a time. Secrets are left out."""
     yield (
         f"Payloads in {settings.data_path}, {settings.slots} slots; results that are not fetched"
-        f" are kept for {settings.max_age_s:g} s, uploads are limited to"
-        f" {settings.max_upload_bytes} bytes"
+        f" are kept for {duration_text(settings.max_age_s)}, uploads are limited to"
+        f" {size_text(settings.max_upload_bytes)}"
     )
     cpus = os.cpu_count() or 1
     if settings.slots > cpus:

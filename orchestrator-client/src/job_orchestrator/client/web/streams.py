@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from aiohttp import web
 
 from job_orchestrator.client import keys
+from job_orchestrator.client.payloads.events import EventStream
 from job_orchestrator.client.web.answers import payload_id
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, KEEP_ALIVE
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
@@ -16,8 +17,10 @@ KEEP_ALIVE_S = 5.0
 
 async def events(request: web.Request) -> web.StreamResponse:
     """Stream the changes of payloads and of the load."""
-    with request.app[keys.EVENTS].subscribed() as backlog:
-        return await send(request, stream_response(CONTENT_TYPE), _blocks(backlog))
+    hub = request.app[keys.EVENTS]
+    stream = EventStream(hub.load)
+    with hub.followed_by(stream):
+        return await send(request, stream_response(CONTENT_TYPE), _blocks(stream.backlog))
 
 
 async def logs(request: web.Request) -> web.StreamResponse:

@@ -16,6 +16,8 @@ block: call them in a thread.
 """
 
 import logging
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from uuid import uuid4
 
 from job_orchestrator.client.workspace.mounts import check_without_mounts, detach_mounts
 from job_orchestrator.client.workspace.removal import remove_tree
+from job_orchestrator.common.protocol.paths import parents
+from job_orchestrator.common.protocol.small_files import SmallFile
 from job_orchestrator.common.storage.data_folder import check_writable, locked, make_data_folder
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.regular_file import open_regular_file
@@ -68,8 +72,24 @@ class Workspace:
 
     @property
     def selection(self) -> Path:
-        """What the results have of the files; it does not exist if they have all of them."""
+        """The selection of the files that are packed; it does not exist if all are."""
         return self.root / "selection.json"
+
+    def write(self, files: Sequence[SmallFile]) -> None:
+        """Create the work folder with these files, whose names are checked.
+
+        Raises ``StorageFull``.
+        """
+        with full_disk_as_domain_error():
+            self.work.mkdir(parents=True)
+            made: set[str] = set()
+            for file in files:
+                for parent in reversed(parents(file.name)):
+                    if parent not in made:
+                        os.mkdir(f"{self.work}/{parent}")  # noqa: PTH102
+                        made.add(parent)
+                with open(f"{self.work}/{file.name}", "xb", buffering=0) as target:  # noqa: PTH123
+                    target.write(file.content)
 
     def complete(self) -> None:
         """Turn a folder whose ``work`` has arrived completely into a workspace.

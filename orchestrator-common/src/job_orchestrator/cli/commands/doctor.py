@@ -125,6 +125,8 @@ async def _check_services(session: Session) -> AsyncIterator[Finding]:
         yield _service(service)
     for client in clients:
         yield _client(client)
+        for problem in client.warnings:
+            yield Finding(f"settings of {client.url}", "warning", problem)
         answers = client.state not in ("unreachable", "unknown")
         if answers and client.version and client.version != __version__:
             yield _version(f"client {client.url}", client.version)

@@ -121,11 +121,13 @@ class Duration(Kind[float]):
 class Size(Kind[int]):
     """A size in bytes, from a number with an optional unit: ``1000``, ``400MB``, ``10GiB``.
 
-    It is at least ``minimum``; 0 is allowed as well if ``zero`` is true.
+    It is at least ``minimum``; 0 is allowed as well if ``zero`` is true. A ``maximum`` of 0 stands
+    for any size.
     """
 
     minimum: int = 0
     zero: bool = True
+    maximum: int = 0
     metavar = "SIZE"
 
     def parse(self, text: str) -> int:
@@ -136,6 +138,8 @@ class Size(Kind[int]):
         if size < self.minimum and (size > 0 or not self.zero):
             alternative = ", or 0" if self.zero else ""
             raise NotAllowed(f"at least {size_text(self.minimum)}{alternative}")
+        if self.maximum and size > self.maximum:
+            raise NotAllowed(f"at most {size_text(self.maximum)}")
         return size
 
 

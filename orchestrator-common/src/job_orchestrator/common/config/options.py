@@ -50,5 +50,6 @@ def environment_help(settings: Iterable[Setting[Any]], prefix: str = "") -> str:
     """Describe settings that have no flag, in one paragraph each, for the epilog of a command."""
     return "\n\n".join(
         f"{prefix}{setting.name}: {setting.help} [default {setting.default_text}]"
+        + (f". {setting.name}_FILE: a file that holds it" if setting.secret else "")
         for setting in settings
     )

@@ -4,7 +4,8 @@ A setting that cannot be used is a ``SettingError``: one line that names the var
 value and what is allowed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from job_orchestrator.common.config.kinds import NotAllowed
@@ -29,6 +30,13 @@ class SecretError(SettingError):
         StartupError.__init__(self, f"{source} can't be used; it must be {allowed}")
 
 
+def remove_secrets(environment: MutableMapping[str, str], settings: Iterable[Setting[Any]]) -> None:
+    """Remove the secrets from the environment, so that no child process inherits them."""
+    for setting in settings:
+        if setting.secret:
+            environment.pop(setting.name, None)
+
+
 class SettingsReader:
     """Reads settings. ``flags`` maps names of settings to the values of their flags, if given."""
 
@@ -43,13 +51,35 @@ class SettingsReader:
 
     def read(self, setting: Setting[T], prefix: str = "") -> T:
         """Read one setting, whose variable has ``prefix``. Raises ``SettingError``."""
-        text = self.text(prefix + setting.name)
+        name = prefix + setting.name
+        text = self._secret(name) if setting.secret else self.text(name)
         if text is None:
             return setting.default_value()
         try:
             return setting.kind.parse(text)
         except NotAllowed as error:
             raise self.refusal(setting, error.allowed, prefix) from error
+
+    def _secret(self, name: str) -> str | None:
+        """Return a secret from its variable or from the file that ``<name>_FILE`` names.
+
+        Child processes inherit an environment; a systemd credential is closed to others.
+        """
+        text, file = self.text(name), self.text(f"{name}_FILE")
+        if file is None:
+            return text
+        if text is not None:
+            raise StartupError(f"{name} and {name}_FILE are set; set one of them")
+        try:
+            text = Path(file).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "it is not text"
+            raise StartupError(
+                f"{name}_FILE is {file!r}, which can't be read: {problem}"
+            ) from error
+        if not text:
+            raise StartupError(f"{name}_FILE is {file!r}, which is empty; it must hold the secret")
+        return text
 
     def read_all(self, of: type[T], prefix: str = "", **others: Any) -> T:
         """Read all settings of a dataclass; ``others`` are its other fields.
@@ -71,4 +101,6 @@ class SettingsReader:
         text = self.text(name)
         if setting.secret and text is not None:
             return SecretError(source, allowed)
+        if setting.secret and self.text(f"{name}_FILE") is not None:
+            return SecretError(f"The content of {name}_FILE", allowed)
         return SettingError(source, text, allowed)

@@ -126,7 +126,9 @@ def misspelled_variables(
 
     They are not errors: an environment holds many variables of other programs.
     """
+    settings = tuple(settings)
     known = {setting.name for setting in settings}
+    known |= {f"{setting.name}_FILE" for setting in settings if setting.secret}
     for variable in sorted(environment.keys() - known):
         if "_" in variable and (meant := nearest(variable, known)):
             yield f"{variable} is ignored; did you mean {meant}?"

@@ -25,6 +25,7 @@ _SIZE_UNITS = (
     ("kB", 10**3),
     ("B", 1),
 )
+_DURATION_UNITS = (("days", 86400), ("h", 3600), ("min", 60))
 # Larger numbers overflow the 64-bit integers of SQLite and of the kernel.
 _MAX_NUMBER = 1e18
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
@@ -45,6 +46,15 @@ def size_text(size_bytes: int) -> str:
     """Write a size with the largest unit that keeps it exact: ``2 GB``, ``1536 MiB``."""
     unit, factor = next((u, f) for u, f in _SIZE_UNITS if size_bytes % f == 0)
     return f"{size_bytes // factor} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration with the largest unit that keeps it exact: ``2 days``, ``90 s``."""
+    for unit, factor in _DURATION_UNITS:
+        if seconds and seconds % factor == 0:
+            count = int(seconds // factor)
+            return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
+    return f"{seconds:g} s"
 
 
 def _parse(text: str, units: Mapping[str, float]) -> float | None:

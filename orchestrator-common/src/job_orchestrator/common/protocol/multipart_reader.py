@@ -6,6 +6,7 @@ that only send forms do not need that package.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -129,6 +130,8 @@ class PartNames(NamedTuple):
     filename: str
 
 
+# Portals send the same few names with every form, and parsing them takes longer than a small file.
+@lru_cache(maxsize=128)
 def parse_part_names(disposition: str) -> PartNames:
     """Parse a Content-Disposition, decoded as Latin-1. ``filename*`` wins over ``filename``.
 

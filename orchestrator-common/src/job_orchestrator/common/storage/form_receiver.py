@@ -1,31 +1,35 @@
-"""Receives multipart/form-data bodies into files: constant memory at any size.
+"""Receives multipart/form-data bodies: small ones into memory, others into files.
 
-Parsing, writing, and the caller's work with the complete form happen together in a thread, a block
-at a time. A small upload costs one thread hop, and a large one never blocks the event loop.
+A small body is parsed in the event loop, because that costs less than a thread hop. For a larger
+one, parsing, writing, and the caller's work with the complete form happen together in a thread, a
+block at a time, in constant memory at any size.
 """
 
 import asyncio
-import contextlib
-import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from job_orchestrator.common.errors import BadRequest, DomainError, TooLarge
+from job_orchestrator.common.errors import DomainError, FilesTooLarge
 from job_orchestrator.common.protocol.multipart_reader import MultipartReader
-from job_orchestrator.common.protocol.paths import collision, parents
 from job_orchestrator.common.runtime.threads import in_thread
-from job_orchestrator.common.storage.durable import WriteBehind, full_disk_as_domain_error
+from job_orchestrator.common.storage.durable import full_disk_as_domain_error
+from job_orchestrator.common.storage.form_writer import (
+    Fields,
+    FilesInFolder,
+    FilesInMemory,
+    FormLimits,
+    FormWriter,
+    NotSmall,
+    ReceivedForm,
+)
 
 BLOCK_BYTES = 1 << 20
-MAX_FIELD_BYTES = 1 << 16
-MAX_FIELDS = 100
+SMALL_OVERHEAD_BYTES = 1 << 16
+"""Bytes that a small body may have in addition to its files: heads of parts, fields."""
 
 R = TypeVar("R")
 
-Fields = Mapping[str, Sequence[str]]
 """The values of each field of a form, in the order in which they were sent."""
 
 
@@ -39,36 +43,8 @@ class BodyStream(Protocol):
     async def readany(self) -> bytes:
         """Return the bytes that have arrived, or b"" at the end."""
 
-
-@dataclass(frozen=True)
-class FormLimits:
-    """Limits of a form and of its transfer.
-
-    ``max_bytes`` limits the content of all files together, ``max_overhead_bytes`` all other bytes
-    of the body: heads with the longest names, and fields. ``max_folders`` limits the folders that
-    paths need: a short upload can name millions. ``idle_s`` is how long the sender may send
-    nothing. ``min_rate`` is the least average rate in bytes a second, of the time spent waiting for
-    the sender, after ``idle_s`` of it; 0: any rate.
-    """
-
-    max_bytes: int
-    max_files: int = 20_000
-    max_folders: int = 20_000
-    idle_s: float = 60.0
-    min_rate: int = 0
-    max_overhead_bytes: int = 128 << 20
-
-
-@dataclass
-class ReceivedForm:
-    """A complete form: sizes in bytes by file path, and the values of each of its fields.
-
-    ``digests`` has the SHA-256 of the content by file path, where they were wanted.
-    """
-
-    files: dict[str, int] = field(default_factory=dict)
-    fields: dict[str, list[str]] = field(default_factory=dict)
-    digests: dict[str, bytes] = field(default_factory=dict)
+    def at_eof(self) -> bool:
+        """Return whether the body is known to have ended, and has been read."""
 
 
 async def receive_form(
@@ -78,25 +54,34 @@ async def receive_form(
     limits: FormLimits,
     complete: Callable[[ReceivedForm], R],
     *,
+    small_bytes: int = 0,
     write_behind: bool = False,
     wants_digests: Callable[[Fields], bool] = lambda _: False,
 ) -> R:
-    """Write the files of a multipart body below ``folder``, which is created with its parents.
+    """Receive a multipart body, and return the result of ``complete`` for the complete form.
 
-    Returns the result of ``complete``, which is called in a thread with the complete form. Nothing
-    is flushed to the disk, and nothing is cleaned up: on any error the caller removes ``folder``.
-    ``write_behind``: a flush follows, so large files are written to the disk while they arrive.
-    ``wants_digests`` decides for each file, from the fields before it, whether it gets a digest.
+    Files that have at most ``small_bytes`` together are kept in memory (``ReceivedForm.small``),
+    and ``complete`` is called in the event loop. Others are written below ``folder``, which is
+    created with its parents, and ``complete`` is called in a thread. Nothing is flushed to the
+    disk, and nothing is cleaned up: on any error the caller removes ``folder``. ``write_behind``: a
+    flush follows, so large files are written to the disk while they arrive. ``wants_digests``
+    decides for each file, from the fields before it, whether it gets a digest.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``, and the errors of ``stream`` when the connection breaks.
     """
-    writer = _FormWriter(folder, limits, wants_digests, write_behind=write_behind)
+    body = _Body(stream, limits)
+    block, ended = b"", False
+    if small_bytes:
+        block, ended = await body.next_block(small_bytes + SMALL_OVERHEAD_BYTES)
+        if ended and (form := _small_form(block, content_type, limits, small_bytes, wants_digests)):
+            return complete(form)
+    writer = FormWriter(FilesInFolder(folder, write_behind=write_behind), limits, wants_digests)
     reader = MultipartReader(content_type, writer)
 
     def feed(block: bytes) -> None:
         with full_disk_as_domain_error():
-            writer.create_folder()
+            writer.prepare()
             reader.feed(block)
 
     def finish(rest: bytes) -> R:
@@ -105,15 +90,34 @@ async def receive_form(
         with full_disk_as_domain_error():
             return complete(writer.form)
 
-    body = _Body(stream, limits)
     try:
-        while True:
-            block, ended = await body.next_block()
-            if ended:
-                return await in_thread(finish, block)
-            await in_thread(feed, block)
+        while not ended:
+            if block:
+                await in_thread(feed, block)
+            block, ended = await body.next_block(BLOCK_BYTES)
+        return await in_thread(finish, block)
     finally:
         writer.close()
+
+
+def _small_form(
+    body: bytes,
+    content_type: str,
+    limits: FormLimits,
+    small_bytes: int,
+    wants_digests: Callable[[Fields], bool],
+) -> ReceivedForm | None:
+    """Parse a whole body in memory. Returns None if its files are not small. Raises its errors."""
+    files = FilesInMemory(small_bytes)
+    writer = FormWriter(files, limits, wants_digests)
+    reader = MultipartReader(content_type, writer)
+    try:
+        reader.feed(body)
+    except NotSmall:
+        return None
+    reader.finish()
+    writer.form.small = files.content()
+    return writer.form
 
 
 class _Body:
@@ -125,16 +129,18 @@ class _Body:
         self._bytes = 0
         self._waited_s = 0.0
 
-    async def next_block(self) -> tuple[bytes, bool]:
-        """Return about ``BLOCK_BYTES`` of the body, or its rest, and whether it has ended."""
+    async def next_block(self, least_bytes: int) -> tuple[bytes, bool]:
+        """Return at least ``least_bytes`` of the body, or its rest, and whether it has ended."""
         pieces: list[bytes] = []
         size = 0
-        while size < BLOCK_BYTES:
+        while size < least_bytes:
             piece = await self._next_piece()
             if not piece:
                 return b"".join(pieces), True
             pieces.append(piece)
             size += len(piece)
+            if self._stream.at_eof():
+                return b"".join(pieces), True
         return b"".join(pieces), False
 
     async def _next_piece(self) -> bytes:
@@ -151,7 +157,7 @@ class _Body:
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
-            raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
+            raise FilesTooLarge(self._limits.max_bytes)
         late_s = self._waited_s - self._limits.idle_s
         if late_s > 0 and self._bytes < self._limits.min_rate * late_s:
             raise BodyTimeout(
@@ -159,111 +165,3 @@ class _Body:
                 " the upload was dropped"
             )
         return piece
-
-
-class _FormWriter:
-    """Writes the parts of a form: files below a folder, fields to memory.
-
-    A ``PartSink``. Used by one thread at a time.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        limits: FormLimits,
-        wants_digests: Callable[[Fields], bool],
-        *,
-        write_behind: bool,
-    ) -> None:
-        self.form = ReceivedForm()
-        self._wants_digests = wants_digests
-        self._folder = folder
-        self._limits = limits
-        self._write_behind = write_behind
-        self._folder_exists = False
-        self._subfolders: set[str] = set()
-        self._bytes = 0
-        self._fields = 0
-        self._file: int | None = None
-        self._path = ""
-        self._writeback: WriteBehind | None = None
-        self._digest: hashlib._Hash | None = None
-        self._field: tuple[str, bytearray] | None = None
-
-    def create_folder(self) -> None:
-        """Create the folder at the first call."""
-        if not self._folder_exists:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder_exists = True
-
-    def open_file(self, path: str) -> None:
-        """Create a file. Raises ``TooLarge``, ``BadRequest``."""
-        if len(self.form.files) >= self._limits.max_files:
-            raise TooLarge(f"More than {self._limits.max_files} files")
-        problem = collision(path, self.form.files.keys(), self._subfolders)
-        if problem is not None:
-            raise BadRequest(problem)
-        for parent in reversed(parents(path)):
-            if parent not in self._subfolders:
-                if len(self._subfolders) >= self._limits.max_folders:
-                    raise TooLarge(f"More than {self._limits.max_folders} folders")
-                os.mkdir(f"{self._folder}/{parent}")  # noqa: PTH102
-                self._subfolders.add(parent)
-        self.form.files[path] = 0
-        self._path = path
-        # A descriptor, because data arrives in blocks already and a file object costs more calls;
-        # a string, because there may be thousands of files.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(f"{self._folder}/{path}", flags, 0o666)
-        self._writeback = WriteBehind(self._file) if self._write_behind else None
-        self._digest = hashlib.sha256() if self._wants_digests(self.form.fields) else None
-
-    def open_field(self, name: str) -> None:
-        """Begin a field. Raises ``TooLarge``."""
-        if self._fields >= MAX_FIELDS:
-            raise TooLarge(f"More than {MAX_FIELDS} fields")
-        self._fields += 1
-        self._field = (name, bytearray())
-
-    def write(self, data: memoryview) -> None:
-        """Append to the open file or field. Raises ``TooLarge``."""
-        if self._file is not None:
-            self._bytes += len(data)
-            if self._bytes > self._limits.max_bytes:
-                raise TooLarge(f"File too large: at most {self._limits.max_bytes} bytes in all")
-            _write_all(self._file, data)
-            self.form.files[self._path] += len(data)
-            if self._digest is not None:
-                self._digest.update(data)
-            if self._writeback is not None:
-                self._writeback.wrote(len(data))
-        elif self._field is not None:
-            name, value = self._field
-            if len(value) + len(data) > MAX_FIELD_BYTES:
-                raise TooLarge(f"Field {name!r} is larger than {MAX_FIELD_BYTES} bytes")
-            value.extend(data)
-
-    def close_part(self) -> None:
-        """End the open file or field."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
-            if self._digest is not None:
-                self.form.digests[self._path] = self._digest.digest()
-        elif self._field is not None:
-            name, value = self._field
-            text = value.decode("utf-8", "replace")
-            self.form.fields.setdefault(name, []).append(text)
-            self._field = None
-
-    def close(self) -> None:
-        """Close a file that an error left open. Its content is discarded."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            with contextlib.suppress(OSError):
-                os.close(file)
-
-
-def _write_all(file: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(file, data) :]

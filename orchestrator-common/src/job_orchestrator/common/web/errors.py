@@ -10,9 +10,11 @@ from aiohttp.typedefs import Handler, Middleware
 from job_orchestrator.common.errors import (
     BadRequest,
     DomainError,
+    FilesTooLarge,
     Forbidden,
     NoSuchPath,
     StorageFull,
+    TooLarge,
     TryLater,
     Unauthorized,
     Unhealthy,
@@ -32,6 +34,8 @@ ErrorBody = Callable[[Exception | None, str], bytes]
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BodyTimeout: HTTPStatus.REQUEST_TIMEOUT,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    FilesTooLarge: HTTPStatus.BAD_REQUEST,  # part of the HTTP contract
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     CompressedBody: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Unauthorized: HTTPStatus.UNAUTHORIZED,
@@ -58,7 +62,9 @@ def error_middleware(
 
     def answer(status: int, error: Exception | None, message: str) -> web.Response:
         return web.Response(
-            body=error_body(error, message), status=status, content_type="application/json"
+            body=error_body(error, message) + b"\n",
+            status=status,
+            content_type="application/json",
         )
 
     async def translate(request: web.Request, handler: Handler) -> web.StreamResponse:

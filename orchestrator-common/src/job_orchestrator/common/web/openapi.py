@@ -36,12 +36,18 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
     },
     "Pong": {
         "type": "object",
-        "required": ["message"],
-        "properties": {"message": {"type": "string"}},
-        "example": {"message": "pong"},
+        "required": ["message", "api"],
+        "properties": {
+            "message": {"type": "string"},
+            "dashboard": {"type": "string", "description": "Path of the dashboard, if it has one"},
+            "api": {"type": "string", "description": "Path of the Swagger UI"},
+        },
+        "example": {"message": "pong", "api": "/swagger-ui/"},
     },
 }
 """Schemas of the answers that every service gives."""
+
+HEAD = "HEAD requests are answered wherever GET requests are, with the same headers."
 
 REFUSALS: Mapping[str, str] = {
     "400": "A part of the path, the query or the body is invalid; the message says which",
@@ -143,7 +149,9 @@ class _Document:
         )
 
         info = SwaggerInfo(
-            title=self._api.title, version=self._api.version, description=self._api.description
+            title=self._api.title,
+            version=self._api.version,
+            description=f"{self._api.description} {HEAD}",
         )
         # An empty application: the library documents the routes of the service, and serves none.
         docs = SwaggerDocs(web.Application(), validate=False, info=info)
@@ -163,7 +171,7 @@ class _Document:
                     self._add_error(response)
             docs.spec["paths"][route.path][route.method.lower()] = operation
         docs.spec_validate(docs.spec)
-        return json.dumps(docs.spec).encode()
+        return json.dumps(docs.spec).encode() + b"\n"
 
     def _add_refusals(self, path: str, operation: dict[str, Any]) -> None:
         """Add the errors that every route may answer, unless the operation describes them."""

@@ -40,6 +40,7 @@ def run_service(
     port: int,
     *,
     max_per_peer: int = 0,
+    end_streams: Callable[[], None],
     drain: Drain = nothing_to_drain,
     stop_limit_s: float | None = None,
     pages: Mapping[str, str] = NO_PAGES,
@@ -51,10 +52,11 @@ def run_service(
     of ``pages`` (paths by name) that browsers can open.
 
     On a signal, ``drain`` runs while requests are served as before. Then the listening socket is
-    closed, ``app.on_shutdown`` ends event streams (it is called twice), requests in progress get
-    ``SHUTDOWN_GRACE_S``, and the clean-up contexts exit. A further signal ends the drain or the
-    grace, but not the clean-up, which must leave nothing behind. If all this takes longer than
-    ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the process.
+    closed, ``end_streams`` ends the requests that would not end by themselves, and the others get
+    ``SHUTDOWN_GRACE_S``. After that the app is shut down and cleaned up. A further signal ends the
+    drain or the grace, but not the clean-up, which must leave nothing behind. If all this takes
+    longer than ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the
+    process.
 
     Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
     """
@@ -72,7 +74,7 @@ def run_service(
 
     app.on_startup.append(_freeze)
     with listener:
-        _run(_serve(app, listener, drain, announce, stop_limit_s))
+        _run(_serve(app, listener, announce, drain, end_streams, stop_limit_s))
 
 
 def _browsable(url: str) -> str:
@@ -110,8 +112,9 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
 async def _serve(
     app: web.Application,
     listener: Listener,
-    drain: Drain,
     announce: Callable[[], None],
+    drain: Drain,
+    end_streams: Callable[[], None],
     stop_limit_s: float | None,
 ) -> None:
     signals = StopSignals()
@@ -137,7 +140,7 @@ async def _serve(
             end_process_after(stop_limit_s)
         await signals.interrupting(_drain_safely(drain))
         await site.stop()
-        await app.shutdown()
+        end_streams()
         if runner.server is not None:
             await signals.interrupting(requests.finish(runner.server, listener, SHUTDOWN_GRACE_S))
     finally:

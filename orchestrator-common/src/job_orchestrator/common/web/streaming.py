@@ -29,15 +29,19 @@ async def started(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
 
     An error before the first block can still become an error response.
     """
-    first = await anext(blocks, b"")
 
     async def all_blocks() -> AsyncGenerator[bytes, None]:
         async with aclosing(blocks):
+            first = await anext(blocks, b"")
+            yield b""
             yield first
             async for block in blocks:
                 yield block
 
-    return all_blocks()
+    iterator = all_blocks()
+    # A generator that has not begun would not close ``blocks``.
+    await anext(iterator)
+    return iterator
 
 
 async def send(
@@ -45,12 +49,16 @@ async def send(
 ) -> web.StreamResponse:
     """Send ``blocks`` as they arrive, until they end or the reader is gone or too slow.
 
+    The response to HEAD has the headers only.
+
     If they fail with a ``DomainError``, the connection is closed, so that the reader sees that the
     response is incomplete.
     """
     await response.prepare(request)
     try:
         async with aclosing(blocks):
+            if request.method == hdrs.METH_HEAD:
+                return response
             async for block in blocks:
                 async with asyncio.timeout(WRITE_TIMEOUT_S) as writing:
                     await response.write(block)

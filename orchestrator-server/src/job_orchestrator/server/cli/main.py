@@ -1,5 +1,7 @@
 """The command ``jo-server``."""
 
+from functools import partial
+
 import click
 
 from job_orchestrator.common.config.options import environment_help, setting_flags
@@ -9,8 +11,8 @@ from job_orchestrator.common.web.listener import allow_open_files
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.common.web.service import run_service
 from job_orchestrator.server import __version__
-from job_orchestrator.server.app import create_app
-from job_orchestrator.server.cli.maintenance import backup, check, restore
+from job_orchestrator.server.app import create_app, end_streams
+from job_orchestrator.server.cli.maintenance import backup, check, export, restore
 from job_orchestrator.server.cli.tokens import token
 from job_orchestrator.server.settings.server import SETTINGS, settings_of_process
 from job_orchestrator.server.settings.services import PREFIX, SERVICE_SETTINGS
@@ -48,19 +50,21 @@ def main(context: click.Context, /, **flags: str | None) -> None:
         settings = settings_of_process(flags)
         configure_logging(settings.log_level, settings.log_format)
         allow_open_files()
+        app = create_app(settings)
         run_service(
             "jo-server",
             __version__,
-            create_app(settings),
+            app,
             settings.host,
             settings.port,
             max_per_peer=settings.max_connections_per_peer,
             pages={"Dashboard": "/dashboard/", "API (Swagger UI)": UI_PATH, "Metrics": "/metrics"},
+            end_streams=partial(end_streams, app),
         )
     except StartupError as error:
         click.echo(f"jo-server: {error}", err=True)
         raise SystemExit(2) from error
 
 
-for command in (backup, restore, check, token):
+for command in (backup, restore, check, export, token):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""The commands ``jo-server backup``, ``restore`` and ``check``."""
+"""The commands ``jo-server backup``, ``restore``, ``check`` and ``export``."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from job_orchestrator.server.maintenance.backup import (
     make_backup,
     restore_backup,
 )
+from job_orchestrator.server.maintenance.export import export_job
 from job_orchestrator.server.maintenance.integrity import Finding, apply_remedies, find_problems
 from job_orchestrator.server.settings.server import paths_of_process
 
@@ -85,6 +86,20 @@ def check(flags: Flags, repair: bool, digests: bool) -> None:
         raise SystemExit(1)
     if not findings:
         click.echo("Database and files agree")
+
+
+@click.command()
+@click.argument("job", type=click.IntRange(min=1))
+@folder_argument
+@click.pass_obj
+def export(flags: Flags, job: int, folder: Path) -> None:
+    """Write the files of JOB to DIR, which must not exist: input/ and, if it has any, results.zip.
+
+    Small files are in the database, where other programs don't find them. The server may run.
+    """
+    with _locations(flags) as locations:
+        written = export_job(locations, job, folder.absolute())
+    click.echo(f"{folder}: {' and '.join(written)} of job {job}")
 
 
 def _require_data_folder(locations: Locations) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from job_orchestrator.common.messages import (
     InventoryEntry,
@@ -11,7 +11,8 @@ from job_orchestrator.common.messages import (
     Payload,
     PayloadEvent,
 )
-from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile
+from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.model import StoredOutput
 
@@ -25,6 +26,21 @@ class EventsNotOffered(ClientError):
 
 class InventoryNotOffered(ClientError):
     """The client can't list its payloads (an older version)."""
+
+
+@dataclass(frozen=True)
+class SmallInputs:
+    """Inputs of a small job: its files as one block (see ``small_files``), and form fields."""
+
+    block: bytes
+    fields: Sequence[tuple[str, str]] = ()
+
+    def form(self) -> FormBody:
+        """Return the inputs as a form."""
+        files = [FormFile(f.name, f.content, len(f.content)) for f in decode_files(self.block)]
+        body = FormBody(files, self.fields)
+        body.load_if_small()
+        return body
 
 
 class Receiver(Protocol):
@@ -48,6 +64,23 @@ class OutputStream:
     sha256: bytes | None = None
 
 
+@dataclass(frozen=True)
+class EndedPayload:
+    """End of a payload, with its results as a ZIP. ``key`` is that of its attempt.
+
+    ``sha256`` is the digest of the results at the client, None if the client has sent none.
+    """
+
+    end: PayloadEvent
+    key: str
+    results: bytes
+    sha256: bytes | None
+
+
+ClientEvent: TypeAlias = PayloadEvent | EndedPayload | LoadEvent
+"""What a client reports by itself."""
+
+
 class ClientTransport(Protocol):
     """Carries the server's requests to one client.
 
@@ -65,7 +98,7 @@ class ClientTransport(Protocol):
         """The name that identifies the client, also after a restart of either side."""
 
     async def submit(
-        self, files: FormBody, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """Send the files of a job. A repeat with the same ``key`` returns the same payload.
 
@@ -135,8 +168,8 @@ class ClientTransport(Protocol):
 
     def events(
         self,
-    ) -> AbstractAsyncContextManager[AsyncIterator[PayloadEvent | LoadEvent]]:
-        """Open the event stream.
+    ) -> AbstractAsyncContextManager[AsyncIterator[ClientEvent]]:
+        """Open the stream of events, and connect to the client if the transport has a connection.
 
         It fails when it breaks or stays silent for too long. Raises ``EventsNotOffered`` if the
         client has none.

@@ -1,7 +1,7 @@
 """HTTP transport to a client that is configured by its URLs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -10,10 +10,10 @@ import msgspec
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages import (
     InventoryEntry,
-    LoadEvent,
-    MalformedMessage,
     Payload,
-    PayloadEvent,
+)
+from job_orchestrator.common.protocol.decoding import (
+    MalformedMessage,
     decode_inventory,
     decode_load_event,
     decode_payload,
@@ -25,9 +25,11 @@ from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
     BLOCK_BYTES,
+    ClientEvent,
     EventsNotOffered,
     OutputStream,
     Receiver,
+    SmallInputs,
 )
 from job_orchestrator.server.clients.http_connection import ANSWER_TIMEOUT_S, ClientConnection
 from job_orchestrator.server.errors import (
@@ -36,7 +38,7 @@ from job_orchestrator.server.errors import (
     ClientTimeout,
     PayloadLost,
 )
-from job_orchestrator.server.model import ClientUrls, Service, StoredOutput
+from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
@@ -48,24 +50,16 @@ MIN_RATE = 1000
 DEFAULTS = Tuning()
 
 
-def http_transports(
-    services: Iterable[Service], token: str | None, tuning: Tuning = DEFAULTS
-) -> list["HttpTransport"]:
-    """Create one transport for each configured client. A client may belong to several services."""
-    urls = {each.name: each for service in services for each in service.clients}
-    return [HttpTransport(each, token, tuning) for each in urls.values()]
-
-
 class HttpTransport:
     """``ClientTransport`` over the documented HTTP requests. Only it uses the URLs of a client."""
 
     def __init__(
-        self, urls: ClientUrls, token: str | None = None, tuning: Tuning = DEFAULTS
+        self, urls: ClientUrls, connection: ClientConnection, tuning: Tuning = DEFAULTS
     ) -> None:
         self._urls = urls
         self._tuning = tuning
-        self._connection = ClientConnection(urls, token)
-        self._request = self._connection.request
+        self._connection = connection
+        self._request = connection.request
 
     @property
     def name(self) -> str:
@@ -77,9 +71,11 @@ class HttpTransport:
         await self._connection.close()
 
     async def submit(
-        self, files: FormBody, key: str, *, time_limit_s: float | None = None
+        self, files: FormBody | SmallInputs, key: str, *, time_limit_s: float | None = None
     ) -> Payload:
         """See ``ClientTransport.submit``. What only a proxy answers is ``AnswerLost`` as well."""
+        if isinstance(files, SmallInputs):
+            files = files.form()
         headers = {**files.headers, IDEMPOTENCY_KEY: key}
         if time_limit_s is not None:
             headers[TIME_LIMIT] = f"{time_limit_s:.3f}"
@@ -192,7 +188,7 @@ class HttpTransport:
                 ) from error
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[PayloadEvent | LoadEvent]]:
+    async def events(self) -> AsyncIterator[AsyncIterator[ClientEvent]]:
         """See ``ClientTransport.events``."""
         silence_s = self._tuning.event_stream_timeout_s
         async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
@@ -247,7 +243,7 @@ class HttpTransport:
             yield b"".join(gathered)
 
 
-async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[PayloadEvent | LoadEvent]:
+async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[ClientEvent]:
     """Decode the events of known kinds; later versions of jo-client may send others."""
     try:
         async for event in events:

@@ -17,14 +17,11 @@ from aiohttp import hdrs
 
 from job_orchestrator.common.errors import GIVEN_BACK, describe_os_error
 from job_orchestrator.common.logs.context import request_id
-from job_orchestrator.common.protocol.bearer import authorization_header
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
+from job_orchestrator.common.protocol.link import MAX_MESSAGE_BYTES
 from job_orchestrator.common.protocol.multipart_writer import FormBody
-from job_orchestrator.server.clients.base import (
-    BLOCK_BYTES,
-    EventsNotOffered,
-    InventoryNotOffered,
-)
+from job_orchestrator.server.clients.base import EventsNotOffered, InventoryNotOffered
+from job_orchestrator.server.clients.connector import Connector
 from job_orchestrator.server.errors import (
     AnswerLost,
     ClientBusy,
@@ -41,6 +38,8 @@ from job_orchestrator.server.model import ClientUrls
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 1.0
+"""Time for the closing handshake of a WebSocket."""
 
 MAX_CONNECTIONS = 64
 """Connections to one client for the server's own requests."""
@@ -52,6 +51,14 @@ _PROXY_FAILED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
+_NO_LINK = (400, 403, 404, 405, 426, 501)
+"""Statuses of older clients, and of proxies that do not pass WebSockets on."""
+
+
+class LinkNotOffered(ClientError):
+    """The client has no link (an older version), or a proxy before it does not pass it on."""
+
+
 class _ErrorBody(msgspec.Struct):
     message: str
     code: str = ""
@@ -60,11 +67,10 @@ class _ErrorBody(msgspec.Struct):
 class ClientConnection:
     """Sends requests to one client. ``str`` of a connection is the client's name."""
 
-    def __init__(self, urls: ClientUrls, token: str | None) -> None:
+    def __init__(self, urls: ClientUrls, connector: Connector) -> None:
         self._urls = urls
-        self._token = token
-        self._own = _session(token, MAX_CONNECTIONS)
-        self._readers = _session(token, MAX_READERS)
+        self._own = connector.session(MAX_CONNECTIONS)
+        self._readers = connector.session(MAX_READERS)
 
     def __str__(self) -> str:
         return self._urls.name
@@ -123,12 +129,47 @@ class ClientConnection:
                         await self._check(response, url)
                         yield response
         except aiohttp.ClientConnectorError as error:
-            reason = describe_os_error(error.os_error)
-            raise ClientUnreachable(f"{self} can't be reached: {reason}") from error
+            raise self._unreachable(error) from error
         except TimeoutError as error:
             raise self._timeout(sent, error) from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise AnswerLost(f"{self} broke the connection: {error}") from error
+
+    async def open_link(self) -> aiohttp.ClientWebSocketResponse:
+        """Open the WebSocket of the link. Raises ``LinkNotOffered``, ``ClientError``."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
+                return await self._own.ws_connect(
+                    self._urls.link,
+                    max_msg_size=MAX_MESSAGE_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise self._no_link(error) from error
+        except aiohttp.ClientConnectorError as error:
+            raise self._unreachable(error) from error
+        except TimeoutError as error:
+            raise self._timeout(sent=False, error=error) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise AnswerLost(f"{self} broke the connection: {error}") from error
+
+    def _no_link(self, error: aiohttp.WSServerHandshakeError) -> ClientError:
+        message = f"{self} answered {error.status} to the request for a link: {error.message}"
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            return self._token_refused()
+        if error.status in _NO_LINK or error.status == HTTPStatus.OK:
+            return LinkNotOffered(message)
+        if error.status in _BUSY:
+            return ClientBusy(message)
+        return AnswerLost(message) if error.status in _PROXY_FAILED else ClientFailed(message)
+
+    def _token_refused(self) -> ClientError:
+        why = "differs" if hdrs.AUTHORIZATION in self._own.headers else "is not set here"
+        return TokenRefused(f"{self} refused the token: CLIENT_TOKEN {why}")
+
+    def _unreachable(self, error: aiohttp.ClientConnectorError) -> ClientError:
+        reason = describe_os_error(error.os_error)
+        return ClientUnreachable(f"{self} can't be reached: {reason}")
 
     def _timeout(self, sent: bool, error: Exception) -> ClientError:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -151,8 +192,7 @@ class ClientConnection:
         if url == self._urls.payloads and response.status in (404, 405):
             raise InventoryNotOffered(f"{self} has no /payloads")
         if response.status == HTTPStatus.UNAUTHORIZED:
-            why = "differs" if self._token else "is not set here"
-            raise TokenRefused(f"{self} refused the token: CLIENT_TOKEN {why}")
+            raise self._token_refused()
         reason, code = await _reason(response)
         message = f"{self} answered {response.status}: {reason}"
         if code == GIVEN_BACK:
@@ -166,18 +206,6 @@ class ClientConnection:
         if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
             raise ClientRefused(message, reason)
         raise ClientFailed(message)
-
-
-def _session(token: str | None, max_connections: int) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        headers={hdrs.AUTHORIZATION: authorization_header(token)} if token else None,
-        connector=aiohttp.TCPConnector(limit=max_connections),
-        # Clients set no cookies; a real jar would search for them with every request.
-        cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=BLOCK_BYTES,
-        # Results are files: they are stored as they arrive, never decoded.
-        auto_decompress=False,
-    )
 
 
 @contextmanager

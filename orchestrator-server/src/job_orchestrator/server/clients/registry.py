@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import ACTIVE_JOB
+from job_orchestrator.server.clients.agreement import ServerLimits, contradictions
 from job_orchestrator.server.clients.base import ClientTransport
 from job_orchestrator.server.model import Job, Service
 
@@ -30,7 +31,8 @@ class Client:
     may still run there. ``pushes``: its event stream is open; ``has_events``: it is not an older
     version that has none. ``draining``: it takes no new jobs, because it is stopping or its machine
     has a fault. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to find
-    out whether the client works again. ``problem`` says why it can't be used.
+    out whether the client works again. ``problem`` says why it can't be used,
+    ``warnings`` which of its settings contradict those of the server.
     """
 
     transport: ClientTransport
@@ -47,6 +49,7 @@ class Client:
     has_events: bool = True
     draining: bool = False
     version: str = ""
+    warnings: tuple[str, ...] = ()
     failures: int = 0
     backs_off_until: float = 0.0
     on_trial: bool = False
@@ -93,10 +96,13 @@ class ClientRegistry:
         transports: Iterable[ClientTransport],
         backoff: Backoff,
         clock: Callable[[], float],
+        limits: ServerLimits | None = None,
     ) -> None:
+        """Create the registry. ``limits`` are what those of each client must agree with."""
         self._clients = {transport.name: Client(transport) for transport in transports}
         self._backoff = backoff
         self._clock = clock
+        self._limits = limits or ServerLimits()
         self._assigned: dict[int, Client] = {}
         self._capacity_subscribers: list[Callable[[], None]] = []
 
@@ -165,11 +171,27 @@ class ClientRegistry:
         before = (client.slots, client.foreign, client.draining)
         client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
+        self._compare_settings(client, load.limits)
         # Jobs that are being sent may or may not be in the report: they count as if they were.
         own = len(client.jobs) - len(client.packing)
         client.foreign = max(load.running + load.waiting - own, 0)
         if (client.slots, client.foreign, client.draining) != before:
             self._notify_capacity()
+
+    def max_upload_bytes(self, service: Service) -> int | None:
+        """Return the size of files that every client of ``service`` takes; None if not known.
+
+        The smallest limit counts, because each client may be given any job of the service.
+        """
+        loads = [client.load for client in self.of_service(service)]
+        sizes = [load.limits.max_upload_bytes for load in loads if load and load.limits]
+        return min(sizes, default=None)
+
+    def _compare_settings(self, client: Client, limits: ClientLimits | None) -> None:
+        found = () if limits is None else tuple(contradictions(limits, self._limits))
+        for problem in set(found) - set(client.warnings):
+            logger.warning("Client %s: %s", client.name, problem)
+        client.warnings = found
 
     def on_packing(self, client: Client, job: Job) -> None:
         """Record that a job's script has ended, so that its slot is free."""

@@ -3,7 +3,7 @@
 import { since, when } from "./clock.js";
 import { fill, h } from "./dom.js";
 import { duration } from "./format.js";
-import { hasEnded, jobBadge } from "./status.js";
+import { EXECUTING, hasEnded, jobBadge } from "./status.js";
 
 /** Return the table with the rows in `body`. */
 export function jobTable(body) {
@@ -45,7 +45,7 @@ export function jobRow({ id }) {
     fill(at, when(job.created_at));
     fill(wait, waited(job));
     fill(run, ran(job));
-    fill(message, job.status === "Running" ? "" : job.message);
+    fill(message, job.message === EXECUTING ? "" : job.message);
     message.title = job.message;
   };
   return { element, update };

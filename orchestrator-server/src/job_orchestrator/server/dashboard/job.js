@@ -11,7 +11,7 @@ import { duration, host, plural, roughDuration, size } from "./format.js";
 import { ran, waited } from "./job-row.js";
 import { Output } from "./output.js";
 import { failurePage, loading } from "./states.js";
-import { hasEnded, icon, JOB, jobBadge } from "./status.js";
+import { EXECUTING, hasEnded, icon, JOB, jobBadge } from "./status.js";
 import { Timeline } from "./timeline.js";
 
 /** Time for which changes are collected before the job is loaded again. */
@@ -163,7 +163,7 @@ class JobPage {
     if (queue) lines.push(queueText(queue));
     if (message) lines.push(message);
     else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
-    const needed = lines.length > 0 && status !== "Completed" && status !== "Running";
+    const needed = lines.length > 0 && status !== "Completed" && message !== EXECUTING;
     this.note.hidden = !needed;
     if (needed) {
       this.note.className = `callout ${tone}`;
@@ -183,6 +183,7 @@ class JobPage {
       ["Ran", ran(job)],
       job.ended_at && ["Ended", when(job.ended_at)],
       job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
+      selection(job) && ["Selected results", selection(job)],
       job.has_output && ["Output", size(job.output_bytes)],
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
@@ -191,6 +192,11 @@ class JobPage {
     ];
     fill(this.details, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
+}
+
+/** The files that its results have, empty if they have all. */
+function selection({ outputs, results }) {
+  return [results === "new" && "made or changed by the script", ...outputs].filter(Boolean).join(", ");
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */

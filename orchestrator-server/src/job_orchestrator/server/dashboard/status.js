@@ -3,6 +3,9 @@
 
 import { h, svg } from "./dom.js";
 
+/** Message of a job whose script runs: the state says the same. */
+export const EXECUTING = "run.sh is executing";
+
 /** States of a job, with their tone, icon and meaning. */
 export const JOB = {
   Queued: { tone: "wait", icon: "clock", means: "is waiting in the queue" },

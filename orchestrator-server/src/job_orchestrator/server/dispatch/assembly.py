@@ -25,7 +25,7 @@ from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
 from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
-from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Service
 from job_orchestrator.server.scheduling.base import SchedulingPolicy
 from job_orchestrator.server.scheduling.look_ahead import RunTime
@@ -39,7 +39,7 @@ class Dispatch:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         registry: ClientRegistry,
         policy: SchedulingPolicy,
         services: Mapping[str, Service],

@@ -67,13 +67,26 @@ class CallBack:
         queued = [job for job in arrivals if job.service == service.name and job.id not in claimed]
         jobs = overtaken(self._policy, limits, active, not_started, claim.waiting)
         for job in {job.id: job for job in [*jobs, *outranked(queued, not_started)]}.values():
-            if self._recalls.free:
-                self._recalling.add(job.id)
-                self._recalls.spawn(self._recall(job), f"job {job.id}")
+            self._begin(job)
+
+    def misplaced(self, service: Service) -> None:
+        """Call back jobs that wait at busy clients while other clients have free slots."""
+        free = sum(
+            max((client.slots or 0) - client.occupied, 0)
+            for client in self._registry.usable(service)
+        )
+        if free:
+            for job in self.replaceable(service)[:free]:
+                self._begin(job)
 
     async def close(self) -> None:
         """Cancel what is under way."""
         await self._recalls.close()
+
+    def _begin(self, job: Job) -> None:
+        if self._recalls.free:
+            self._recalling.add(job.id)
+            self._recalls.spawn(self._recall(job), f"job {job.id}")
 
     async def _recall(self, job: Job) -> None:
         client = self._registry.get(job.client)

@@ -9,12 +9,15 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.messages import Payload, PayloadEvent
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
-from job_orchestrator.common.status import DISPATCHED_JOB, PayloadStatus
+from job_orchestrator.common.status import DISPATCHED_JOB, JobStatus, PayloadStatus
+from job_orchestrator.server.clients.base import EndedPayload
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher
@@ -34,7 +37,10 @@ RECENT_S = 3600.0
 """After a start, missing output is fetched of jobs that were terminated within so many seconds."""
 
 MAX_EARLY_EVENTS = 10_000
-"""Early events that are kept of one client, so that a hostile one can't fill the memory."""
+"""Payloads of one client with early events, so that a hostile one can't fill the memory."""
+
+MAX_EARLY_RESULT_BYTES = 16 << 20
+"""Limit of the results in early events."""
 
 
 class Collector:
@@ -74,6 +80,9 @@ class Collector:
         # Jobs that are being fetched. True: something has happened since, so fetch once more.
         self._fetching: dict[int, bool] = {}
         self._early_events = EarlyEvents()
+        # Jobs whose client has accepted them, and of which the store does not know that yet, by
+        # client and payload id.
+        self._accepted: dict[tuple[str, int], Job] = {}
         self._started_at = clock()
         self.loop = Loop("collector", self.run_pass, interval_s=tuning.collect_interval_s)
 
@@ -110,32 +119,62 @@ class Collector:
             self._fetcher.forget(job)
             self._schedule.forget(job)
 
-    def on_submitted(self, job: Job, payload: Payload) -> None:
-        """Follow a job that its client has accepted as ``payload``.
+    @contextmanager
+    def accepted(self, job: Job, payload: Payload) -> Iterator[None]:
+        """Apply the events of a payload while the store records that ``job`` has it.
 
-        The payload's first events may have arrived before. A submit that was repeated after a crash
-        may be answered with a payload that ended long ago, of which no event comes any more.
+        So the end of a short job is written in the transaction of that record. Events may have
+        arrived before the answer to the submit.
+        """
+        client = self._registry.get(job.client)
+        if client is None:
+            yield
+            return
+        name = (client.name, payload.id)
+        self._accepted[name] = replace(job, status=JobStatus.SUBMITTED, dest_id=payload.id)
+        for event in self._early_events.pop(client, payload.id):
+            self.on_event(client, event)
+        try:
+            yield
+        finally:
+            del self._accepted[name]
+
+    def on_submitted(self, job: Job, payload: Payload) -> None:
+        """Follow a job that its client has accepted as ``payload``, now that this is recorded.
+
+        A submit that was repeated after a crash may be answered with a payload that ended long ago,
+        of which no event comes any more.
         """
         client = self._registry.get(job.client)
         if client is None:
             return
         self._schedule.postpone_reconcile(job)
-        status = self._early_events.pop(client, payload.id) or payload.status
-        if job.kill_requested or status not in (PayloadStatus.PREPARED, PayloadStatus.RUNNING):
+        for event in self._early_events.pop(client, payload.id):
+            self.on_event(client, event)
+        if job.kill_requested or payload.status not in (
+            PayloadStatus.PREPARED,
+            PayloadStatus.RUNNING,
+        ):
             self.fetch(job)
-        elif status is PayloadStatus.RUNNING:
-            self._fetcher.record_running(job)
+        elif payload.status is PayloadStatus.RUNNING:
+            self._fetcher.record_running(job, payload.message or "")
 
-    def on_event(self, client: Client, event: PayloadEvent) -> None:
+    def on_event(self, client: Client, event: PayloadEvent | EndedPayload) -> None:
         """React to a client's event: a payload has a new state."""
-        job = client.payloads.get(event.id)
-        if job is None:
+        end = event.end if isinstance(event, EndedPayload) else event
+        job = client.payloads.get(end.id)
+        recorded = job is not None
+        job = job or self._accepted.get((client.name, end.id))
+        if job is None or (end.status.has_ended and not recorded and end is event):
+            # A fetch has to wait until it is recorded which payload the job has.
             self._early_events.add(client, event)
-        elif event.status.has_ended:
+        elif isinstance(event, EndedPayload) and event.key == job.key:
+            self._keep_results(job, client, event)
+        elif end.status.has_ended:
             self.fetch(job)
-        elif event.status is PayloadStatus.RUNNING:
-            self._fetcher.record_running(job)
-            if event.packing:
+        elif end.status is PayloadStatus.RUNNING:
+            self._fetcher.record_running(job, end.message)
+            if end.packing:
                 self._registry.on_packing(client, job)
 
     def on_connected(self, client: Client) -> None:
@@ -157,6 +196,26 @@ class Collector:
             self._fetching[job.id] = False
             self._schedule.begin(job)
             self._fetches.spawn(self._fetch(job, client), f"job {job.id}")
+
+    def _keep_results(self, job: Job, client: Client, ended: EndedPayload) -> None:
+        """Store results that have arrived, unless the job is being fetched at this moment."""
+        if job.id in self._fetching:
+            self._fetching[job.id] = True
+        else:
+            self._fetching[job.id] = False
+            self._schedule.begin(job)
+            self._fetches.spawn(self._keep(job, client, ended), f"job {job.id}")
+
+    async def _keep(self, job: Job, client: Client, ended: EndedPayload) -> None:
+        try:
+            with logging_about(**job.log_fields()):
+                await self._fetcher.keep(job, client, ended)
+        except (OSError, StoreError) as error:
+            self._schedule.retry(job, error)
+        finally:
+            again = self._fetching.pop(job.id)
+        if again:
+            self.fetch(job)
 
     def _fetch_all(self, client: Client, job_ids: Iterable[int]) -> None:
         for job_id in set(job_ids) - self._fetching.keys():
@@ -198,21 +257,43 @@ class Collector:
 
 
 class EarlyEvents:
-    """The last state of payloads that no job refers to yet, by client and payload id.
+    """Events of payloads that no job refers to yet, by client and payload id.
 
-    A short payload may have ended before the answer to its submit is recorded here.
+    A short payload may have ended before the answer to its submit is handled here.
     """
 
     def __init__(self) -> None:
-        self._states: defaultdict[str, OrderedDict[int, PayloadStatus]] = defaultdict(OrderedDict)
+        self._events: defaultdict[
+            str, OrderedDict[int, dict[PayloadStatus, PayloadEvent | EndedPayload]]
+        ] = defaultdict(OrderedDict)
+        self._result_bytes = 0
 
-    def add(self, client: Client, event: PayloadEvent) -> None:
-        """Record the reported state. Above ``MAX_EARLY_EVENTS`` the oldest one is dropped."""
-        states = self._states[client.name]
-        states[event.id] = event.status
-        while len(states) > MAX_EARLY_EVENTS:
-            states.popitem(last=False)
+    def add(self, client: Client, event: PayloadEvent | EndedPayload) -> None:
+        """Record an event. Above ``MAX_EARLY_EVENTS`` the payload of the oldest one is dropped.
 
-    def pop(self, client: Client, payload_id: int) -> PayloadStatus | None:
-        """Remove and return the state of a payload; None if no event came."""
-        return self._states[client.name].pop(payload_id, None)
+        Results above ``MAX_EARLY_RESULT_BYTES`` are not kept; they are fetched later.
+        """
+        if isinstance(event, EndedPayload):
+            if self._result_bytes + len(event.results) > MAX_EARLY_RESULT_BYTES:
+                event = event.end
+            else:
+                self._result_bytes += len(event.results)
+        end = event.end if isinstance(event, EndedPayload) else event
+        events = self._events[client.name]
+        of_payload = events.setdefault(end.id, {})
+        self._release(of_payload.get(end.status))
+        of_payload[end.status] = event
+        while len(events) > MAX_EARLY_EVENTS:
+            for dropped in events.popitem(last=False)[1].values():
+                self._release(dropped)
+
+    def pop(self, client: Client, payload_id: int) -> Sequence[PayloadEvent | EndedPayload]:
+        """Remove and return the events of a payload, in the order of their arrival."""
+        found = list(self._events[client.name].pop(payload_id, {}).values())
+        for event in found:
+            self._release(event)
+        return found
+
+    def _release(self, event: PayloadEvent | EndedPayload | None) -> None:
+        if isinstance(event, EndedPayload):
+            self._result_bytes -= len(event.results)

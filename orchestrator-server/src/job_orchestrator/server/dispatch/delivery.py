@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from job_orchestrator.common.messages import Payload
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.collector import Collector
@@ -27,7 +26,7 @@ from job_orchestrator.server.errors import (
     ClientUnreachable,
     PayloadLost,
 )
-from job_orchestrator.server.files.base import JobFiles
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.base import JobStore
 
@@ -43,7 +42,7 @@ class Delivery:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         registry: ClientRegistry,
         services: Mapping[str, Service],
         failed_attempts: FailedAttempts,
@@ -103,7 +102,7 @@ class Delivery:
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
         """Send a job's files to its client."""
-        files = await in_thread(self._files.inputs, job)
+        files = await self._files.inputs(job)
 
         async def send() -> Payload:
             reach(Point.SERVER_BEFORE_SEND)
@@ -165,9 +164,12 @@ class Delivery:
 
     async def _record_submitted(self, job: Job, client: Client, payload: Payload) -> None:
         try:
-            submitted = await self._store.transition(
-                job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id
-            )
+            # Deferred: no request waits for it, and the end of a short job may share its
+            # transaction. Before a crash forgets it, the same payload answers a repeat.
+            with self._collector.accepted(job, payload):
+                submitted = await self._store.transition(
+                    job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id, deferred=True
+                )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the
             # payload, unless it is the one that the job refers to.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
@@ -48,7 +49,7 @@ class Dispatcher:
         *,
         lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = steady_time,
     ) -> None:
         """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
         self._store = store
@@ -124,6 +125,8 @@ class Dispatcher:
                 offers[service.name] = self._offer(
                     service, clients, len(replaceable.get(service.name, ()))
                 )
+        if not offers:
+            return False
         more = False
         for name, claim in (await self._store.claim(offers)).items():
             if claim.jobs:
@@ -134,6 +137,8 @@ class Dispatcher:
             more = more or len(claim.jobs) == MAX_CLAIMS
             if not_started := replaceable.get(name):
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
+        for service in self._services.values():
+            self._call_back.misplaced(service)
         return more
 
     def _placed(self, service: Service) -> Sequence[str]:

@@ -3,18 +3,18 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages import Payload
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
-from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
+from job_orchestrator.server.clients.base import EndedPayload
 from job_orchestrator.server.clients.registry import Client
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
-from job_orchestrator.server.dispatch.outcome import WAITS_FOR_SLOT, FailedAttempts
+from job_orchestrator.server.dispatch.outcome import RUNS, WAITS_FOR_SLOT, FailedAttempts
 from job_orchestrator.server.errors import (
     ClientBusy,
     ClientError,
@@ -23,8 +23,9 @@ from job_orchestrator.server.errors import (
     PayloadLost,
     ResultsTooLarge,
 )
-from job_orchestrator.server.files.base import BrokenArchive, JobFiles
+from job_orchestrator.server.files.base import BrokenArchive
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 
@@ -59,7 +60,7 @@ class Fetcher:
     def __init__(
         self,
         store: JobStore,
-        files: JobFiles,
+        files: StoredFiles,
         schedule: FetchSchedule,
         failed_attempts: FailedAttempts,
         fetch_seconds: Histogram,
@@ -93,15 +94,18 @@ class Fetcher:
 
         A failure to reach the client or to keep the results plans another fetch.
         """
-        if job.dest_id is None:
-            return  # the attempt was given up in the meantime
+        if job.dest_id is not None:  # None: the attempt was given up in the meantime
+            await self._or_retry(self._fetch(job, client, job.dest_id), job, client)
+
+    async def keep(self, job: Job, client: Client, ended: EndedPayload) -> None:
+        """Keep the results that the client has sent with the end of a job. Fails like ``fetch``."""
+        reach(Point.SERVER_END_ARRIVED)
+        await self._or_retry(self._keep(job, client, ended), job, client)
+
+    async def _or_retry(self, work: Coroutine[Any, Any, None], job: Job, client: Client) -> None:
+        """Run ``work``, and plan another fetch if it fails for a reason that may pass."""
         try:
-            if job.status is JobStatus.KILLED:
-                await self._keep_output_of_killed(job, client, job.dest_id)
-            else:
-                if job.kill_requested:
-                    await client.transport.kill(job.dest_id)
-                await self._fetch_results(job, client, job.dest_id)
+            await work
         except PayloadLost as error:
             await self._failed_attempts.give_up_dispatched(job, error)
         except ClientUnreachable as error:
@@ -118,14 +122,46 @@ class Fetcher:
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 
-    def record_running(self, job: Job) -> None:
-        """Record that a job's script was started.
+    async def _fetch(self, job: Job, client: Client, payload_id: int) -> None:
+        if job.status is JobStatus.KILLED:
+            await self._keep_output_of_killed(job, client, payload_id)
+            return
+        if job.kill_requested:
+            await client.transport.kill(payload_id)
+        await self._fetch_results(job, client, payload_id)
 
-        The write is deferred, as no request waits for it: the end of a short job may be written in
-        the same transaction.
+    async def _keep(self, job: Job, client: Client, ended: EndedPayload) -> None:
+        receiver = self._files.result_receiver(job, self._max_result_bytes)
+        output, problem = None, ""
+        try:
+            output = await receiver.receive(_in_one_block(ended.results), ended.sha256)
+        except (FileNotFoundError, ResultsTooLarge) as error:
+            problem = await self._why_not_kept(job, error)
+        end = ended.end
+        if end.status is not PayloadStatus.COMPLETED:
+            message = f"{end.message}. {problem}" if problem else end.message
+            status = ENDED_BADLY[end.status]
+            await self._end(job, client, status, message, end.exit_code, output=output)
+        elif output is None:
+            await self._end(job, client, JobStatus.FAILED, problem, 0, output=None)
+        else:
+            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=output)
+
+    def record_running(self, job: Job, reason: str) -> None:
+        """Record that a job's script was started, or why it is still Running after its end.
+
+        ``reason`` is that of the client, empty while the script is executing. Only the first one is
+        recorded: the number of events of a job does not depend on its client. The write is
+        deferred, as no request waits for it: the end of a short job may be written in the same
+        transaction.
         """
         if job.status is not JobStatus.RUNNING:
-            self._deferred_writes.spawn(self._write_running(job), f"job {job.id} runs")
+            work = self._write_running(job, reason or RUNS)
+        elif reason and job.message == RUNS:
+            work = self._store.explain(job, reason)
+        else:
+            return
+        self._deferred_writes.spawn(work, f"job {job.id} runs")
 
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
@@ -156,7 +192,7 @@ class Fetcher:
         if payload.status in ENDED_BADLY:
             await self._end_without_result(job, client, payload)
         elif payload.status is PayloadStatus.RUNNING:
-            self.record_running(job)
+            self.record_running(job, payload.message or "")
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
                 await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
@@ -212,7 +248,7 @@ class Fetcher:
         """Return why results can never be kept. Raises ``error`` if a repeat may succeed."""
         if isinstance(error, ResultsTooLarge):
             return str(error)
-        if await in_thread(self._files.are_lost, job):
+        if await self._files.are_lost(job):
             return NO_FOLDER
         raise error
 
@@ -240,13 +276,15 @@ class Fetcher:
         if ended.dest_id is not None:
             client.unacknowledged.add(ended.dest_id)
 
-    async def _write_running(self, job: Job) -> None:
+    async def _write_running(self, job: Job, reason: str) -> None:
         try:
-            await self._store.transition(
-                job, JobStatus.RUNNING, "run.sh is executing", deferred=True
-            )
+            await self._store.transition(job, JobStatus.RUNNING, reason, deferred=True)
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
+
+
+async def _in_one_block(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def reason_of(payload: Payload) -> str:

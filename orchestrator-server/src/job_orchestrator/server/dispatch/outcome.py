@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 WAITS_FOR_SLOT = "Waits for a free slot on a machine"
 """Reason of the state Submitted."""
 
+RUNS = "run.sh is executing"
+"""Reason of the state Running, until the client gives another one."""
+
 
 class ClientNotConfigured(ClientError):
     """The client of an interrupted dispatch is missing in the settings of this start."""

@@ -15,6 +15,7 @@ from typing import IO, Protocol, TypeAlias
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.protocol.multipart_writer import FormBody
+from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
 from job_orchestrator.server.model import Job, StoredOutput
 
 
@@ -36,13 +37,34 @@ class LocalFile:
     content: bytes | None
 
 
-ServedResult: TypeAlias = LocalFile
+@dataclass(frozen=True)
+class SmallResult:
+    """Results that are served from memory. ``modified_ns`` is in nanoseconds since the epoch."""
+
+    content: bytes
+    modified_ns: int
+
+
+ServedResult: TypeAlias = LocalFile | SmallResult
 """Closed union of the ways to serve results.
 
 An implementation that serves results in another way (a redirect to a presigned URL, a stream of
 bytes) adds a kind of value here. The web layer matches the union exhaustively, so the type checker
 then reports each place that has to serve the added kind.
 """
+
+
+def check_archive(job: Job, file: IO[bytes]) -> None:
+    """Raise ``BrokenArchive`` unless ``file`` ends with the directory of a ZIP.
+
+    The directory is at the end of a ZIP, so a file that was cut off has none.
+    """
+    try:
+        read_directory(file)
+    except NotAZip as error:
+        raise BrokenArchive(
+            f"The results of job {job.id} are not a complete ZIP file: {error}"
+        ) from error
 
 
 class ResultReceiver(Protocol):
@@ -101,10 +123,13 @@ class JobFiles(Protocol):
     def are_lost(self, job: Job) -> bool:
         """Return whether the job's files are gone although the storage itself is available."""
 
-    def result_receiver(self, job: Job, max_bytes: int = 0) -> ResultReceiver:
+    def result_receiver(
+        self, job: Job, max_bytes: int = 0, *, first_files: bool = False
+    ) -> ResultReceiver:
         """Return the receiver of the results of the job's current attempt.
 
         Results of another attempt are not replaced. ``max_bytes`` limits their size (0: no limit).
+        ``first_files``: nothing of the job is stored here yet, because its inputs are elsewhere.
         """
 
     def served_result(self, job: Job) -> ServedResult:

@@ -35,8 +35,7 @@ from job_orchestrator.common.storage.durable import (
 )
 from job_orchestrator.common.storage.small_file import read_if_small
 from job_orchestrator.server.errors import ResultsTooLarge
-from job_orchestrator.server.files.base import BrokenArchive, LocalFile, check_digest
-from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
+from job_orchestrator.server.files.base import LocalFile, check_archive, check_digest
 from job_orchestrator.server.model import Job, StoredOutput
 
 INCOMING = "incoming"
@@ -80,7 +79,7 @@ class FolderFiles:
 
     def staging_folder(self, uuid: str) -> Path:
         """Return the folder that receives the files of an upload."""
-        return self.root / INCOMING / uuid / "input"
+        return Path(f"{self.root}/{INCOMING}/{uuid}/input")
 
     def accept(self, uuid: str) -> None:
         """Make the staging folder the job's folder, durably.
@@ -116,9 +115,11 @@ class FolderFiles:
         """Return whether the job's folder is gone; false if the data folder is not mounted."""
         return (self.root / INCOMING).is_dir() and not self.job_folder(job.uuid).exists()
 
-    def result_receiver(self, job: Job, max_bytes: int = 0) -> "FolderResultReceiver":
+    def result_receiver(
+        self, job: Job, max_bytes: int = 0, *, first_files: bool = False
+    ) -> "FolderResultReceiver":
         """Return the receiver of the results of the job's current attempt."""
-        return FolderResultReceiver(self, job, max_bytes)
+        return FolderResultReceiver(self, job, max_bytes, first_files)
 
     def served_result(self, job: Job) -> LocalFile:
         """Return the ZIP file. Raises ``FileNotFoundError``, ``OSError``."""
@@ -168,12 +169,13 @@ class FolderResultReceiver:
     """Receiver of the results of ``job``'s current attempt. Implements ``ResultReceiver``.
 
     ``max_bytes`` limits their size (0: no limit). Clients have such a limit too, but a client is
-    not trusted to keep it.
+    not trusted to keep it. The job's folder must exist, unless these are its ``first_files``.
     """
 
     files: FolderFiles
     job: Job
     max_bytes: int = 0
+    first_files: bool = False
 
     async def receive(
         self, blocks: AsyncIterator[bytes], sha256: bytes | None = None
@@ -198,7 +200,7 @@ class FolderResultReceiver:
     async def _write(self, first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> StoredOutput:
         digest = hashlib.sha256()
         with full_disk_as_domain_error():
-            file = await in_thread(self._partial.open, "wb")
+            file = await in_thread(self._create)
             behind = WriteBehind(file.fileno())
 
             def write(block: bytes) -> int:
@@ -236,12 +238,18 @@ class FolderResultReceiver:
         check_digest(self.job, stored.sha256, sha256)
         check_archive(self.job, io.BytesIO(content))
         with full_disk_as_domain_error():
-            with self._partial.open("wb") as file:
+            with self._create() as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             replace_durably(self._partial, self._final)
         return stored
+
+    def _create(self) -> IO[bytes]:
+        if self.first_files:
+            self.files.job_folder(self.job.uuid).mkdir(PRIVATE, exist_ok=True)
+            fsync_path(self.files.root)
+        return self._partial.open("wb")
 
     def _drop_partial(self) -> None:
         self._partial.unlink(missing_ok=True)
@@ -253,19 +261,6 @@ class FolderResultReceiver:
     @property
     def _final(self) -> Path:
         return self.files.result_path(self.job.uuid, self.job.attempt)
-
-
-def check_archive(job: Job, file: IO[bytes]) -> None:
-    """Raise ``BrokenArchive`` unless ``file`` ends with the directory of a ZIP.
-
-    The directory is at the end of a ZIP, so a file that was cut off has none.
-    """
-    try:
-        read_directory(file)
-    except NotAZip as error:
-        raise BrokenArchive(
-            f"The results of job {job.id} are not a complete ZIP file: {error}"
-        ) from error
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[FormFile]:

@@ -4,6 +4,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from job_orchestrator.server.store.base import WaitingUser
+
+MAX_FOLLOWED = 2000
+"""Queued jobs whose starts are estimated one by one."""
+
 
 @dataclass(frozen=True)
 class ActiveJob:
@@ -45,15 +50,29 @@ class _Limit:
         heapq.heappush(self.ends_s, end_s)
 
 
+def jobs_first(user: WaitingUser, waiting: Sequence[WaitingUser], ahead: int) -> int:
+    """Count the jobs of other users that start before the job with ``ahead`` jobs of ``user``.
+
+    Slots go to the user with the fewest active jobs, and among those to the one served longest ago.
+    So each other user has as many turns, and one less for each job that is active already.
+    """
+    return sum(
+        min(other.queued, max(user.active + ahead + (other.served < user.served) - other.active, 0))
+        for other in waiting
+        if other.user_id != user.user_id
+    )
+
+
 def expected_wait_s(
-    ahead: int, run_s: float, capacity: Capacity, active: Sequence[ActiveJob]
+    ahead: int, others: int, run_s: float, capacity: Capacity, active: Sequence[ActiveJob]
 ) -> float:
     """Return in how many seconds a queued job is expected to start.
 
-    ``ahead`` jobs of the same user and service start before it, each of which runs for ``run_s``.
-    Queued jobs of other users are not considered: slots go to the users in turn.
+    ``ahead`` jobs of the same user and service and ``others`` of other users of the service start
+    before it, each of which runs for ``run_s``. The limit of the user delays only the former.
     """
-    slots = _Limit(len(active) + 1 + ahead if capacity.slots is None else max(capacity.slots, 1))
+    known = len(active) + 1 + ahead + others
+    slots = _Limit(known if capacity.slots is None else max(capacity.slots, 1))
     service, user = _Limit(capacity.of_service), _Limit(capacity.of_user)
     for job in sorted(active, key=lambda job: (not job.runs, job.left_s)):
         start_s = 0.0 if job.runs else slots.next_free_s()
@@ -63,9 +82,16 @@ def expected_wait_s(
             service.add(end_s)
         if job.of_user and job.of_service:
             user.add(end_s)
+    of_all = _last_start_s(ahead + 1 + others, run_s, (slots, service))
+    return max(of_all, _last_start_s(ahead + 1, run_s, (user,)))
+
+
+def _last_start_s(jobs: int, run_s: float, limits: Sequence[_Limit]) -> float:
+    """Return when the last of ``jobs`` starts. Of very many, the first are taken for typical."""
+    followed = min(jobs, MAX_FOLLOWED)
     start_s = 0.0
-    for _ in range(ahead + 1):
-        start_s = max(start_s, *(limit.next_free_s() for limit in (slots, service, user)))
-        for limit in (slots, service, user):
+    for _ in range(followed):
+        start_s = max(start_s, *(limit.next_free_s() for limit in limits), 0.0)
+        for limit in limits:
             limit.add(start_s + run_s)
-    return start_s
+    return start_s * jobs / followed

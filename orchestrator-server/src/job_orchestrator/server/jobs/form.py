@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.config.units import parse_duration_s
 from job_orchestrator.common.protocol.selection import read_selection
-from job_orchestrator.common.storage.form_receiver import ReceivedForm
+from job_orchestrator.common.storage.form_writer import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
 from job_orchestrator.server.model import (

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from typing import IO
 
 from job_orchestrator.common.protocol.paths import RESERVED
 from job_orchestrator.common.runtime.limiter import KeyedLimiter
@@ -18,9 +19,9 @@ from job_orchestrator.server.errors import (
     OutputNotFound,
     TooManyReaders,
 )
-from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.zip_reader import EntryReader, read_directory, read_entries
 from job_orchestrator.server.jobs.changes import ChangeFeed, Changes
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
 
@@ -41,7 +42,7 @@ class JobLogs:
     """
 
     store: JobStore
-    files: JobFiles
+    files: StoredFiles
     feed: ChangeFeed
     clients: ClientRegistry
     reconnect_s: float = RECONNECT_S
@@ -148,7 +149,13 @@ class JobLogs:
                     async for block in self._live(job, stream, offset, follow=False):
                         yield block
             return
-        output = await in_thread(_open_stored, self.files, job, stream, offset)
+        try:
+            archive = await self.files.open_result(job)
+        except FileNotFoundError as error:
+            raise OutputNotFound(
+                f"The results of job {job.id} are missing from the server's storage"
+            ) from error
+        output = await in_thread(_open_entry, archive, f"{RESERVED}/{stream}.txt", offset)
         if output is None:
             return
         try:
@@ -158,18 +165,11 @@ class JobLogs:
             await in_thread(output.close)
 
 
-def _open_stored(files: JobFiles, job: Job, stream: str, offset: int) -> EntryReader | None:
-    """Open the script's output in the stored results at ``offset``; None if they have none.
+def _open_entry(archive: IO[bytes], path: str, offset: int) -> EntryReader | None:
+    """Open the file ``path`` of a ZIP at ``offset``. Without it, close the ZIP and return None.
 
-    Raises ``OutputNotFound`` if the results are missing, ``NotAZip`` if they can't be read.
+    Raises ``NotAZip`` if the ZIP can't be read.
     """
-    try:
-        archive = files.open_result(job)
-    except FileNotFoundError as error:
-        raise OutputNotFound(
-            f"The results of job {job.id} are missing from the server's storage"
-        ) from error
-    path = f"{RESERVED}/{stream}.txt"
     try:
         for entry in read_entries(archive, read_directory(archive)):
             if entry.path == path:

@@ -1,8 +1,7 @@
 """Read-side queries: jobs with their state, history and queue position, services, clients."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,15 +17,16 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s
+from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
+from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
@@ -52,7 +52,7 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = steady_time
 
     async def jobs(
         self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
@@ -90,7 +90,7 @@ class JobQueries:
         view = view_of(job, details=details)
         if job.status is not JobStatus.QUEUED:
             return view
-        message = _joined(self._obstacle(job, details=details), view.message)
+        message = _joined(self._hindrance(job, details=details), view.message)
         return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
@@ -119,7 +119,7 @@ class JobQueries:
         position = (
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
         )
-        return _joined(position, self._obstacle(job, details=details), reason)
+        return _joined(position, self._hindrance(job, details=details), reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
         """Return the services, with counts of their jobs that have not ended."""
@@ -152,9 +152,10 @@ class JobQueries:
         )
 
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
-        reason = self._obstacle(job, details=details)
+        obstacle = self._obstacle(job, details=details)
         ahead = await self.store.ahead(job)
-        wait_s = None if reason else self._expected_wait_s(job, ahead)
+        wait_s = None if obstacle else await self._expected_wait_s(job, ahead)
+        reason = self._hindrance(job, details=details)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
 
     def _obstacle(self, job: Job, *, details: bool) -> str:
@@ -165,7 +166,34 @@ class JobQueries:
         problem = self.clients.problem(service)
         return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
 
-    def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
+    def _hindrance(self, job: Job, *, details: bool) -> str:
+        """Say why a queued job can't start now; empty if it can."""
+        return self._obstacle(job, details=details) or self._limit_reached(job)
+
+    def _limit_reached(self, job: Job) -> str:
+        """Say which limit keeps a queued job from its start; empty if none does."""
+        service = self.services.get(job.service)
+        if service is None:
+            return ""
+        clients = self.clients.of_service(service)
+        active = [
+            each
+            for client in clients
+            for each in client.jobs.values()
+            if each.service == service.name
+        ]
+        of_user = sum(each.user_id == job.user_id for each in active)
+        if of_user >= service.runs_per_user:
+            return f"{of_user} of this user's jobs are active, of at most {service.runs_per_user}"
+        if len(active) >= service.max_runs:
+            return f"{len(active)} jobs of {service.name} are active, of at most {service.max_runs}"
+        usable = [client for client in self.clients.usable(service) if client.slots is not None]
+        slots = sum(client.slots or 0 for client in usable)
+        if slots and all(client.occupied >= (client.slots or 0) for client in usable):
+            return f"All {slots} slots of this service's machines are busy"
+        return ""
+
+    async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
         """Estimate the wait of a queued job; None if no job of its service has run."""
         service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
         if service is None or run_s is None:
@@ -189,8 +217,15 @@ class JobQueries:
             service.max_runs,
             service.runs_per_user,
         )
-        wait_s = expected_wait_s(ahead, run_s, capacity, active)
+        others = jobs_first(*await self._waiting_users(job), ahead)
+        wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
         return round(max(wait_s, job.not_before - now), 1)
+
+    async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
+        """Return the user of a queued job, and the users who wait for the same service."""
+        waiting = await self.store.waiting_users(job.service)
+        own = (user for user in waiting if user.user_id == job.user_id)
+        return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool
@@ -239,5 +274,5 @@ class JobQueries:
             jobs=len(client.jobs),
             version=client.version or None,
             draining=client.draining,
-            warnings=load.warnings if load else (),
+            warnings=[*client.warnings, *(load.warnings if load else ())],
         )

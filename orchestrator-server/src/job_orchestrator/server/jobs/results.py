@@ -1,14 +1,16 @@
 """Access to the output of jobs: stored results, and the payload of a job that still runs."""
 
 import asyncio
+from typing import IO
 
 from job_orchestrator.common.messages import ResultFile, ResultFiles
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.errors import OutputNotFound
-from job_orchestrator.server.files.base import JobFiles, ServedResult
+from job_orchestrator.server.files.base import ServedResult
 from job_orchestrator.server.files.zip_reader import read_directory, read_entries
+from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job
 
 MAX_LISTED = 10_000
@@ -17,7 +19,7 @@ MAX_LISTED = 10_000
 class JobResults:
     """Finds the output of jobs."""
 
-    def __init__(self, files: JobFiles, clients: ClientRegistry) -> None:
+    def __init__(self, files: StoredFiles, clients: ClientRegistry) -> None:
         self._files = files
         self._clients = clients
         self._reads = SharedReads(files)
@@ -34,9 +36,10 @@ class JobResults:
         """List the files in the stored results. Raises ``OutputNotFound``, ``NotAZip``."""
         _require_output(job)
         try:
-            return await in_thread(self._list, job)
+            archive = await self._files.open_result(job)
         except FileNotFoundError as error:
             raise _results_missing(job) from error
+        return await in_thread(_listing, archive)
 
     def payload_of(self, job: Job) -> tuple[Client, int]:
         """Return the client of a job and the id of its payload. Raises ``OutputNotFound``."""
@@ -47,17 +50,6 @@ class JobResults:
             raise OutputNotFound(f"Job {job.id} is {job.status} and has no output yet")
         return client, job.dest_id
 
-    def _list(self, job: Job) -> ResultFiles:
-        listed: list[ResultFile] = []
-        with self._files.open_result(job) as archive:
-            for entry in read_entries(archive, read_directory(archive)):
-                if entry.is_folder:
-                    continue
-                if len(listed) == MAX_LISTED:
-                    return ResultFiles(listed, truncated=True)
-                listed.append(ResultFile(entry.path, entry.size))
-        return ResultFiles(listed, truncated=False)
-
 
 class SharedReads:
     """Reads of results in progress: concurrent requests for the same results share one read.
@@ -65,7 +57,7 @@ class SharedReads:
     When a job ends, all requests that wait for the job ask for its results at the same moment.
     """
 
-    def __init__(self, files: JobFiles) -> None:
+    def __init__(self, files: StoredFiles) -> None:
         self._files = files
         self._reads: dict[tuple[int, int], _Read] = {}
 
@@ -81,7 +73,7 @@ class SharedReads:
             # The request that was reading was cancelled: one of those that waited reads now.
         own = self._reads[key] = _Read()
         try:
-            own.result = await in_thread(self._files.served_result, job)
+            own.result = await self._files.served_result(job)
         except OSError as error:
             own.error = error
             raise
@@ -98,6 +90,19 @@ class _Read:
         self.finished = asyncio.Event()
         self.result: ServedResult | None = None
         self.error: OSError | None = None
+
+
+def _listing(archive: IO[bytes]) -> ResultFiles:
+    """List the files in a ZIP, and close it."""
+    listed: list[ResultFile] = []
+    with archive:
+        for entry in read_entries(archive, read_directory(archive)):
+            if entry.is_folder:
+                continue
+            if len(listed) == MAX_LISTED:
+                return ResultFiles(listed, truncated=True)
+            listed.append(ResultFile(entry.path, entry.size))
+    return ResultFiles(listed, truncated=False)
 
 
 def _require_output(job: Job) -> None:

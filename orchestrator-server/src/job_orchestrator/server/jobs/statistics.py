@@ -1,14 +1,14 @@
 """Statistics of the last hour, kept in memory: jobs per minute, queue times and run times."""
 
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import Times
+from job_orchestrator.server.store.lists import Times
 
 MINUTES = 60
 JOBS_READ_AT_START = 20_000
@@ -43,7 +43,7 @@ class JobStatistics:
     ``on_job_changed`` subscribes to the store. ``now`` returns seconds since the epoch.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = steady_time) -> None:
         self._now = now
         self._minutes: dict[int, Minute] = {}
         self._runs_s: defaultdict[str, deque[float]] = defaultdict(

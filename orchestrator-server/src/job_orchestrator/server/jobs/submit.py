@@ -1,27 +1,25 @@
 """Submission of jobs.
 
-A submission that was answered survives a power cut. The files are stored first, then the row is
-written, each durably. A crash in between leaves files without a row, which are removed at the next
-start; there is never a row without its files.
+A submission that was answered survives a power cut. Small files are written in the transaction of
+the row. Others are stored first, then the row is written, each durably: a crash in between leaves
+files without a row, which are removed at the next start. There is never a row without its files.
 """
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from job_orchestrator.common.errors import TooLarge
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.protocol.small_files import encode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
-from job_orchestrator.common.storage.form_receiver import (
-    BodyStream,
-    FormLimits,
-    ReceivedForm,
-    receive_form,
-)
+from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
+from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.jobs.form import JobForm, read_job_form
@@ -42,22 +40,31 @@ class Submitted(NamedTuple):
 
 
 class _ReceivedJob(NamedTuple):
-    """A submission whose files are stored, and have ``input_bytes`` together."""
+    """A submission. Its files have ``input_bytes``; they are ``inputs``, or else stored."""
 
     form: JobForm
     input_bytes: int
+    inputs: bytes | None
 
 
 @dataclass(frozen=True)
 class JobSubmission:
-    """Accepts uploaded jobs."""
+    """Accepts uploaded jobs. Files of at most ``inline_bytes`` are stored with the row.
+
+    ``max_upload_bytes`` returns the size of files that the clients of a service take, None if that
+    is not known. ``before_creation`` is called just before the row of a job is written, so that the
+    dispatcher can claim the job in the same transaction.
+    """
 
     store: JobStore
     files: JobFiles
     services: Mapping[str, Service]
     form_limits: FormLimits
+    inline_bytes: int
     user_limits: UserLimits
     callback_rules: CallbackRules
+    before_creation: Callable[[], None]
+    max_upload_bytes: Callable[[Service], int | None] = lambda _: None
     uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
     async def submit(
@@ -76,11 +83,13 @@ class JobSubmission:
         repeated upload.
 
         ``least_bytes`` is a lower bound of the size of the files, 0 if it is unknown: an upload
-        that exceeds the limits of a user with a token is rejected before it is received.
+        that exceeds the limits of a user with a token, or of all services, is rejected before it is
+        received.
 
         Raises ``Forbidden`` if the form names another user; ``BadRequest`` and its subclasses,
         ``BodyTimeout``, ``StorageFull``, ``TooManyQueued``, ``TooMuchStored``, ``TooManyUploads``.
         """
+        self._check_least_bytes(least_bytes)
         with self._upload_slot(principal):
             if principal.user_id is not None:
                 await self.store.check_limits(
@@ -90,7 +99,10 @@ class JobSubmission:
             received = await self._receive(job_uuid, body, content_type, principal, idempotency_key)
             # A row that is being written cannot be taken back: if the web app disconnects now,
             # the job is created nevertheless.
-            job = await run_to_completion(self._create(job_uuid, received))
+            if received.inputs is not None:
+                job = await self._create(job_uuid, received)
+            else:
+                job = await run_to_completion(self._create_with_files(job_uuid, received))
         reach(Point.SERVER_JOB_CREATED)
         is_new = job.uuid == job_uuid
         with logging_about(job=job.id, user=job.user_id, service=job.service):
@@ -121,21 +133,30 @@ class JobSubmission:
         principal: Principal,
         idempotency_key: str | None,
     ) -> _ReceivedJob:
-        """Receive the form and store its files.
+        """Receive the form, and store its files unless they are small.
 
-        A form that fits into one block is parsed, checked and stored in one thread hop.
+        A small form is parsed and checked here. A larger one that fits into one block is parsed,
+        checked and stored in one thread hop.
         """
 
         def accept(form: ReceivedForm) -> _ReceivedJob:
             job_form = self._read_form(form, principal, idempotency_key)
             reach(Point.SERVER_FORM_WHOLE)
-            self.files.accept(job_uuid)
-            return _ReceivedJob(job_form, sum(form.files.values()))
+            inputs = None if form.small is None else encode_files(form.small)
+            if inputs is None:
+                self.files.accept(job_uuid)
+            return _ReceivedJob(job_form, sum(form.files.values()), inputs)
 
         try:
             folder = self.files.staging_folder(job_uuid)
             received = await receive_form(
-                body, content_type, folder, self.form_limits, accept, write_behind=True
+                body,
+                content_type,
+                folder,
+                self.form_limits,
+                accept,
+                small_bytes=self.inline_bytes,
+                write_behind=True,
             )
             reach(Point.SERVER_FILES_ACCEPTED)
         except BaseException:
@@ -143,28 +164,32 @@ class JobSubmission:
             raise
         return received
 
-    async def _create(self, job_uuid: str, received: _ReceivedJob) -> Job:
-        """Write the row of a job. The files are removed unless the row is theirs."""
-        form, input_bytes = received
+    async def _create_with_files(self, job_uuid: str, received: _ReceivedJob) -> Job:
+        """Write the row of a job. The stored files are removed unless the row is theirs."""
         job: Job | None = None
         try:
-            job = await self.store.create(
-                job_uuid,
-                form.user_id,
-                form.service,
-                form.options,
-                input_bytes=input_bytes,
-                limits=self.user_limits,
-            )
+            job = await self._create(job_uuid, received)
         finally:
             if job is None or job.uuid != job_uuid:
                 await in_thread(self.files.discard, job_uuid)
         return job
 
+    async def _create(self, job_uuid: str, received: _ReceivedJob) -> Job:
+        self.before_creation()
+        return await self.store.create(
+            job_uuid,
+            received.form.user_id,
+            received.form.service,
+            received.form.options,
+            input_bytes=received.input_bytes,
+            inputs=received.inputs,
+            limits=self.user_limits,
+        )
+
     def _read_form(
         self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
     ) -> JobForm:
-        """Check a form. Raises ``InvalidSubmission``, ``Forbidden``."""
+        """Check a form. Raises ``InvalidSubmission``, ``Forbidden``, ``TooLarge``."""
         job_form = read_job_form(form, principal, idempotency_key, self.callback_rules)
         if not job_form.service:
             raise InvalidSubmission("Missing service field")
@@ -172,4 +197,24 @@ class JobSubmission:
             raise InvalidSubmission("Invalid service")
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
+        self._check_size(self.services[job_form.service], sum(form.files.values()))
         return job_form
+
+    def _check_least_bytes(self, least_bytes: int) -> None:
+        """Raise ``TooLarge`` for an upload that the clients of no service take."""
+        limits = [self.max_upload_bytes(service) for service in self.services.values()]
+        known = [limit for limit in limits if limit is not None]
+        if known and len(known) == len(limits) and least_bytes > max(known):
+            raise TooLarge(
+                f"Files too large: at most {max(known)} bytes in all (MAX_UPLOAD_SIZE of the"
+                " machines)"
+            )
+
+    def _check_size(self, service: Service, input_bytes: int) -> None:
+        """Raise ``TooLarge`` for files that the server takes and the service's clients do not."""
+        limit = self.max_upload_bytes(service)
+        if limit is not None and input_bytes > limit:
+            raise TooLarge(
+                f"Files too large: at most {limit} bytes in all for the service {service.name}"
+                " (MAX_UPLOAD_SIZE of its machines)"
+            )

@@ -6,7 +6,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import Change
+from job_orchestrator.server.store.lists import Change
 
 
 def view_of(job: Job, *, details: bool) -> messages.Job:

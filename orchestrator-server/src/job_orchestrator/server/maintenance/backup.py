@@ -1,10 +1,10 @@
 """Backup and restore of the database and the data folder, consistent with each other.
 
-The database is copied first. A job's files are stored before its row is written, so all files of
-the copied rows exist; files that are stored later belong to no copied row and are left out. Stored
-files are never changed, but retention may remove them while they are copied. It marks the row
-Cleaned before it removes the files, so the rows are read a second time after the files: jobs that
-are Cleaned by then are marked Cleaned in the backup too.
+The database is copied first, with the small files that it holds. Other files of a job are stored
+before its row is written, so all files of the copied rows exist; files that are stored later belong
+to no copied row and are left out. Stored files are never changed, but retention may remove them
+while they are copied. It marks the row Cleaned before it removes the files, so the rows are read a
+second time after the files: jobs that are Cleaned by then are marked Cleaned in the backup too.
 
 All functions block. The server may run during a backup, but not during a restore.
 """
@@ -118,7 +118,12 @@ def _fill(locations: Locations, partial: Path) -> tuple[Manifest, list[str]]:
 
 
 def _back_up(files: FolderFiles, job: KeptJob, partial: Path) -> str:
-    """Copy a job's files, with hard links if possible. Returns a message if some are missing."""
+    """Copy a job's files, with hard links if possible. Returns a message if some are missing.
+
+    A job may have no folder, because all of its files are in the database.
+    """
+    if not job.needs_folder:
+        return ""
     source, target = files.job_folder(job.uuid), partial / DATA / job.uuid
     try:
         shutil.copytree(

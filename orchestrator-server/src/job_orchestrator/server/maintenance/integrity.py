@@ -8,6 +8,7 @@ still be read: the inputs of an ended job are not needed, and a file that can't 
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import time
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
 from job_orchestrator.server.store.sqlite.maintenance import (
@@ -25,6 +28,8 @@ from job_orchestrator.server.store.sqlite.maintenance import (
     complete_histories,
     damage,
     forget_output,
+    inline_inputs,
+    inline_result,
     kept_jobs,
     mark_cleaned,
     opened,
@@ -125,7 +130,7 @@ def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> li
     # between would look like an orphan.
     stored = set(files.stored_uuids())
     jobs = list(kept_jobs(connection))
-    found = [finding for job in jobs for finding in _check_job(job, files)]
+    found = [finding for job in jobs for finding in _check_job(connection, job, files)]
     orphans = stored - {job.uuid for job in jobs}
     found += [
         Finding(f"The folder {uuid} belongs to no job", Remedy.REMOVE, path=files.job_folder(uuid))
@@ -142,23 +147,34 @@ def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> li
     return [finding for finding in found if finding.job_id not in cleaned]
 
 
-def _check_job(job: KeptJob, files: FolderFiles) -> Iterator[Finding]:
+def _check_job(connection: Database, job: KeptJob, files: FolderFiles) -> Iterator[Finding]:
     name = f"Job {job.id} is {job.status}"
+    in_folder = not (job.inline_inputs or job.inline_result)
     if not job.status.has_ended:
         # The inputs are needed for the first or another attempt.
-        script = files.input_folder(job.uuid) / "run.sh"
-        if not os.path.isfile(script):  # noqa: PTH113 (Path.is_file raises for some errors)
-            yield Finding(f"{name}, and its files are gone", Remedy.SERVER, job.id)
-    elif not os.path.lexists(files.job_folder(job.uuid)):
+        yield from _check_inputs(connection, job, name, files.input_folder(job.uuid) / "run.sh")
+    elif in_folder and not os.path.lexists(files.job_folder(job.uuid)):
         yield Finding(f"{name}, and its files are gone", Remedy.CLEAN, job.id)
     elif job.has_output:
-        yield from _check_output(job, name, files.result_path(job.uuid, job.attempt))
+        path = files.result_path(job.uuid, job.attempt)
+        yield from _check_output(job, name, path, inline_result(connection, job))
 
 
-def _check_output(job: KeptJob, name: str, path: Path) -> Iterator[Finding]:
-    """Check a ZIP. It is complete if it has a directory, which is at its end."""
+def _check_inputs(connection: Database, job: KeptJob, name: str, script: Path) -> Iterator[Finding]:
+    block = inline_inputs(connection, job)
+    if block is not None:
+        try:
+            decode_files(block)
+        except BadRequest as error:
+            yield Finding(f"{name}, and its files can't be read: {error}", Remedy.SERVER, job.id)
+    elif not os.path.isfile(script):  # noqa: PTH113 (Path.is_file raises for some errors)
+        yield Finding(f"{name}, and its files are gone", Remedy.SERVER, job.id)
+
+
+def _check_output(job: KeptJob, name: str, path: Path, content: bytes | None) -> Iterator[Finding]:
+    """Check a ZIP: ``content``, or the file. Its directory, at its end, shows it is complete."""
     try:
-        with path.open("rb") as file:
+        with _opened(path, content) as file:
             read_directory(file)
     except FileNotFoundError:
         yield Finding(f"{name}, and its output is gone", Remedy.FORGET, job.id)
@@ -166,6 +182,11 @@ def _check_output(job: KeptJob, name: str, path: Path) -> Iterator[Finding]:
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.FORGET, job.id)
     except OSError as error:
         yield Finding(f"{name}, and its output can't be read: {error}", Remedy.READABLE, job.id)
+
+
+def _opened(path: Path, content: bytes | None) -> io.BufferedReader | io.BytesIO:
+    """Open results: ``content`` from the database, or else a file."""
+    return path.open("rb") if content is None else io.BytesIO(content)
 
 
 def _damaged_results(
@@ -178,7 +199,8 @@ def _damaged_results(
             continue
         # A file that is gone or can't be read: another check finds that, or it was just removed.
         with contextlib.suppress(OSError):
-            with files.result_path(job.uuid, job.attempt).open("rb") as file:
+            path = files.result_path(job.uuid, job.attempt)
+            with _opened(path, inline_result(connection, job)) as file:
                 sha256 = hashlib.file_digest(file, "sha256").digest()
             if sha256 != job.output_sha256:
                 problem = f"Job {job.id} is {job.status}, and its output is not what was received"

@@ -28,6 +28,7 @@ class Retention:
         """Clean every job whose retention time is over."""
         while await self._clean_batch() == BATCH:
             pass
+        await self._store.release_space()
 
     async def remove_orphans(self) -> None:
         """Remove files that belong to no job, which a crash has left behind.

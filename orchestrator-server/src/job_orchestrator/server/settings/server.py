@@ -2,8 +2,8 @@
 
 import base64
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from job_orchestrator.common.config.kinds import (
     Switch,
     Urls,
 )
-from job_orchestrator.common.config.reader import SettingsReader
+from job_orchestrator.common.config.reader import SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
     all_settings,
     misspelled_variables,
@@ -28,7 +28,9 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
+from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.server.model import CallbackRules, Service
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
@@ -92,7 +94,7 @@ class Settings:
     max_age_s: float = setting(
         "MAX_AGE",
         Duration(),
-        default="172800",
+        default="2d",
         help="Time that the files of a job are kept after its end",
     )
     max_upload_bytes: int = setting(
@@ -100,6 +102,12 @@ class Settings:
         Size(minimum=1, zero=False),
         default="400MB",
         help="Maximum size of all files of a job together",
+    )
+    inline_limit: int = setting(
+        "INLINE_LIMIT",
+        Size(maximum=MAX_CONTENT_BYTES),
+        default="64kB",
+        help="Size up to which inputs, and results, are stored in the database; 0: never",
     )
     max_result_bytes: int = setting(
         "MAX_RESULT_SIZE",
@@ -175,7 +183,7 @@ class Settings:
     services: Mapping[str, Service]
     """By lower-case name."""
     warnings: tuple[str, ...]
-    """Messages about variables whose names are almost those of settings."""
+    """Messages about settings that are misspelled, or contradict each other."""
 
     @property
     def callback_rules(self) -> CallbackRules:
@@ -187,9 +195,14 @@ SETTINGS = all_settings(Settings)
 
 
 def settings_of_process(flags: Mapping[str, str | None]) -> Settings:
-    """Read the settings of this process, and arm its fault points. Raises ``StartupError``."""
+    """Read the settings of this process, and arm its fault points. Raises ``StartupError``.
+
+    Afterwards the environment has no secrets, which child processes would inherit.
+    """
     faults.arm(os.environ)
-    return read_settings(os.environ, flags)
+    settings = read_settings(os.environ, flags)
+    remove_secrets(os.environ, SETTINGS)
+    return settings
 
 
 def paths_of_process(flags: Mapping[str, str | None]) -> tuple[Path, Path]:
@@ -221,6 +234,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             *misspelled_service_variables(environment),
         ),
     )
+    settings = replace(settings, warnings=(*settings.warnings, *_contradictions(settings)))
     if settings.callback_allow and not settings.callback_key:
         raise reader.refusal(
             setting_of(Settings, "callback_key"),
@@ -232,3 +246,17 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         )
         raise StartupError(". ".join((problem, *settings.warnings)))
     return settings
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """Yield a message for each pair of settings of which one makes the other ineffective."""
+    if 0 < settings.max_stored_per_user < settings.max_upload_bytes:
+        yield (
+            f"MAX_STORED_PER_USER ({size_text(settings.max_stored_per_user)}) is less than"
+            f" MAX_UPLOAD_SIZE ({size_text(settings.max_upload_bytes)}): no user can send a job of"
+            " that size"
+        )
+    if settings.callback_key and not settings.callback_allow:
+        yield "CALLBACK_SECRET is set and CALLBACK_ALLOW is not: there are no callbacks"
+    if settings.callback_allow_private and not settings.callback_allow:
+        yield "CALLBACK_ALLOW_PRIVATE is set and CALLBACK_ALLOW is not: there are no callbacks"

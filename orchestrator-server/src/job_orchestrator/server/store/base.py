@@ -24,17 +24,20 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import (
     Installation,
     Job,
-    JobFilter,
     JobOptions,
     StoredOutput,
     UserLimits,
 )
+from job_orchestrator.server.store.lists import JobLists
 
 MAX_AHEAD = 1000
 """Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
 
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
+
+MAX_WAITING, MAX_WAITING_JOBS = 200, 20
+"""Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -113,63 +116,11 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One change of a job's status. ``before`` is None for the creation of the job."""
-
-    at: float
-    before: JobStatus | None
-    to: JobStatus
-    why: str
-
-
-@dataclass(frozen=True)
-class Times:
-    """Times at which a job was created, started and ended."""
-
-    service: str
-    status: JobStatus
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class WaitingJobs:
-    """The jobs that have not started yet: their number and the times of their submission.
-
-    Both times are None if there are none.
-    """
-
-    count: int
-    mean_created_at: float | None
-    first_created_at: float | None
-
-
-@dataclass(frozen=True)
 class DueCallback:
     """A callback that is due. ``attempts`` counts the deliveries that have failed."""
 
     job: Job
     attempts: int
-
-
-class JobLists(Protocol):
-    """Reads lists, histories and counts of jobs. The cost does not grow with ended jobs."""
-
-    async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
-        """Return at most ``limit`` jobs with ids below ``before``, newest first."""
-
-    async def history(self, job: Job) -> Sequence[Change]:
-        """Return the status changes of a job, oldest first, at most 1000."""
-
-    async def unended(self) -> Mapping[tuple[str, JobStatus], int]:
-        """Count the jobs that have not ended, by service and status. Counts of 0 are left out."""
-
-    async def waiting(self) -> WaitingJobs:
-        """Count the jobs whose present attempt has not started, queued or at a client."""
-
-    async def latest(self, limit: int) -> Sequence[Times]:
-        """Return the times of the newest jobs, newest first."""
 
 
 class JobEvents(Protocol):
@@ -294,10 +245,13 @@ class JobStore(Protocol):
         options: JobOptions = NO_OPTIONS,
         *,
         input_bytes: int = 0,
+        inputs: bytes | None = None,
         limits: UserLimits = NO_LIMITS,
     ) -> Job:
-        """Add a queued job, whose files are stored under ``uuid``.
+        """Add a queued job, whose files are stored under ``uuid`` or are ``inputs``.
 
+        ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
+        that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
         added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
         job would exceed the user's ``limits``.
@@ -314,6 +268,12 @@ class JobStore(Protocol):
     async def get(self, job_id: int) -> Job:
         """Return a job. Raises ``JobNotFound``."""
 
+    async def inputs(self, job: Job) -> bytes | None:
+        """Return the inputs that were stored with the job; None if they are elsewhere or gone."""
+
+    async def result(self, job: Job) -> bytes | None:
+        """Return the results that were stored with the job; None if they are elsewhere or gone."""
+
     async def transition(
         self,
         job: Job,
@@ -324,16 +284,27 @@ class JobStore(Protocol):
         exit_code: int | None = None,
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
+        at: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
-        Fields that are None keep their values. ``output`` is the output that is now stored.
-        ``acknowledge`` is a payload of the job's client that is not needed any more: its
-        acknowledgement is added in the same transaction. ``deferred`` allows a short delay, to
-        share a transaction with another change; later changes of the job are still written after
-        this one. Raises ``TransitionRefused``, with the present status, if that status does not
-        allow the change or if the job is in another attempt.
+        Fields that are None keep their values. ``output`` is the output that is now stored; its
+        ``content``, if it has one, is stored in the same transaction. ``acknowledge`` is a payload
+        of the job's client that is not needed any more: its acknowledgement is added in the same
+        transaction. Cleaned removes inputs and results that are stored with the job.
+
+        ``at`` is the time of the change, if it happened before this call. ``deferred`` allows a
+        short delay, to share a transaction with another change; later changes of the job are still
+        written after this one. Raises ``TransitionRefused``, with the present status, if that
+        status does not allow the change or if the job is in another attempt.
+        """
+
+    async def explain(self, job: Job, message: str) -> None:
+        """Replace the reason of a Running job.
+
+        That is an event without a change of status. Has no effect if status, attempt or reason of
+        the job have changed.
         """
 
     async def requeue(
@@ -361,7 +332,7 @@ class JobStore(Protocol):
         """
 
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
-        """Record that the output of an ended job is stored.
+        """Record that the output of an ended job is stored, or store its ``content``.
 
         The acknowledgement of the job's payload is added in the same transaction.
         """
@@ -404,11 +375,20 @@ class JobStore(Protocol):
         Counts at most ``MAX_AHEAD``.
         """
 
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
+        """
+
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """Return the jobs that have one of these uuids, by uuid."""
 
     async def known(self, uuids: Sequence[str]) -> set[str]:
         """Return those of ``uuids`` that belong to a job whose files are kept."""
+
+    async def release_space(self) -> None:
+        """Return storage that is no longer used to the operating system, except a reserve."""
 
     async def check(self) -> None:
         """Raise ``StoreError`` if the database can't be written."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from job_orchestrator.common.config.units import duration_text, size_text
 from job_orchestrator.common.logs.formatters import feature_line
 from job_orchestrator.server.model import Service
 from job_orchestrator.server.settings.server import Settings
@@ -11,7 +12,8 @@ def summary(settings: Settings) -> Iterator[str]:
     """Summarize the settings, one line at a time. Secrets are left out."""
     yield (
         f"Files in {settings.data_path}, database {settings.db_path}; results are kept for"
-        f" {settings.max_age_s:g} s, uploads are limited to {settings.max_upload_bytes} bytes"
+        f" {duration_text(settings.max_age_s)}, uploads are limited to"
+        f" {size_text(settings.max_upload_bytes)}"
     )
     yield feature_line(
         {

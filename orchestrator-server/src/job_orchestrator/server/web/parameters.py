@@ -6,7 +6,6 @@ from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 
 MAX_WAIT_S = 60.0
@@ -18,14 +17,23 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 
 
 def job_id(request: web.Request) -> int:
-    """Return the ``{id}`` of the path. Raises ``BadRequest``, or ``JobNotFound`` beyond 63 bits."""
+    """Return the ``{id}`` of the path. Raises ``BadRequest``."""
     text = request.match_info["id"]
-    if not (text.isascii() and text.isdigit()):
-        raise BadRequest(f"Invalid job id {text[:40]!r}, should be a number")
-    number = int(text[:20])
-    if number > MAX_JOB_ID:
-        raise JobNotFound(number)
+    number = _id_of(text)
+    if number is None:
+        bound = " of at most 63 bits" if text.isascii() and text.isdigit() else ""
+        raise BadRequest(f"Invalid job id {text[:40]!r}, should be a number{bound}")
     return number
+
+
+def _id_of(text: str) -> int | None:
+    """Convert digits to a number that can be the id of a job; None if they are not one."""
+    digits = text.lstrip("0") or text[:1]
+    # int() refuses thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(digits) <= len(str(MAX_JOB_ID))):
+        return None
+    number = int(digits)
+    return number if number <= MAX_JOB_ID else None
 
 
 def wait_s(request: web.Request) -> float:
@@ -90,6 +98,7 @@ def cursor(request: web.Request) -> int:
     text = request.query.get("after")
     if text is None:
         return MAX_JOB_ID
-    if not (text.isascii() and text.isdigit() and int(text[:20]) <= MAX_JOB_ID):
+    number = _id_of(text)
+    if number is None:
         raise BadRequest(f"Invalid after {text[:40]!r}, should be the next of an earlier page")
-    return int(text[:20])
+    return number

@@ -5,11 +5,8 @@ Results are sent in full, as a byte range (206), or not at all if the copy of th
 """
 
 import contextlib
-import os
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager
-from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -25,33 +22,31 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.common.web.streaming import send, started
 from job_orchestrator.server import keys
-from job_orchestrator.server.files.base import LocalFile
+from job_orchestrator.server.files.base import LocalFile, SmallResult
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.web.access import while_token_is_valid
+from job_orchestrator.server.web.conditions import (
+    CONDITIONAL,
+    Version,
+    failed_condition,
+    with_readable_range,
+)
+from job_orchestrator.server.web.long_polls import LONG_POLLS
 from job_orchestrator.server.web.parameters import job_id, sees_details, wait_s
 
 ZIP = "application/zip"
 
-_CONDITIONS = (
-    hdrs.RANGE,
-    hdrs.IF_MATCH,
-    hdrs.IF_NONE_MATCH,
-    hdrs.IF_MODIFIED_SINCE,
-    hdrs.IF_UNMODIFIED_SINCE,
-)
-
-_ONE_RANGE = re.compile(
-    r"bytes=[ \t]*(?:(?P<first>\d+)-(?P<last>\d*)|-(?P<suffix>\d+))[ \t]*",
-    re.ASCII | re.IGNORECASE,
-)
-
 
 async def download(request: web.Request) -> web.StreamResponse:
     """Return the results of a completed job, or the state of any other."""
-    queries = request.app[keys.QUERIES]
-    job = await queries.wait_for_end(job_id(request), wait_s(request))
+    queries, number, timeout_s = request.app[keys.QUERIES], job_id(request), wait_s(request)
+    if timeout_s:
+        sent = await request.app[LONG_POLLS].wait(request, number, timeout_s)
+        if sent is not None:
+            return sent
+    job = await queries.store.get(number)
     if job.status is JobStatus.COMPLETED:
-        return await _results(request, job)
+        return await results_response(request, job)
     reason = await queries.explain(job, details=sees_details(request))
     return json_response(JobAnswer(job.id, job.status, reason))
 
@@ -60,7 +55,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     """Return the output that a job has so far."""
     job = await request.app[keys.QUERIES].store.get(job_id(request))
     if job.has_output:
-        return await _results(request, job)
+        return await results_response(request, job)
     client, dest_id = request.app[keys.RESULTS].payload_of(job)
     response = web.StreamResponse(headers=_attachment(job, "partial"))
     response.content_type = ZIP
@@ -78,7 +73,7 @@ async def download_partial(request: web.Request) -> web.StreamResponse:
     return await send(request, response, await started(blocks()))
 
 
-async def _results(request: web.Request, job: Job) -> web.StreamResponse:
+async def results_response(request: web.Request, job: Job) -> web.StreamResponse:
     """Answer with the results of a job. Raises ``OutputNotFound``."""
     headers = {**_attachment(job, "results"), hdrs.CONTENT_TYPE: ZIP}
     if job.output_sha256 is not None:
@@ -86,6 +81,8 @@ async def _results(request: web.Request, job: Job) -> web.StreamResponse:
     match await request.app[keys.RESULTS].served(job):
         case LocalFile() as file:
             return _local_file(request, file, headers)
+        case SmallResult() as small:
+            return _in_memory(request, small, headers)
         case unserved:
             assert_never(unserved)
 
@@ -98,17 +95,32 @@ def _attachment(job: Job, what: str) -> dict[str, str]:
 def _local_file(
     request: web.Request, file: LocalFile, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Send a small file from memory, unless aiohttp has to evaluate a condition or a range."""
-    if file.content is None or any(header in request.headers for header in _CONDITIONS):
+    """Send a small file from memory and a large one with sendfile."""
+    if file.content is None:
         return ResultsResponse(file.path, headers, partial(while_token_is_valid, request))
+    return _in_memory(request, SmallResult(file.content, file.modified_ns), headers)
+
+
+def _in_memory(
+    request: web.Request, result: SmallResult, headers: Mapping[str, str]
+) -> web.Response:
+    """Answer with results in memory, or the requested range of them, as with a file."""
+    version = Version(result.modified_ns, len(result.content))
+    headers = {**headers, **version.headers, hdrs.ACCEPT_RANGES: "bytes"}
+    if not request.headers.keys() & CONDITIONAL:
+        return web.Response(body=result.content, headers=headers)
+    refusal = failed_condition(request, version)
+    if refusal is not None:
+        return web.Response(status=refusal, headers=version.headers)
+    wanted = version.range_of(request)
+    if wanted is None:
+        return web.Response(body=result.content, headers=headers)
+    if not wanted:
+        unsatisfied = {hdrs.CONTENT_RANGE: f"bytes */{version.size}"}
+        return web.Response(status=416, headers=unsatisfied)
+    headers[hdrs.CONTENT_RANGE] = f"bytes {wanted.start}-{wanted.stop - 1}/{version.size}"
     return web.Response(
-        body=file.content,
-        headers={
-            **headers,
-            hdrs.ETAG: _etag(file.modified_ns, file.size),
-            hdrs.LAST_MODIFIED: formatdate(file.modified_ns // 10**9, usegmt=True),
-            hdrs.ACCEPT_RANGES: "bytes",
-        },
+        status=206, body=result.content[wanted.start : wanted.stop], headers=headers
     )
 
 
@@ -137,56 +149,7 @@ class ResultsResponse(web.FileResponse):
         if hdrs.RANGE in request.headers:
             with contextlib.suppress(FileNotFoundError):  # aiohttp answers 404
                 status = await in_thread(self._path.stat)
-                request = _with_readable_range(request, status)
+                version = Version(status.st_mtime_ns, status.st_size)
+                request = with_readable_range(request, version)
         with self._while_valid():
             return await super().prepare(request)
-
-
-def _with_readable_range(request: web.BaseRequest, status: os.stat_result) -> web.BaseRequest:
-    """Return the request with a Range that aiohttp can read, or without one."""
-    headers = request.headers.copy()
-    requested = headers.pop(hdrs.RANGE)
-    if _is_unchanged(request, status):
-        readable = _readable_range(requested, status.st_size)
-        if readable is not None:
-            headers[hdrs.RANGE] = readable
-    return request.clone(headers=headers)
-
-
-def _is_unchanged(request: web.BaseRequest, status: os.stat_result) -> bool:
-    """Return whether the results are those that If-Range names, or there is no If-Range."""
-    validator = request.headers.get(hdrs.IF_RANGE)
-    if validator is None:
-        return True
-    if validator.endswith('"'):
-        return validator == _etag(status.st_mtime_ns, status.st_size)
-    # aiohttp compares dates, and ignores an invalid date.
-    return request.if_range is not None
-
-
-def _etag(modified_ns: int, size: int) -> str:
-    """Return the ETag that aiohttp computes for a file, so that both ways to send it agree."""
-    return f'"{modified_ns:x}-{size:x}"'
-
-
-def _readable_range(header: str, size: int) -> str | None:
-    """Return a Range header that aiohttp reads as RFC 9110, section 14, defines it.
-
-    Returns None if the header must be ignored: for other units, for invalid ranges, and for several
-    ranges. aiohttp answers these with 416, serves the whole file for its last 0 bytes, and refuses
-    very long numbers. A range that can't be satisfied starts at the end of the file or ends before
-    its start; aiohttp answers both with 416.
-    """
-    match = _ONE_RANGE.fullmatch(header)
-    if match is None:
-        return None
-    first, last, suffix = match.group("first", "last", "suffix")
-    if suffix:
-        return f"bytes={size - _at_most(size, suffix)}-"
-    return f"bytes={_at_most(size, first)}-{_at_most(size, last) if last else ''}"
-
-
-def _at_most(size: int, digits: str) -> int:
-    """Return the value of ``digits``, or ``size`` if that is less."""
-    # Not int(), which refuses more than 4300 digits. The size of a file is exact as a float.
-    return int(min(float(digits), size))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from job_orchestrator.common.web.answers import ping
+from job_orchestrator.common.web.answers import front_page
+from job_orchestrator.common.web.openapi import UI_PATH
+from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
 from job_orchestrator.server.web.jobs import files, job, jobs, terminate
 from job_orchestrator.server.web.results import download, download_partial
 from job_orchestrator.server.web.service import clients, health, metrics, services, stats, whoami
@@ -15,21 +17,21 @@ OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
 ROUTES = (
-    web.get("/", ping, allow_head=False),
-    web.get("/health", health, allow_head=False),
-    web.get("/whoami", whoami, allow_head=False),
+    web.get("/", front_page(DASHBOARD_PATH, dashboard=DASHBOARD_PATH, api=UI_PATH)),
+    web.get("/health", health),
+    web.get("/whoami", whoami),
     web.post("/upload", upload),
-    web.get("/download/{id}", download, allow_head=False),
-    web.get("/download_partial/{id}", download_partial, allow_head=False),
-    web.get("/jobs", jobs, allow_head=False),
-    web.get("/jobs/{id}", job, allow_head=False),
-    web.get("/jobs/{id}/files", files, allow_head=False),
-    web.get("/jobs/{id}/events", job_events, allow_head=False),
-    web.get("/jobs/{id}/logs", job_logs, allow_head=False),
-    web.get("/events", events, allow_head=False),
-    web.get("/services", services, allow_head=False),
-    web.get("/clients", clients, allow_head=False),
-    web.get("/metrics", metrics, allow_head=False),
-    web.get("/stats", stats, allow_head=False),
+    web.get("/download/{id}", download),
+    web.get("/download_partial/{id}", download_partial),
+    web.get("/jobs", jobs),
+    web.get("/jobs/{id}", job),
+    web.get("/jobs/{id}/files", files),
+    web.get("/jobs/{id}/events", job_events),
+    web.get("/jobs/{id}/logs", job_logs),
+    web.get("/events", events),
+    web.get("/services", services),
+    web.get("/clients", clients),
+    web.get("/metrics", metrics),
+    web.get("/stats", stats),
     web.post("/terminate/{id}", terminate),
 )

@@ -2,7 +2,7 @@
 
 from aiohttp import hdrs, web
 
-from job_orchestrator.common.errors import TooLarge
+from job_orchestrator.common.errors import FilesTooLarge
 from job_orchestrator.common.messages import JobAnswer
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
@@ -18,7 +18,7 @@ async def upload(request: web.Request) -> web.Response:
     limit = request.app[keys.SETTINGS].max_upload_bytes
     least_bytes = max(0, (request.content_length or 0) - OVERHEAD_BYTES)
     if least_bytes > limit:
-        raise TooLarge(f"File too large: at most {limit} bytes in all")
+        raise FilesTooLarge(limit)
     job, is_new = await request.app[keys.SUBMISSION].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,7 +34,9 @@ from job_orchestrator.client.executors.local.supervisor import Script, Superviso
 from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.loops import Loop
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class LocalExecutor:
         large = large_leftovers or DeferredRemoval("large leftovers")
         spawner = Spawner(environment, cgroups, users, sandbox, large)
         self._supervisor = Supervisor(workspaces.root, spawner)
+        self._do_short = ShortWork().run if self._supervisor.is_short else in_thread
         self._kill_grace_s = kill_grace_s
         self._runs: dict[RunId, _Run] = {}
         self._listeners: list[StateListener] = []
@@ -141,7 +143,7 @@ class LocalExecutor:
         if run_id in self._runs:
             return
         try:
-            script = await in_thread(self._supervisor.start, request.workspace)
+            script = await self._do_short(self._supervisor.start, request.workspace)
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:
@@ -220,8 +222,8 @@ class LocalExecutor:
         Raises ``StillRunning``.
         """
         await _until_readable(script.exit_descriptor)
-        ended_at = time.time()
-        collected = await in_thread(self._supervisor.collect, script)
+        ended_at = steady_time()
+        collected = await self._do_short(self._supervisor.collect, script)
         if collected.leftovers:
             await self._supervisor.end(script, LEFTOVER_GRACE_S)
             await in_thread(self._supervisor.release, script)

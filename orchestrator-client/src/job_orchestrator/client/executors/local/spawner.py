@@ -9,16 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
+from job_orchestrator.client.executors.local.cgroups.native_start import NativeStart
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
     PayloadCgroup,
     PayloadCgroups,
 )
 from job_orchestrator.client.executors.local.cgroups.start_gate import StartGate
-from job_orchestrator.client.executors.local.fork_server.client import ForkServer
+from job_orchestrator.client.executors.local.child import CgroupStarter, Program
 from job_orchestrator.client.executors.local.leftovers import (
     remove_leftovers,
     resume_unfinished_removals,
@@ -87,6 +87,14 @@ class Spawner:
             self.users.release(slot.user)
 
     @property
+    def is_short(self) -> bool:
+        """True if scripts are started by one system call, and leave nothing to search for.
+
+        Other starts hold the lock of the supervisor for as long as another process needs.
+        """
+        return self.cgroups is not None and isinstance(self.cgroups.starter, NativeStart)
+
+    @property
     def exclusive_uids(self) -> frozenset[int]:
         """Ids of users that run nothing but payloads."""
         return self.users.exclusive_uids if self.users is not None else frozenset()
@@ -105,14 +113,14 @@ class Spawner:
         if slot.user is not None:
             os.fchown(stdout, *slot.user)
             os.fchown(stderr, *slot.user)
-        program = _Program(
+        program = Program(
             command, workspace.work, self._environment_of(workspace), stdout, stderr, slot.user
         )
         if slot.cgroup is None:
-            return program.start(subprocess.DEVNULL)
-        if self.cgroups is not None and self.cgroups.fork_server is not None:
-            return program.start_in(slot.cgroup, self.cgroups.fork_server)
-        return program.start_and_move_to(slot.cgroup)
+            return _start(program, subprocess.DEVNULL)
+        if self.cgroups is not None and self.cgroups.starter is not None:
+            return _start_in(program, slot.cgroup, self.cgroups.starter)
+        return _start_and_move_to(program, slot.cgroup)
 
     def _remove_leftovers(self, uids: Set[int]) -> None:
         if uids and self.sandbox is None:  # nothing is left of a sandbox
@@ -138,60 +146,46 @@ class Spawner:
         }
 
 
-@dataclass(frozen=True)
-class _Program:
-    """A command with its surroundings. Each way to start it raises ``OSError``."""
+def _start_in(program: Program, cgroup: PayloadCgroup, starter: CgroupStarter) -> Process:
+    """Start a program directly in a cgroup. Raises ``OSError``."""
+    try:
+        return starter.start(program, cgroup.main.folder)
+    except (TimeoutError, ConnectionError):
+        cgroup.main.kill()
+        raise
 
-    command: Sequence[str]
-    folder: Path
-    environment: Mapping[str, str]
-    stdout: int
-    stderr: int
-    user: ScriptUser | None
 
-    def start_in(self, cgroup: PayloadCgroup, fork_server: ForkServer) -> Process:
-        """Start the program directly in a cgroup."""
+def _start_and_move_to(program: Program, cgroup: PayloadCgroup) -> Process:
+    """Start a program in this process's cgroup, and hold it back until it has been moved.
+
+    Raises ``OSError``.
+    """
+    with StartGate() as gate:
+        process = _start(replace(program, command=gate.wrap(program.command)), gate.descriptor)
         try:
-            return fork_server.start(
-                self.command,
-                cgroup=cgroup.main.folder,
-                folder=self.folder,
-                environment=self.environment,
-                stdout=self.stdout,
-                stderr=self.stderr,
-                user=self.user,
-            )
-        except (TimeoutError, ConnectionError):
-            cgroup.main.kill()
+            cgroup.add(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
             raise
+        gate.open()
+    return process
 
-    def start_and_move_to(self, cgroup: PayloadCgroup) -> Process:
-        """Start the program in this process's cgroup, and hold it back until it has been moved."""
-        with StartGate() as gate:
-            process = replace(self, command=gate.wrap(self.command)).start(gate.descriptor)
-            try:
-                cgroup.add(process.pid)
-            except OSError:
-                process.kill()
-                process.wait()
-                raise
-            gate.open()
-        return process
 
-    def start(self, stdin: int) -> Process:
-        """Start the program in the cgroup of this process."""
-        user = self.user
-        if user is not None:
-            processes.forbid_new_privileges()
-        return subprocess.Popen(  # noqa: S603 (to run the user's script is the purpose of jo-client)
-            self.command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=stdin,
-            stdout=self.stdout,
-            stderr=self.stderr,
-            start_new_session=True,
-            user=user.uid if user is not None else None,
-            group=user.gid if user is not None else None,
-            extra_groups=[] if user is not None else None,
-        )
+def _start(program: Program, stdin: int) -> Process:
+    """Start a program in the cgroup of this process. Raises ``OSError``."""
+    user = program.user
+    if user is not None:
+        processes.forbid_new_privileges()
+    return subprocess.Popen(  # noqa: S603 (to run the user's script is the purpose of jo-client)
+        program.command,
+        cwd=program.folder,
+        env=program.environment,
+        stdin=stdin,
+        stdout=program.stdout,
+        stderr=program.stderr,
+        start_new_session=True,
+        user=user.uid if user is not None else None,
+        group=user.gid if user is not None else None,
+        extra_groups=[] if user is not None else None,
+    )

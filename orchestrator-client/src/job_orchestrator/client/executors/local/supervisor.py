@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from job_orchestrator.client.executors.local import processes
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroup
 from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Process, Spawner
 from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.regular_file import create_file, opened_folder
 
@@ -82,8 +82,13 @@ class Supervisor:
         self._lock = threading.Lock()
         processes.become_subreaper()
 
+    @property
+    def is_short(self) -> bool:
+        """True if ``start`` and ``collect`` take less time than a hop to a thread."""
+        return self._spawner.is_short
+
     def start(self, workspace: Workspace) -> Script:
-        """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached). Blocks.
+        """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached).
 
         Standard output and error go to files, never to pipes: a background process that keeps a
         pipe open would make the script appear unfinished, and after a crash of jo-client the pipe
@@ -100,12 +105,12 @@ class Supervisor:
         """Take the exit status of a script that has ended; release its slot if nothing is left.
 
         The kernel makes orphans of the script children of this process at the moment at which the
-        script ends. Blocks.
+        script ends. Short, if ``is_short``.
         """
         code = self._wait(script.process)
         cgroup = script.slot.cgroup
         limit_reached = cgroup.limit_reached() if cgroup is not None else ""
-        emptied = cgroup is None or cgroup.remove()
+        emptied = cgroup is None or cgroup.remove_if_empty()
         leftovers = not emptied or bool(self._adopted())
         if not leftovers:
             self._spawner.release_slot(script.slot)
@@ -185,7 +190,7 @@ class Supervisor:
         await in_thread(self.reap)
 
     def _start_in(self, slot: ExecutionSlot, workspace: Workspace) -> Script:
-        started_at = time.time()
+        started_at = steady_time()
         flags = os.O_WRONLY | os.O_APPEND
         with opened_folder(workspace.root) as folder, contextlib.ExitStack() as opened:
             outputs = []

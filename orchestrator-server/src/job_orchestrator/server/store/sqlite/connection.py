@@ -81,6 +81,8 @@ async def connect(path: Path) -> Connection:
         await connection
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            # Only a new file takes this mode, and only before anything is written to it.
+            await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             await connection.execute("PRAGMA journal_mode = WAL")
             await connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:

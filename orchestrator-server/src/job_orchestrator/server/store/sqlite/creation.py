@@ -1,11 +1,12 @@
 """Creation of a job. Repeats and limits are checked in the transaction that adds the row."""
 
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.store.sqlite.contents import ADD_INPUTS
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 
 CREATE = f"""
@@ -27,12 +28,13 @@ USAGE = "SELECT queued, stored_bytes FROM usage WHERE user_id = ?"
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to add, whose files have ``input_bytes`` and are stored under ``uuid``."""
+    """A job to add. Its files are ``inputs``, or are stored under ``uuid`` if that is None."""
 
     uuid: str
     user_id: int
     service: str
     input_bytes: int
+    inputs: bytes | None
     options: JobOptions
 
 
@@ -49,7 +51,7 @@ def add(
         "service": new.service,
         "input_bytes": new.input_bytes,
         "now": now,
-        **asdict(new.options),
+        **vars(new.options),
         "outputs": "\n".join(new.options.selection.outputs),
         "results": new.options.selection.kind,
     }
@@ -58,7 +60,12 @@ def add(
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)
     problem = _limit_problem(connection, limits, new.user_id, new.input_bytes)
-    return problem or job_of(connection.execute(CREATE, values).fetchall()[0])
+    if problem is not None:
+        return problem
+    job = job_of(connection.execute(CREATE, values).fetchall()[0])
+    if new.inputs is not None:
+        connection.execute(ADD_INPUTS, (job.id, new.inputs))
+    return job
 
 
 def refusal(

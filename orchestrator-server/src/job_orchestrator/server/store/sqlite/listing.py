@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job, JobFilter
-from job_orchestrator.server.store.base import Change, Times, WaitingJobs
+from job_orchestrator.server.store.lists import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 

@@ -1,4 +1,4 @@
-"""Access to the database by the commands ``backup``, ``restore`` and ``check``.
+"""Access to the database by the commands ``backup``, ``restore``, ``check`` and ``export``.
 
 These commands run in a process of their own, which does not serve. All functions block.
 """
@@ -13,10 +13,13 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.storage.durable import touch_private
 from job_orchestrator.server.store.sqlite.connection import BUSY_TIMEOUT_MS
+from job_orchestrator.server.store.sqlite.contents import INPUTS, RESULT
 from job_orchestrator.server.store.sqlite.rows import IS_ENDED
 
 Database = sqlite3.Connection
 """Database that is open for one of the commands."""
+
+_COLUMNS_OF_JOBS = "PRAGMA table_info(jobs)"
 
 BATCH = 500
 """Ids in one query: SQLite limits the number of parameters."""
@@ -31,7 +34,10 @@ class DatabaseUnusable(DomainError):
 
 @dataclass(frozen=True)
 class KeptJob:
-    """The properties of a job that determine which files it must have."""
+    """The properties of a job that determine which files it must have.
+
+    ``inline_inputs`` and ``inline_result`` say that these are in the database.
+    """
 
     id: int
     uuid: str
@@ -39,6 +45,13 @@ class KeptJob:
     attempt: int
     has_output: bool
     output_sha256: bytes | None
+    inline_inputs: bool
+    inline_result: bool
+
+    @property
+    def needs_folder(self) -> bool:
+        """True if inputs or results of the job must be in its folder."""
+        return not self.inline_inputs or (self.has_output and not self.inline_result)
 
 
 @contextmanager
@@ -86,12 +99,59 @@ def damage(connection: sqlite3.Connection) -> list[str]:
 
 def kept_jobs(connection: sqlite3.Connection) -> Iterator[KeptJob]:
     """Yield each job that is not Cleaned, active ones included."""
+    return _kept_jobs(connection, "status <> 'Cleaned'", ())
+
+
+def kept_job(connection: sqlite3.Connection, job_id: int) -> KeptJob | None:
+    """Return a job, None if there is none with this id."""
+    return next(_kept_jobs(connection, "id = ?", (job_id,)), None)
+
+
+def _kept_jobs(
+    connection: sqlite3.Connection, condition: str, values: Sequence[object]
+) -> Iterator[KeptJob]:
+    in_database = "0, 0"
+    if _has_contents(connection):
+        in_database = (
+            "EXISTS (SELECT 1 FROM job_inputs WHERE job_id = jobs.id),"
+            " EXISTS (SELECT 1 FROM job_results WHERE job_id = jobs.id)"
+        )
+    sha256 = "output_sha256" if _has_digests(connection) else "NULL"
     rows = connection.execute(
-        "SELECT id, uuid, status, attempt, has_output, output_sha256 FROM jobs"
-        " WHERE status <> 'Cleaned'"
+        f"SELECT id, uuid, status, attempt, has_output, {sha256},"  # noqa: S608
+        f" {in_database} FROM jobs WHERE {condition}",
+        values,
     )
-    for job_id, uuid, status, attempt, has_output, sha256 in rows:
-        yield KeptJob(job_id, uuid, JobStatus(status), attempt, bool(has_output), sha256)
+    for job_id, uuid, status, attempt, has_output, digest, *flags in rows:
+        yield KeptJob(
+            job_id, uuid, JobStatus(status), attempt, bool(has_output), digest, *map(bool, flags)
+        )
+
+
+def inline_inputs(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
+    """Return the inputs of a job, None if they are not in the database."""
+    return _blob(connection, INPUTS, job) if job.inline_inputs else None
+
+
+def inline_result(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
+    """Return the results of a job, None if they are not in the database."""
+    return _blob(connection, RESULT, job) if job.inline_result else None
+
+
+def _blob(connection: sqlite3.Connection, statement: str, job: KeptJob) -> bytes | None:
+    row = connection.execute(statement, (job.id,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _has_digests(connection: sqlite3.Connection) -> bool:
+    """Return whether the database has digests of results: earlier schema versions have none."""
+    return any(name == "output_sha256" for _, name, *_ in connection.execute(_COLUMNS_OF_JOBS))
+
+
+def _has_contents(connection: sqlite3.Connection) -> bool:
+    """Return whether the database can hold files: those of earlier schema versions can't."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'job_inputs'")
+    return found.fetchone() is not None
 
 
 def cleaned_of(connection: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
@@ -118,10 +178,15 @@ def mark_cleaned(connection: sqlite3.Connection, ids: Iterable[int], why: str, n
 
 def forget_output(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     """Record that ended jobs do not have output."""
+    values = [(job_id,) for job_id in ids]
+    connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
         "UPDATE jobs SET has_output = 0, output_bytes = NULL, output_sha256 = NULL WHERE id = ?",
-        [(job_id,) for job_id in ids],
+        values,
     )
+    if _has_contents(connection):
+        connection.executemany("DELETE FROM job_results WHERE job_id = ?", values)
+    connection.execute("COMMIT")
 
 
 def leave_id_gap(connection: sqlite3.Connection) -> None:

@@ -5,37 +5,41 @@ the only writer of the file.
 """
 
 import contextlib
+import math
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
+    MAX_WAITING,
+    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
     Acknowledgements,
     Claim,
     JobEvents,
-    JobLists,
     JobStore,
     Offer,
     Outbox,
     Subscriber,
+    WaitingUser,
 )
+from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
+from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
-from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -44,10 +48,11 @@ from job_orchestrator.server.store.sqlite.rows import (
     IS_ENDED,
     job_of,
 )
-from job_orchestrator.server.store.sqlite.schema import migrate
+from job_orchestrator.server.store.sqlite.schema import enable_release, migrate, release_pages
 from job_orchestrator.server.store.sqlite.unconfirmed import (
     SqliteAbandonedKeys,
     SqliteAcknowledgements,
+    SqliteOutbox,
 )
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -89,7 +94,7 @@ SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Kille
 @asynccontextmanager
 async def open_store(
     path: Path,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float] = steady_time,
     *,
     wrote: Callable[[float], None] = lambda _: None,
 ) -> AsyncIterator[JobStore]:
@@ -102,6 +107,7 @@ async def open_store(
         writing = await connect(path)
         connections.push_async_callback(writing.close)
         await migrate(writing)
+        await enable_release(writing, path)
         reading = await connect(path)
         connections.push_async_callback(reading.close)
         ((name,),) = await reading.rows("SELECT id FROM installation")
@@ -140,6 +146,10 @@ class SqliteJobStore:
         # False while no job is queued, as after most ends of a job on a quiet server. A claim then
         # returns without a query.
         self._may_be_queued = True
+        # Counts changes that may queue a job, from the moment that they wait for a transaction: a
+        # claim that was called before does not see them.
+        self._additions = 0
+        self._contents = SqliteContents(reader)
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """See ``JobStore.subscribe``."""
@@ -153,15 +163,19 @@ class SqliteJobStore:
         options: JobOptions = NO_OPTIONS,
         *,
         input_bytes: int = 0,
+        inputs: bytes | None = None,
         limits: UserLimits = NO_LIMITS,
     ) -> Job:
         """See ``JobStore.create``."""
-        new = NewJob(uuid, user_id, service, input_bytes, options)
+        new = NewJob(uuid, user_id, service, input_bytes, inputs, options)
         now = self._now()
 
         def committed(outcome: Job | DomainError) -> None:
             if isinstance(outcome, Job) and outcome.uuid == uuid:
+                self._contents.created(outcome, inputs)
                 self._publish([outcome])
+
+        self._queue_may_grow()
 
         outcome = await self._writer.run(
             lambda connection: add(connection, new, limits, now), committed=committed, durable=True
@@ -192,6 +206,14 @@ class SqliteJobStore:
         # It may have changed after it was read.
         return self._recent.get(job_id) or jobs[0]
 
+    async def inputs(self, job: Job) -> bytes | None:
+        """See ``JobStore.inputs``."""
+        return await self._contents.inputs(job)
+
+    async def result(self, job: Job) -> bytes | None:
+        """See ``JobStore.result``."""
+        return await self._contents.result(job)
+
     async def transition(
         self,
         job: Job,
@@ -202,14 +224,17 @@ class SqliteJobStore:
         exit_code: int | None = None,
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
+        at: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """See ``JobStore.transition``."""
+        now = self._now()
         update = updates.transition(
             job,
             wanted,
             message,
-            self._now(),
+            # A clock that was set back must not put a change into the future.
+            now if at is None else min(at, now),
             dest_id=dest_id,
             exit_code=exit_code,
             output=output,
@@ -219,6 +244,10 @@ class SqliteJobStore:
         if not changed:
             raise TransitionRefused(f"Job {job.id}", (await self.get(job.id)).status, wanted)
         return changed[0]
+
+    async def explain(self, job: Job, message: str) -> None:
+        """See ``JobStore.explain``."""
+        await self._apply(updates.explain(job, message, self._now()), max_delay_s=MAX_DELAY_S)
 
     async def requeue(
         self,
@@ -240,6 +269,7 @@ class SqliteJobStore:
             counts=counts,
             may_still_run=may_still_run,
         )
+        self._queue_may_grow()
         changed = await self._apply(update)
         if not changed:
             status = (await self.get(job.id)).status
@@ -263,13 +293,14 @@ class SqliteJobStore:
         """See ``JobStore.claim``."""
         if not self._may_be_queued:
             return {}
-        now = self._now()
+        now, additions = self._now(), self._additions
 
         def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
             return claim(connection, self.installation, offers, now), any_queued(connection)
 
         def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
-            claims, self._may_be_queued = outcome
+            claims, any_left = outcome
+            self._may_be_queued = any_left or self._additions != additions
             for each in claims.values():
                 self._publish(each.jobs)
 
@@ -312,6 +343,12 @@ class SqliteJobStore:
         ((count,),) = await self._reader.rows(AHEAD, values)
         return int(count)
 
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """See ``JobStore.waiting_users``."""
+        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        return [WaitingUser(*row) for row in rows]
+
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""
         found: dict[str, Job] = {}
@@ -328,6 +365,11 @@ class SqliteJobStore:
         statement = f"SELECT uuid FROM jobs WHERE uuid IN ({marks}) AND status <> 'Cleaned'"  # noqa: S608
         return {str(uuid) for (uuid,) in await self._reader.rows(statement, uuids)}
 
+    async def release_space(self) -> None:
+        """See ``JobStore.release_space``."""
+        while await self._writer.run(release_pages):
+            pass
+
     async def check(self) -> None:
         """See ``JobStore.check``."""
         await self._writer.run(lambda _: None)
@@ -337,11 +379,17 @@ class SqliteJobStore:
 
     async def _apply(self, update: Update, *, max_delay_s: float = 0.0) -> Sequence[Job]:
         def committed(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                self._contents.changed(job, update.result)
             self._publish(jobs, status_changed=update.changes_status)
 
         return await self._writer.run(
             update.apply, committed=committed, durable=update.durable, max_delay_s=max_delay_s
         )
+
+    def _queue_may_grow(self) -> None:
+        self._additions += 1
+        self._may_be_queued = True
 
     def _publish(self, jobs: Sequence[Job], *, status_changed: bool = True) -> None:
         if any(job.status is JobStatus.QUEUED for job in jobs):

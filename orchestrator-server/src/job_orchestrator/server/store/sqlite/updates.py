@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.sqlite.connection import Values
+from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
     IS_DISPATCHED,
@@ -22,7 +23,7 @@ class Update:
     """One statement that changes jobs and returns them.
 
     ``abandoned`` holds the values of an abandoned key, ``acknowledgement`` those of an
-    acknowledgement; each is added if a job is changed.
+    acknowledgement, and ``result`` the results of a job; each is added if a job is changed.
     ``changes_status`` is false for a change within a status. ``durable`` is true for a change that
     users or clients act upon, false for one that is derived from the clients.
     """
@@ -31,6 +32,7 @@ class Update:
     values: Values
     abandoned: Sequence[object] | None = None
     acknowledgement: Sequence[object] | None = None
+    result: bytes | None = None
     changes_status: bool = True
     durable: bool = True
 
@@ -41,6 +43,9 @@ class Update:
             connection.execute(ADD_ABANDONED, self.abandoned)
         if rows and self.acknowledgement is not None:
             connection.execute(ADD_ACKNOWLEDGEMENT, self.acknowledgement)
+        if rows and self.result is not None:
+            ((job_id, *_),) = rows
+            connection.execute(ADD_RESULT, (job_id, self.result))
         return [job_of(row) for row in rows]
 
 
@@ -64,7 +69,8 @@ def transition(
             output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
                 THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN :now ELSE ended_at END
+            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
+                ELSE ended_at END
         WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
@@ -86,8 +92,25 @@ def transition(
         statement,
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
+        result=None if output is None else output.content,
         durable=wanted in FINAL_JOB,
     )
+
+
+def explain(job: Job, message: str, now: float) -> Update:
+    """Replace the reason of a Running job."""
+    statement = f"""
+        UPDATE jobs SET message = :message, changed_at = :now
+        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "message": message,
+        "before": job.message,
+        "now": now,
+    }
+    return Update(statement, values, changes_status=False, durable=False)
 
 
 def requeue(
@@ -106,7 +129,7 @@ def requeue(
             status = CASE WHEN kill_requested THEN 'Killed'
                 WHEN failures + :counts >= :max_attempts THEN 'Failed' ELSE 'Queued' END,
             ended_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
-                THEN :now ELSE NULL END,
+                THEN max(:now, coalesce(started_at, created_at)) ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
             started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
                 THEN started_at ELSE NULL END,
@@ -145,6 +168,7 @@ def keep_output(job: Job, output: StoredOutput, now: float) -> Update:
         statement,
         (output.size, output.sha256, job.id, job.attempt),
         acknowledgement=_acknowledgement(job, job.dest_id, now),
+        result=output.content,
         changes_status=False,
     )
 

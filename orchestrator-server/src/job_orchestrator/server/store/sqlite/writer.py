@@ -1,7 +1,8 @@
 """Group commit: changes that wait at the same time share one transaction.
 
 A commit costs the same however many changes it holds. Concurrent uploads therefore share the flush
-to the disk that makes each of them durable.
+to the disk that makes each of them durable. A transaction begins at the end of the pass of the
+event loop that asks for it, so that a job and its claim share one as well.
 """
 
 import asyncio
@@ -63,6 +64,7 @@ class Writer:
         self._connection = connection
         self._wrote = wrote
         self._waiting: list[_Entry[Any]] = []
+        self._scheduled = False
         self._writing = False
         self._durable: bool | None = None
 
@@ -86,7 +88,7 @@ class Writer:
         if entry.deferred:
             loop.call_later(max_delay_s, self._end_delay, entry)
         else:
-            self._write()
+            self._schedule()
         try:
             return await entry.pending.wait()
         except sqlite3.Error as error:
@@ -102,10 +104,17 @@ class Writer:
 
     def _end_delay(self, entry: _Entry[Any]) -> None:
         entry.deferred = False
-        self._write()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Begin a transaction after all callbacks that are ready now, unless one is running."""
+        if not (self._writing or self._scheduled):
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
         """Begin a transaction with all that waits, unless one is running or all is deferred."""
+        self._scheduled = False
         if self._writing or all(entry.deferred for entry in self._waiting):
             return
         self._writing = True

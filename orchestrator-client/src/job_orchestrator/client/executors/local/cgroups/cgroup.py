@@ -68,18 +68,24 @@ class Cgroup:
             finally:
                 self._thaw()
 
-    def remove(self) -> bool:
-        """Remove the cgroup and those below it; False if processes run there."""
+    def remove_if_empty(self) -> bool:
+        """Remove the cgroup; False if processes run there, or if there are cgroups below it."""
         try:
             self.folder.rmdir()
         except FileNotFoundError:
             return True
         except OSError:
-            for folder, _, _ in os.walk(self.folder, topdown=False):
-                with contextlib.suppress(OSError):
-                    Path(folder).rmdir()
-            return not self.folder.exists()
+            return False
         return True
+
+    def remove(self) -> bool:
+        """Remove the cgroup and those below it; False if processes run there."""
+        if self.remove_if_empty():
+            return True
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        return not self.folder.exists()
 
     def _freeze(self) -> None:
         """Freeze all processes, and wait at most ``FREEZE_TIMEOUT_S`` until they are frozen."""

@@ -1,7 +1,6 @@
 """Cgroups of payloads: which hierarchies can be used here, and one cgroup for each payload."""
 
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ from job_orchestrator.client.executors.local.cgroups.limits import (
     set_limits,
 )
 from job_orchestrator.client.executors.local.cgroups.start_gate import StartGate
-from job_orchestrator.client.executors.local.fork_server.client import ForkServer
+from job_orchestrator.client.executors.local.cgroups.starters import open_starter
+from job_orchestrator.client.executors.local.child import CgroupStarter
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.model import Limits
 from job_orchestrator.common.errors import StartupError
@@ -57,6 +57,10 @@ class PayloadCgroup:
         texts = (limit_reached(cgroup.folder, self.limits) for cgroup in self.cgroups)
         return next((text for text in texts if text), "")
 
+    def remove_if_empty(self) -> bool:
+        """Remove the cgroup; False if processes run there, or if there are cgroups below it."""
+        return all([cgroup.remove_if_empty() for cgroup in self.cgroups])
+
     def remove(self) -> bool:
         """Remove the cgroup; False if processes run there."""
         return all([cgroup.remove() for cgroup in self.cgroups])
@@ -73,11 +77,11 @@ class Parent(NamedTuple):
 class PayloadCgroups:
     """Creates one cgroup for each payload.
 
-    ``parents`` holds one folder for each hierarchy, the main one first. ``fork_server`` starts
-    processes directly in a cgroup; None: processes can only be moved there.
+    ``parents`` holds one folder for each hierarchy, the main one first. ``starter`` starts
+    programs directly in a cgroup; None: processes can only be moved there.
     """
 
-    fork_server: ForkServer | None = None
+    starter: CgroupStarter | None = None
 
     def __init__(self, parents: Sequence[Parent], limits: Limits) -> None:
         self._parents = tuple(parents)
@@ -109,9 +113,9 @@ class PayloadCgroups:
             _end(Cgroup(parent.folder, parent.hierarchy.version), keep=True)
 
     def close(self) -> None:
-        """Stop the fork server, and remove all cgroups with their parents."""
-        if self.fork_server is not None:
-            self.fork_server.close()
+        """Close the starter, and remove all cgroups with their parents."""
+        if self.starter is not None:
+            self.starter.close()
         for parent in self._parents:
             Cgroup(parent.folder, parent.hierarchy.version).remove()
 
@@ -134,7 +138,7 @@ def open_cgroups(
                 _end(Cgroup(left, hierarchy.version), keep=False)
         if settings.cgroups == "off":
             raise CgroupsUnavailable("CGROUPS is off")
-        cgroups = _open(hierarchies, name, settings.limits)
+        cgroups = _open(hierarchies, name, settings)
     except StillRunning as error:
         raise StartupError(str(error)) from error
     except (CgroupsUnavailable, OSError) as error:
@@ -150,7 +154,9 @@ def open_cgroups(
     return cgroups
 
 
-def _open(hierarchies: Sequence[Hierarchy], name: str, limits: Limits) -> PayloadCgroups:
+def _open(
+    hierarchies: Sequence[Hierarchy], name: str, settings: ExecutionSettings
+) -> PayloadCgroups:
     """Use the first hierarchy in which processes can be killed.
 
     Raises ``CgroupsUnavailable``, ``OSError``.
@@ -159,16 +165,17 @@ def _open(hierarchies: Sequence[Hierarchy], name: str, limits: Limits) -> Payloa
     usable = [each for each in hierarchies if each.version == 2 or "freezer" in each.controllers]
     for main in sorted(usable, key=lambda hierarchy: hierarchy.version, reverse=True):
         try:
-            return _open_with(main, hierarchies, name, limits)
+            return _open_with(main, hierarchies, name, settings)
         except (CgroupsUnavailable, OSError) as error:
             problem = error
     raise problem
 
 
 def _open_with(
-    main: Hierarchy, hierarchies: Sequence[Hierarchy], name: str, limits: Limits
+    main: Hierarchy, hierarchies: Sequence[Hierarchy], name: str, settings: ExecutionSettings
 ) -> PayloadCgroups:
     """Choose hierarchies for the limits, create the parents, and prove that they work."""
+    limits = settings.limits
     needed = needed_controllers(limits)
     chosen = {main: needed & main.controllers}
     for controller in sorted(needed - main.controllers):
@@ -188,36 +195,20 @@ def _open_with(
                 delegate(hierarchy, parent, controllers)
         _prove_that_kill_works(cgroups)
         if [hierarchy.version for hierarchy in chosen] == [2]:
-            cgroups.fork_server = _open_fork_server(cgroups)
+            cgroups.starter = _open_starter(cgroups, of_other_users=bool(settings.run_as))
     except (CgroupsUnavailable, OSError):
         cgroups.close()
         raise
     return cgroups
 
 
-def _open_fork_server(cgroups: PayloadCgroups) -> ForkServer | None:
-    """Start a process directly in a cgroup; None if that is not possible (kernels before 5.7)."""
-    fork_server = ForkServer()
+def _open_starter(cgroups: PayloadCgroups, *, of_other_users: bool) -> CgroupStarter | None:
     probe = cgroups.create("probe")
     try:
-        with Path(os.devnull).open("wb") as output:
-            fork_server.start(
-                ["/bin/sh", "-c", ":"],
-                cgroup=probe.main.folder,
-                folder=Path("/"),
-                environment={},
-                stdout=output.fileno(),
-                stderr=output.fileno(),
-                user=None,
-            ).wait()
-    except OSError as error:
-        logger.info("Scripts are moved into their cgroups, which is slower: %s", error)
-        fork_server.close()
-        return None
+        return open_starter(probe.main, of_other_users=of_other_users)
     finally:
         probe.main.kill()
         probe.remove()
-    return fork_server
 
 
 def _prove_that_kill_works(cgroups: PayloadCgroups) -> None:

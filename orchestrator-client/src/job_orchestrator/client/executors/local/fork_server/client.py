@@ -3,46 +3,27 @@
 Moving a process into a cgroup takes 10 to 20 ms on an idle machine, and only one process can be
 moved at a time, because the kernel waits until every CPU has passed a quiescent state
 (percpu_down_write in Linux' kernel/cgroup/cgroup.c). Starting a process directly in a cgroup avoids
-this wait: clone3(2) with CLONE_INTO_CGROUP. Neither Python nor older C libraries offer that call,
-and this process cannot make it safely itself, because it has threads. The processes that the fork
-server starts are children of this process (CLONE_PARENT).
+this wait: clone3(2) with CLONE_INTO_CGROUP. Python does not offer that call, and this process
+cannot make it safely itself, because it has threads. The C library can since glibc 2.39, see
+``native_start``; the fork server is for older ones and for scripts of another user. The processes
+that it starts are children of this process (CLONE_PARENT).
 """
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from job_orchestrator.client.executors.local.fork_server import program
-from job_orchestrator.client.model import ScriptUser
+from job_orchestrator.client.executors.local.child import Child, Program
+from job_orchestrator.client.executors.local.fork_server.program import ANSWER, LENGTH
 
-PROGRAM = Path(program.__file__)
+PROGRAM = Path(__file__).with_name("program.py")
 ANSWER_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Child:
-    """A process that was started. The kernel does not reuse its pid before ``wait`` returned."""
-
-    pid: int
-
-    def wait(self) -> int:
-        """Return the exit code when the process has ended; negative: the signal that ended it.
-
-        Call it once.
-        """
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def kill(self) -> None:
-        """Send KILL."""
-        os.kill(self.pid, signal.SIGKILL)
 
 
 class ForkServer:
@@ -63,42 +44,26 @@ class ForkServer:
         process = self._process
         return process.pid if process is not None else 0
 
-    def start(
-        self,
-        command: Sequence[str],
-        *,
-        cgroup: Path,
-        folder: Path,
-        environment: Mapping[str, str],
-        stdout: int,
-        stderr: int,
-        user: ScriptUser | None,
-    ) -> Child:
-        """Start ``command`` in a cgroup and a work folder, in a new session.
-
-        The first word of ``command`` is a path. With ``user`` the process runs as that user,
-        without supplementary groups, and cannot gain rights. Raises ``OSError``. Nothing runs then,
-        unless the error is a ``TimeoutError`` or a ``ConnectionError``: after these the caller must
-        kill the processes in ``cgroup``.
-        """
+    def start(self, program: Program, cgroup: Path) -> Child:
+        """Start a program in a cgroup; see ``CgroupStarter``."""
         body = json.dumps(
             {
-                "command": list(command),
-                "cwd": str(folder),
-                "environment": dict(environment),
-                "user": user,
+                "command": list(program.command),
+                "cwd": str(program.folder),
+                "environment": dict(program.environment),
+                "user": program.user,
             }
         ).encode()
         descriptor = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with self._lock:
-                pid, error = self._request(body, [descriptor, stdout, stderr])
+                pid, error = self._request(body, [descriptor, program.stdout, program.stderr])
         finally:
             os.close(descriptor)
         if error:
             if pid > 0:
                 Child(pid).wait()
-            raise OSError(error, os.strerror(error), command[0])
+            raise OSError(error, os.strerror(error), program.command[0])
         return Child(pid)
 
     def close(self) -> None:
@@ -109,13 +74,13 @@ class ForkServer:
     def _request(self, body: bytes, descriptors: Sequence[int]) -> tuple[int, int]:
         channel = self._connect()
         try:
-            message = program.LENGTH.pack(len(body)) + body
+            message = LENGTH.pack(len(body)) + body
             sent = socket.send_fds(channel, [message], descriptors)
             channel.sendall(message[sent:])
-            answer = channel.recv(program.ANSWER.size)
+            answer = channel.recv(ANSWER.size)
             if not answer:
                 raise ConnectionResetError("the fork server has ended")
-            pid, error = program.ANSWER.unpack(answer)
+            pid, error = ANSWER.unpack(answer)
         except (TimeoutError, ConnectionError):
             self._end()
             raise

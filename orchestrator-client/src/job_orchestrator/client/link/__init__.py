@@ -1,0 +1,1 @@
+"""The link: the stream of small messages of one server."""

@@ -199,7 +199,9 @@ def _compose(
     app[keys.LINK_REQUESTS] = requests
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, fitness, packer, lifecycle.loops)
+    app[keys.HEALTH] = HealthCheck(
+        workspaces, (fitness.describe, lambda: packer.problem), lifecycle.loops
+    )
     app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
     app[LIFECYCLE] = lifecycle
 

@@ -45,6 +45,10 @@ class Fitness:
         self.problem = problem
         await self._announce(problem)
 
+    def describe(self) -> str:
+        """Describe the fault for the health check; empty if there is none."""
+        return self.problem and f"This machine can't run payloads: {self.problem}"
+
     def note_started(self) -> None:
         """Record that a payload could be started."""
         self._failures = 0

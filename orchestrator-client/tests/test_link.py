@@ -71,9 +71,9 @@ class Server:
     async def closed(self) -> int | None:
         """Wait for the end of the link, and return the code of the client."""
         async with asyncio.timeout(60):
-            while (await self._socket.receive()).type is aiohttp.WSMsgType.BINARY:
+            while (message := await self._socket.receive()).type is aiohttp.WSMsgType.BINARY:
                 pass
-        return self._socket.close_code
+        return message.data if message.type is aiohttp.WSMsgType.CLOSE else None
 
 
 @asynccontextmanager

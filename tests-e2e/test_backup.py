@@ -422,19 +422,33 @@ async def test_restore_damaged_database_fails(
     assert not (server.folder / "db.sqlite").exists()
 
 
+@pytest.mark.parametrize("inline_limit", ["0", "64kB"], ids=["folder", "database"])
 async def test_check_of_digests_finds_a_result_that_changed_on_the_disk(
-    start_client: StartClient, start_server: StartServer, session: aiohttp.ClientSession
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    inline_limit: str,
 ) -> None:
-    server = await start_server(await start_client())
+    server = await start_server(await start_client(), INLINE_LIMIT=inline_limit)
     portal = Portal(server.url, session)
     jobs = [await portal.submit(f"echo {number} > out\n") for number in range(2)]
     for job in jobs:
         await portal.end_of(job)
     assert await command(server.folder, "check", "--digests") == AGREE
-    path = sorted((server.folder / "data").glob("*/output-1.zip"))[0]
-    content = bytearray(path.read_bytes())
-    content[40] ^= 1
-    path.write_bytes(content)
+
+    def damage() -> None:
+        for path in sorted((server.folder / "data").glob("*/output-1.zip"))[:1]:
+            path.write_bytes(changed(path.read_bytes()))
+        with contextlib.closing(sqlite3.connect(server.folder / "db.sqlite")) as database, database:
+            for (content,) in database.execute("SELECT zip FROM job_results WHERE job_id = 1"):
+                database.execute(
+                    "UPDATE job_results SET zip = ? WHERE job_id = 1", (changed(content),)
+                )
+
+    def changed(content: bytes) -> bytes:
+        return content[:40] + bytes([content[40] ^ 1]) + content[41:]
+
+    await asyncio.to_thread(damage)
     assert await command(server.folder, "check") == AGREE
     status, output = await command(server.folder, "check", "--digests")
     assert status == 1

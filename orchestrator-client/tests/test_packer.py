@@ -404,3 +404,16 @@ def test_pack_files_larger_than_the_disk_keeps_only_the_output(workspace: Worksp
     with zipfile.ZipFile(workspace.results) as archive:
         assert archive.read(".orchestrator/stdout.txt") == b"said"
         assert "run.sh" not in archive.namelist()
+
+
+def test_work_folder_that_became_a_link_is_not_followed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_text("of somebody else")
+    remove_tree(workspace.work)
+    workspace.work.symlink_to(elsewhere)
+    archive = pack(workspace)
+    assert archive.namelist() == [".orchestrator/result.json"]
+    assert list(reasons(archive)) == ["."]

@@ -9,6 +9,7 @@ import pytest
 from job_orchestrator.client.errors import PayloadNotFound
 from job_orchestrator.client.payloads.retention import ROWS_KEPT_S, Retention
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.workspace import deferred_removal
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.status import PayloadStatus
@@ -50,7 +51,7 @@ class World:
 async def world(workspaces: Workspaces) -> AsyncIterator[World]:
     clock = Clock()
     async with open_payloads(clock) as store:
-        retention = Retention(store, workspaces, max_age_s=MAX_AGE_S)
+        retention = Retention(store, workspaces, KeptResults(), max_age_s=MAX_AGE_S)
         world = World(store, workspaces, retention, clock)
         yield world
 

@@ -91,13 +91,29 @@ async def test_partial_results_exist_in_every_state(start_client: StartClient, s
 
 
 async def test_results_that_somebody_removed_are_an_error_with_id_0(client: Client) -> None:
-    payload = (await client.run("exit 0\n"))["id"]
+    payload = (await client.run("head -c 100000 /dev/urandom > out; exit 0\n"))["id"]
     for folder in client.data.iterdir():
         await asyncio.to_thread(remove_tree, folder)
     for path, status in ((f"/retrieve/{payload}", 404), (f"/retrieve_partial/{payload}", 500)):
         async with client.http.get(path) as response:
             assert response.status == status
             assert (await response.json())["id"] == 0
+
+
+async def test_small_results_outlast_their_files_until_they_are_acknowledged(
+    client: Client,
+) -> None:
+    payload = (await client.run("echo well > out; exit 0\n"))["id"]
+    assert list(client.data.glob("*/results.zip")) == []
+    for folder in client.data.iterdir():
+        await asyncio.to_thread(remove_tree, folder)
+    assert (await client.archive(payload, "retrieve")).read("out") == b"well\n"
+    async with client.http.delete(f"/retrieve/{payload}") as response:
+        assert response.status == 200
+    for path in (f"/retrieve/{payload}", f"/retrieve_partial/{payload}"):
+        async with client.http.get(path) as response:
+            assert response.content_type == "application/json"
+            assert b"PK" not in await response.read()
 
 
 async def test_trap_12_killing_what_has_ended_changes_nothing_and_says_so(client: Client) -> None:

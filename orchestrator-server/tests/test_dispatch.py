@@ -39,6 +39,22 @@ async def test_job_costs_two_requests_apart_from_events(server: Server, client: 
     assert client.requests == Counter(events=1, inventory=1, submit=1, retrieve=1)
 
 
+async def test_job_is_created_and_claimed_in_one_transaction_while_a_slot_is_free(
+    server: Server, client: FakeClient
+) -> None:
+    def transactions() -> float:
+        registry = server.app[keys.METRICS].registry
+        return registry.get_sample_value("jo_server_sqlite_write_seconds_count") or 0.0
+
+    await server.hears_clients()
+    gate = client.hold_submits()
+    before = transactions()
+    job = await server.submit()
+    await server.until(job, "Processing")
+    assert transactions() - before == 1
+    gate.set()
+
+
 @tuned(acknowledge_interval_s=1000.0)
 async def test_results_of_several_jobs_are_acknowledged_in_one_request(
     server: Server, client: FakeClient

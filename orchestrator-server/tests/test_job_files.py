@@ -106,7 +106,7 @@ def stored(content: bytes) -> StoredOutput:
 
 
 def content_of(result: ServedResult) -> bytes:
-    """Return results as a web app gets them, in whatever form they are served."""
+    """Return results as a web app gets them, from a file or from memory."""
     assert result.modified_ns > 0
     match result:
         case LocalFile():

@@ -14,7 +14,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
 from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.store import open_store
-from running_server import Server, in_folders
+from running_server import Server, in_both_forms, in_folders
 from stores import requeue
 
 STATES = JobStatus
@@ -88,6 +88,7 @@ async def test_submit_time_limit_is_sent_to_the_client(server: Server, client: F
     assert seen == ["90.500", None]
 
 
+@in_both_forms
 async def test_selection_of_results_is_stored_sent_to_the_client_and_shown(
     server: Server, client: FakeClient
 ) -> None:

@@ -209,6 +209,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
         inline_bytes=0,
         user_limits=UserLimits(),
         callback_rules=CallbackRules(),
+        before_creation=lambda: None,
     )
     body = Body(
         ('name="user_id"', "1"),

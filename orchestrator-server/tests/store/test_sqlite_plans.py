@@ -15,7 +15,7 @@ import pytest
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.sqlite import claims, creation, events, listing, outbox
+from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
@@ -62,7 +62,7 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         events.OF_JOB,
         events.BETWEEN,
         events.PRESENT,
-        outbox.DUE,
+        unconfirmed.DUE,
     ],
 )
 @pytest.mark.usefixtures("sqlite_store")
@@ -122,7 +122,7 @@ async def test_counters_of_a_user_are_one_look_up(sqlite_database: Database) -> 
 @pytest.mark.usefixtures("sqlite_store")
 async def test_due_callbacks_are_found_by_their_time(sqlite_database: Database) -> None:
     with sqlite_database() as connection:
-        assert plan_of(connection, outbox.DUE, (0, 1)) == [
+        assert plan_of(connection, unconfirmed.DUE, (0, 1)) == [
             "SEARCH callbacks USING INDEX callbacks_due (due_at<?)",
             "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
         ]

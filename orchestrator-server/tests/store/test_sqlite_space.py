@@ -12,7 +12,7 @@ from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.sqlite.space import RESERVE_PAGES
+from job_orchestrator.server.store.sqlite.schema import RESERVE_PAGES
 from job_orchestrator.server.store.sqlite.store import open_store
 from stores import Database
 
@@ -88,7 +88,7 @@ def mode(path: Path) -> object:
 async def test_database_of_an_earlier_version_is_rewritten_once(
     sqlite_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "job_orchestrator.server.store.sqlite.space")
+    caplog.set_level(logging.INFO, "job_orchestrator.server.store.sqlite.schema")
     async with open_store(sqlite_path) as store:
         assert mode(sqlite_path) == 2, "a database that was just created"
         await create(store, 3)

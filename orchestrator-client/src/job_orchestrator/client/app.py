@@ -19,9 +19,9 @@ from job_orchestrator.client.payloads.output import ScriptOutput
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.results.partial import PartialResults
-from job_orchestrator.client.results.recent import RecentResults
 from job_orchestrator.client.settings import Settings
 from job_orchestrator.client.telemetry.health import HealthCheck
 from job_orchestrator.client.telemetry.metrics import PREFIX, Metrics
@@ -142,8 +142,8 @@ def _compose(
     settings = app[keys.SETTINGS]
     metrics = app[keys.METRICS]
     hub = EventHub()
-    recent = RecentResults()
-    packer = Packer(settings.max_result_bytes, recent=recent)
+    kept = KeptResults()
+    packer = Packer(settings.max_result_bytes, kept=kept)
     runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
     intake = Intake(
         store,
@@ -152,7 +152,7 @@ def _compose(
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
     )
     output = ScriptOutput(store, workspaces)
-    retention = Retention(store, workspaces, max_age_s=settings.max_age_s)
+    retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
     requests = LinkRequests(intake, runner, store, retention)
     limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
     meter = LoadMeter(store, settings.slots, hub.publish_load, limits=limits)
@@ -181,11 +181,11 @@ def _compose(
     app[keys.INTAKE] = intake
     app[keys.RUNNER] = runner
     app[keys.SCRIPT_OUTPUT] = output
+    app[keys.KEPT_RESULTS] = kept
     app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
     app[keys.LINK_REQUESTS] = requests
-    app[keys.RECENT_RESULTS] = recent
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(workspaces, packer, lifecycle.loops)

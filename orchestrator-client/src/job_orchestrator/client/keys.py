@@ -11,8 +11,8 @@ from job_orchestrator.client.payloads.output import ScriptOutput
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.partial import PartialResults
-from job_orchestrator.client.results.recent import RecentResults
 from job_orchestrator.client.settings import Settings
 from job_orchestrator.client.telemetry.health import HealthCheck
 from job_orchestrator.client.telemetry.metrics import Metrics
@@ -22,6 +22,7 @@ SETTINGS = web.AppKey("settings", Settings)
 STORE = web.AppKey("store", PayloadStore)
 WORKSPACES = web.AppKey("workspaces", Workspaces)
 INTAKE = web.AppKey("intake", Intake)
+KEPT_RESULTS = web.AppKey("kept_results", KeptResults)
 PARTIAL_RESULTS = web.AppKey("partial_results", PartialResults)
 RUNNER = web.AppKey("runner", Runner)
 DRAIN = web.AppKey("drain", Drain)
@@ -32,4 +33,3 @@ EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)
 HEALTH = web.AppKey("health", HealthCheck)
 LINK_REQUESTS = web.AppKey("link_requests", LinkRequests)
-RECENT_RESULTS = web.AppKey("recent_results", RecentResults)

@@ -225,6 +225,7 @@ async def _compose(
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        before_creation=dispatch.dispatcher.loop.wake,
         max_upload_bytes=registry.max_upload_bytes,
     )
     app[keys.TERMINATION] = JobTermination(

@@ -6,7 +6,7 @@ from job_orchestrator.client import __version__
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.results.recent import RecentResults
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -27,12 +27,12 @@ class LinkConnection:
         socket: LinkSocket,
         hello: link.ServerHello,
         requests: LinkRequests,
-        recent: RecentResults,
+        kept: KeptResults,
     ) -> None:
         self._socket = socket
         self._hello = hello
         self._requests = requests
-        self._recent = recent
+        self._kept = kept
         self._open = True
 
     async def run(self) -> None:
@@ -67,7 +67,9 @@ class LinkConnection:
     def _report_end(self, row: PayloadRow) -> None:
         results = None
         if row.results_sha256 is not None and self._has_made(row.key):
-            results = self._recent.take(row.uuid, self._hello.max_result_bytes)
+            results = self._kept.get(row.uuid)
+            if results is not None and len(results) > self._hello.max_result_bytes:
+                results = None
         self._send(
             link.Ended(
                 row.id,
@@ -101,7 +103,7 @@ class LinkConnection:
 
 
 async def serve_link(
-    socket: LinkSocket, hub: EventHub, requests: LinkRequests, recent: RecentResults
+    socket: LinkSocket, hub: EventHub, requests: LinkRequests, kept: KeptResults
 ) -> None:
     """Exchange the hellos, and serve a link until it breaks."""
     try:
@@ -114,6 +116,6 @@ async def serve_link(
             socket.close(link.CloseCode.MALFORMED, str(error))
         await socket.finish()
         return
-    connection = LinkConnection(socket, hello, requests, recent)
+    connection = LinkConnection(socket, hello, requests, kept)
     with hub.followed_by(connection):
         await connection.run()

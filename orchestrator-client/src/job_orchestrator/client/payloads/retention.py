@@ -6,6 +6,7 @@ from pathlib import Path
 
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.store import PayloadStore
+from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval, remove_if_small
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -27,10 +28,18 @@ class Retention:
     the removal of small folders does not wait for a large one.
     """
 
-    def __init__(self, store: PayloadStore, workspaces: Workspaces, *, max_age_s: float) -> None:
+    def __init__(
+        self,
+        store: PayloadStore,
+        workspaces: Workspaces,
+        kept: KeptResults,
+        *,
+        max_age_s: float,
+    ) -> None:
         """Create the component. ``max_age_s`` counts from the end of a payload."""
         self._store = store
         self._workspaces = workspaces
+        self._kept = kept
         self._max_age_s = max_age_s
         self.large = DeferredRemoval("large folders")
         self.loops: Sequence[Loop] = (
@@ -51,6 +60,8 @@ class Retention:
         """
         rows = await self._store.mark_cleaned(payload_ids)
         reach(Point.CLIENT_DISCARDED)
+        for row in rows:
+            self._kept.drop(row.uuid)
         large = await in_thread(self._remove, rows)
         for folder in large:
             self.large.add(folder)

@@ -48,13 +48,14 @@ class ResultArchive:
         Returns the SHA-256 digest of the archive. Raises ``OnlyOutputKept`` and the errors of the
         budget.
         """
-        work = _real(workspace.work)
+        root = _real(workspace.root)
+        work = root / workspace.work.name  # not resolved: it may have become a link
         self._selected = load_selection(workspace)
         with impersonate_owner(work):
             for entry in walk(work, self._skipped.add, self._budget.count_entry):
                 if not self._selected.leaves_out_name(entry.name):
                     self._add(entry.path, entry.name, inside=work)
-        self._add_output(workspace, limit=None)
+        self._add_output(workspace, root, limit=None)
         return self._finish(outcome)
 
     def write_output_only(
@@ -66,14 +67,15 @@ class ResultArchive:
         """
         self._skipped.add(".", str(reason))
         # Both streams together fit into the largest archive.
-        self._add_output(workspace, limit=self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES)
+        limit = self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES
+        self._add_output(workspace, _real(workspace.root), limit)
         return self._finish(outcome)
 
-    def _add_output(self, workspace: Workspace, limit: int | None) -> None:
+    def _add_output(self, workspace: Workspace, root: Path, limit: int | None) -> None:
         for path in (workspace.stdout, workspace.stderr):
             if path.exists():
                 name = f"{RESERVED}/{path.name}"
-                self._add(str(path), name, inside=_real(workspace.root), limit=limit)
+                self._add(str(path), name, inside=root, limit=limit)
 
     def _finish(self, outcome: Outcome | None) -> bytes:
         manifest = Member(f"{RESERVED}/result.json", _MANIFEST_MODE, time.time())
@@ -100,7 +102,7 @@ class ResultArchive:
                 self._writer.write(Member(name, status.st_mode, status.st_mtime), b"")
                 self._check_size()
                 return
-            descriptor = open_regular(path, inside)
+            descriptor = open_regular(path, inside, self._budget.count_link)
         except NotRegular as reason:
             self._skipped.add(name, str(reason))
             return

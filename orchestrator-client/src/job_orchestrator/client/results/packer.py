@@ -7,12 +7,14 @@ skipped and listed there; a script can't make packing fail or hang.
 
 import asyncio
 import contextlib
+import io
 import os
 import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
@@ -20,14 +22,23 @@ from job_orchestrator.client.errors import ArchiveFailed, OnlyOutputKept, Packin
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
-from job_orchestrator.client.results.queue import Budget, PackingLimits, PackingQueue
-from job_orchestrator.client.results.recent import RecentResults
+from job_orchestrator.client.results.kept import KeptResults
+from job_orchestrator.client.results.queue import (
+    Budget,
+    BudgetExceeded,
+    MemoryBudget,
+    PackingLimits,
+    PackingQueue,
+)
+from job_orchestrator.client.results.threads import Progress
 from job_orchestrator.client.results.zip_writer import ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import close_to_other_users
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.regular_file import create_file, opened_folder, rename_file
+from job_orchestrator.common.storage.small_file import MAX_BYTES
 
 MAX_SMALL_PERMITS, LARGE_PERMITS = 12, 4
 """Results that are packed concurrently; of partial results half as many, at least one.
@@ -36,9 +47,11 @@ Bounded, because other work needs threads too. More large ones than there may be
 they take about as long as one after the other, and a short one need not wait for a long one.
 """
 
+IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
+"""Limits of results that are packed in the event loop: about a millisecond of work."""
 
-SMALL_BYTES = 1 << 16
-"""Results of at most this size are kept in memory for a while, because they are sent soon."""
+MOUNTS = Path("/proc/self/mountinfo")
+
 
 TEMPORARY = ".results."
 """Prefix of the names of unfinished archives."""
@@ -56,6 +69,8 @@ class Packer:
     Partial results, which users request, have permits of their own: no number of requests delays
     the end of a payload. Of results larger than ``max_bytes`` (0: of any size) only the script's
     output is kept.
+
+    Results of a few small files are packed in the event loop, into ``kept``, without a file.
     """
 
     def __init__(
@@ -63,10 +78,8 @@ class Packer:
         max_bytes: int = 0,
         limits: PackingLimits | None = None,
         disk_bytes: Callable[[IO[bytes]], int] = disk_bytes_of,
-        recent: RecentResults | None = None,
+        kept: KeptResults | None = None,
     ) -> None:
-        """Create the packer. ``recent`` gets results that are small."""
-        self._recent = recent or RecentResults()
         self._max_bytes = max_bytes
         self._disk_bytes = disk_bytes
         limits = limits or PackingLimits()
@@ -75,11 +88,13 @@ class Packer:
         self._partial_queue = PackingQueue(max(1, small // 2), max(1, LARGE_PERMITS // 2), limits)
         self._deflater = ParallelDeflater()
         self._stopping = threading.Event()
+        self._kept = kept
+        self._short = ShortWork()
 
     async def pack(
         self, workspace: Workspace, outcome: Outcome, output_only: asyncio.Event | None = None
     ) -> bytes:
-        """Write the results of an ended payload to its workspace, complete or not at all.
+        """Write the results of an ended payload to memory or its workspace, complete or not at all.
 
         Returns the SHA-256 digest of the archive, which is computed while it is written.
         Once ``output_only`` is set, only the script's output is written, without waiting for a
@@ -93,15 +108,20 @@ class Packer:
             if output_only.is_set():  # the one method that other threads may call
                 raise PackingGivenUp("only the output of run.sh was kept")
 
-        sha256, small = await self._queue.run(
+        if self._kept is not None:
+            budget = MemoryBudget(check_wanted, Progress(), IN_MEMORY)
+            with contextlib.suppress(BudgetExceeded):
+                sha256, incomplete, content = await self._short.run(
+                    self._pack_to_memory, workspace, outcome, budget
+                )
+                if self._kept.keep(workspace.root.name, content):
+                    return _digest_of(sha256, incomplete)
+        return await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
             stop_waiting=output_only,
             script_time_s=outcome.ended_at - outcome.started_at,
         )
-        if small is not None:
-            self._recent.put(workspace.root.name, small)
-        return sha256
 
     async def pack_partial(self, workspace: Workspace) -> tuple[IO[bytes], bytes]:
         """Pack the present files of a payload into a file without a name.
@@ -128,17 +148,27 @@ class Packer:
         if self._stopping.is_set():
             raise ArchiveFailed("The client stops")
 
-    def _pack_to_workspace(
+    def _pack_to_memory(
         self, workspace: Workspace, outcome: Outcome, budget: Budget
-    ) -> tuple[bytes, bytes | None]:
-        """Return the digest of the archive, and the archive itself if it is small."""
-        small = None
+    ) -> tuple[bytes, OnlyOutputKept | None, bytes]:
+        """Pack results that are small and cannot hold up the event loop.
+
+        Returns the digest, the reason if only the output was kept, and the archive. Raises
+        ``BudgetExceeded`` for other results.
+        """
+        _refuse_what_may_hang(workspace)
+        with _as_domain_errors(), io.BytesIO() as file, _open_root(workspace) as folder:
+            sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+            reach(Point.CLIENT_PACKING)
+            if file.tell() > MAX_BYTES:  # larger ones are served in ranges, from a file
+                raise BudgetExceeded
+            close_to_other_users(folder)
+            return sha256, incomplete, file.getvalue()
+
+    def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
         with _as_domain_errors(), _open_root(workspace) as folder:
             with _temporary_file(folder) as (file, temporary):
                 sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
-                if file.tell() <= SMALL_BYTES:
-                    file.seek(0)
-                    small = file.read()
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
                 file.close()
@@ -146,10 +176,7 @@ class Packer:
                 budget.progress.note()
                 rename_file(temporary, workspace.results.name, folder)
             close_to_other_users(folder)
-        if incomplete is not None:
-            incomplete.sha256 = sha256
-            raise incomplete
-        return sha256, small
+        return _digest_of(sha256, incomplete)
 
     def _pack_to_unnamed_file(
         self, workspace: Workspace, budget: Budget
@@ -180,8 +207,17 @@ class Packer:
             return archive.write_output_only(workspace, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
-        writer = ZipWriter(file, self._deflater)
-        return ResultArchive(writer, budget, self._max_bytes, self._disk_bytes(file))
+        # Those in memory are within a budget that is much less than any disk.
+        disk_bytes = 0 if isinstance(file, io.BytesIO) else self._disk_bytes(file)
+        return ResultArchive(ZipWriter(file, self._deflater), budget, self._max_bytes, disk_bytes)
+
+
+def _digest_of(sha256: bytes, incomplete: OnlyOutputKept | None) -> bytes:
+    """Return the digest of an archive. Raises ``incomplete``, with the digest, if there is one."""
+    if incomplete is not None:
+        incomplete.sha256 = sha256
+        raise incomplete
+    return sha256
 
 
 @contextlib.contextmanager
@@ -199,12 +235,22 @@ def _open_root(workspace: Workspace) -> Iterator[int]:
         yield folder
 
 
+def _refuse_what_may_hang(workspace: Workspace) -> None:
+    """Raise ``BudgetExceeded`` if a script has left a mount or a link at one of the known places.
+
+    A file system that the script mounted, or to which a link leads, can block for ever.
+    """
+    paths = (workspace.work, workspace.stdout, workspace.stderr, workspace.selection)
+    if workspace.root.name in MOUNTS.read_text() or any(map(os.path.islink, paths)):
+        raise BudgetExceeded
+
+
 @contextlib.contextmanager
 def _temporary_file(folder: int) -> Iterator[tuple[IO[bytes], str]]:
     """Create a file whose name no script can foresee; it is removed unless it was renamed."""
     name = f"{TEMPORARY}{uuid4().hex}"
     try:
-        with open(create_file(name, folder, os.O_RDWR), "w+b") as file:  # noqa: PTH123
+        with open(create_file(name, folder), "wb") as file:  # noqa: PTH123
             yield file, name
     finally:
         with contextlib.suppress(OSError):

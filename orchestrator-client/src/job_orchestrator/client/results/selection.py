@@ -5,6 +5,7 @@ packed. Times and inodes say too little: a script can restore the time of a file
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -82,6 +83,8 @@ def load_selection(workspace: Workspace) -> SelectedFiles:
 
     A script without a sandbox can change the file. If it can't be read, everything is selected.
     """
+    if not os.path.lexists(workspace.selection):
+        return SelectedFiles()
     try:
         descriptor = open_regular(str(workspace.selection), workspace.root.resolve())
         with open(descriptor, "rb") as file:  # noqa: PTH123

@@ -21,6 +21,6 @@ async def link(request: web.Request) -> web.StreamResponse:
         LinkSocket(socket),
         request.app[keys.EVENTS],
         request.app[keys.LINK_REQUESTS],
-        request.app[keys.RECENT_RESULTS],
+        request.app[keys.KEPT_RESULTS],
     )
     return socket

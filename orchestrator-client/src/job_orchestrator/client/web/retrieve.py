@@ -8,8 +8,8 @@ from aiohttp import hdrs, web
 
 from job_orchestrator.client import keys
 from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
+from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
-from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.messages import AcknowledgedPayloads
 from job_orchestrator.common.protocol.digests import repr_digest
@@ -32,8 +32,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     if row.status is not PayloadStatus.COMPLETED:
         return json_response(payload_of(request, row), headers=headers)
     reach(Point.CLIENT_BEFORE_RESULTS)
-    workspace = request.app[keys.WORKSPACES].of(row.uuid)
-    packed = await _packed(workspace, row.results_sha256, headers)
+    packed = await _packed(request, row, headers)
     if packed is None:
         raise ResultsGone(f"The results of payload {row.id} are missing from the client's storage")
     return packed
@@ -42,23 +41,27 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
 async def retrieve_partial(request: web.Request) -> web.StreamResponse:
     """Return the output that a payload has so far, in any state."""
     row = await request.app[keys.STORE].get(payload_id(request))
-    workspace = request.app[keys.WORKSPACES].of(row.uuid)
     if row.status is PayloadStatus.CLEANED:
         raise ResultsGone(f"The files of payload {row.id} were removed")
-    packed = await _packed(workspace, row.results_sha256, {})
+    packed = await _packed(request, row, {})
     if packed is not None:
         return packed
+    workspace = request.app[keys.WORKSPACES].of(row.uuid)
     async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as (file, sha256):
         return await _send(request, file, sha256)
 
 
 async def _packed(
-    workspace: Workspace, sha256: bytes | None, headers: Mapping[str, str]
+    request: web.Request, row: PayloadRow, headers: Mapping[str, str]
 ) -> web.StreamResponse | None:
-    """Return the file with the packed results and its digest, None if it is missing."""
+    """Return the packed results and their digest, None if there are none."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
-    if sha256 is not None:
-        headers[REPR_DIGEST] = repr_digest(sha256)
+    if row.results_sha256 is not None:
+        headers[REPR_DIGEST] = repr_digest(row.results_sha256)
+    kept = request.app[keys.KEPT_RESULTS].get(row.uuid)
+    if kept is not None:
+        return web.Response(body=kept, headers=headers)
+    workspace = request.app[keys.WORKSPACES].of(row.uuid)
     try:
         small = await in_thread(read_if_small, workspace.results)
     except FileNotFoundError:

@@ -125,6 +125,8 @@ class Dispatcher:
                 offers[service.name] = self._offer(
                     service, clients, len(replaceable.get(service.name, ()))
                 )
+        if not offers:
+            return False
         more = False
         for name, claim in (await self._store.claim(offers)).items():
             if claim.jobs:

@@ -52,7 +52,8 @@ class JobSubmission:
     """Accepts uploaded jobs. Files of at most ``inline_bytes`` are stored with the row.
 
     ``max_upload_bytes`` returns the size of files that the clients of a service take, None if that
-    is not known.
+    is not known. ``before_creation`` is called just before the row of a job is written, so that the
+    dispatcher can claim the job in the same transaction.
     """
 
     store: JobStore
@@ -62,6 +63,7 @@ class JobSubmission:
     inline_bytes: int
     user_limits: UserLimits
     callback_rules: CallbackRules
+    before_creation: Callable[[], None]
     max_upload_bytes: Callable[[Service], int | None] = lambda _: None
     uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
@@ -173,6 +175,7 @@ class JobSubmission:
         return job
 
     async def _create(self, job_uuid: str, received: _ReceivedJob) -> Job:
+        self.before_creation()
         return await self.store.create(
             job_uuid,
             received.form.user_id,

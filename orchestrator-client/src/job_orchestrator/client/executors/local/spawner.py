@@ -88,7 +88,10 @@ class Spawner:
 
     @property
     def is_short(self) -> bool:
-        """True if scripts are started by one system call, and leave nothing to search for."""
+        """True if scripts are started by one system call, and leave nothing to search for.
+
+        Other starts hold the lock of the supervisor for as long as another process needs.
+        """
         return self.cgroups is not None and isinstance(self.cgroups.starter, NativeStart)
 
     @property

@@ -1,7 +1,7 @@
 """Inputs and results that are stored in the database, each as one blob in a table of its own.
 
-The blobs are not in the table ``jobs``: its rows are updated several times in the life of a job,
-and SQLite writes a row as a whole.
+The table ``jobs`` has no blobs: the row of a job is updated several times, and SQLite writes
+a row as a whole.
 """
 
 from collections import OrderedDict

@@ -40,7 +40,6 @@ from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
-from job_orchestrator.server.store.sqlite.outbox import SqliteOutbox
 from job_orchestrator.server.store.sqlite.recent import RecentChanges
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -49,11 +48,11 @@ from job_orchestrator.server.store.sqlite.rows import (
     IS_ENDED,
     job_of,
 )
-from job_orchestrator.server.store.sqlite.schema import migrate
-from job_orchestrator.server.store.sqlite.space import enable_release, release_pages
+from job_orchestrator.server.store.sqlite.schema import enable_release, migrate, release_pages
 from job_orchestrator.server.store.sqlite.unconfirmed import (
     SqliteAbandonedKeys,
     SqliteAcknowledgements,
+    SqliteOutbox,
 )
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer

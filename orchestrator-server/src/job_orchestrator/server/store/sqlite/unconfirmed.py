@@ -1,13 +1,15 @@
-"""Requests that clients have not confirmed: kills of abandoned attempts, acknowledgements.
+"""Messages that clients and web apps have not confirmed: kills, acknowledgements, callbacks.
 
-Both tables are nearly always empty.
+The tables are nearly always empty. A trigger adds a callback when a job ends.
 """
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.server.store.base import DueCallback
 from job_orchestrator.server.store.sqlite.connection import Connection
+from job_orchestrator.server.store.sqlite.rows import columns_of, job_of
 from job_orchestrator.server.store.sqlite.writer import Writer
 
 ADD_ACKNOWLEDGEMENT = """
@@ -78,3 +80,33 @@ class SqliteAcknowledgements:
             )
 
         await self.writer.run(work, max_delay_s=MAX_DELAY_S)
+
+
+DUE = f"""
+SELECT {columns_of("jobs")}, callbacks.attempts
+FROM callbacks CROSS JOIN jobs ON jobs.id = callbacks.job_id
+WHERE callbacks.due_at <= ? ORDER BY callbacks.due_at LIMIT ?
+"""  # noqa: S608
+
+
+@dataclass(frozen=True)
+class SqliteOutbox:
+    """Implementation of ``Outbox``. ``now`` returns seconds since the epoch."""
+
+    writer: Writer
+    reader: Connection
+    now: Callable[[], float]
+
+    async def due(self, limit: int) -> Sequence[DueCallback]:
+        """See ``Outbox.due``."""
+        rows = await self.reader.rows(DUE, (self.now(), limit))
+        return [DueCallback(job_of(row[:-1]), int(row[-1])) for row in rows]
+
+    async def done(self, job_id: int) -> None:
+        """See ``Outbox.done``."""
+        await self.writer.execute("DELETE FROM callbacks WHERE job_id = ?", (job_id,))
+
+    async def later(self, job_id: int, delay_s: float) -> None:
+        """See ``Outbox.later``."""
+        statement = "UPDATE callbacks SET attempts = attempts + 1, due_at = ? WHERE job_id = ?"
+        await self.writer.execute(statement, (self.now() + delay_s, job_id))

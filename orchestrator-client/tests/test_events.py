@@ -2,17 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.events import EventHub
+from job_orchestrator.client.payloads.events import EventHub, EventStream
 from job_orchestrator.client.web import streams
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
-from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED
+from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED, SubscriberQueue
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web import streaming
 from running_client import Client
@@ -27,9 +28,17 @@ async def _chunks(found: list[bytes] | None) -> AsyncIterator[bytes]:
         yield chunk
 
 
+@contextmanager
+def following(hub: EventHub) -> Iterator[SubscriberQueue[bytes]]:
+    """Follow the events by HTTP within the block."""
+    stream = EventStream(hub.load)
+    with hub.followed_by(stream):
+        yield stream.backlog
+
+
 async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> None:
     hub = EventHub()
-    with hub.subscribed() as slow, hub.subscribed() as quick:
+    with following(hub) as slow, following(hub) as quick:
         for _ in range(MAX_QUEUED + 100):
             hub.on_payload_changed(row())
             assert await quick.next(1)
@@ -42,7 +51,7 @@ async def test_reader_that_falls_behind_gets_what_waits_and_then_the_end() -> No
 async def test_new_reader_gets_the_last_load_first() -> None:
     hub = EventHub()
     hub.publish_load(LoadEvent(1.0, 2.0, 3, 4, 5))
-    with hub.subscribed() as reader:
+    with following(hub) as reader:
         hub.on_payload_changed(row())
         events = [event async for event in read_events(_chunks(await reader.next(1)))]
         assert [event.kind for event in events] == ["load", "payload"]
@@ -50,17 +59,20 @@ async def test_new_reader_gets_the_last_load_first() -> None:
 
 async def test_prepared_payload_is_not_published() -> None:
     hub = EventHub()
-    with hub.subscribed() as reader:
+    with following(hub) as reader:
+        assert await reader.next(1)  # the load
         hub.on_payload_changed(row(status=PayloadStatus.PREPARED))
         assert await reader.next(0.01) == []
 
 
 async def test_close_of_the_hub_ends_open_and_later_streams() -> None:
     hub = EventHub()
-    with hub.subscribed() as present:
+    with following(hub) as present:
+        assert await present.next(1)
         hub.close()
         assert await present.next(1) is None
-    with hub.subscribed() as late:
+    with following(hub) as late:
+        assert await late.next(1)
         assert await late.next(1) is None
 
 

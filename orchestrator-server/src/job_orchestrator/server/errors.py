@@ -67,6 +67,10 @@ class ClientUnreachable(ClientError):
     for_users = "The machine of this job can't be reached at present; try again later"
 
 
+class ClientDisconnected(ClientUnreachable):
+    """The open connection to the client broke, or has no room, before the request was sent."""
+
+
 class AnswerLost(ClientError):
     """The connection broke after the request was sent: the client may have processed it."""
 

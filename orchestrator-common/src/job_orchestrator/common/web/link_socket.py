@@ -74,7 +74,7 @@ class LinkSocket:
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closing: tuple[int, str] | None = None
-        self._ending = False
+        self._ending = self._finishing = False
         self._deadline: asyncio.Timeout | None = None
 
     def put(self, item: bytes) -> int:
@@ -130,7 +130,8 @@ class LinkSocket:
             self.close(CloseCode.MALFORMED, str(error))
             raise
         finally:
-            sending.cancel()
+            if not self._finishing:
+                sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             await self.finish()
 
@@ -185,6 +186,7 @@ class LinkSocket:
                 if batch := self._next_batch():
                     await self._socket.send_bytes(join_items(batch))
                 self._emptied.set()
+        self._finishing = True
         await self.finish()
 
     def _next_batch(self) -> list[bytes]:

@@ -17,11 +17,11 @@ from job_orchestrator.server.clients.base import ClientEvent, EndedPayload
 from job_orchestrator.server.errors import (
     AnswerLost,
     ClientBusy,
+    ClientDisconnected,
     ClientError,
     ClientFailed,
     ClientRefused,
     ClientTimeout,
-    ClientUnreachable,
     PayloadLost,
 )
 
@@ -48,7 +48,7 @@ class LinkSession:
     """One connection to a client, which is named ``client`` in errors.
 
     ``run`` reads until the link breaks. Then every request that waits fails: as ``AnswerLost`` if
-    it was sent, else as ``ClientUnreachable``.
+    it was sent, else as ``ClientDisconnected``.
     """
 
     def __init__(self, client: str, socket: LinkSocket, first: LoadEvent) -> None:
@@ -134,7 +134,7 @@ class LinkSession:
             async with asyncio.timeout(timeout_s):
                 await self._socket.room(len(item))
                 if self._problem is not None:
-                    raise ClientUnreachable(str(self._problem))
+                    raise ClientDisconnected(str(self._problem))
                 pending = self._pending[number] = _Pending(
                     self._socket.put(item), asyncio.get_running_loop().create_future()
                 )
@@ -143,7 +143,7 @@ class LinkSession:
             raise ClientBusy(f"{self._client} can't be sent more: {error}") from error
         except TimeoutError as error:
             if pending is None or self._socket.withdraw(pending.ordinal):
-                raise ClientUnreachable(f"{self._client} does not read what is sent") from error
+                raise ClientDisconnected(f"{self._client} does not read what is sent") from error
             raise ClientTimeout(f"{self._client} stopped answering") from error
         finally:
             self._pending.pop(number, None)
@@ -206,7 +206,7 @@ class LinkSession:
                     _copy(problem) if isinstance(problem, AnswerLost) else AnswerLost(str(problem))
                 )
                 was_sent = pending.ordinal < self._socket.sent
-                pending.answer.set_exception(lost if was_sent else ClientUnreachable(str(problem)))
+                pending.answer.set_exception(lost if was_sent else ClientDisconnected(str(problem)))
 
     def _refusal(self, refused: link.Refused) -> ClientError:
         reason = shortened(refused.message)

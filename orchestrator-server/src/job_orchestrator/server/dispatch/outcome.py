@@ -12,6 +12,7 @@ from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.errors import (
     ClientBusy,
+    ClientDisconnected,
     ClientError,
     ClientRefused,
     ClientUnreachable,
@@ -91,6 +92,13 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
     ClientUnreachable: AttemptFailure(
         client_failed=True,
         counts=True,
+        may_still_run=False,
+        text="The machine that should run it could not be reached",
+    ),
+    # Its connection broke in this moment. It gets no further job before it is connected again.
+    ClientDisconnected: AttemptFailure(
+        client_failed=True,
+        counts=False,
         may_still_run=False,
         text="The machine that should run it could not be reached",
     ),

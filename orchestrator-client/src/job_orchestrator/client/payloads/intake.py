@@ -159,7 +159,7 @@ class Intake:
                 await in_thread(self.workspaces.remove, name)
         (row,) = accepted
         with logging_about(payload=row.id, key=key):
-            logger.info("Payload %d is %s", row.id, row.status)
+            logger.debug("Payload %d is %s", row.id, row.status)
         return row
 
     def _complete(

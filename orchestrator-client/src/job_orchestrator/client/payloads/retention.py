@@ -1,5 +1,6 @@
 """Removes the files of ended payloads: when their results are acknowledged, or after MAX_AGE."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 200
 FEW, TINY_ENTRIES = 16, 32
-"""Folders, and files and folders in each, that are removed in the event loop."""
+"""Folders that are removed in the event loop in a row, and limit of the entries of each."""
 
 INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
@@ -66,12 +67,14 @@ class Retention:
         rows = await self._store.mark_cleaned(payload_ids)
         reach(Point.CLIENT_DISCARDED)
         left: list[PayloadRow] = []
-        for row in rows:
+        for number, row in enumerate(rows, 1):
             # Results that are kept were packed in the event loop: nothing there may hang.
-            is_tiny = self._kept.get(row.uuid) is not None and len(rows) <= FEW
+            is_tiny = self._kept.get(row.uuid) is not None
             if not (is_tiny and await self._short.run(self._remove_tiny, row)):
                 left.append(row)
             self._kept.drop(row.uuid)
+            if number % FEW == 0:
+                await asyncio.sleep(0)  # lets other tasks run
         large = await in_thread(self._remove, left) if left else []
         for folder in large:
             self.large.add(folder)

@@ -20,6 +20,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -45,32 +46,32 @@ class Workspace:
 
     root: Path
 
-    @property
+    @cached_property
     def work(self) -> Path:
         """The folder in which run.sh runs, with its uploaded files."""
         return self.root / "work"
 
-    @property
+    @cached_property
     def scratch(self) -> Path:
         """TMPDIR of the script; not part of the results."""
         return self.root / "tmp"
 
-    @property
+    @cached_property
     def stdout(self) -> Path:
         """Standard output of run.sh."""
         return self.root / "stdout.txt"
 
-    @property
+    @cached_property
     def stderr(self) -> Path:
         """Standard error of run.sh."""
         return self.root / "stderr.txt"
 
-    @property
+    @cached_property
     def results(self) -> Path:
         """The packed results, once there are any."""
         return self.root / "results.zip"
 
-    @property
+    @cached_property
     def selection(self) -> Path:
         """The selection of the files that are packed; it does not exist if all are."""
         return self.root / "selection.json"
@@ -81,7 +82,8 @@ class Workspace:
         Raises ``StorageFull``.
         """
         with full_disk_as_domain_error():
-            self.work.mkdir(parents=True)
+            os.mkdir(self.root, 0o700)  # noqa: PTH102
+            os.mkdir(self.work)  # noqa: PTH102
             made: set[str] = set()
             for file in files:
                 for parent in reversed(parents(file.name)):

@@ -1,6 +1,6 @@
 """Link of a fake client: carries out each request by the HTTP handlers of the same client.
 
-So whatever a test lets the client answer by HTTP, it answers over the link as well.
+So an answer that a test sets for HTTP is that of the link as well.
 """
 
 import asyncio

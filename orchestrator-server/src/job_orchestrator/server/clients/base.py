@@ -78,7 +78,7 @@ class EndedPayload:
 
 
 ClientEvent: TypeAlias = PayloadEvent | EndedPayload | LoadEvent
-"""What a client reports by itself."""
+"""Report of a client that answers no request."""
 
 
 class ClientTransport(Protocol):

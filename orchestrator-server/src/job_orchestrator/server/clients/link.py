@@ -34,7 +34,7 @@ DEFAULTS = Tuning()
 
 @dataclass(frozen=True)
 class LinkTerms:
-    """What this server says of itself to every client.
+    """Statements of this server in its hello to every client.
 
     ``installation`` is the identity of its database. Results of at most ``max_result_bytes`` travel
     in the link.

@@ -60,7 +60,7 @@ def unpublished(data: Path) -> list[Path]:
 
 
 async def test_results_that_are_replaced_after_packing_are_gone(client: Client) -> None:
-    payload = await client.submit("head -c 300000 /dev/urandom > large\n")
+    payload = await client.submit("head -c 100000 /dev/urandom > out; exit 0\n")
     await client.until(payload, "Completed")
     (results,) = client.data.glob("*/results.zip")
     results.unlink()

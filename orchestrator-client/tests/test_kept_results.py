@@ -1,7 +1,9 @@
 """Small results in memory: what is kept there, and within which bounds."""
 
+import asyncio
 import io
 import os
+import subprocess
 import zipfile
 
 import pytest
@@ -83,3 +85,30 @@ async def test_pack_beyond_a_limit_of_memory_writes_a_file(
     await Packer(kept=kept).pack(workspace, OUTCOME)
     assert kept.get(workspace.root.name) is None
     assert zipfile.ZipFile(workspace.results).testzip() is None
+
+
+@pytest.mark.parametrize("place", ["work/link", "stdout.txt", "selection.json"])
+async def test_pack_what_has_a_link_leaves_the_event_loop(workspace: Workspace, place: str) -> None:
+    # The link could lead to a file system that never answers.
+    (workspace.work / "out").write_text("well")
+    (workspace.root / place).symlink_to("out")
+    kept = KeptResults()
+    await Packer(kept=kept).pack(workspace, OUTCOME)
+    assert kept.get(workspace.root.name) is None
+    assert "out" in zipfile.ZipFile(workspace.results).namelist()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+def test_pack_what_has_a_mount_leaves_the_event_loop(workspace: Workspace) -> None:
+    mount = workspace.work / "mount"
+    mount.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", mount], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    kept = KeptResults()
+    try:
+        asyncio.run(Packer(kept=kept).pack(workspace, OUTCOME))
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert kept.get(workspace.root.name) is None
+    assert workspace.results.exists()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from job_orchestrator.common.status import JobStatus
@@ -71,6 +71,8 @@ def test_overtaken_nobody_gives_way_to_a_user_with_as_many_jobs() -> None:
 users = st.integers(1, 4)
 
 
+@settings(max_examples=1000)
+@example([], [2, 3, 3, 3, 3, 2], {1: 3})
 @given(st.lists(users, max_size=8), st.lists(users, max_size=6), st.dictionaries(users, st.just(3)))
 def test_overtaken_jobs_are_not_called_back_again_by_those_that_took_their_place(
     running: list[int], held: list[int], queued: dict[int, int]

@@ -108,7 +108,7 @@ class ResultArchive:
                 self._writer.write(Member(name, status.st_mode, status.st_mtime), b"")
                 self._check_size()
                 return
-            descriptor = open_regular(path, inside)
+            descriptor = open_regular(path, inside, self._budget.count_link)
         except NotRegular as reason:
             self._skipped.add(name, str(reason))
             return

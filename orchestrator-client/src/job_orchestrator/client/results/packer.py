@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
@@ -26,9 +27,9 @@ from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.queue import (
     Budget,
     BudgetExceeded,
+    MemoryBudget,
     PackingLimits,
     PackingQueue,
-    SmallBudget,
 )
 from job_orchestrator.client.results.threads import Progress
 from job_orchestrator.client.results.zip_writer import ZipWriter
@@ -53,6 +54,8 @@ IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
 _FAULTS_OF_THE_MACHINE = frozenset(
     {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 )
+MOUNTS = Path("/proc/self/mountinfo")
+
 
 TEMPORARY = ".results."
 """Prefix of the names of unfinished archives."""
@@ -110,11 +113,13 @@ class Packer:
                 raise PackingGivenUp("only the output of run.sh was kept")
 
         if self._kept is not None:
-            budget = SmallBudget(check_wanted, Progress(), IN_MEMORY)
+            budget = MemoryBudget(check_wanted, Progress(), IN_MEMORY)
             with contextlib.suppress(BudgetExceeded):
-                return await self._short.run(
-                    self._pack_to_memory, workspace, outcome, budget, self._kept
+                sha256, incomplete, content = await self._short.run(
+                    self._pack_to_memory, workspace, outcome, budget
                 )
+                if self._kept.keep(workspace.root.name, content):
+                    return _digest_of(sha256, incomplete)
         return await self._queue.run(
             partial(self._pack_to_workspace, workspace, outcome),
             check_wanted,
@@ -148,20 +153,21 @@ class Packer:
             raise ArchiveFailed("The client stops")
 
     def _pack_to_memory(
-        self, workspace: Workspace, outcome: Outcome, budget: Budget, kept: KeptResults
-    ) -> bytes:
-        """Keep the results in memory. Raises ``BudgetExceeded`` if they are too large for it."""
-        with _as_domain_errors(), _open_root(workspace) as folder, io.BytesIO() as file:
+        self, workspace: Workspace, outcome: Outcome, budget: Budget
+    ) -> tuple[bytes, OnlyOutputKept | None, bytes]:
+        """Pack results that are small and cannot hold up the event loop.
+
+        Returns the digest, the reason if only the output was kept, and the archive. Raises
+        ``BudgetExceeded`` for other results.
+        """
+        _refuse_what_may_hang(workspace)
+        with _as_domain_errors(), io.BytesIO() as file, _open_root(workspace) as folder:
             sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
             reach(Point.CLIENT_PACKING)
-            # Larger ones are served in ranges, from a file.
-            if file.tell() > MAX_BYTES or not kept.keep(workspace.root.name, file.getvalue()):
+            if file.tell() > MAX_BYTES:  # larger ones are served in ranges, from a file
                 raise BudgetExceeded
             close_to_other_users(folder)
-        if incomplete is not None:
-            incomplete.sha256 = sha256
-            raise incomplete
-        return sha256
+            return sha256, incomplete, file.getvalue()
 
     def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
         with _as_domain_errors(), _open_root(workspace) as folder:
@@ -174,10 +180,7 @@ class Packer:
                 budget.progress.note()
                 rename_file(temporary, workspace.results.name, folder)
             close_to_other_users(folder)
-        if incomplete is not None:
-            incomplete.sha256 = sha256
-            raise incomplete
-        return sha256
+        return _digest_of(sha256, incomplete)
 
     def _pack_to_unnamed_file(
         self, workspace: Workspace, budget: Budget
@@ -213,6 +216,14 @@ class Packer:
         return ResultArchive(ZipWriter(file, self._deflater), budget, self._max_bytes, disk_bytes)
 
 
+def _digest_of(sha256: bytes, incomplete: OnlyOutputKept | None) -> bytes:
+    """Return the digest of an archive. Raises ``incomplete``, with the digest, if there is one."""
+    if incomplete is not None:
+        incomplete.sha256 = sha256
+        raise incomplete
+    return sha256
+
+
 @contextlib.contextmanager
 def _open_root(workspace: Workspace) -> Iterator[int]:
     """Open the folder of a payload; a script may have moved it. Raises ``ArchiveFailed``."""
@@ -226,6 +237,16 @@ def _open_root(workspace: Workspace) -> Iterator[int]:
         )
     with opened_folder(workspace.root) as folder:
         yield folder
+
+
+def _refuse_what_may_hang(workspace: Workspace) -> None:
+    """Raise ``BudgetExceeded`` if a script has left a mount or a link at one of the known places.
+
+    A file system that the script mounted, or to which a link leads, can block for ever.
+    """
+    paths = (workspace.work, workspace.stdout, workspace.stderr, workspace.selection)
+    if workspace.root.name in MOUNTS.read_text() or any(map(os.path.islink, paths)):
+        raise BudgetExceeded
 
 
 @contextlib.contextmanager

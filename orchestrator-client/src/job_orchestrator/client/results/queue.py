@@ -61,6 +61,9 @@ class Budget:
     def count_bytes(self, size: int) -> None:
         """Count the bytes of a file before they are read."""
 
+    def count_link(self) -> None:
+        """Count a symbolic link before it is followed."""
+
 
 class BudgetExceeded(Exception):
     """The results are too large for the small budget."""
@@ -88,6 +91,16 @@ class SmallBudget(Budget):
         self._bytes -= size
         if self._bytes < 0:
             raise BudgetExceeded
+
+
+class MemoryBudget(SmallBudget):
+    """The small budget of results that are packed in the event loop, which follows no links.
+
+    A link can lead to a file system that does not answer.
+    """
+
+    def count_link(self) -> None:
+        raise BudgetExceeded
 
 
 class TimeBudget(Budget):

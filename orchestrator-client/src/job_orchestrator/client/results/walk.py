@@ -68,16 +68,17 @@ def walk(top: Path, skip: Skip, count_entry: CountEntry) -> Iterator[Entry]:
                 yield found
 
 
-def open_regular(path: str, inside: Path) -> int:
+def open_regular(path: str, inside: Path, count_link: CountEntry = lambda: None) -> int:
     """Open a regular file in ``inside``, a real path, or the one that a link leads to there.
 
-    Raises ``NotRegular``, ``OSError``.
+    ``count_link`` is called before a link is followed. Raises ``NotRegular``, ``OSError``.
     """
     try:
         return _open(path, inside)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
+    count_link()
     # realpath, because Path.resolve raises different errors for a loop in each version of Python.
     target = os.path.realpath(path)
     if not Path(target).is_relative_to(inside):

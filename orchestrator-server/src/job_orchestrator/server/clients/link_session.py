@@ -1,6 +1,7 @@
 """One open link to a client: requests with their answers, and the events of the client."""
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class LinkSession:
     def __init__(self, client: str, socket: LinkSocket, first: LoadEvent) -> None:
         self._client = client
         self._socket = socket
-        self._numbers = 0
+        # Random, so that an answer of an earlier connection answers nothing.
+        self._numbers = secrets.randbits(48)
         self._pending: dict[int, _Pending] = {}
         self._events: deque[ClientEvent] = deque([_load(first)])
         self._result_bytes = 0

@@ -53,31 +53,34 @@ def overtaken(
     """Return the jobs of ``not_started`` that should give their place to ``waiting`` users' jobs.
 
     ``active`` are the active jobs of one service, ``not_started`` those of them that wait at
-    clients for a slot, in the order of their claims. For each of these, the latest first, the
-    policy decides who gets its place: its user, who wins ties, or a waiting one. So two jobs never
-    call each other back forever.
+    clients for a slot, in the order of their claims. For each of these the policy decides who gets
+    its place: its user, who wins ties, or a waiting one. The user with the most active jobs comes
+    first, and of its jobs the latest. So two jobs never call each other back forever.
     """
     counts = Counter(job.user_id for job in active)
-    others = {user.user_id: user for user in waiting}
+    queued = {user.user_id: user for user in waiting}
+    held: dict[int, list[Job]] = {}
+    for job in not_started:
+        held.setdefault(job.user_id, []).append(job)
     found: list[Job] = []
-    keep: set[int] = set()
-    for job in reversed(not_started):
-        if job.user_id in keep:
-            continue
-        counts[job.user_id] -= 1
-        users = [
+    while held:
+        user_id = max(held, key=lambda user_id: counts[user_id])
+        counts[user_id] -= 1
+        rivals = [
             replace(user, active=counts[user.user_id])
-            for user in others.values()
-            if user.user_id != job.user_id
+            for user in queued.values()
+            if user.user_id != user_id
         ]
-        users.append(WaitingUser(job.user_id, 1, counts[job.user_id], -1, 0))
-        (chosen,) = policy.choose(limits, counts.total(), 1, users) or (job.user_id,)
+        holder = WaitingUser(user_id, 1, counts[user_id], served=-1, head=0)
+        (chosen,) = policy.choose(limits, counts.total(), 1, [*rivals, holder]) or (user_id,)
         counts[chosen] += 1
-        if chosen == job.user_id:
-            keep.add(chosen)
-        else:
-            found.append(job)
-            others[chosen] = replace(others[chosen], queued=others[chosen].queued - 1)
+        if chosen == user_id:
+            del held[user_id]
+            continue
+        found.append(held[user_id].pop())
+        queued[chosen] = replace(queued[chosen], queued=queued[chosen].queued - 1)
+        if not held[user_id]:
+            del held[user_id]
     return found
 
 

@@ -18,7 +18,16 @@ async def ready(_: web.Application) -> None:
 
 app = web.Application()
 app.on_startup.append(ready)
-run_service("a service", "1", app, "127.0.0.1", 0, drain=hang_in_a_thread, stop_limit_s=1.0)
+run_service(
+    "a service",
+    "1",
+    app,
+    "127.0.0.1",
+    0,
+    end_streams=lambda: None,
+    drain=hang_in_a_thread,
+    stop_limit_s=1.0,
+)
 """
 
 

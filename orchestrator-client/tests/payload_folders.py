@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from job_orchestrator.client.executors.base import Executor, Outcome, RunId, RunRequest, RunState
 from job_orchestrator.client.executors.monitor import RunMonitor
+from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.workspace.layout import Workspace, Workspaces
 
 E = TypeVar("E", bound=Executor)
@@ -21,6 +22,15 @@ def new_workspace(workspaces: Workspaces, name: str, script: str = "exit 0\n") -
     (workspace.work / "run.sh").write_text(script)
     workspace.complete()
     return workspace
+
+
+def always_fit() -> Fitness:
+    """Create the record of a machine whose faults nobody follows."""
+
+    async def nothing(_: str = "") -> None:
+        pass
+
+    return Fitness(nothing, nothing)
 
 
 ENDLESS_BYTES = 64 << 20

@@ -159,6 +159,9 @@ class PolledExecutor:
     async def verify(self) -> None:
         """Do nothing."""
 
+    async def self_test(self) -> None:
+        """Do nothing: the system takes every job."""
+
     async def capacity(self) -> int | None:
         """Return the number that the test has set."""
         return self.free

@@ -245,6 +245,8 @@ async def test_event_stream_reports_the_load_first_and_then_every_change(client:
             "waiting",
             "draining",
             "version",
+            "problem",
+            "warnings",
             "limits",
         }
         payload = await client.submit("exit 2\n")

@@ -19,7 +19,7 @@ from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import FINAL_PAYLOAD, PayloadStatus
-from payload_folders import new_workspace
+from payload_folders import always_fit, new_workspace
 
 PAYLOADS = 3
 
@@ -61,6 +61,7 @@ async def running(
                 workspaces,
                 executor,
                 Packer(),
+                fitness=always_fit(),
                 slots=2,
                 backoff=Backoff.exponential(0.01, 0.02),
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from job_orchestrator.client.executors.base import RunRefused
+from job_orchestrator.client.errors import MachineFault
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroups
 from job_orchestrator.client.executors.local.child import Program
 from job_orchestrator.client.executors.local.executor import LocalExecutor
@@ -86,7 +86,7 @@ async def test_death_of_the_fork_server_during_a_start_is_an_error_that_leaves_n
     starting = asyncio.create_task(runs.start("sleep 4700\n"))
     await until(lambda: bool(_names(cgroups)))
     os.kill(dead, signal.SIGKILL)
-    with pytest.raises(RunRefused) as refused:
+    with pytest.raises(MachineFault) as refused:
         await starting
     assert isinstance(refused.value.__cause__, ConnectionError)
     assert _names(cgroups) == []

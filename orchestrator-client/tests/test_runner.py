@@ -15,7 +15,7 @@ from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
-from payload_folders import new_workspace, until, until_there
+from payload_folders import always_fit, new_workspace, until, until_there
 from polled_executor import BatchSystem, PolledExecutor
 
 RUN_ID = RunId("u1")
@@ -34,6 +34,7 @@ class World:
             workspaces,
             self.executor,
             Packer(),
+            fitness=always_fit(),
             slots=2,
             backoff=Backoff.exponential(0.01, 0.02),
         )

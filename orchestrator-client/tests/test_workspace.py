@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +127,7 @@ def test_remove_tree_folders_without_permissions_succeeds(unprivileged_folder: P
     assert list(unprivileged_folder.iterdir()) == []
 
 
-def test_clear_files_of_another_user_is_a_startup_error(unprivileged_folder: Path) -> None:
+def test_clear_sets_aside_files_of_another_user(unprivileged_folder: Path) -> None:
     workspaces = Workspaces(unprivileged_folder)
     workspaces.prepare()
     if os.getuid() != 0:
@@ -135,5 +136,47 @@ def test_clear_files_of_another_user_is_a_startup_error(unprivileged_folder: Pat
     (workspaces.root / "of-root").mkdir()
     (workspaces.root / "of-root" / "file").touch()
     os.seteuid(65534)
-    with pytest.raises(StartupError, match="files of an earlier start can't be removed"):
-        workspaces.clear()
+    new_workspace(workspaces, "own")
+    (left,) = workspaces.clear()
+    assert left.name.startswith("leftover.")
+    assert list(workspaces.root.iterdir()) == [left]
+    assert workspaces.clear() == [left]
+
+
+@pytest.fixture
+def mounted(workspaces: Workspaces) -> Iterator[Path]:
+    """A folder with a file, outside the workspaces, that is mounted in a work folder."""
+    kept = workspaces.data_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    point = new_workspace(workspaces, "mounts").work / "a name with spaces"
+    point.mkdir()
+    mount = ["mount", "--bind", str(kept), str(point)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("a folder can't be mounted here")
+    yield kept
+    subprocess.run(["umount", "--lazy", str(point)], check=False, stderr=-3)
+
+
+def test_trap_67_clear_detaches_mounts_and_keeps_what_was_mounted(
+    workspaces: Workspaces, mounted: Path
+) -> None:
+    assert workspaces.clear() == []
+    assert list(workspaces.root.iterdir()) == []
+    assert (mounted / "file").exists()
+
+
+def test_trap_67_clear_sets_aside_immutable_files_and_removes_them_later(
+    workspaces: Workspaces,
+) -> None:
+    file = new_workspace(workspaces, "immutable").work / "file"
+    file.touch()
+    if subprocess.run(["chattr", "+i", file], check=False).returncode != 0:
+        pytest.skip("files can't be made immutable here")
+    (left,) = workspaces.clear()
+    immutable = left / "work" / "file"
+    assert left.name.startswith("leftover.")
+    assert workspaces.clear() == [left]
+    subprocess.run(["chattr", "-i", immutable], check=True)
+    assert workspaces.clear() == []
+    assert list(workspaces.root.iterdir()) == []

@@ -1,6 +1,6 @@
 """Link of a fake client: carries out each request by the HTTP handlers of the same client.
 
-So an answer that a test sets for HTTP is that of the link as well.
+So each answer that a test gives by HTTP is given over the link as well.
 """
 
 import asyncio

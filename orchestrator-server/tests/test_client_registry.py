@@ -106,6 +106,17 @@ def test_draining_client_is_not_usable_and_the_problem_says_so(registry: ClientR
     assert registry.problem(SERVICE) == ""
 
 
+def test_client_with_a_fault_is_not_usable_and_its_fault_is_the_problem(
+    registry: ClientRegistry,
+) -> None:
+    load = LoadEvent(1.0, 2.0, 4, running=0, waiting=0, draining=True, problem="The disk is full")
+    registry.on_load(client_a(registry), load)
+    assert usable(registry) == ["b"]
+    assert registry.problems(SERVICE) == ["a can't run jobs at present: The disk is full", ""]
+    registry.on_load(client_a(registry), LoadEvent(1.0, 2.0, 4, running=0, waiting=0))
+    assert registry.problems(SERVICE) == ["", ""]
+
+
 def test_service_has_a_problem_only_if_all_its_clients_have_one(registry: ClientRegistry) -> None:
     for client in registry:
         registry.mark_failed(client, f"{client.name} is down")

@@ -19,6 +19,7 @@ from job_orchestrator.server.errors import (
     ClientRefused,
     ClientTimeout,
     ClientUnreachable,
+    PayloadGivenBack,
     PayloadLost,
     TokenRefused,
 )
@@ -46,7 +47,9 @@ def test_failure_of_a_subclass_is_that_of_its_nearest_listed_class(
     assert failure_of(error) is FAILURES[listed_as]
 
 
-@pytest.mark.parametrize("error", [ClientBusy("x"), ClientNotConfigured("x")])
+@pytest.mark.parametrize(
+    "error", [ClientBusy("x"), ClientNotConfigured("x"), PayloadGivenBack("x")]
+)
 def test_attempt_without_a_fault_of_the_job_does_not_count(error: Exception) -> None:
     assert not failure_of(error).counts
 

@@ -13,6 +13,7 @@ from job_orchestrator.client.link.connection import LinkServer
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
+from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
@@ -125,7 +126,8 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             await executor.recover()
             reach(Point.CLIENT_CLEARING)
             if not executor.survives_restart:
-                await in_thread(workspaces.clear)
+                for left in await in_thread(workspaces.clear):
+                    large_leftovers.retry_later(left)
             await executor.verify()
             async with open_payloads() as store:
                 _compose(app, workspaces, executor, store, large_leftovers)
@@ -145,24 +147,33 @@ def _compose(
     hub = EventHub()
     kept = KeptResults()
     packer = Packer(settings.max_result_bytes, kept=kept)
-    runner = Runner(store, workspaces, executor, packer, slots=settings.slots)
+    limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
+    meter = LoadMeter(
+        store,
+        settings.slots,
+        hub.publish_load,
+        limits=limits,
+        warnings=settings.execution.warnings,
+    )
+    fitness = Fitness(executor.self_test, meter.announce_problem)
+    runner = Runner(store, workspaces, executor, packer, fitness=fitness, slots=settings.slots)
     intake = Intake(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
+        fitness,
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
     requests = LinkRequests(intake, runner, store, retention)
-    limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
-    meter = LoadMeter(store, settings.slots, hub.publish_load, limits=limits)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
         [
             Component(close=requests.close),
             Component(runner.loops, close=runner.stop),
             Component(executor.loops),
+            Component([fitness.loop]),
             Component([Loop("loop lag", lag.run_pass, interval_s=LAG_INTERVAL_S)]),
             # The first request for the load must find a reading.
             Component([meter.loop], prepare=meter.run_pass),
@@ -189,7 +200,9 @@ def _compose(
     app[keys.LINKS] = LinkServer(hub, requests, kept.get)
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
-    app[keys.HEALTH] = HealthCheck(workspaces, packer, lifecycle.loops)
+    app[keys.HEALTH] = HealthCheck(
+        workspaces, (fitness.describe, lambda: packer.problem), lifecycle.loops
+    )
     app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
     app[LIFECYCLE] = lifecycle
 
@@ -200,7 +213,7 @@ async def _start(app: web.Application) -> None:
         logger.warning(
             "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
         )
-    for line in settings.warnings:
+    for line in (*settings.warnings, *settings.execution.warnings):
         logger.warning("%s", line)
     for line in summary(settings):
         logger.info("%s", line)

@@ -1,11 +1,13 @@
 """The command ``jo-client``."""
 
+import logging
 from functools import partial
 
 import click
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.app import create_app, end_streams
+from job_orchestrator.client.executors.local.capabilities import limit_capabilities_of_scripts
 from job_orchestrator.client.executors.local.processes import become_unreadable
 from job_orchestrator.client.settings import SETTINGS, settings_of_process
 from job_orchestrator.common.config.options import environment_help, setting_flags
@@ -13,6 +15,8 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.logs.setup import configure_logging
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.common.web.service import run_service
+
+logger = logging.getLogger(__name__)
 
 STOP_LIMIT_S = 60.0
 """Time for the stop, besides what running payloads have to end. No wait of it takes as long."""
@@ -40,6 +44,10 @@ def main(**flags: str | None) -> None:
         settings = settings_of_process(flags)
         become_unreadable()
         configure_logging(settings.log_level, settings.log_format)
+        try:
+            limit_capabilities_of_scripts()
+        except OSError as error:
+            logger.warning("Scripts keep all capabilities of jo-client: %s", error)
         app = create_app(settings)
         run_service(
             "jo-client",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from job_orchestrator.common.errors import BadRequest, DomainError, TryLater
+from job_orchestrator.common.errors import GIVEN_BACK, BadRequest, DomainError, TryLater
 
 
 class PayloadNotFound(DomainError):
@@ -11,6 +11,12 @@ class PayloadNotFound(DomainError):
 
     def __init__(self, payload: int | str) -> None:
         super().__init__(f"Payload {payload} not found")
+
+
+class PayloadGivenBack(PayloadNotFound):
+    """The payload was given back before run.sh began: its machine could not start it."""
+
+    code = GIVEN_BACK
 
 
 class PayloadNotEnded(DomainError):
@@ -37,6 +43,17 @@ class ClientStops(TryLater):
     """The client drains, and accepts no payloads."""
 
 
+class ClientUnfit(TryLater):
+    """The machine can't run payloads at present, so the client accepts none."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"This client can't run payloads at present; use another one: {problem}")
+
+
+class MachineFault(DomainError):
+    """The machine can't run scripts; the payload is not to blame, and its run.sh has not begun."""
+
+
 class PayloadRecalled(TryLater):
     """The server has taken the payload of this key back; its job is in another attempt."""
 
@@ -54,6 +71,10 @@ class CgroupsUnavailable(DomainError):
 
 class ArchiveFailed(DomainError):
     """The results could not be packed."""
+
+
+class DiskFails(ArchiveFailed):
+    """The disk or the limits of the machine prevent packing; it may succeed later."""
 
 
 class PackingHangs(ArchiveFailed):
@@ -83,6 +104,7 @@ class PackingTookTooLong(OnlyOutputKept):
 
 STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     PayloadNotFound: HTTPStatus.NOT_FOUND,
+    PayloadGivenBack: HTTPStatus.NOT_FOUND,
     ResultsGone: HTTPStatus.NOT_FOUND,
     PayloadNotEnded: HTTPStatus.CONFLICT,
     StillRunning: HTTPStatus.INTERNAL_SERVER_ERROR,

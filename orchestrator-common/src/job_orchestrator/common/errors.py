@@ -8,6 +8,7 @@ import os
 import ssl
 
 NO_SUCH_PATH = "no-such-path"
+GIVEN_BACK = "given-back"
 TOO_MUCH_STORED = "too-much-stored"
 
 

@@ -193,7 +193,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
-    ``warnings`` are settings of the client that contradict those of the server.
+    ``warnings`` are about settings of the client, also if they contradict those of the server.
     """
 
     url: str
@@ -326,8 +326,9 @@ class LoadEvent(msgspec.Struct, frozen=True):
     ``cpu`` and ``memory`` are per cent of the machine (0-100). ``slots`` is the number of payloads
     that may run at the same time, ``running`` of those whose script runs, ``waiting`` of the
     Prepared ones.
-    A ``draining`` client is stopping and accepts no further payloads. ``version`` is that of
-    jo-client. Older versions don't send their ``limits``.
+    A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
+    ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings. Older
+    versions don't send their ``limits``.
     """
 
     cpu: float
@@ -338,6 +339,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     draining: bool = False
     version: str = ""
     limits: ClientLimits | None = None
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def encode(message: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:

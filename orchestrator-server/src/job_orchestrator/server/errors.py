@@ -130,6 +130,10 @@ class PayloadLost(ClientError):
     for_users = "The machine of this job no longer has its output"
 
 
+class PayloadGivenBack(PayloadLost):
+    """The client has given the payload back: its machine could not start the script."""
+
+
 class TerminationPending(DomainError):
     """The client of the job does not answer. The job is terminated as soon as the client does."""
 

@@ -140,13 +140,17 @@ class Executor(Protocol):
         Raises ``StartupError``.
         """
 
+    async def self_test(self) -> None:
+        """Run a test script to its end, as a payload would run. Raises ``MachineFault``."""
+
     async def capacity(self) -> int | None:
         """Return how many more runs can be submitted now; None: only SLOTS limits them."""
 
     async def submit(self, request: RunRequest) -> None:
         """Submit a run. A repeat with the same ``run_id`` has no further effect.
 
-        Raises ``RunRefused``, ``ExecutorBusy``, ``ExecutorUnavailable``.
+        Raises ``RunRefused``, ``ExecutorBusy``, ``ExecutorUnavailable``, and ``MachineFault`` if
+        the machine can't start scripts.
         """
 
     async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:

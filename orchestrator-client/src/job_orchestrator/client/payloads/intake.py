@@ -1,5 +1,6 @@
 """Accepts payloads: files to a workspace, then a row in the store."""
 
+import errno
 import hashlib
 import logging
 import uuid
@@ -9,11 +10,13 @@ from functools import partial
 
 from job_orchestrator.client.errors import (
     ClientStops,
+    ClientUnfit,
     MissingScript,
     PayloadNotFound,
     PayloadRecalled,
 )
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
@@ -28,17 +31,23 @@ from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
+_FAULTS_OF_THE_DISK = frozenset({errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Intake:
-    """Accepts submitted payloads. When it is not ``open``, it only answers repeats of a submit."""
+    """Accepts submitted payloads.
+
+    When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
+    """
 
     store: PayloadStore
     workspaces: Workspaces
     ids: PayloadIds
     limits: FormLimits
+    fitness: Fitness
     open: bool = True
 
     async def submit(
@@ -107,7 +116,7 @@ class Intake:
 
         ``receive`` returns the id of the payload and why its script is refused, if it is.
         """
-        if not self.open:
+        if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
         accepted: list[PayloadRow] = []
@@ -124,6 +133,12 @@ class Intake:
             if key and (earlier := await self.store.by_key(key)) is not None:
                 return earlier
             raise
+        except OSError as error:
+            # A failed connection is one, too, but has no file.
+            if error.filename is None and error.errno not in _FAULTS_OF_THE_DISK:
+                raise
+            await self.fitness.report(f"Files can't be stored: {error}")
+            raise ClientUnfit(self.fitness.problem) from error
         finally:
             if not (accepted and accepted[0].uuid == name):
                 await in_thread(self.workspaces.remove, name)
@@ -163,7 +178,7 @@ class Intake:
         self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
     ) -> PayloadRow:
         """Add the row, or return that of an earlier submit with the same key."""
-        if not self.open:
+        if not self.open or self.fitness.problem:
             return await self._known(key)
         if key and self.store.was_recalled(key):
             raise PayloadRecalled
@@ -180,11 +195,15 @@ class Intake:
         return row
 
     async def _known(self, key: str | None) -> PayloadRow:
-        """Return the payload of an earlier submit. Raises ``ClientStops`` if there is none.
+        """Return the payload of an earlier submit.
+
+        Raises ``ClientStops`` or ``ClientUnfit`` if there is none.
 
         A server that repeats a submit must not be refused while its payload runs here.
         """
         row = await self.store.by_key(key) if key else None
+        if row is None and self.open:
+            raise ClientUnfit(self.fitness.problem)
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row

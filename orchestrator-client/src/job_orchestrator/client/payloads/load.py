@@ -52,8 +52,13 @@ class LoadMeter:
         cpu_times: Callable[[], CpuTimes] = read_cpu_times,
         *,
         limits: ClientLimits | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
-        """Create the meter. ``publish`` is called with each reading, which has the ``limits``."""
+        """Create the meter. ``publish`` is called with each reading.
+
+        Each reading has the ``limits`` and the ``warnings``.
+        """
+        self._warnings = warnings
         self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
@@ -62,6 +67,7 @@ class LoadMeter:
         # The first reading is the mean since the machine started: better than no reading.
         self._earlier = CpuTimes(0.0, 0.0)
         self._draining = False
+        self._problem = ""
         self.reading = LoadEvent(cpu=0.0, memory=0.0, slots=slots, running=0, waiting=0)
         self.loop = Loop("load meter", self.run_pass, interval_s=INTERVAL_S)
 
@@ -74,13 +80,30 @@ class LoadMeter:
             cpu = cpu_percent(self._earlier, times)
             self._earlier = times
         self.reading = LoadEvent(
-            cpu, memory, self._slots, running, waiting, self._draining, __version__, self._limits
+            cpu,
+            memory,
+            self._slots,
+            running,
+            waiting,
+            draining=self._draining or bool(self._problem),
+            version=__version__,
+            limits=self._limits,
+            problem=self._problem,
+            warnings=self._warnings,
         )
         self._publish(self.reading)
 
     async def announce_draining(self) -> None:
         """Publish, in this and all further readings, that no payloads are accepted any more."""
         self._draining = True
+        await self.run_pass()
+
+    async def announce_problem(self, problem: str) -> None:
+        """Publish, in this and all further readings, why no payloads are accepted; empty: they are.
+
+        Servers that do not know the reason take the client for one that is stopping.
+        """
+        self._problem = problem
         await self.run_pass()
 
     def _measure(self) -> tuple[CpuTimes, float]:

@@ -72,11 +72,14 @@ class Retention:
         """Remove the folders of payloads; return the large ones, which are not removed yet."""
         large = []
         for row in rows:
+            doomed = None
             try:
                 doomed = self._workspaces.detach(row.uuid)
                 if doomed is not None and not remove_if_small(doomed):
                     large.append(doomed)
             except OSError as error:
-                # The next start removes it; its failure must not keep the others.
+                # Its failure must not keep the others.
                 logger.error("Files of payload %d cannot be removed: %s", row.id, error)
+                if doomed is not None:
+                    self.large.retry_later(doomed)
         return large

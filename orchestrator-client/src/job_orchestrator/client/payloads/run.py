@@ -1,12 +1,16 @@
 """One payload in its slot: submits its script, enforces the time limit, packs the results."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from job_orchestrator.client.errors import (
     ArchiveFailed,
+    DiskFails,
+    MachineFault,
     OnlyOutputKept,
     PackingGivenUp,
     StillRunning,
@@ -36,6 +40,16 @@ logger = logging.getLogger(__name__)
 CANCEL_RETRY_S = 5.0
 KILLED = "Terminated on request"
 
+BUSY_LIMIT_S = 60.0
+"""Time for which a script waits until the machine has a process for it, in seconds."""
+
+PACKING_BACKOFF = Backoff.exponential(1.0, 30.0)
+PACKING_RETRIES_S = 120.0
+"""Time for which packing is repeated while the disk fails, in seconds.
+
+Longer would not help if the payload itself has filled the disk, and it holds up the client.
+"""
+
 KILLED_PACKING_S = 10.0
 """Time limit for packing the results of a payload that was terminated on request, in seconds."""
 
@@ -55,6 +69,12 @@ class Lost(NamedTuple):
     reason: str
 
 
+class NotStarted(NamedTuple):
+    """Failed start of a payload by a fault of the machine: its job must be run elsewhere."""
+
+    reason: str
+
+
 class PayloadRun:
     """The run of one payload, from the submission of its script to its packed results."""
 
@@ -67,17 +87,21 @@ class PayloadRun:
         packer: Packer,
         backoff: Backoff,
         script_ended: Callable[[], None],
+        report_fault: Callable[[str], Awaitable[None]],
     ) -> None:
         self.row = row
         self.run_id = RunId(row.uuid)
         self.in_executor = False
         """True if the executor has the run: it was submitted, and is not over."""
+        self.has_started = False
+        """True if the executor has accepted the run."""
         self._workspace = workspace
         self._executor = executor
         self._monitor = monitor
         self._packer = packer
         self._backoff = backoff
         self._script_ended = script_ended
+        self._report_fault = report_fault
         self._killed = row.killed
         self._client_stops = False
         self._out_of_time = False
@@ -88,7 +112,7 @@ class PayloadRun:
         """Pid of run.sh; 0 if there is none on this machine."""
         return self._monitor.state(self.run_id).pid if self.in_executor else 0
 
-    async def execute(self) -> Ending | Lost:
+    async def execute(self) -> Ending | Lost | NotStarted:
         """Run the script and pack its results."""
         if self.row.refusal:
             return Ending(PayloadStatus.INVALID, self.row.refusal)
@@ -97,6 +121,10 @@ class PayloadRun:
                 if not await self._submit():
                     return Ending(PayloadStatus.KILLED, "Terminated before it started")
                 state = await self._until_over()
+        except MachineFault as error:
+            if self._killed:
+                return Ending(PayloadStatus.KILLED, "Terminated before it started")
+            return NotStarted(str(error))
         except (RunRefused, StillRunning) as error:
             return _could_not_be_run(str(error))
         finally:
@@ -129,9 +157,11 @@ class PayloadRun:
         """Submit the script; False if the payload was terminated before.
 
         A machine that has no process left, or a batch system that does not answer, is not the
-        script's fault: the submission is repeated until it succeeds. Raises ``RunRefused``,
+        script's fault: the submission is repeated until it succeeds; without processes for
+        ``BUSY_LIMIT_S``, the machine counts as faulty. Raises ``RunRefused``, ``MachineFault``,
         ``StillRunning``.
         """
+        busy_until = time.monotonic() + BUSY_LIMIT_S
         request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s)
         failures = 0
         in_doubt = False
@@ -141,12 +171,14 @@ class PayloadRun:
                 await self._executor.submit(request)
                 reach(Point.CLIENT_STARTED)
             except (ExecutorBusy, ExecutorUnavailable) as error:
+                if isinstance(error, ExecutorBusy) and time.monotonic() > busy_until:
+                    raise MachineFault(str(error)) from error
                 failures += 1
                 in_doubt |= isinstance(error, ExecutorUnavailable)
                 logger.warning("%s; waiting", error)
                 await asyncio.sleep(self._backoff.delay_s(failures))
                 continue
-            self.in_executor = True
+            self.in_executor = self.has_started = True
             if self._must_end():  # since the submission began
                 await self._executor.cancel(self.run_id)
             return True
@@ -194,22 +226,45 @@ class PayloadRun:
         sha256 = None
         try:
             reach(Point.CLIENT_SCRIPT_ENDED)
-            sha256 = await self._packer.pack(self._workspace, outcome, stop_packing)
+            sha256 = await self._pack_until_it_succeeds(outcome, stop_packing)
             reach(Point.CLIENT_PACKED)
         except PackingGivenUp as error:
             sha256, status = error.sha256, PayloadStatus.KILLED
             message = f"Terminated on request, before its results were packed; {error}"
         except (StorageFull, ArchiveFailed) as error:
-            if status is PayloadStatus.COMPLETED:
-                status = PayloadStatus.FAILED
             message = f"{message} {error}".strip()
             if isinstance(error, OnlyOutputKept):
                 sha256 = error.sha256
+            elif status is PayloadStatus.COMPLETED:
+                message = f"{message} run.sh itself had ended well."
+            if status is PayloadStatus.COMPLETED:
+                status = PayloadStatus.FAILED
         finally:
             self._stop_packing = None
             if timer is not None:
                 timer.cancel()
         return Ending(status, message, outcome.exit_code, sha256)
+
+    async def _pack_until_it_succeeds(self, outcome: Outcome, stop_packing: asyncio.Event) -> bytes:
+        """Pack the results. While the disk fails, packing is repeated; the script never is.
+
+        Raises ``StorageFull``, ``ArchiveFailed``.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + PACKING_RETRIES_S
+        failures = 0
+        while True:
+            try:
+                return await self._packer.pack(self._workspace, outcome, stop_packing)
+            except (StorageFull, DiskFails) as error:
+                failures += 1
+                delay_s = PACKING_BACKOFF.delay_s(failures)
+                if self._killed or stop_packing.is_set() or loop.time() + delay_s > give_up_at:
+                    raise
+                await self._report_fault(f"Results can't be packed: {error}")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await stop_packing.wait()
 
 
 def _could_not_be_run(reason: str) -> Ending:

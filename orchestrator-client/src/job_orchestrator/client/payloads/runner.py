@@ -9,7 +9,8 @@ from job_orchestrator.client.errors import PayloadNotFound, StillRunning
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.run import Ending, Lost, PayloadRun
+from job_orchestrator.client.payloads.fitness import Fitness
+from job_orchestrator.client.payloads.run import Ending, Lost, NotStarted, PayloadRun
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
@@ -55,6 +56,7 @@ class Runner:
         executor: Executor,
         packer: Packer,
         *,
+        fitness: Fitness,
         slots: int,
         backoff: Backoff = BACKOFF,
     ) -> None:
@@ -63,6 +65,7 @@ class Runner:
         self._workspaces = workspaces
         self._executor = executor
         self._packer = packer
+        self._fitness = fitness
         self._slots = slots
         self._backoff = backoff
         self._monitor = RunMonitor(executor)
@@ -84,7 +87,7 @@ class Runner:
     async def run_pass(self) -> None:
         """Start Prepared payloads, the oldest first, while there are free slots."""
         free = await self._free()
-        if free <= 0 or self._paused:
+        if free <= 0 or self._paused or self._fitness.problem:
             return
         rows = await self._next(free)
         self._none_waits = len(rows) < free
@@ -98,6 +101,7 @@ class Runner:
                 self._packer,
                 self._backoff,
                 partial(self._on_script_ended, row.id),
+                self._report_fault,
             )
             self._tasks[row.id] = self._owner.spawn(self._run(run), f"payload {row.id}")
 
@@ -227,26 +231,40 @@ class Runner:
                 self._free_slot(run.row.id)
 
     async def _run_to_the_end(self, run: PayloadRun) -> None:
-        ending: Ending | Lost
+        ending: Ending | Lost | NotStarted
         try:
             ending = await run.execute()
         except Exception as error:
             # Any error must end the payload: otherwise it stays Running and no task runs it.
             logger.exception("Payload %d could not be run", run.row.id)
-            ending = Ending(PayloadStatus.FAILED, f"The client could not run it: {error}")
+            reason = f"The client could not run it: {error}"
+            ending = Ending(PayloadStatus.FAILED, reason) if run.has_started else NotStarted(reason)
         if self._stopping:
             return
+        if isinstance(ending, NotStarted):
+            # First: servers must send the job elsewhere.
+            await self._report_fault(ending.reason)
+        elif run.has_started:
+            self._fitness.note_started()
         failures = 0
         while not await self._store_end(run.row.id, ending):
             failures += 1
             await asyncio.sleep(self._backoff.delay_s(failures))
         self._executor.forget(run.run_id)
 
-    async def _store_end(self, payload_id: int, ending: Ending | Lost) -> bool:
+    async def _report_fault(self, problem: str) -> None:
+        """Report a fault of the machine, and give back the payloads that wait for a slot."""
+        await self._fitness.report(problem)
+        for row in await self._store.prepared():
+            await self._store.give_back_unstarted(row.id, problem)
+
+    async def _store_end(self, payload_id: int, ending: Ending | Lost | NotStarted) -> bool:
         """Store the end of a payload; False if the statement failed and must be repeated."""
         try:
             if isinstance(ending, Lost):
                 await self._store.give_back_lost(payload_id, ending.reason)
+            elif isinstance(ending, NotStarted):
+                await self._store.give_back_unstarted(payload_id, ending.reason)
             else:
                 await self._store.finish(payload_id, *ending)
         except StoreError as error:
@@ -256,7 +274,9 @@ class Runner:
             logger.error("%s", error)
             return True
         reach(Point.CLIENT_PAYLOAD_ENDED)
-        if isinstance(ending, Lost):
+        if isinstance(ending, NotStarted):
+            logger.warning("Payload %d was given back: %s", payload_id, ending.reason)
+        elif isinstance(ending, Lost):
             logger.warning("The run of payload %d was lost: %s", payload_id, ending.reason)
         else:
             logger.info("Payload %d is %s. %s", payload_id, ending.status, ending.message)

@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
-from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
@@ -66,6 +66,9 @@ SELECT (SELECT count(*) FROM payloads WHERE status = 'Running' AND NOT packing),
     (SELECT count(*) FROM payloads WHERE status = 'Prepared')
 """
 
+UNSTARTED_KEPT = 10_000
+"""Payloads that were given back before their start, for servers that ask for them later."""
+
 DELETE_BATCH = 200
 DELETE_CLEANED = f"""
 DELETE FROM payloads WHERE id IN (
@@ -98,6 +101,7 @@ class PayloadStore:
         self._now = now
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
+        self._unstarted: dict[int, str] = {}
         self._recalled: OrderedDict[str, None] = OrderedDict()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -141,6 +145,8 @@ class PayloadStore:
         )
         if not rows:
             self._given_back.discard(payload_id)  # its server has seen the loss
+            if payload_id in self._unstarted:
+                raise PayloadGivenBack(payload_id)
             raise PayloadNotFound(payload_id)
         return rows[0]
 
@@ -277,6 +283,26 @@ class PayloadStore:
             f"DELETE FROM payloads WHERE id = ? AND status = 'Running' RETURNING {COLUMNS}",  # noqa: S608
             (payload_id,),
         )
+        self._notify_given_back(rows, reason)
+
+    async def prepared(self) -> Sequence[PayloadRow]:
+        """Return all payloads that wait for a slot."""
+        return self._rows(
+            f"SELECT {COLUMNS} FROM payloads WHERE status = 'Prepared'",  # noqa: S608
+            (),
+        )
+
+    async def give_back_unstarted(self, payload_id: int, reason: str) -> None:
+        """Forget a payload whose script has not begun, so that its job runs elsewhere."""
+        rows = self._rows(
+            f"DELETE FROM payloads WHERE id = ? AND status IN ('Prepared', 'Running')"  # noqa: S608
+            f" RETURNING {COLUMNS}",
+            (payload_id,),
+        )
+        for row in rows:
+            self._unstarted[row.id] = reason
+        while len(self._unstarted) > UNSTARTED_KEPT:
+            del self._unstarted[next(iter(self._unstarted))]
         self._notify_given_back(rows, reason)
 
     async def unseen_count(self) -> int:

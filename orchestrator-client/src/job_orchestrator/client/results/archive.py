@@ -12,7 +12,13 @@ from job_orchestrator.client.results.deflate import BLOCK_BYTES
 from job_orchestrator.client.results.manifest import SkippedFiles, encode_manifest
 from job_orchestrator.client.results.queue import Budget
 from job_orchestrator.client.results.selection import SelectedFiles, load_selection
-from job_orchestrator.client.results.walk import NotRegular, open_regular, read_blocks, walk
+from job_orchestrator.client.results.walk import (
+    OUT_OF_RESOURCES,
+    NotRegular,
+    open_regular,
+    read_blocks,
+    walk,
+)
 from job_orchestrator.client.results.zip_writer import Member, ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import impersonate_owner
@@ -107,6 +113,8 @@ class ResultArchive:
             self._skipped.add(name, str(reason))
             return
         except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                raise
             self._skipped.add(name, error.strerror or "unreadable")
             return
         # The file object closes the descriptor. It is unbuffered: it is read in large blocks.

@@ -7,6 +7,7 @@ skipped and listed there; a script can't make packing fail or hang.
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from job_orchestrator.client.errors import ArchiveFailed, OnlyOutputKept, PackingGivenUp
+from job_orchestrator.client.errors import ArchiveFailed, DiskFails, OnlyOutputKept, PackingGivenUp
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
@@ -52,6 +53,9 @@ IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
 
 MOUNTS = Path("/proc/self/mountinfo")
 
+_FAULTS_OF_THE_MACHINE = frozenset(
+    {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
 
 TEMPORARY = ".results."
 """Prefix of the names of unfinished archives."""
@@ -263,4 +267,5 @@ def _as_domain_errors() -> Iterator[None]:
         with full_disk_as_domain_error():
             yield
     except OSError as error:
-        raise ArchiveFailed(f"The results could not be packed: {error}") from error
+        kind = DiskFails if error.errno in _FAULTS_OF_THE_MACHINE else ArchiveFailed
+        raise kind(f"The results could not be packed: {error}") from error

@@ -20,6 +20,9 @@ Skip = Callable[[str, str], None]
 CountEntry = Callable[[], None]
 """Called for each file and folder as soon as it is found; may raise to stop."""
 
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the client or its machine: the file in question can be read later."""
+
 _STATUS_BLOCK_BYTES = 512
 
 
@@ -49,6 +52,8 @@ def walk(top: Path, skip: Skip, count_entry: CountEntry) -> Iterator[Entry]:
             skip(prefix, str(reason))
             continue
         except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                raise
             skip(prefix or ".", error.strerror or "unreadable")
             continue
         if prefix and not names:

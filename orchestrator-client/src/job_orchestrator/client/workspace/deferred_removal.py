@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -15,6 +16,8 @@ SMALL_ENTRIES = 1000
 """Files and folders that a caller removes itself, without deferring."""
 
 INTERVAL_S = 5.0
+RETRY_S = 3600.0
+"""Time until another try for a folder that can't be removed."""
 
 
 class _Interrupted(Exception):
@@ -46,6 +49,7 @@ class DeferredRemoval:
 
     def __init__(self, name: str) -> None:
         self._folders: deque[Path] = deque()
+        self._failed: deque[tuple[float, Path]] = deque()
         self._stopping = threading.Event()
         self.loop = Loop(name, self.run_pass, interval_s=INTERVAL_S)
 
@@ -53,8 +57,15 @@ class DeferredRemoval:
         """Schedule the removal of a folder. Thread-safe; ``loop`` may be woken afterwards."""
         self._folders.append(folder)
 
+    def retry_later(self, folder: Path) -> None:
+        """Schedule another try for a folder that can't be removed now. Thread-safe."""
+        self._failed.append((time.monotonic() + RETRY_S, folder))
+
     async def run_pass(self) -> None:
         """Remove all scheduled folders, one after the other."""
+        now = time.monotonic()
+        while self._failed and self._failed[0][0] <= now:
+            self._folders.append(self._failed.popleft()[1])
         while self._folders and not self._stopping.is_set():
             await in_thread(self._remove, self._folders.popleft())
 
@@ -73,3 +84,4 @@ class DeferredRemoval:
             logger.info("The removal of %s is continued at the next start", folder)
         except OSError as error:
             logger.error("Files in %s can't be removed: %s", folder, error)
+            self.retry_later(folder)

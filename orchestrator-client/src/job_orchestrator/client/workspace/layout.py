@@ -15,6 +15,7 @@ DATA_PATH is never removed, not even that of a server that uses the same DATA_PA
 block: call them in a thread.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -22,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from job_orchestrator.client.workspace.mounts import check_without_mounts, detach_mounts
 from job_orchestrator.client.workspace.removal import remove_tree
-from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.protocol.paths import parents
 from job_orchestrator.common.protocol.small_files import SmallFile
 from job_orchestrator.common.storage.data_folder import check_writable, locked, make_data_folder
@@ -32,6 +33,10 @@ from job_orchestrator.common.storage.regular_file import open_regular_file
 
 PAYLOADS = "payloads"
 SCRIPT = "run.sh"
+LEFTOVER = "leftover."
+"""Prefix of the names of folders that can't be removed."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,18 +138,27 @@ class Workspaces:
         """Raise ``OSError`` unless the folder is writable."""
         check_writable(self.root)
 
-    def clear(self) -> None:
+    def clear(self) -> list[Path]:
         """Remove the payloads of the previous run of the process; no record of them is left.
 
-        Raises ``StartupError`` if something can't be removed.
+        Mounts in them are detached. Returns what can't be removed nevertheless, such as folders
+        with immutable files; where possible it gets another name, so that it is in nobody's way.
         """
-        try:
-            remove_tree(self.root, keep_top=True)
-        except OSError as error:
-            raise StartupError(
-                f"DATA_PATH is {str(self.data_path)!r}, where files of an earlier start can't be"
-                f" removed: {error}. Remove {str(self.root)!r}, or choose another"
-            ) from error
+        detach_mounts(self.root)
+        left = []
+        for path in tuple(self.root.iterdir()):
+            try:
+                _remove(path)
+            except OSError as error:
+                kept = _set_aside(path)
+                left.append(kept)
+                logger.warning(
+                    "%s, which an earlier payload left, can't be removed: %s. Remove it as root,"
+                    " after umount and chattr -R -i; jo-client tries again every hour",
+                    kept,
+                    error,
+                )
+        return left
 
     def remove(self, *uuids: str) -> None:
         """Remove the folders of payloads, complete or not. A missing folder is not an error."""
@@ -164,3 +178,22 @@ class Workspaces:
         except FileNotFoundError:
             return None
         return detached
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    check_without_mounts(path)
+    remove_tree(path)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a folder that can't be removed; return its name, which may be the old one."""
+    aside = path.with_name(f"{LEFTOVER}{uuid4().hex}")
+    if path.name.startswith(LEFTOVER):
+        return path
+    try:
+        return path.rename(aside)
+    except OSError:
+        return path

@@ -14,6 +14,7 @@ MAX_TEXT_BYTES = 1 << 16
 """Limit for a text of a client. The server stores it, lists it and pushes it to all subscribers."""
 
 MAX_VERSION_BYTES = 100
+MAX_WARNINGS = 10
 CUT_OFF = "… (cut off)"
 
 
@@ -42,12 +43,17 @@ def decode_payload_event(body: str) -> PayloadEvent:
 
 
 def decode_load_event(body: str) -> LoadEvent:
-    """Read the data of a ``load`` event, with a long version cut off.
+    """Read the data of a ``load`` event, with long texts cut off.
 
     Raises ``MalformedMessage``.
     """
     load = _decode(_load_event_decoder, body, "load event")
-    return msgspec.structs.replace(load, version=shortened(load.version, MAX_VERSION_BYTES))
+    return msgspec.structs.replace(
+        load,
+        version=shortened(load.version, MAX_VERSION_BYTES),
+        problem=shortened(load.problem),
+        warnings=tuple(shortened(text) for text in load.warnings[:MAX_WARNINGS]),
+    )
 
 
 def shortened(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -58,14 +58,14 @@ class CloseCode:
 
 
 class Refusal(StrEnum):
-    """Reasons for which a client does not carry out a request."""
+    """Reason for which a client did not carry out a request."""
 
     BUSY = "busy"
-    """Temporary: nothing is accepted now."""
+    """The client accepts nothing now; the request may be repeated later."""
     REFUSED = "refused"
     """Not acceptable in itself, so that a repeat would not help."""
     LOST = "lost"
-    """Not here: the client has no such payload."""
+    """The client has no such payload."""
     FAILED = "failed"
     """Internal error."""
 

@@ -78,7 +78,7 @@ class EndedPayload:
 
 
 ClientEvent: TypeAlias = PayloadEvent | EndedPayload | LoadEvent
-"""Report of a client that answers no request."""
+"""Report that a client sends by itself."""
 
 
 class ClientTransport(Protocol):

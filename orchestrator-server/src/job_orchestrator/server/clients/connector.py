@@ -1,4 +1,4 @@
-"""Connectors: the way to one client. Nothing else depends on which side dials."""
+"""Connector to one client: the only place that depends on which side dials."""
 
 from dataclasses import dataclass
 from typing import Protocol

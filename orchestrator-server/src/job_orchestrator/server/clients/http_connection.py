@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs
 
-from job_orchestrator.common.errors import describe_os_error
+from job_orchestrator.common.errors import GIVEN_BACK, describe_os_error
 from job_orchestrator.common.logs.context import request_id
 from job_orchestrator.common.protocol.headers import X_REQUEST_ID
 from job_orchestrator.common.protocol.link import MAX_MESSAGE_BYTES
@@ -30,6 +30,7 @@ from job_orchestrator.server.errors import (
     ClientRefused,
     ClientTimeout,
     ClientUnreachable,
+    PayloadGivenBack,
     PayloadLost,
     TokenRefused,
 )
@@ -60,6 +61,7 @@ class LinkNotOffered(ClientError):
 
 class _ErrorBody(msgspec.Struct):
     message: str
+    code: str = ""
 
 
 class ClientConnection:
@@ -191,8 +193,10 @@ class ClientConnection:
             raise InventoryNotOffered(f"{self} has no /payloads")
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise self._token_refused()
-        reason = await _reason(response)
+        reason, code = await _reason(response)
         message = f"{self} answered {response.status}: {reason}"
+        if code == GIVEN_BACK:
+            raise PayloadGivenBack(message)
         if response.status == HTTPStatus.NOT_FOUND and response.method in ("GET", "POST"):
             raise PayloadLost(message) if url != self._urls.upload else ClientFailed(message)
         if response.status in _BUSY:
@@ -229,10 +233,11 @@ def _body_ends_with_connection(response: aiohttp.ClientResponse) -> Iterator[Non
         closed.remove_done_callback(fail_body)
 
 
-async def _reason(response: aiohttp.ClientResponse) -> str:
-    """Return the reason in an error answer: the message of our JSON, else the start of the text."""
+async def _reason(response: aiohttp.ClientResponse) -> tuple[str, str]:
+    """Return reason and code of an error answer: those of our JSON, else the start of the text."""
     body = await response.content.read(4096)
     try:
-        return msgspec.json.decode(body, type=_ErrorBody).message
+        answer = msgspec.json.decode(body, type=_ErrorBody)
     except msgspec.MsgspecError:
-        return body[:200].decode("utf-8", "replace").strip() or response.reason or ""
+        return body[:200].decode("utf-8", "replace").strip() or response.reason or "", ""
+    return answer.message, answer.code

@@ -34,7 +34,7 @@ DEFAULTS = Tuning()
 
 @dataclass(frozen=True)
 class LinkTerms:
-    """Statements of this server in its hello to every client.
+    """Description of this server, which every client gets.
 
     ``installation`` is the identity of its database. Results of at most ``max_result_bytes`` travel
     in the link.

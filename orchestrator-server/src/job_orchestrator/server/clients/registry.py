@@ -29,9 +29,9 @@ class Client:
     payloads of other servers occupy. ``unacknowledged``
     are payloads whose results are stored here, ``abandoned`` the keys of abandoned attempts that
     may still run there. ``pushes``: its event stream is open; ``has_events``: it is not an older
-    version that has none. ``draining``: it is stopping and
-    takes no new jobs. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to
-    find out whether the client works again. ``problem`` says why it can't be used,
+    version that has none. ``draining``: it takes no new jobs, because it is stopping or its machine
+    has a fault. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to find
+    out whether the client works again. ``problem`` says why it can't be used,
     ``warnings`` which of its settings contradict those of the server.
     """
 
@@ -72,6 +72,11 @@ class Client:
         False before the first connection.
         """
         return self.pushes or (not self.has_events and self.cpu is not None and not self.problem)
+
+    @property
+    def fault(self) -> str:
+        """The fault of its machine that the client has reported; empty if there is none."""
+        return self.load.problem if self.load is not None and self.draining else ""
 
     @property
     def state(self) -> str:
@@ -235,6 +240,8 @@ class ClientRegistry:
 
 
 def _obstacle(client: Client) -> str:
+    if client.fault and not client.problem:
+        return f"{client.name} can't run jobs at present: {client.fault}"
     if client.draining and not client.problem:
         return f"{client.name} is stopping and takes no new jobs"
     return client.problem

@@ -133,10 +133,11 @@ function clientRow({ url }) {
     slots.element.title = client.waiting > 0 ? `${count(client.waiting)} more are waiting at the client` : "";
     cpu.update(client.cpu, 100, percent(client.cpu));
     memory.update(client.memory, 100, percent(client.memory), client.memory >= HIGH_MEMORY ? "high" : "");
-    const parts = [client.services.join(", "), client.version, client.draining && "stopping, takes no new jobs"];
+    const parts = [client.services.join(", "), client.version, client.draining && (client.problem ? "takes no new jobs" : "stopping, takes no new jobs")];
     setText(note, parts.filter(Boolean).join(" · "));
-    setText(problem, client.problem ?? "");
-    problem.hidden = !client.problem;
+    const problems = [client.problem, ...(client.warnings ?? [])].filter(Boolean);
+    setText(problem, problems.join(" · "));
+    problem.hidden = problems.length === 0;
   };
   return { element, update };
 }

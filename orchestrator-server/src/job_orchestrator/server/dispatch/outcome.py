@@ -16,6 +16,7 @@ from job_orchestrator.server.errors import (
     ClientError,
     ClientRefused,
     ClientUnreachable,
+    PayloadGivenBack,
     PayloadLost,
 )
 from job_orchestrator.server.jobs.reasons import with_details
@@ -108,6 +109,13 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
         may_still_run=False,
         text="The machine it was on was restarted",
     ),
+    # Its script has not begun, and the client takes no jobs until it works again.
+    PayloadGivenBack: AttemptFailure(
+        client_failed=False,
+        counts=False,
+        may_still_run=False,
+        text="The machine it was on could not start it",
+    ),
     # An administrator has changed the settings: no fault of the job.
     ClientNotConfigured: AttemptFailure(
         client_failed=False,
@@ -188,7 +196,7 @@ class FailedAttempts:
         if client is not None:
             if failure.client_failed:
                 self._registry.mark_failed(client, str(error))
-            if client.draining:
+            if client.draining and not isinstance(error, PayloadGivenBack):
                 # An administrator stops the client; this is no failure of the job.
                 failure = replace(failure, counts=False, text="The machine it was on was stopped")
         if await self.give_up(job, failure, error):

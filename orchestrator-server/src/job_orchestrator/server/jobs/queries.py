@@ -265,7 +265,7 @@ class JobQueries:
                 if client.name in service.client_names
             ],
             state=client.state,
-            problem=client.problem,
+            problem=client.problem or client.fault,
             slots=client.slots if is_reachable else None,
             running=load.running if load else None,
             waiting=load.waiting if load else None,
@@ -274,5 +274,5 @@ class JobQueries:
             jobs=len(client.jobs),
             version=client.version or None,
             draining=client.draining,
-            warnings=list(client.warnings),
+            warnings=[*client.warnings, *(load.warnings if load else ())],
         )

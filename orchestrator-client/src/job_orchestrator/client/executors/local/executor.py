@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from job_orchestrator.client.errors import StillRunning
+from job_orchestrator.client.errors import MachineFault, StillRunning
 from job_orchestrator.client.executors.base import (
     ExecutorBusy,
     Outcome,
@@ -24,7 +24,10 @@ from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
     open_cgroups,
 )
 from job_orchestrator.client.executors.local.sandbox import Bubblewrap, open_sandbox
-from job_orchestrator.client.executors.local.self_test import verify_that_scripts_run
+from job_orchestrator.client.executors.local.self_test import (
+    check_that_scripts_run,
+    verify_that_scripts_run,
+)
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
 from job_orchestrator.client.executors.local.spawner import Spawner
 from job_orchestrator.client.executors.local.supervisor import Script, Supervisor
@@ -123,12 +126,19 @@ class LocalExecutor:
         if names:
             await verify_that_scripts_run(self._run_to_end, self._workspaces, names)
 
+    async def self_test(self) -> None:
+        """Run a test script to its end. Raises ``MachineFault``."""
+        await check_that_scripts_run(self._run_to_end, self._workspaces)
+
     async def capacity(self) -> int | None:
         """Return None: SLOTS limits the runs."""
         return None
 
     async def submit(self, request: RunRequest) -> None:
-        """Start a script. Raises ``RunRefused``, or ``ExecutorBusy`` at the limit of processes."""
+        """Start a script.
+
+        Raises ``RunRefused``, ``MachineFault``, or ``ExecutorBusy`` at the limit of processes.
+        """
         run_id = request.run_id
         if run_id in self._runs:
             return
@@ -137,7 +147,11 @@ class LocalExecutor:
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:
-            raise RunRefused(str(error)) from error
+            if not await in_thread(request.workspace.work.is_dir):
+                raise RunRefused(
+                    "The files of the payload were removed before its start"
+                ) from error
+            raise MachineFault(f"run.sh can't be started: {error}") from error
         run = self._runs[run_id] = _Run(script, RunState(RunPhase.RUNNING, pid=script.pid))
         self._notify(run_id, run.state)
         run.follower = asyncio.create_task(self._follow(run_id, run), name=f"run {run_id}")

@@ -1,6 +1,7 @@
 """Settings of jo-client that confine scripts: cgroups, limits, users and the sandbox."""
 
 import grp
+import os
 import pwd
 import re
 from dataclasses import dataclass
@@ -110,6 +111,16 @@ class ExecutionSettings:
         default="1GB",
         help="Size of /tmp and of /dev/shm, each, in the sandbox",
     )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Dangers of these settings, for administrators of the client and of its servers."""
+        if os.geteuid() != 0 or self.run_as:
+            return ()
+        return (
+            "Jobs run as root without RUN_AS: each can read and change all files of the machine,"
+            " and end jo-client. Set RUN_AS, or start jo-client as another user",
+        )
 
     @property
     def limits(self) -> Limits:

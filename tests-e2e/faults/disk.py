@@ -31,7 +31,7 @@ class Disk:
         """Create the file system and mount it. Raises ``CanNotMount``."""
         with self._image.open("wb") as file:
             file.truncate(SIZE_BYTES)
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         _run("mkfs.ext4", "-q", "-F", str(self._image))
         self._mount()
 

@@ -50,7 +50,11 @@ class LinkProxy:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/link", self._link)
         app.router.add_route("*", "/{path:.*}", self._forward)
-        self._http = aiohttp.ClientSession(auto_decompress=False)
+        self._http = aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
         self._server = TestServer(app)
         await self._server.start_server()
         self.url = str(self._server.make_url("")).rstrip("/")

@@ -168,7 +168,12 @@ async def test_trap_16_job_that_is_called_back_during_a_crash_runs_once(
 ) -> None:
     # A fault point of the other service is never reached.
     client = await start_client(SLOTS="1", JO_FAULT=str(point))
-    server = await start_server(client, JO_FAULT=str(point), INLINE_LIMIT=inline_limit)
+    server = await start_server(
+        client,
+        JO_FAULT=str(point),
+        INLINE_LIMIT=inline_limit,
+        SERVICE_EXAMPLE_MAX_ATTEMPTS="1" if point is Point.SERVER_RECALLED else "3",
+    )
     crashing = server if point is Point.SERVER_RECALLED else client
     await CrashScenario(Portal(server.url, session), workload, crashing).run_overtaken()
     # What runs while its client dies runs again; what is called back does not run there.

@@ -138,7 +138,7 @@ class PayloadLost(ClientError):
 
 
 class PayloadGivenBack(PayloadLost):
-    """The client has given the payload back: its machine could not start the script."""
+    """The client has given the payload back, and its script never begins."""
 
 
 class TerminationPending(DomainError):

@@ -43,7 +43,7 @@ class Gates:
         return path.read_text().split() if path.exists() else []
 
 
-async def test_next_free_slot_goes_to_the_user_without_a_job(
+async def test_trap_53_next_free_slot_goes_to_the_user_without_a_job(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -63,7 +63,7 @@ async def test_next_free_slot_goes_to_the_user_without_a_job(
     await portal.until(b, "Completed")
 
 
-async def test_job_waits_at_no_busy_client_while_another_one_is_idle(
+async def test_trap_51_job_waits_at_no_busy_client_while_another_one_is_idle(
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,

@@ -91,7 +91,9 @@ def claim(
 
     ``Offer.decide`` runs in the connection's thread and must not use the event loop.
     """
-    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+    queued = list(offers)
+    if len(offers) > 1:
+        queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
     return {
         name: _claim(connection, installation, name, offers[name], now)
         for name in queued

@@ -36,7 +36,9 @@ async def test_trap_37_full_disk_of_the_server_is_507_and_jobs_wait_for_room(
     workload: Workload,
 ) -> None:
     disk = mount("8m")
-    server = await start_server(await start_client(), DATA_PATH=str(disk / "data"))
+    server = await start_server(
+        await start_client(), DATA_PATH=str(disk / "data"), INLINE_LIMIT="0"
+    )
     portal = Portal(server.url, session)
     job = await workload.submit(portal, "gated")
     await portal.until(job, "Running")

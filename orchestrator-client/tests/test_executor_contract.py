@@ -117,7 +117,7 @@ def sleeping(script_command: str = SLEEP) -> list[int]:
         ("#!/usr/bin/env -S CODE=6 bash", 6),
     ],
 )
-async def test_trap_71_script_is_run_as_its_first_line_says(
+async def test_script_is_run_as_its_first_line_says(
     runs: Runs[Executor], first_line: str, code: int
 ) -> None:
     run = await runs.start(f"{first_line}\nfalse\nexit ${{CODE:-5}}\n")

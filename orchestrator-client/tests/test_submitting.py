@@ -63,7 +63,7 @@ async def test_file_name_is_the_path_when_the_part_has_another_name(client: Clie
     assert (Path(payload["loc"]) / "work" / "in" / "data.txt").read_text() == "in/data.txt"
 
 
-async def test_trap_72_absolute_file_names_are_cut_to_their_last_component(client: Client) -> None:
+async def test_absolute_file_names_are_cut_to_their_last_component(client: Client) -> None:
     content = body(("f[]", "/home/ada/run.sh"), ("f[]", "C:\\data\\in.pdb"), ("f[]", "a/b.txt"))
     status, payload = await post(client, content)
     assert status == 200

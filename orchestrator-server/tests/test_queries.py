@@ -168,7 +168,7 @@ async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
 
 
 @tuned(client_backoff=Backoff((60.0,)))
-async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate(
+async def test_trap_48_queued_job_without_a_usable_client_has_the_reason_and_no_estimate(
     idle_server: Server,
 ) -> None:
     times = Times("example", JobStatus.COMPLETED, 0.0, 0.0, 5.0)

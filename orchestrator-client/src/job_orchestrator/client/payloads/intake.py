@@ -5,7 +5,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from job_orchestrator.client.errors import (
@@ -41,6 +41,7 @@ class Intake:
     """Accepts submitted payloads.
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
+    ``arriving`` are the names of folders whose payloads are not complete yet.
     """
 
     store: PayloadStore
@@ -49,6 +50,7 @@ class Intake:
     limits: FormLimits
     fitness: Fitness
     open: bool = True
+    arriving: set[str] = field(default_factory=set)
 
     async def submit(
         self,
@@ -119,6 +121,7 @@ class Intake:
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
+        self.arriving.add(name)
         accepted: list[PayloadRow] = []
 
         async def add(payload_id: int, refusal: str) -> None:
@@ -140,8 +143,11 @@ class Intake:
             await self.fitness.report(f"Files can't be stored: {error}")
             raise ClientUnfit(self.fitness.problem) from error
         finally:
-            if not (accepted and accepted[0].uuid == name):
-                await in_thread(self.workspaces.remove, name)
+            try:
+                if not (accepted and accepted[0].uuid == name):
+                    await in_thread(self.workspaces.discard, name)
+            finally:
+                self.arriving.discard(name)
         (row,) = accepted
         with logging_about(payload=row.id, key=key):
             logger.info("Payload %d is %s", row.id, row.status)

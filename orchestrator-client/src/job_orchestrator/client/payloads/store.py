@@ -331,6 +331,11 @@ class PayloadStore:
         """Return payloads that ended so long ago and still have their files, the oldest first."""
         return self._rows(ENDED_BEFORE, (self._now() - seconds_ago, limit))
 
+    async def has_files(self, uuid: str) -> bool:
+        """Return whether there is a payload with this folder, and not Cleaned."""
+        query = "SELECT 1 FROM payloads WHERE uuid = ? AND status <> 'Cleaned'"
+        return bool(self._execute(query, (uuid,)))
+
     async def kept(self) -> Sequence[PayloadRow]:
         """Return all payloads whose files were not removed, by id.
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-PROMISES = 46
 
 ROW = re.compile(r"^\| (?P<number>\d+) \| (?P<promise>.+?) \| (?P<tests>.+) \|$", re.MULTILINE)
 TEST = re.compile(r"def (test_trap_(\d\d)(?:_and_(\d\d))?_\w+)")
@@ -22,7 +21,7 @@ def _tests() -> dict[str, set[int]]:
 def test_every_promise_names_tests_that_exist_and_have_its_number() -> None:
     tests = _tests()
     rows = {int(row["number"]): row["tests"] for row in ROW.finditer(PAGE.read_text("utf-8"))}
-    assert sorted(rows) == list(range(1, PROMISES + 1))
+    assert rows
     for number, named in rows.items():
         names = re.findall(r"`(\w+)`", named)
         assert names, f"promise {number} names no test"
@@ -30,5 +29,6 @@ def test_every_promise_names_tests_that_exist_and_have_its_number() -> None:
             assert number in tests.get(name, set()), f"promise {number} names {name}"
 
 
-def test_every_number_has_a_test() -> None:
-    assert set().union(*_tests().values()) == set(range(1, PROMISES + 1))
+def test_every_number_of_a_test_is_a_promise_of_the_page() -> None:
+    rows = {int(row["number"]) for row in ROW.finditer(PAGE.read_text("utf-8"))}
+    assert set().union(*_tests().values()) == rows

@@ -118,7 +118,7 @@ async def test_trap_13_queued_job_is_terminated_without_any_client(
     assert (status, answer["status"]) == (200, "Killed")
 
 
-async def test_unreachable_client_costs_no_attempt_and_the_reason_is_shown(
+async def test_trap_52_unreachable_client_costs_no_attempt_and_the_reason_is_shown(
     start_server: StartServer, start_client: StartClient, session: aiohttp.ClientSession
 ) -> None:
     client = await start_client()

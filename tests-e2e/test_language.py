@@ -143,12 +143,13 @@ def unwanted(
 
 
 def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
-    assert [
+    found = [
         f"{named(path)}:{number}: {text.strip().splitlines()[0]}"
         for path in paths(SOURCES)
         for number, text in docstrings(path.read_text("utf-8"))
         if CLAUSE.match(text.strip())
-    ] == []
+    ]
+    assert not found, "\n".join(["", *found])
 
 
 def test_code_is_described_in_standard_terms() -> None:
@@ -156,7 +157,7 @@ def test_code_is_described_in_standard_terms() -> None:
     for path in paths(SOURCES):
         text = path.read_text("utf-8")
         found += unwanted(named(path), [*docstrings(text), *comments(text)], CODE_PATTERNS)
-    assert found == []
+    assert not found, "\n".join(["", *found])
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,9 @@ def test_standard_english_is_accepted(text: str) -> None:
 
 
 def test_documents_use_standard_terms() -> None:
-    assert [
+    found = [
         problem
         for path in paths(DOCUMENTS)
         for problem in unwanted(named(path), prose(path.read_text("utf-8")), DOCUMENT_PATTERNS)
-    ] == []
+    ]
+    assert not found, "\n".join(["", *found])

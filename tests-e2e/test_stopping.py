@@ -98,7 +98,7 @@ async def refuses_connections(service: Service) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [0.2, 1, 3, 6])
-async def test_upload_whose_rest_arrives_after_sigterm_is_answered(
+async def test_trap_68_upload_whose_rest_arrives_after_sigterm_is_answered(
     start_server: StartServer, pause_s: float
 ) -> None:
     server = await start_server(UNREACHABLE)

@@ -25,7 +25,7 @@ async def headers_of(client: Client, method: str, path: str) -> tuple[int, dict[
         return response.status, shown
 
 
-async def test_head_is_answered_like_get_on_every_route(client: Client) -> None:
+async def test_trap_73_head_is_answered_like_get_on_every_route(client: Client) -> None:
     completed = (await client.run("echo 42 > out"))["id"]
     failed = (await client.run("exit 1"))["id"]
     gets = {

@@ -57,7 +57,7 @@ def policy(**values: object) -> PagePolicy:
         "evil.local.example",
     ],
 )
-async def test_request_for_another_host_name_is_refused(host: str, method: str) -> None:
+async def test_trap_69_request_for_another_host_name_is_refused(host: str, method: str) -> None:
     status, message = await ask(POLICY, {"Host": host}, method)
     assert status == 421
     assert "add it to ALLOWED_HOSTS of jo-server" in message

@@ -1,6 +1,6 @@
 """Link of a fake client: carries out each request by the HTTP handlers of the same client.
 
-So whatever a test lets the client answer by HTTP, it answers over the link as well.
+So each answer that a test gives by HTTP is given over the link as well.
 """
 
 import asyncio

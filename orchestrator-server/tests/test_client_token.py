@@ -27,7 +27,7 @@ async def test_client_that_refuses_the_token_delays_jobs_and_costs_no_attempt(
     server = await start_server(url, **settings)
     job = await server.submit()
     refusal = f"{url}/submit refused the token: {why}"
-    await server.eventually(lambda: client.requests["events"] >= 2)
+    await server.eventually(lambda: client.requests["link"] >= 2)
     state = await server.state(job)
     assert state[0] == "Queued"
     assert refusal in state[1]

@@ -36,7 +36,7 @@ async def test_job_costs_two_requests_apart_from_events(server: Server, client: 
     assert (await server.results(job)).read("out") == b"42"
     # The results are acknowledged later, together with those of other jobs.
     del client.requests["acknowledge"]
-    assert client.requests == Counter(events=1, inventory=1, submit=1, retrieve=1)
+    assert client.requests == Counter(link=1, events=1, inventory=1, submit=1, retrieve=1)
 
 
 async def test_job_is_created_and_claimed_in_one_transaction_while_a_slot_is_free(

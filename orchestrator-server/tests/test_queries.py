@@ -95,7 +95,7 @@ async def test_files_unknown_job_or_no_output_is_a_404(idle_server: Server) -> N
     job = await idle_server.submit()
     assert "no output" in (await get(idle_server, f"/jobs/{job}/files", 404))["message"]
     for path in ("/jobs/9", "/jobs/9/files"):
-        assert (await get(idle_server, path, 404))["message"] == "Job 9 not found"
+        assert (await get(idle_server, path, 404))["message"] == "Job 9 not found in the database"
 
 
 async def test_job_queued_has_its_position_and_an_estimate(
@@ -168,7 +168,7 @@ async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
 
 
 @tuned(client_backoff=Backoff((60.0,)))
-async def test_queued_job_without_a_usable_client_has_the_reason_and_no_estimate(
+async def test_trap_48_queued_job_without_a_usable_client_has_the_reason_and_no_estimate(
     idle_server: Server,
 ) -> None:
     times = Times("example", JobStatus.COMPLETED, 0.0, 0.0, 5.0)

@@ -56,7 +56,7 @@ async def test_trap_56_link_cut_after_any_message_costs_no_second_run(
     delivered: bool,
 ) -> None:
     faults: MessageFaults = getattr(proxy, direction)
-    # From a message of the first or the next connection on, whatever was sent before.
+    # From a message of the first or the next connection on, regardless of what was sent before.
     faults.cut_at, faults.delivered = faults.count + number, delivered
     for kind in ("quick", "failing", "gated"):
         await workload.submit(portal, kind)

@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import (
+    NO_SUCH_JOB,
     TOO_MUCH_STORED,
     BadRequest,
     DomainError,
@@ -17,9 +18,10 @@ from job_orchestrator.common.status import JobStatus
 class JobNotFound(DomainError):
     """A job with this id does not exist."""
 
+    code = NO_SUCH_JOB
+
     def __init__(self, job_id: int) -> None:
-        super().__init__(f"Job {job_id} not found")
-        self.job_id = job_id
+        super().__init__(f"Job {job_id} not found in the database")
 
 
 class JobAlreadyEnded(DomainError):
@@ -87,7 +89,14 @@ class ClientBusy(ClientError, TryLater):
     for_users = "The machine of this job is busy; try again later"
 
 
-class TokenRefused(ClientBusy):
+class AccessRefused(ClientBusy):
+    """The client, or a proxy before it, does not admit this server, for example by its host name.
+
+    No job is at fault: they wait until an administrator has changed the settings.
+    """
+
+
+class TokenRefused(AccessRefused):
     """The client rejects the token of this server. Jobs wait until the tokens are equal."""
 
 
@@ -131,7 +140,7 @@ class PayloadLost(ClientError):
 
 
 class PayloadGivenBack(PayloadLost):
-    """The client has given the payload back: its machine could not start the script."""
+    """The client has given the payload back, and its script never begins."""
 
 
 class TerminationPending(DomainError):
@@ -148,7 +157,7 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     JobAlreadyEnded: HTTPStatus.CONFLICT,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
-    TokenRefused: HTTPStatus.BAD_GATEWAY,
+    AccessRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.retention import Retention
@@ -40,6 +40,8 @@ class LinkRequests:
         self._retention = retention
         self._owner = TaskOwner("link", limit=MAX_CONCURRENT)
         self._file_bytes = 0
+        # Payloads that wait for a slot start in the order in which their server has sent them.
+        self._in_order = asyncio.Lock()
 
     def begin(self, request: link.Request, send: Callable[[link.Answer], None]) -> None:
         """Begin to carry out a request; ``send`` is called with each answer."""
@@ -98,9 +100,10 @@ class LinkRequests:
     async def _assign(self, request: link.Assign) -> PayloadRow:
         reach(Point.CLIENT_ASSIGNED)
         with logging_about(**{REQUEST_ID: request.request_id or None}):
-            return await self._intake.submit_block(
-                request.files, request.fields, request.key, request.time_limit_s
-            )
+            async with self._in_order:
+                return await self._intake.submit_block(
+                    request.files, request.fields, request.key, request.time_limit_s
+                )
 
 
 def _state(number: int, row: PayloadRow) -> link.PayloadState:
@@ -117,6 +120,8 @@ def _reason(error: DomainError) -> link.Refusal:
             return link.Refusal.REFUSED
         case TryLater() | StorageFull():
             return link.Refusal.BUSY
+        case PayloadGivenBack():
+            return link.Refusal.GIVEN_BACK
         case PayloadNotFound():
             return link.Refusal.LOST
     return link.Refusal.FAILED

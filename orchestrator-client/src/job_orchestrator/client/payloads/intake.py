@@ -51,6 +51,7 @@ class Intake:
     """Accepts submitted payloads.
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
+    ``arriving`` are the names of folders whose payloads are not complete yet.
     """
 
     store: PayloadStore
@@ -59,6 +60,7 @@ class Intake:
     limits: FormLimits
     fitness: Fitness
     open: bool = True
+    arriving: set[str] = field(default_factory=set)
     _short: ShortWork = field(default_factory=ShortWork, init=False)
 
     async def submit(
@@ -134,6 +136,7 @@ class Intake:
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
+        self.arriving.add(name)
         accepted: list[PayloadRow] = []
 
         async def add(payload_id: int, refusal: str) -> None:
@@ -155,8 +158,11 @@ class Intake:
             await self.fitness.report(f"Files can't be stored: {error}")
             raise ClientUnfit(self.fitness.problem) from error
         finally:
-            if not (accepted and accepted[0].uuid == name):
-                await in_thread(self.workspaces.remove, name)
+            try:
+                if not (accepted and accepted[0].uuid == name):
+                    await in_thread(self.workspaces.discard, name)
+            finally:
+                self.arriving.discard(name)
         (row,) = accepted
         with logging_about(payload=row.id, key=key):
             logger.debug("Payload %d is %s", row.id, row.status)

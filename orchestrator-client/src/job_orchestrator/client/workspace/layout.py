@@ -17,6 +17,7 @@ block: call them in a thread.
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ PAYLOADS = "payloads"
 SCRIPT = "run.sh"
 LEFTOVER = "leftover."
 """Prefix of the names of folders that can't be removed."""
+
+_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +171,22 @@ class Workspaces:
             detached = self.detach(uuid)
             if detached is not None:
                 remove_tree(detached)
+
+    def discard(self, uuid: str) -> None:
+        """Remove the folder of a payload that was not accepted, or is not run.
+
+        What can't be removed now has no payload, and is removed as an orphaned folder later.
+        """
+        try:
+            remove_tree(self.root / uuid)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("The folder %s can't be removed yet: %s", uuid, error)
+
+    def names(self) -> list[str]:
+        """List the names of payloads that have a folder here."""
+        return [path.name for path in self.root.iterdir() if _NAME.fullmatch(path.name)]
 
     def detach(self, uuid: str) -> Path | None:
         """Rename the folder of a payload for its removal; return None if it does not exist.

@@ -58,16 +58,18 @@ class CloseCode:
 
 
 class Refusal(StrEnum):
-    """Why a client did not carry out a request."""
+    """Reason for which a client did not carry out a request."""
 
     BUSY = "busy"
-    """It accepts nothing now; the request may be repeated later."""
+    """The client accepts nothing now; the request may be repeated later."""
     REFUSED = "refused"
-    """The request itself is not acceptable; a repeat would not help."""
+    """Not acceptable in itself, so that a repeat would not help."""
     LOST = "lost"
-    """It has no such payload."""
+    """The client has no such payload."""
+    GIVEN_BACK = "given-back"
+    """The client has given the payload back, and its script never begins."""
     FAILED = "failed"
-    """An internal error."""
+    """Internal error."""
 
 
 class ServerHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):

@@ -46,7 +46,7 @@ class QueueFull(DomainError):
 
 
 class WebSocket(Protocol):
-    """What the WebSockets of aiohttp's server and client have in common."""
+    """Common operations of the WebSockets of aiohttp's server and client."""
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary message; waits while the peer does not read."""

@@ -78,7 +78,7 @@ class EndedPayload:
 
 
 ClientEvent: TypeAlias = PayloadEvent | EndedPayload | LoadEvent
-"""What a client reports by itself."""
+"""Report that a client sends by itself."""
 
 
 class ClientTransport(Protocol):

@@ -1,4 +1,4 @@
-"""How the server reaches one client: the only place that depends on who dials."""
+"""Connector to one client: the only place that depends on which side dials."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -34,7 +34,7 @@ DEFAULTS = Tuning()
 
 @dataclass(frozen=True)
 class LinkTerms:
-    """What this server says of itself to every client.
+    """Description of this server, which every client gets.
 
     ``installation`` is the identity of its database. Results of at most ``max_result_bytes`` travel
     in the link.

@@ -26,8 +26,9 @@ from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
 from job_orchestrator.client.executors.local.users import UserPool
 from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
-from job_orchestrator.client.workspace.layout import SCRIPT, Workspace
+from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import give_to_user
+from job_orchestrator.client.workspace.shebang import script_command
 from job_orchestrator.common.runtime.threads import in_thread
 
 
@@ -105,8 +106,8 @@ class Spawner:
     def program(
         self, workspace: Workspace, slot: ExecutionSlot, stdout: int, stderr: int
     ) -> Program:
-        """Return ``bash run.sh`` with its surroundings. Raises ``OSError``."""
-        command: Sequence[str] = [self._bash(), SCRIPT]
+        """Return bash with run.sh, as its first line says. Raises ``OSError``."""
+        command: Sequence[str] = script_command(workspace, self._bash())
         if self.sandbox is not None:
             command = self.sandbox.wrap(workspace, command)
         if slot.user is not None:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
+from job_orchestrator.server.store.base import MAX_WAITING, Claim, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
 # The indexes are named, because SQLite would search the smallest service in an index of all jobs,
@@ -27,8 +27,13 @@ ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS
 
 ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
 
-# A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
-WAITING_USERS = f"""
+
+def _waiting_users(condition: str) -> str:
+    """Select the users with queued jobs, and count those of their jobs that meet a condition.
+
+    A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
+    """
+    return f"""
 WITH RECURSIVE users (user_id) AS (
     SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
     UNION ALL
@@ -41,7 +46,7 @@ SELECT
     users.user_id,
     (SELECT count(*) FROM (
         SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
-        AND status = 'Queued' AND not_before <= :now LIMIT :free)),
+        AND status = 'Queued' {condition} LIMIT :free)),
     (SELECT count(*) FROM {_ACTIVE}
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
     coalesce(
@@ -51,6 +56,12 @@ SELECT
         ORDER BY priority DESC, id LIMIT 1)
 FROM users WHERE users.user_id IS NOT NULL
 """  # noqa: S608
+
+
+WAITING_USERS = _waiting_users("AND not_before <= :now")
+
+# Without the time, which is not in the index, no row is read.
+ALL_WAITING_USERS = f"{_waiting_users('')} LIMIT {MAX_WAITING}"
 
 CLAIM_ONE = f"""
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
@@ -80,7 +91,9 @@ def claim(
 
     ``Offer.decide`` runs in the connection's thread and must not use the event loop.
     """
-    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+    queued = list(offers)
+    if len(offers) > 1:
+        queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
     return {
         name: _claim(connection, installation, name, offers[name], now)
         for name in queued

@@ -16,8 +16,15 @@ from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import touch_private
 from job_orchestrator.server.store.base import StoreError
+from job_orchestrator.server.store.sqlite.maintenance.original import is_original
 
 BUSY_TIMEOUT_MS = 30_000
+
+CHECKPOINT_PAGES = 4000
+"""Pages in the write-ahead log after which a commit writes them to the database: 16 MiB.
+
+SQLite's 1000 are those of a hundred jobs, and each time the commit waits for two more flushes.
+"""
 
 T = TypeVar("T")
 
@@ -81,6 +88,7 @@ async def connect(path: Path) -> Connection:
         await connection
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             # Only a new file takes this mode, and only before anything is written to it.
             await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             await connection.execute("PRAGMA journal_mode = WAL")
@@ -102,4 +110,9 @@ def _try_to_open(path: Path) -> None:
     with contextlib.suppress(OSError):
         touch_private(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version")
+        if is_original(connection):
+            raise StartupError(
+                f"DB_PATH is {str(path)!r}, the database of the original job-orchestrator. Set"
+                " DB_PATH and DATA_PATH to a new file and folder, and import it:"
+                f" jo-server import {path} --data FOLDER, the DATA_PATH of the original"
+            )

@@ -5,7 +5,6 @@ the only writer of the file.
 """
 
 import contextlib
-import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +17,6 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     MAX_AHEAD,
-    MAX_WAITING,
     MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
@@ -34,7 +32,7 @@ from job_orchestrator.server.store.base import (
 )
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import ALL_WAITING_USERS, any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
@@ -345,8 +343,8 @@ class SqliteJobStore:
 
     async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
         """See ``JobStore.waiting_users``."""
-        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
-        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        values = {"service": service, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(ALL_WAITING_USERS, values)
         return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:

@@ -56,7 +56,7 @@ class ForkServer:
                 _send(channel, program, cgroup)
                 answer = _receive(channel)
             except (TimeoutError, ConnectionError):
-                self._end()
+                self._abort()
                 raise
         return _child(answer, program)
 
@@ -74,7 +74,7 @@ class ForkServer:
                 await _until_readable(channel)
                 answer = await self._short.run(_receive, channel)
             except (TimeoutError, ConnectionError, asyncio.CancelledError):
-                await in_thread(self._end)  # an answer that comes late is for no other request
+                await in_thread(self._abort)
                 raise
         return _child(answer, program)
 
@@ -105,6 +105,15 @@ class ForkServer:
             ours.settimeout(ANSWER_TIMEOUT_S)
             self._channel = ours
         return self._channel
+
+    def _abort(self) -> None:
+        """End the fork server with its request: an answer that comes late is for no other one.
+
+        It is killed before its channel is closed: if it goes on, it must not start the script.
+        """
+        if self._process is not None:
+            self._process.kill()
+        self._end()
 
     def _end(self) -> None:
         if self._channel is not None:

@@ -58,7 +58,7 @@ class CgroupStarter(Protocol):
         """
 
     async def start_in_loop(self, program: Program, cgroup: Path) -> Child:
-        """As ``start``, in the event loop."""
+        """Start a program like ``start``, in the event loop."""
 
     def close(self) -> None:
         """Release the resources. The processes that were started go on."""

@@ -99,7 +99,7 @@ class NativeStart:
         return Child(pid.value)
 
     async def start_in_loop(self, program: Program, cgroup: Path) -> Child:
-        """As ``start``, in the event loop."""
+        """Start a program like ``start``, in the event loop."""
         return await self._short.run(self.start, program, cgroup)
 
     def close(self) -> None:

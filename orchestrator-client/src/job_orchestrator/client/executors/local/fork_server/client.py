@@ -61,7 +61,7 @@ class ForkServer:
         return _child(answer, program)
 
     async def start_in_loop(self, program: Program, cgroup: Path) -> Child:
-        """As ``start``, in the event loop, which goes on while the program starts.
+        """Start a program like ``start``, in the event loop, which goes on in the meantime.
 
         After a cancellation the program may run.
         """

@@ -3,7 +3,7 @@
 The program is run by its path and imports little of the standard library, because a fork takes
 longer the more memory the process has. It has one thread, which makes a fork without the
 precautions of the C library safe. Each page that the child writes is copied first, so the fork
-server prepares in itself whatever the child can inherit: work folder, input and output.
+server prepares in itself all that the child can inherit: work folder, input and output.
 
 A request is a ``REQUEST`` and its strings, each ended by a null byte: work folder, words of the
 command, variables of the environment. Descriptors of the cgroup's folder and of the script's two

@@ -100,7 +100,7 @@ async def test_invalid_selection_is_a_400_and_leaves_nothing(
     assert not any(client.data.iterdir())
 
 
-@pytest.mark.parametrize("planted", ["fifo", "link", "garbage", "nothing"])
+@pytest.mark.parametrize("planted", ["fifo", "link", "garbage", "many", "nothing"])
 def test_selection_that_a_script_replaced_blocks_no_packing(
     workspaces: Workspaces, planted: str
 ) -> None:
@@ -111,6 +111,9 @@ def test_selection_that_a_script_replaced_blocks_no_packing(
         os.mkfifo(workspace.selection)
     elif planted == "link":
         workspace.selection.symlink_to("/dev/zero")
+    elif planted == "many":
+        patterns = ",".join(f'"{number}"' for number in range(100_000))
+        workspace.selection.write_text(f'{{"outputs":[{patterns}],"uploaded":{{}}}}')
     elif planted == "garbage":
         workspace.selection.write_bytes(b"{")
     file, _ = asyncio.run(Packer().pack_partial(workspace))

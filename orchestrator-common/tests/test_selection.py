@@ -105,3 +105,12 @@ def test_too_many_patterns_are_refused() -> None:
 def test_unknown_kind_of_results_is_refused() -> None:
     with pytest.raises(BadRequest, match="Invalid results, should be all or new"):
         read_selection({"results": ["some"]})
+
+
+def test_several_stars_for_folders_in_a_row_are_one() -> None:
+    assert read_selection({"outputs": ["**/" * 90 + "x"]}).outputs == ("**/x",)
+
+
+def test_pattern_with_too_many_components_is_refused() -> None:
+    with pytest.raises(BadRequest, match="more than 20 components"):
+        read_selection({"outputs": ["**/*/" * 11 + "x"]})

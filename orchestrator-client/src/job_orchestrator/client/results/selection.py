@@ -18,6 +18,7 @@ from job_orchestrator.common.protocol.selection import (
     Patterns,
     ResultKind,
     Selection,
+    are_acceptable,
 )
 from job_orchestrator.common.storage.form_writer import Fields
 
@@ -90,5 +91,7 @@ def load_selection(workspace: Workspace) -> SelectedFiles:
         with open(descriptor, "rb") as file:  # noqa: PTH123
             stored = msgspec.json.decode(file.read(MAX_STORED_BYTES), type=_Stored)
     except (OSError, NotRegular, msgspec.MsgspecError):
+        return SelectedFiles()
+    if not are_acceptable(stored.outputs):
         return SelectedFiles()
     return SelectedFiles(stored.outputs, stored.uploaded)

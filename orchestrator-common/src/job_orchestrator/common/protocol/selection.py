@@ -5,7 +5,7 @@ Both services read the fields, so a client does not depend on the checks of its 
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,8 @@ RESULTS = "results"
 
 MAX_PATTERNS = 50
 MAX_PATTERN_LENGTH = 300
+MAX_PATTERN_COMPONENTS = 20
+"""Components of a pattern. The time to match a path grows with them, in the worst case."""
 
 _ANY_FOLDERS = "**"
 
@@ -69,9 +71,11 @@ def read_selection(fields: Mapping[str, Sequence[str]]) -> Selection:
 def _checked_pattern(text: str) -> str:
     """Return a pattern without ``.`` components and without a slash at its end."""
     reason = None
-    components = [part for part in text.rstrip("/").split("/") if part != "."]
+    components = _without_repeats(part for part in text.rstrip("/").split("/") if part != ".")
     if len(text) > MAX_PATTERN_LENGTH:
         reason = f"it is longer than {MAX_PATTERN_LENGTH} characters"
+    elif len(components) > MAX_PATTERN_COMPONENTS:
+        reason = f"it has more than {MAX_PATTERN_COMPONENTS} components"
     elif not text.isprintable():
         reason = "it holds a control character"
     elif text.startswith("/"):
@@ -86,8 +90,27 @@ def _checked_pattern(text: str) -> str:
     return "/".join(components)
 
 
+def are_acceptable(patterns: Sequence[str]) -> bool:
+    """Return whether patterns are as ``read_selection`` returns them."""
+    try:
+        return read_selection({OUTPUTS: patterns}).outputs == tuple(patterns)
+    except BadRequest:
+        return False
+
+
+def _without_repeats(components: Iterable[str]) -> list[str]:
+    """Return the components of a pattern; several ``**`` in a row mean the same as one."""
+    kept: list[str] = []
+    for part in components:
+        if not (part == _ANY_FOLDERS and kept[-1:] == [_ANY_FOLDERS]):
+            kept.append(part)
+    return kept
+
+
 class Patterns:
-    """Compiled glob patterns. The time to match a path is bounded for every pattern.
+    """Compiled glob patterns, as ``read_selection`` returns them.
+
+    The time to match a path is bounded by the product of its components and the pattern's.
 
     ``*``, ``?`` and ``[…]`` stand for characters of one component, also of hidden names; ``**`` for
     any number of folders. A pattern that matches a folder selects everything below it.

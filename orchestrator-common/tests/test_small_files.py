@@ -70,3 +70,9 @@ def test_any_bytes_are_refused_unless_they_are_files(block: bytes) -> None:
     except BadRequest:
         files = []
     assert decode_files(encode_files(files)) == files
+
+
+def test_name_that_is_not_utf_8_is_refused() -> None:
+    block = encode_files([SmallFile("ab", b"x")]).replace(b"ab", b"\xff\xfe")
+    with pytest.raises(InvalidSmallFiles):
+        decode_files(block)

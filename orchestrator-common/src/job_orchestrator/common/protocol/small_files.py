@@ -45,7 +45,7 @@ def decode_files(block: bytes) -> list[SmallFile]:
     """
     try:
         files = _decoder.decode(block)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidSmallFiles(f"The files of the job can't be decoded: {error}") from error
     if len(files) > MAX_FILES:
         raise InvalidSmallFiles(f"The job has {len(files)} files, and may have {MAX_FILES}")

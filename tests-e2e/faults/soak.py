@@ -43,6 +43,9 @@ FINISH_S = 150.0
 FOLDERS_S = 90.0
 """Time after the last job within which clients must have removed its folder."""
 
+CHECKS_S = 600.0
+"""Time after the last fault within which all jobs must have ended and all checks must be done."""
+
 MAX_OPEN_FILES = 80
 """Limit for a service at rest: threads, databases, sockets and some idle connections."""
 
@@ -110,14 +113,15 @@ async def soak(minutes: float, seed: int, folder: Path) -> Report:
             asyncio.create_task(injector.run()),
         ]
         await asyncio.wait(work, timeout=minutes * 60, return_when=asyncio.FIRST_EXCEPTION)
-        await _end(work)
-        await _stop_faults(deployment)
-        await portal.finish(FINISH_S)
-        await portal.confirm()
-        await _end([sampling])
-        problems = await _leaks_while_running(deployment)
-        await deployment.stop()
-        problems += await _leaks_after_cleanup(deployment)
+        async with asyncio.timeout(CHECKS_S):
+            await _end(work)
+            await _stop_faults(deployment)
+            await portal.finish(FINISH_S)
+            await portal.confirm()
+            await _end([sampling])
+            problems = await _leaks_while_running(deployment)
+            await deployment.stop()
+            problems += await _leaks_after_cleanup(deployment)
     finally:
         await deployment.stop()
         deployment.remove()

@@ -63,7 +63,9 @@ class SupervisedService:
     async def stop(self) -> None:
         """Stop the supervision and the service."""
         if self._task is not None:
-            await self._running.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * END_TIMEOUT_S):
+                    await self._running.wait()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.process.end()

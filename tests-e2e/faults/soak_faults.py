@@ -173,8 +173,11 @@ class FaultInjector:
                 fork_server.kill()
                 return True
             fork_server.suspend()
-            await self._for_a_while(20.0)
-            fork_server.resume()
+            try:
+                await self._for_a_while(20.0)
+            finally:
+                # Also when the faults end: a stopped process keeps the pipe of its client open.
+                fork_server.resume()
         return True
 
     async def _spoil(self, service: SupervisedService, kind: str) -> bool:

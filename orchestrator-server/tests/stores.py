@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job_orchestrator.server.model import Job, StoredOutput
-from job_orchestrator.server.store.base import Decide, JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Decide, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite import maintenance
 from job_orchestrator.server.store.sqlite.store import open_store
 

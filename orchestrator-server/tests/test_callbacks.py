@@ -19,7 +19,8 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.callbacks.delivery import Message, WebhookSender, signature
 from job_orchestrator.server.callbacks.notifier import BACKOFF, MAX_DELIVERIES_PER_HOST, Notifier
 from job_orchestrator.server.model import CallbackRules, Job, JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer
 from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, StartServer
 

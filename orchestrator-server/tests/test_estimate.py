@@ -8,7 +8,7 @@ from job_orchestrator.server.jobs.estimate import (
     expected_wait_s,
     jobs_first,
 )
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import WaitingUser
 
 WIDE = Capacity(slots=None, of_service=10, of_user=5)
 RUN_S = 300.0

@@ -13,7 +13,7 @@ from job_orchestrator.server.model import Job
 from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.fair_share import FairShare
 from job_orchestrator.server.scheduling.look_ahead import look_ahead, outranked, overtaken
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import WaitingUser
 from sample_job import JOB
 
 RUN_TIMES = {"short": 0.1, "medium": 0.4, "long": 30.0}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.fair_share import FairShare
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import WaitingUser
 
 POLICIES: Sequence[SchedulingPolicy] = [FairShare()]
 

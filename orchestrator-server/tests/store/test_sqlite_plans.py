@@ -18,6 +18,7 @@ from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
+from job_orchestrator.server.store.sqlite.queue import waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -55,7 +56,7 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         store_module.ACTIVE_AT,
         store_module.UNKNOWN_SINCE,
         store_module.ENDED_BEFORE,
-        store_module.AHEAD,
+        waiting.AHEAD,
         listing.HISTORY,
         listing.LATEST,
         events.LAST_ID,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, Clock, Implementation, OpenStore, all_of_them, claim, requeue
 
 

@@ -33,7 +33,8 @@ from job_orchestrator.common.status import (
     origins,
 )
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, stored_output
 
 R = TypeVar("R")

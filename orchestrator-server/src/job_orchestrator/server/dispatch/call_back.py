@@ -11,7 +11,8 @@ from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.look_ahead import outranked, overtaken
-from job_orchestrator.server.store.base import Claim, JobStore
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Claim
 
 logger = logging.getLogger(__name__)
 

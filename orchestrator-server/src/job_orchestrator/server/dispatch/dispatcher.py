@@ -18,7 +18,8 @@ from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.look_ahead import RunTime, look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
-from job_orchestrator.server.store.base import Claim, JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Claim, Offer, WaitingUser
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)

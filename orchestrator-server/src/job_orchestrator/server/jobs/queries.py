@@ -26,7 +26,8 @@ from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import MAX_AHEAD, WaitingUser
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
@@ -114,7 +115,7 @@ class JobQueries:
         reason = reason_for(job.message, details=details)
         if job.status is not JobStatus.QUEUED:
             return reason
-        ahead = await self.store.ahead(job)
+        ahead = await self.store.queue.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
         position = (
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
@@ -153,7 +154,7 @@ class JobQueries:
 
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
         obstacle = self._obstacle(job, details=details)
-        ahead = await self.store.ahead(job)
+        ahead = await self.store.queue.ahead(job)
         wait_s = None if obstacle else await self._expected_wait_s(job, ahead)
         reason = self._hindrance(job, details=details)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
@@ -223,7 +224,7 @@ class JobQueries:
 
     async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
         """Return the user of a queued job, and the users who wait for the same service."""
-        waiting = await self.store.waiting_users(job.service)
+        waiting = await self.store.queue.waiting_users(job.service)
         own = (user for user in waiting if user.user_id == job.user_id)
         return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 

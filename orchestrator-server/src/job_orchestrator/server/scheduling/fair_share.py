@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Sequence
 
 from job_orchestrator.server.scheduling.base import Limits
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import WaitingUser
 
 
 class FairShare:

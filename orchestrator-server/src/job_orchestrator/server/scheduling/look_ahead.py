@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import WaitingUser
 
 LOOK_AHEAD_S = 1.0
 """Expected run time of all jobs together, in seconds, that wait at a client for a slot."""

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
+from job_orchestrator.server.store.queue import Claim, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
 # The indexes are named, because SQLite would search the smallest service in an index of all jobs,

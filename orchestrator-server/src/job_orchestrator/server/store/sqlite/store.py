@@ -5,7 +5,6 @@ the only writer of the file.
 """
 
 import contextlib
-import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,30 +16,26 @@ from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
-    MAX_AHEAD,
-    MAX_WAITING,
-    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
     Acknowledgements,
-    Claim,
     JobEvents,
     JobStore,
-    Offer,
     Outbox,
     Subscriber,
-    WaitingUser,
 )
 from job_orchestrator.server.store.lists import JobLists
+from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
+from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import any_queued, claim
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
-from job_orchestrator.server.store.sqlite.recent import RecentChanges
+from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
     IS_ACTIVE,
@@ -73,16 +68,6 @@ UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND change
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
-# Two look-ups, because an index can't serve "or".
-AHEAD = """
-SELECT count(*) FROM (
-    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
-    AND priority > :priority
-    UNION ALL
-    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
-    AND priority = :priority AND id < :id
-    LIMIT :limit)
-"""
 DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
 # Scans the index of ended jobs over the given time. Called at the start only.
 KILLED_WITHOUT_OUTPUT = f"""
@@ -121,6 +106,7 @@ class SqliteJobStore:
 
     installation: Installation
     lists: JobLists
+    queue: JobQueue
     events: JobEvents
     outbox: Outbox
     abandoned: AbandonedKeys
@@ -138,6 +124,7 @@ class SqliteJobStore:
         self._reader = reader
         self._now = now
         self.lists = SqliteJobLists(reader)
+        self.queue = SqliteJobQueue(reader)
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
@@ -330,24 +317,6 @@ class SqliteJobStore:
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """See ``JobStore.ended_before``."""
         return await self._jobs(ENDED_BEFORE, (self._now() - seconds_ago, limit))
-
-    async def ahead(self, job: Job) -> int:
-        """See ``JobStore.ahead``."""
-        values = {
-            "service": job.service,
-            "user_id": job.user_id,
-            "priority": job.priority,
-            "id": job.id,
-            "limit": MAX_AHEAD,
-        }
-        ((count,),) = await self._reader.rows(AHEAD, values)
-        return int(count)
-
-    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
-        """See ``JobStore.waiting_users``."""
-        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
-        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
-        return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""

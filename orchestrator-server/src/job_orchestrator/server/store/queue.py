@@ -1,0 +1,80 @@
+"""Contract of the queue: what a claim gets and returns, and who waits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from job_orchestrator.server.model import Job
+
+MAX_AHEAD = 1000
+"""Limit of ``JobQueue.ahead``: jobs in front of a job are not counted beyond it."""
+
+MAX_WAITING, MAX_WAITING_JOBS = 200, 20
+"""Limits of ``JobQueue.waiting_users``: users, and queued jobs of each that are counted."""
+
+
+@dataclass(frozen=True)
+class WaitingUser:
+    """A user with queued jobs of one service.
+
+    ``queued`` counts the jobs that may be claimed now (it may be capped at the free slots),
+    ``active`` those that hold a slot. ``served`` is the number of the last claim for this user (0:
+    never), so smaller means longer ago. ``head`` is the id of the next job in the user's queue.
+    """
+
+    user_id: int
+    queued: int
+    active: int
+    served: int
+    head: int
+
+
+Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
+"""Scheduling decision: maps the number of active jobs of a service and its waiting users to the
+user of each job to claim, in order. It keeps to the limit of the service. It must be pure and must
+not block: the store calls it within a transaction, and possibly in another thread."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Free slots for the jobs of one service.
+
+    At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
+    ``clients`` has the name of a client for each job that may be claimed: a client with two free
+    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
+    called back: if there are any, the waiting users are returned even if no job can be claimed.
+    """
+
+    max_active: int
+    clients: Sequence[str]
+    decide: Decide
+    replaceable: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The jobs of one service that were claimed, and the counts on which the decision was based.
+
+    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
+    and no job is replaceable.
+    """
+
+    jobs: Sequence[Job]
+    active: int
+    waiting: Sequence[WaitingUser]
+
+
+class JobQueue(Protocol):
+    """Reads the queue of each service. The cost does not grow with ended jobs."""
+
+    async def ahead(self, job: Job) -> int:
+        """Count the queued jobs in front of ``job``, of the same user and service.
+
+        Counts at most ``MAX_AHEAD``.
+        """
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
+
+        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
+        """

@@ -1,0 +1,50 @@
+"""Reads the queue: positions of jobs, and the users who wait."""
+
+import math
+from collections.abc import Sequence
+
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.queue import (
+    MAX_AHEAD,
+    MAX_WAITING,
+    MAX_WAITING_JOBS,
+    WaitingUser,
+)
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS
+from job_orchestrator.server.store.sqlite.connection import Connection
+
+# Two look-ups, because an index can't serve "or".
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority > :priority
+    UNION ALL
+    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    AND priority = :priority AND id < :id
+    LIMIT :limit)
+"""
+
+
+class SqliteJobQueue:
+    """Queue in a SQLite database. The methods are documented in ``JobQueue``."""
+
+    def __init__(self, reader: Connection) -> None:
+        self._reader = reader
+
+    async def ahead(self, job: Job) -> int:
+        """See ``JobQueue.ahead``."""
+        values = {
+            "service": job.service,
+            "user_id": job.user_id,
+            "priority": job.priority,
+            "id": job.id,
+            "limit": MAX_AHEAD,
+        }
+        ((count,),) = await self._reader.rows(AHEAD, values)
+        return int(count)
+
+    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
+        """See ``JobQueue.waiting_users``."""
+        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        return [WaitingUser(*row) for row in rows]

@@ -50,7 +50,17 @@ def _sqlite_problems(folder: Path) -> Sequence[str]:
             *maintenance.damage(connection),
             *(f"usage of user {user}" for user in maintenance.wrong_usage(connection)),
             *(f"history: {each}" for each in maintenance.wrong_histories(connection)),
+            *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]
+
+
+_WRONG_SLOTS = """
+SELECT service, user_id, sum(slots) FROM (
+    SELECT service, user_id, slots FROM served UNION ALL
+    SELECT service, user_id, -count(*) FROM jobs
+    WHERE status IN ('Processing', 'Submitted', 'Running', 'Unknown') GROUP BY service, user_id)
+GROUP BY service, user_id HAVING sum(slots) <> 0
+"""
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {

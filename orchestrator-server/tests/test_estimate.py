@@ -49,8 +49,10 @@ def test_jobs_of_other_services_take_slots_but_no_places_of_the_service() -> Non
     assert expected_wait_s(0, 0, RUN_S, Capacity(1, 1, 1), active) == 100
 
 
-def user(number: int, *, queued: int, active: int = 0, served: int = 0) -> WaitingUser:
-    return WaitingUser(number, queued, active, served, head=number)
+def user(
+    number: int, *, queued: int, active: int = 0, served: int = 0, usage_s: float = 0.0
+) -> WaitingUser:
+    return WaitingUser(number, queued, active, served, head=number, usage_s=usage_s)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +65,14 @@ def user(number: int, *, queued: int, active: int = 0, served: int = 0) -> Waiti
         pytest.param(3, [user(2, queued=2, served=1)], 2, id="no more than are queued"),
         pytest.param(3, [user(2, queued=9, active=2, served=1)], 2, id="turns that were taken"),
         pytest.param(0, [user(n, queued=1) for n in (2, 3, 4)], 3, id="several users"),
+        pytest.param(4, [user(2, queued=9, usage_s=2.5 * RUN_S)], 2, id="who has used more"),
     ],
 )
 def test_jobs_of_other_users_start_first_as_their_turns_come(
     ahead: int, others: list[WaitingUser], expected: int
 ) -> None:
     own = user(1, queued=10, served=5)
-    assert jobs_first(own, [own, *others], ahead) == expected
+    assert jobs_first(own, [own, *others], ahead, RUN_S) == expected
 
 
 def test_jobs_of_other_users_take_slots_but_no_places_of_the_user() -> None:

@@ -18,7 +18,7 @@ from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
-from job_orchestrator.server.store.sqlite.queue import waiting
+from job_orchestrator.server.store.sqlite.queue import usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -48,7 +48,10 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         claims.ACTIVE_COUNT,
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
-        claims.MARK_SERVED,
+        claims.NEXT_JOBS,
+        usage.MARK_SERVED,
+        usage.OF_USER,
+        usage.SETTLE,
         creation.REPEATED,
         creation.USAGE,
         store_module.GET,
@@ -72,7 +75,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id"
+        " job_id usage_s slots usage_at"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:

@@ -42,7 +42,7 @@ from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
-from job_orchestrator.server.scheduling.fair_share import FairShare
+from job_orchestrator.server.scheduling.rules import Rules, policies
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import open_store
@@ -125,7 +125,9 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     with files.locked():
         await in_thread(files.remove_unfinished_uploads)
         async with open_store(
-            settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
+            settings.db_path,
+            wrote=app[keys.METRICS].write_seconds.observe,
+            half_life_s=settings.fair_half_life_s,
         ) as store:
             await _continue_clock(store)
             terms = LinkTerms(store.installation.id, settings.inline_limit)
@@ -168,11 +170,10 @@ async def _compose(
         store,
         stored_files,
         registry,
-        FairShare(),
+        Rules(policies(settings.priority_ageing_s), statistics.mean_run_s),
         settings.services,
         tuning,
         metrics.fetch_seconds,
-        statistics.mean_run_s,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
     )

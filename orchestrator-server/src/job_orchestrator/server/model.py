@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
@@ -60,9 +61,17 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/load"
 
 
+class Order(StrEnum):
+    """Order of the queued jobs of a service."""
+
+    FAIR = "fair"
+    FIFO = "fifo"
+    PRIORITY = "priority"
+
+
 @dataclass(frozen=True)
 class Service:
-    """A service and its limits.
+    """A service, its limits, and the order of its jobs.
 
     ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service.
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
@@ -75,6 +84,7 @@ class Service:
     max_runs: int
     max_attempts: int
     time_limit_s: float | None
+    order: Order = Order.FAIR
 
     @property
     def client_names(self) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
-from job_orchestrator.server.scheduling.look_ahead import RunTime, look_ahead
+from job_orchestrator.server.scheduling.look_ahead import look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
+from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import Claim, Offer, WaitingUser
 from job_orchestrator.server.tuning import Tuning
@@ -42,11 +42,10 @@ class Dispatcher:
         self,
         store: JobStore,
         registry: ClientRegistry,
-        policy: SchedulingPolicy,
+        rules: Rules,
         delivery: Delivery,
         services: Mapping[str, Service],
         tuning: Tuning,
-        run_time: RunTime,
         *,
         lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -55,10 +54,9 @@ class Dispatcher:
         """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
         self._store = store
         self._registry = registry
-        self._policy = policy
-        self._run_time = run_time
+        self._rules = rules
         self._now = now
-        self._call_back = CallBack(store, registry, policy)
+        self._call_back = CallBack(store, registry, rules)
         self._delivery = delivery
         self._services = services
         self._tuning = tuning
@@ -123,9 +121,8 @@ class Dispatcher:
             if any(job.service == service.name for job in arrivals):
                 replaceable[service.name] = self._call_back.replaceable(service)
             if clients or replaceable.get(service.name):
-                offers[service.name] = self._offer(
-                    service, clients, len(replaceable.get(service.name, ()))
-                )
+                holders = [job.user_id for job in replaceable.get(service.name, ())]
+                offers[service.name] = self._offer(service, clients, holders)
         if not offers:
             return False
         more = False
@@ -149,17 +146,19 @@ class Dispatcher:
             ahead = 0
             if client.slots is not None and client.transport.can_recall:
                 jobs = (job for job in client.jobs.values() if job.id not in client.packing)
-                ahead = look_ahead(service.name, self._run_time, client.slots, jobs, self._now())
+                ahead = look_ahead(
+                    service.name, self._rules.run_time, client.slots, jobs, self._now()
+                )
             candidates.append(candidate(client, ahead))
         return place(candidates, min(service.max_runs, MAX_CLAIMS))
 
-    def _offer(self, service: Service, clients: Sequence[str], replaceable: int) -> Offer:
-        limits = Limits(service.runs_per_user, service.max_runs)
+    def _offer(self, service: Service, clients: Sequence[str], holders: Sequence[int]) -> Offer:
+        limits, policy = self._rules.limits(service), self._rules.policy(service)
 
         def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
-            return self._policy.choose(limits, active, len(clients), waiting)
+            return policy.choose(limits, active, len(clients), waiting)
 
-        return Offer(service.max_runs, clients, decide, replaceable)
+        return Offer(service.max_runs, clients, decide, holders, in_order=policy.in_order)
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)

@@ -1,6 +1,7 @@
 """Estimate of when a queued job starts, from the active jobs and the limits. Pure functions."""
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,8 @@ from job_orchestrator.server.store.queue import WaitingUser
 
 MAX_FOLLOWED = 2000
 """Queued jobs whose starts are estimated one by one."""
+
+MIN_RUN_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,23 @@ class _Limit:
         heapq.heappush(self.ends_s, end_s)
 
 
-def jobs_first(user: WaitingUser, waiting: Sequence[WaitingUser], ahead: int) -> int:
+def jobs_first(user: WaitingUser, waiting: Sequence[WaitingUser], ahead: int, run_s: float) -> int:
     """Count the jobs of other users that start before the job with ``ahead`` jobs of ``user``.
 
-    Slots go to the user with the fewest active jobs, and among those to the one served longest ago.
-    So each other user has as many turns, and one less for each job that is active already.
+    Slots go to the user with the least usage, to which each job is expected to add ``run_s``, and
+    among equals to the one served longest ago. So each other user has as many turns as make up the
+    difference.
     """
+
+    def turns(other: WaitingUser) -> int:
+        difference: float = user.active + ahead - other.active
+        if other.usage_s != user.usage_s:
+            difference += (user.usage_s - other.usage_s) / max(run_s, MIN_RUN_S)
+        whole = math.ceil(difference)
+        return whole + (whole == difference and other.served < user.served)
+
     return sum(
-        min(other.queued, max(user.active + ahead + (other.served < user.served) - other.active, 0))
+        min(other.queued, max(turns(other), 0))
         for other in waiting
         if other.user_id != user.user_id
     )

@@ -218,7 +218,7 @@ class JobQueries:
             service.max_runs,
             service.runs_per_user,
         )
-        others = jobs_first(*await self._waiting_users(job), ahead)
+        others = jobs_first(*await self._waiting_users(job), ahead, run_s)
         wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
         return round(max(wait_s, job.not_before - now), 1)
 

@@ -175,6 +175,18 @@ class Settings:
         default="0",
         help="Maximum size of all files that are kept for one user; 0: no limit",
     )
+    fair_half_life_s: float = setting(
+        "FAIR_HALF_LIFE",
+        Duration(),
+        default="7d",
+        help="Time after which a used slot-second counts half; 0: only active jobs count",
+    )
+    priority_ageing_s: float = setting(
+        "PRIORITY_AGEING",
+        Duration(),
+        default="1h",
+        help="Waiting time that counts like one more priority; 0: priorities are strict",
+    )
     min_upload_rate: int = shared.min_upload_rate()
     max_connections_per_peer: int = shared.max_connections_per_peer("4000")
     log_level: str = shared.log_level()

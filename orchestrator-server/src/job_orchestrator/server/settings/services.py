@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from job_orchestrator.common.config.kinds import Duration, Integer, Urls
+from job_orchestrator.common.config.kinds import Choice, Duration, Integer, Urls
 from job_orchestrator.common.config.reader import SettingsReader
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
@@ -20,7 +20,7 @@ from job_orchestrator.common.config.settings import (
     setting_of,
 )
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.server.model import ClientUrls, Service
+from job_orchestrator.server.model import ClientUrls, Order, Service
 
 PREFIX = "SERVICE_"
 
@@ -73,6 +73,12 @@ class ServiceSettings:
         Duration(),
         default=no_default(0.0),
         help="Maximum run time of a job; a job can ask for less with time_limit",
+    )
+    order: Order = setting(
+        "POLICY",
+        Choice({order.value: order for order in Order}),
+        default="fair",
+        help="Order of queued jobs of all users: fair, fifo, priority",
     )
 
 
@@ -145,6 +151,7 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         max_runs=settings.max_runs,
         max_attempts=settings.max_attempts,
         time_limit_s=settings.time_limit_s or None,
+        order=settings.order,
     )
 
 

@@ -1,7 +1,7 @@
 """Contract of the queue: what a claim gets and returns, and who waits."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from job_orchestrator.server.model import Job
@@ -14,12 +14,24 @@ MAX_WAITING, MAX_WAITING_JOBS = 200, 20
 
 
 @dataclass(frozen=True)
+class QueuedJob:
+    """A queued job, as far as the order of jobs depends on it."""
+
+    id: int
+    priority: int
+    created_at: float
+
+
+@dataclass(frozen=True)
 class WaitingUser:
     """A user with queued jobs of one service.
 
     ``queued`` counts the jobs that may be claimed now (it may be capped at the free slots),
     ``active`` those that hold a slot. ``served`` is the number of the last claim for this user (0:
     never), so smaller means longer ago. ``head`` is the id of the next job in the user's queue.
+    ``usage_s`` has the slot-seconds that the user has used of the service (see ``Usage``). ``next``
+    are the first ``queued`` jobs of the queue, if the offer asks for them. ``tokens`` is the number
+    of jobs that the rate allows now (see ``Rate``); None: any number.
     """
 
     user_id: int
@@ -27,6 +39,9 @@ class WaitingUser:
     active: int
     served: int
     head: int
+    usage_s: float = 0.0
+    next: tuple[QueuedJob, ...] = ()
+    tokens: float | None = None
 
 
 Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
@@ -41,14 +56,16 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
-    called back: if there are any, the waiting users are returned even if no job can be claimed.
+    slots appears twice. ``holders`` has the user of each job of the service that waits at a client
+    and may be called back: if there are any, the waiting users are returned even if no job can be
+    claimed. ``in_order``: ``decide`` needs the queued jobs of each user (``WaitingUser.next``).
     """
 
     max_active: int
     clients: Sequence[str]
     decide: Decide
-    replaceable: int = 0
+    holders: Sequence[int] = ()
+    in_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +73,13 @@ class Claim:
     """The jobs of one service that were claimed, and the counts on which the decision was based.
 
     ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
-    and no job is replaceable.
+    and the offer has no holders. ``held_usage_s`` is the usage of each holder.
     """
 
     jobs: Sequence[Job]
     active: int
     waiting: Sequence[WaitingUser]
+    held_usage_s: Mapping[int, float] = field(default_factory=dict)
 
 
 class JobQueue(Protocol):

@@ -29,12 +29,13 @@ from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.queue.usage import recount
 from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -54,6 +55,9 @@ from job_orchestrator.server.store.sqlite.writer import Writer
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
+
+HALF_LIFE_S = 7 * 86_400.0
+"""Half-life of usage, unless another one is given."""
 
 UUIDS_AT_ONCE = 500
 """UUIDs in one query: SQLite limits the number of parameters."""
@@ -82,11 +86,12 @@ async def open_store(
     now: Callable[[], float] = steady_time,
     *,
     wrote: Callable[[float], None] = lambda _: None,
+    half_life_s: float = HALF_LIFE_S,
 ) -> AsyncIterator[JobStore]:
     """Open the database, create it if it is missing, and migrate it. Raises ``StartupError``.
 
     ``now`` returns seconds since the epoch. ``wrote`` is called with the duration of each
-    transaction in seconds.
+    transaction in seconds. ``half_life_s`` is that of the usage of slots (see ``Usage``).
     """
     async with contextlib.AsyncExitStack() as connections:
         writing = await connect(path)
@@ -98,7 +103,8 @@ async def open_store(
         ((name,),) = await reading.rows("SELECT id FROM installation")
         writer = Writer(writing, wrote)
         await writer.run(skip_numbers, durable=True)
-        yield SqliteJobStore(writer, reading, Installation(name), now)
+        await writer.run(lambda connection: recount(connection, now()))
+        yield SqliteJobStore(writer, reading, Installation(name), now, half_life_s)
 
 
 class SqliteJobStore:
@@ -118,13 +124,16 @@ class SqliteJobStore:
         reader: Connection,
         installation: Installation,
         now: Callable[[], float],
+        half_life_s: float = HALF_LIFE_S,
     ) -> None:
         self.installation = installation
+        self._claimer = Claimer(installation, half_life_s)
+        self._half_life_s = half_life_s
         self._writer = writer
         self._reader = reader
         self._now = now
         self.lists = SqliteJobLists(reader)
-        self.queue = SqliteJobQueue(reader)
+        self.queue = SqliteJobQueue(reader, now, half_life_s)
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
@@ -283,7 +292,7 @@ class SqliteJobStore:
         now, additions = self._now(), self._additions
 
         def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
-            return claim(connection, self.installation, offers, now), any_queued(connection)
+            return self._claimer.claim(connection, offers, now), any_queued(connection)
 
         def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
             claims, any_left = outcome
@@ -353,7 +362,10 @@ class SqliteJobStore:
             self._publish(jobs, status_changed=update.changes_status)
 
         return await self._writer.run(
-            update.apply, committed=committed, durable=update.durable, max_delay_s=max_delay_s
+            lambda connection: update.apply(connection, self._half_life_s),
+            committed=committed,
+            durable=update.durable,
+            max_delay_s=max_delay_s,
         )
 
     def _queue_may_grow(self) -> None:

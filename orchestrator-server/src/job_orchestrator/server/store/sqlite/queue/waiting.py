@@ -1,7 +1,7 @@
 """Reads the queue: positions of jobs, and the users who wait."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.queue import (
@@ -10,7 +10,7 @@ from job_orchestrator.server.store.queue import (
     MAX_WAITING_JOBS,
     WaitingUser,
 )
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS
+from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, waiting_user
 from job_orchestrator.server.store.sqlite.connection import Connection
 
 # Two look-ups, because an index can't serve "or".
@@ -28,8 +28,10 @@ SELECT count(*) FROM (
 class SqliteJobQueue:
     """Queue in a SQLite database. The methods are documented in ``JobQueue``."""
 
-    def __init__(self, reader: Connection) -> None:
+    def __init__(self, reader: Connection, now: Callable[[], float], half_life_s: float) -> None:
         self._reader = reader
+        self._now = now
+        self._half_life_s = half_life_s
 
     async def ahead(self, job: Job) -> int:
         """See ``JobQueue.ahead``."""
@@ -47,4 +49,4 @@ class SqliteJobQueue:
         """See ``JobQueue.waiting_users``."""
         values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
         rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
-        return [WaitingUser(*row) for row in rows]
+        return [waiting_user(row, self._now(), self._half_life_s) for row in rows]

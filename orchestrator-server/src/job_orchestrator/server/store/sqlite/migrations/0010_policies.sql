@@ -1,0 +1,5 @@
+-- Slot-seconds that each user of a service has used, see store/usage.py: usage_s as of usage_at, and the
+-- slots that are held since then.
+ALTER TABLE served ADD COLUMN usage_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE served ADD COLUMN slots INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE served ADD COLUMN usage_at REAL NOT NULL DEFAULT 0;

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harness import Portal, Service, StartClient, StartServer
+from harness import BIN, Portal, Service, StartClient, StartServer
 from jo_command import Jo
 
 
@@ -16,10 +16,10 @@ async def services(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Serv
     """Start services by name. They are stopped, and their folders removed, when the test ends."""
     running: list[Service] = []
 
-    async def start(name: str, **settings: str) -> Service:
+    async def start(name: str, programs: Path = BIN, **settings: str) -> Service:
         folder = tmp_path / f"{name}-{len(running)}"
         folder.mkdir()
-        service = Service(name, folder, settings)
+        service = Service(name, folder, settings, programs)
         running.append(service)
         return await service.start()
 
@@ -34,8 +34,9 @@ async def services(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Serv
 def start_client(services: Callable[..., Awaitable[Service]]) -> StartClient:
     """Start a jo-client with settings."""
 
-    async def start(**settings: str) -> Service:
-        return await services("jo-client", **{"SLOTS": "10", "KILL_GRACE": "1s", **settings})
+    async def start(programs: Path = BIN, **settings: str) -> Service:
+        defaults = {"SLOTS": "10", "KILL_GRACE": "1s"}
+        return await services("jo-client", programs, **{**defaults, **settings})
 
     return start
 
@@ -44,10 +45,11 @@ def start_client(services: Callable[..., Awaitable[Service]]) -> StartClient:
 def start_server(services: Callable[..., Awaitable[Service]]) -> StartServer:
     """Start a jo-server whose service ``example`` uses the given clients, with settings."""
 
-    async def start(*clients: Service | str, **settings: str) -> Service:
+    async def start(*clients: Service | str, programs: Path = BIN, **settings: str) -> Service:
         urls = [client if isinstance(client, str) else client.url for client in clients]
         return await services(
             "jo-server",
+            programs,
             SERVICE_EXAMPLE_UPLOAD_URL=",".join(f"{url}/submit" for url in urls),
             SERVICE_EXAMPLE_DOWNLOAD_URL=",".join(f"{url}/retrieve" for url in urls),
             **settings,

@@ -41,9 +41,15 @@ def content(path: Path, name: str) -> bytes:
 
 
 class Service:
-    """One jo-server or jo-client process on a free port, with its log."""
+    """One jo-server or jo-client process on a free port, with its log.
 
-    def __init__(self, name: str, folder: Path, settings: Mapping[str, str]) -> None:
+    ``programs`` is the folder of the commands: those of this environment, or of another version.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, settings: Mapping[str, str], programs: Path = BIN
+    ) -> None:
+        self._programs = programs
         self.name = name
         self.folder = folder
         self.settings = dict(settings)
@@ -57,10 +63,10 @@ class Service:
         port = self.url.rpartition(":")[2] or "0"
         inherited = {k: v for k, v in os.environ.items() if k.startswith("COV") or k == "LANG"}
         self._process = await asyncio.create_subprocess_exec(
-            BIN / self.name,
+            self._programs / self.name,
             cwd=self.folder,
             env={
-                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "PATH": f"{self._programs}:{os.environ['PATH']}",
                 "HOST": "127.0.0.1",
                 "PORT": port,
                 **inherited,

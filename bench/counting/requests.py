@@ -5,8 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 _LINE = re.compile(r"\b(GET|POST|DELETE|PUT|PATCH|HEAD) (/\w*)\S* \d{3}\b")
-EVENTS = "GET /events"
-ACKNOWLEDGE = "DELETE /retrieve"
 
 
 def count(log: Path) -> Counter[str]:

@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import sqlite3
 import statistics
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from bench.outcome import Outcome, Row
 from bench.services import Service, pair
 from bench.sizes import Size
 
-REQUESTS = 2
-COMMITS = 4
+REQUESTS = 0
+COMMITS = 2
 WARM_UP = 2
 ACKNOWLEDGED_WITHIN_S = 10.0
 POLL_S = 0.02
@@ -30,7 +32,7 @@ async def measure(folder: Path, size: Size) -> Outcome:
         details |= await _system_calls(folder / "traced", form, size.counted_jobs)
     rows = [
         Row(
-            "requests between the services for a job, in addition to the event stream",
+            "HTTP requests between the services for a job, in addition to the link",
             sum(details["requests_per_job"].values()),
             "requests",
             REQUESTS,
@@ -58,7 +60,7 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
         database, log = services.server.folder / "db.sqlite", services.client.log
         for _ in range(WARM_UP):
             await portal.result(await portal.submit(form))
-        await _all_acknowledged(log)
+        await _all_acknowledged(database)
         requests_before = requests.count(log)
         before = {name: statements.count(file) for name, file in traces.items()}
         committed = [commits(database)]
@@ -66,26 +68,29 @@ async def _requests_and_commits(folder: Path, form: Form, jobs: int) -> dict[str
             await portal.result(await portal.submit(form))
             committed.append(commits(database))
         executed = {name: statements.count(file) - before[name] for name, file in traces.items()}
-        await _all_acknowledged(log)
+        await _all_acknowledged(database)
         sent = requests.count(log) - requests_before
-    acknowledgements = sent.pop(requests.ACKNOWLEDGE, 0)
     return {
         "requests_per_job": _per_job(sent, jobs),
-        "acknowledge_requests": {"jobs": jobs, "requests": acknowledgements},
         "commits_of_each_job": [b - a for a, b in itertools.pairwise(committed)],
         "statements_per_job": {name: _per_job(counts, jobs) for name, counts in executed.items()},
     }
 
 
-async def _all_acknowledged(log: Path) -> None:
-    """Wait until the server has acknowledged the results that it fetched.
+async def _all_acknowledged(database: Path) -> None:
+    """Wait until the server has acknowledged the results that it stored.
 
     The acknowledgement is the last request about a job, so all others have been logged by then.
     """
-    seen = requests.count(log)[requests.ACKNOWLEDGE]
     async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-        while requests.count(log)[requests.ACKNOWLEDGE] == seen:  # noqa: ASYNC110
+        while _unacknowledged(database):
             await asyncio.sleep(POLL_S)  # there is no event
+
+
+def _unacknowledged(database: Path) -> int:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM acknowledgements")
+    return int(count)
 
 
 async def _system_calls(folder: Path, form: Form, jobs: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A proxy of a client that counts the messages of the link, and breaks, repeats or reorders them."""
+"""A proxy of a client that breaks the link at a message, or repeats and reorders messages."""
 
 import asyncio
 import random

@@ -9,6 +9,7 @@ from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
+from job_orchestrator.client.link.connection import LinkServer
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
@@ -196,7 +197,7 @@ def _compose(
     app[keys.PARTIAL_RESULTS] = PartialResults(packer)
     app[keys.RETENTION] = retention
     app[keys.EVENTS] = hub
-    app[keys.LINK_REQUESTS] = requests
+    app[keys.LINKS] = LinkServer(hub, requests, kept.get)
     app[keys.LOAD] = meter
     app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
     app[keys.HEALTH] = HealthCheck(

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from job_orchestrator.client.link.requests import LinkRequests
+from job_orchestrator.client.link.connection import LinkServer
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.intake import Intake
@@ -32,4 +32,4 @@ METRICS = web.AppKey("metrics", Metrics)
 EVENTS = web.AppKey("events", EventHub)
 LOAD = web.AppKey("load", LoadMeter)
 HEALTH = web.AppKey("health", HealthCheck)
-LINK_REQUESTS = web.AppKey("link_requests", LinkRequests)
+LINKS = web.AppKey("links", LinkServer)

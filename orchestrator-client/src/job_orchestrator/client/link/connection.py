@@ -1,12 +1,12 @@
 """One link to a server: receives requests, sends answers and reports."""
 
 import logging
+from collections.abc import Callable
 
 from job_orchestrator.client import __version__
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.common.messages import LoadEvent
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -14,6 +14,9 @@ from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull
 
 logger = logging.getLogger(__name__)
+
+SmallResults = Callable[[str], bytes | None]
+"""Maps the uuid of a payload to its results, if they are small."""
 
 
 class LinkConnection:
@@ -27,12 +30,12 @@ class LinkConnection:
         socket: LinkSocket,
         hello: link.ServerHello,
         requests: LinkRequests,
-        kept: KeptResults,
+        small_results: SmallResults,
     ) -> None:
         self._socket = socket
         self._hello = hello
         self._requests = requests
-        self._kept = kept
+        self._small_results = small_results
         self._open = True
 
     async def run(self) -> None:
@@ -67,7 +70,7 @@ class LinkConnection:
     def _report_end(self, row: PayloadRow) -> None:
         results = None
         if row.results_sha256 is not None and self._has_made(row.key):
-            results = self._kept.get(row.uuid)
+            results = self._small_results(row.uuid)
             if results is not None and len(results) > self._hello.max_result_bytes:
                 results = None
         self._send(
@@ -102,20 +105,26 @@ class LinkConnection:
             self._socket.break_off(link.CloseCode.SLOW_READER, str(error))
 
 
-async def serve_link(
-    socket: LinkSocket, hub: EventHub, requests: LinkRequests, kept: KeptResults
-) -> None:
-    """Exchange the hellos, and serve a link until it breaks."""
-    try:
-        hello = link.decode_server_hello(await socket.receive_one())
-        answer = link.ClientHello(link.PROTOCOL, __version__, hub.load)
-        await socket.send_now(link.encode_item(answer))
-    except (link.MalformedItem, LinkBroken) as error:
-        logger.info("A link was not opened: %s", error)
-        if isinstance(error, link.MalformedItem):
-            socket.close(link.CloseCode.MALFORMED, str(error))
-        await socket.finish()
-        return
-    connection = LinkConnection(socket, hello, requests, kept)
-    with hub.followed_by(connection):
-        await connection.run()
+class LinkServer:
+    """Serves the links of all servers. ``small_results`` finds the results of a payload."""
+
+    def __init__(self, hub: EventHub, requests: LinkRequests, small_results: SmallResults) -> None:
+        self._hub = hub
+        self._requests = requests
+        self._small_results = small_results
+
+    async def serve(self, socket: LinkSocket) -> None:
+        """Exchange the hellos, and serve a link until it breaks."""
+        try:
+            hello = link.decode_server_hello(await socket.receive_one())
+            answer = link.ClientHello(link.PROTOCOL, __version__, self._hub.load)
+            await socket.send_now(link.encode_item(answer))
+        except (link.MalformedItem, LinkBroken) as error:
+            logger.info("A link was not opened: %s", error)
+            if isinstance(error, link.MalformedItem):
+                socket.close(link.CloseCode.MALFORMED, str(error))
+            await socket.finish()
+            return
+        connection = LinkConnection(socket, hello, self._requests, self._small_results)
+        with self._hub.followed_by(connection):
+            await connection.run()

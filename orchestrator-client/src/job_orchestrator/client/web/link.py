@@ -3,7 +3,6 @@
 from aiohttp import web
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.link.connection import serve_link
 from job_orchestrator.common.protocol.link import MAX_MESSAGE_BYTES
 from job_orchestrator.common.web.link_socket import LinkSocket
 
@@ -17,10 +16,5 @@ async def link(request: web.Request) -> web.StreamResponse:
         heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES, compress=False
     )
     await socket.prepare(request)
-    await serve_link(
-        LinkSocket(socket),
-        request.app[keys.EVENTS],
-        request.app[keys.LINK_REQUESTS],
-        request.app[keys.KEPT_RESULTS],
-    )
+    await request.app[keys.LINKS].serve(LinkSocket(socket))
     return socket

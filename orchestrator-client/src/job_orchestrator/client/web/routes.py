@@ -23,7 +23,7 @@ ROUTES = (
     web.get("/load", load),
     web.get("/metrics", metrics),
     web.get("/events", events),
-    web.get("/link", link, allow_head=False),
+    web.get("/link", link),
     web.get("/logs/{id}", logs),
     web.post("/submit", submit),
     web.get("/retrieve/{id}", retrieve),

@@ -63,11 +63,11 @@ class Refusal(StrEnum):
     BUSY = "busy"
     """The client accepts nothing now; the request may be repeated later."""
     REFUSED = "refused"
-    """The request itself is not acceptable; a repeat would not help."""
+    """Not acceptable in itself, so that a repeat would not help."""
     LOST = "lost"
     """The client has no such payload."""
     FAILED = "failed"
-    """An internal error."""
+    """Internal error."""
 
 
 class ServerHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):

@@ -193,7 +193,7 @@ async def test_whoami_without_configured_tokens_returns_an_administrator(
     start_server: StartServer, file: Path
 ) -> None:
     server = await start_server(UNREACHABLE)
-    everybody = {"user_id": None, "admin": True, "auth": False}
+    everybody = {"user_id": None, "admin": True, "auth": False, "limits": None}
     assert await Portal(server, "any")("GET", "/whoami") == (200, everybody)
 
 
@@ -203,11 +203,16 @@ async def test_whoami_with_a_token_returns_its_owner(start_server: StartServer, 
     user = await token_for(file, 0)
     assert await Portal(server, admin)("GET", "/whoami") == (
         200,
-        {"user_id": None, "admin": True, "auth": True},
+        {"user_id": None, "admin": True, "auth": True, "limits": None},
     )
     assert await Portal(server, user)("GET", "/whoami") == (
         200,
-        {"user_id": 0, "admin": False, "auth": True},
+        {
+            "user_id": 0,
+            "admin": False,
+            "auth": True,
+            "limits": {"active": 0, "max_runs": None, "jobs_per_hour": None, "jobs_left": None},
+        },
     )
 
 

@@ -100,7 +100,8 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/services") == (
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
-        b'"clients":["http://compute/submit"],"running":0,"waiting":0}]}'
+        b'"clients":["http://compute/submit"],"running":0,"waiting":0,'
+        b'"policy":"fair","runs_per_user_burst":5}]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
@@ -132,4 +133,6 @@ async def test_answers_about_the_service_have_these_bytes(server: Server) -> Non
     assert await body(server, "/health") == (
         b'{"version":"' + __version__.encode() + b'","status":"healthy"}'
     )
-    assert await body(server, "/whoami") == b'{"user_id":null,"admin":true,"auth":false}'
+    assert await body(server, "/whoami") == (
+        b'{"user_id":null,"admin":true,"auth":false,"limits":null}'
+    )

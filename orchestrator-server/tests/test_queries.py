@@ -120,6 +120,22 @@ async def test_job_queued_has_its_position_and_an_estimate(
             "5 jobs of example are active, of at most 5",
         ),
         ({}, 4, "All 4 slots of this service's machines are busy"),
+        (
+            {"SERVICE_EXAMPLE_RUNS_PER_USER_BURST": "9", "BORROW_RESERVE": "5"},
+            10,
+            "The 5 free slots of this service's machines are kept for users with fewer active jobs",
+        ),
+        (
+            {"MAX_RUNS_PER_USER": "4"},
+            10,
+            "4 of this user's jobs are active in all services, of at most 4",
+        ),
+        ({"TOTAL_MAX_RUNS": "3"}, 10, "3 jobs of all services are active, of at most 3"),
+        (
+            {"JOBS_PER_HOUR": "1", "JOBS_PER_HOUR_BURST": "5"},
+            10,
+            "5 of this user's jobs are active, of at most 5",
+        ),
     ],
 )
 async def test_queued_job_says_which_limit_it_waits_for(
@@ -134,9 +150,10 @@ async def test_queued_job_says_which_limit_it_waits_for(
     server = await start_server(await start_client(client), **settings)
     for _ in range(6):
         await server.submit(user=1)
-    for _ in range(min(slots, 5)):
+    active = int(reason.split()[0]) if reason[0].isdigit() else min(slots, 5)
+    for _ in range(active):
         await client.next_payload()
-    await server.until(min(slots, 5), "Submitted")
+    await server.until(active, "Submitted")
     shown = await get(server, "/jobs/6")
     assert (shown["queue"]["reason"], shown["message"]) == (reason, reason)
     assert (await get(server, "/jobs"))["jobs"][0]["message"] == reason
@@ -258,6 +275,8 @@ async def test_services_have_limits_usage_and_state(server: Server, client: Fake
         "problem": "",
         "running": 0,
         "waiting": 1,
+        "policy": "fair",
+        "runs_per_user_burst": 5,
     }
     (shown,) = (await get(server, "/clients"))["clients"]
     assert (shown["url"], shown["services"], shown["state"]) == (url, ["example"], "connected")

@@ -18,7 +18,7 @@ from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
-from job_orchestrator.server.store.sqlite.queue import usage, waiting
+from job_orchestrator.server.store.sqlite.queue import rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -49,6 +49,9 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
         claims.NEXT_JOBS,
+        claims.ACTIVE_USERS,
+        rates.TOKENS,
+        rates.SET_TOKENS,
         usage.MARK_SERVED,
         usage.OF_USER,
         usage.SETTLE,
@@ -75,7 +78,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id usage_s slots usage_at"
+        " job_id usage_s slots usage_at tokens"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:

@@ -48,15 +48,30 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
+class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a user over all services; None where there is none.
+
+    ``active`` jobs count for ``max_runs``. ``jobs_left`` is how many of ``jobs_per_hour`` are
+    allowed now.
+    """
+
+    active: int = 0
+    max_runs: int | None = None
+    jobs_per_hour: float | None = None
+    jobs_left: int | None = None
+
+
 class Identity(msgspec.Struct, frozen=True):
     """The user that the server takes the caller for; ``user_id`` is None for an administrator.
 
     ``auth`` is False where the server requires no tokens; then every caller is an administrator.
+    ``limits`` are those of the user, None for an administrator.
     """
 
     user_id: int | None = None
     admin: bool = False
     auth: bool = False
+    limits: PersonalLimits | None = None
 
 
 class JobAnswer(msgspec.Struct, frozen=True):
@@ -164,7 +179,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
     ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
-    and ``waiting`` are all that have not ended.
+    and ``waiting`` are all that have not ended. A user may use idle slots up to
+    ``runs_per_user_burst``. ``policy`` is the order of queued jobs: fair, fifo or priority.
     """
 
     name: str
@@ -179,6 +195,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     clients: list[str] = []
     running: int = 0
     waiting: int = 0
+    policy: str = "fair"
+    runs_per_user_burst: int | None = None
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):

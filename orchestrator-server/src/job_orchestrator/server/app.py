@@ -42,7 +42,7 @@ from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
-from job_orchestrator.server.scheduling.rules import Rules, policies
+from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import open_store
@@ -166,11 +166,22 @@ async def _compose(
     statistics = JobStatistics()
     statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     stored_files = StoredFiles(store, files, settings.inline_limit)
+    rules = Rules(
+        policies(settings.priority_ageing_s),
+        statistics.mean_run_s,
+        SharedLimits(
+            settings.max_runs_per_user,
+            settings.total_max_runs,
+            settings.borrow_reserve,
+            settings.rate,
+            refuse=settings.refuse_beyond_rate,
+        ),
+    )
     dispatch = Dispatch(
         store,
         stored_files,
         registry,
-        Rules(policies(settings.priority_ageing_s), statistics.mean_run_s),
+        rules,
         settings.services,
         tuning,
         metrics.fetch_seconds,
@@ -179,7 +190,7 @@ async def _compose(
     )
     await dispatch.load()
     feed = ChangeFeed()
-    queries = JobQueries(store, feed, registry, settings.services, statistics)
+    queries = JobQueries(store, feed, registry, settings.services, statistics, rules)
     event_streams = EventStreams(store.events, queries)
     notifier = None
     if settings.callback_rules.patterns:
@@ -224,7 +235,11 @@ async def _compose(
         inline_bytes=settings.inline_limit,
         services=settings.services,
         callback_rules=settings.callback_rules,
-        user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
+        user_limits=UserLimits(
+            settings.max_queued_per_user,
+            settings.max_stored_per_user,
+            settings.rate if settings.refuse_beyond_rate else None,
+        ),
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         before_creation=dispatch.dispatcher.loop.wake,
         max_upload_bytes=registry.max_upload_bytes,

@@ -45,6 +45,14 @@ class TooManyQueued(TryLater):
     retry_after_s = 60
 
 
+class RateExceeded(TryLater):
+    """A user has submitted as many jobs as the rate allows."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TooMuchStored(TryLater):
     """A user has reached the limit of stored bytes."""
 
@@ -150,6 +158,7 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     TokenRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
+    RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,

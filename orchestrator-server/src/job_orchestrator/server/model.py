@@ -1,5 +1,6 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
+from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
@@ -73,7 +74,8 @@ class Order(StrEnum):
 class Service:
     """A service, its limits, and the order of its jobs.
 
-    ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service.
+    ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service. Up to
+    ``burst`` a user may borrow slots that would stay idle; 0 means that nobody may.
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
     limits the run time of a job; None means without a limit.
     """
@@ -85,6 +87,7 @@ class Service:
     max_attempts: int
     time_limit_s: float | None
     order: Order = Order.FAIR
+    burst: int = 0
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -238,24 +241,57 @@ class CallbackRules:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Limit of jobs by time, as a token bucket.
+
+    Each job takes a token. ``per_hour`` tokens are added in an hour, up to ``burst``.
+    """
+
+    per_hour: float
+    burst: int
+
+    def tokens_at(self, tokens: float, passed_s: float) -> float:
+        """Return the tokens of a bucket ``passed_s`` after it had ``tokens``."""
+        return min(tokens + max(passed_s, 0.0) * self.per_hour / 3600, float(self.burst))
+
+    def wait_s(self, tokens: float, jobs: int = 1) -> float:
+        """Return how long it takes until a bucket with ``tokens`` allows so many jobs."""
+        return max(jobs - tokens, 0.0) * 3600 / self.per_hour
+
+    def __str__(self) -> str:
+        burst = f", {self.burst} in a row" if self.burst != self.per_hour else ""
+        return f"{self.per_hour:g} jobs an hour{burst}"
+
+
+@dataclass(frozen=True)
 class UserLimits:
     """Limits of one user over all services; 0 means without a limit.
 
-    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results.
+    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results. Submissions
+    beyond ``rate`` are refused; None means that none are.
     """
 
     max_queued: int = 0
     max_stored: int = 0
+    rate: Rate | None = None
 
     @property
     def any(self) -> bool:
         """True if there is a limit."""
-        return bool(self.max_queued or self.max_stored)
+        return bool(self.max_queued or self.max_stored or self.rate)
 
     def problem(
-        self, queued: int, stored: int, user_id: int, input_bytes: int
-    ) -> TooManyQueued | TooMuchStored | None:
-        """Return the error for a user with these counts who adds a job; None if it is allowed."""
+        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int
+    ) -> TooManyQueued | TooMuchStored | RateExceeded | None:
+        """Return the error for a user with these counts who adds a job; None if it is allowed.
+
+        ``tokens`` are those of ``rate``.
+        """
+        if self.rate is not None and tokens < 1:
+            return RateExceeded(
+                f"User {user_id} may send {self.rate}; try again later",
+                math.ceil(self.rate.wait_s(tokens)),
+            )
         if self.max_queued and queued >= self.max_queued:
             return TooManyQueued(
                 f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"

@@ -72,6 +72,7 @@ class CallBack:
             not_started,
             claim.waiting,
             claim.held_usage_s,
+            claim.everywhere,
         )
         for job in {job.id: job for job in [*jobs, *outranked(queued, not_started)]}.values():
             self._begin(job)

@@ -15,6 +15,7 @@ from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.look_ahead import look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
 from job_orchestrator.server.scheduling.rules import Rules
@@ -129,10 +130,11 @@ class Dispatcher:
         for name, claim in (await self._store.claim(offers)).items():
             if claim.jobs:
                 reach(Point.SERVER_CLAIMED)
-            self._quota_log.report(self._services[name], claim)
+            limits = self._rules.limits(self._services[name])
+            self._quota_log.report(self._services[name], limits, claim)
             for job in claim.jobs:
                 self._start_delivery(job, resumed=False)
-            more = more or len(claim.jobs) == MAX_CLAIMS
+            more = more or len(claim.jobs) >= MAX_CLAIMS
             if not_started := replaceable.get(name):
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
         for service in self._services.values():
@@ -150,15 +152,27 @@ class Dispatcher:
                     service.name, self._rules.run_time, client.slots, jobs, self._now()
                 )
             candidates.append(candidate(client, ahead))
-        return place(candidates, min(service.max_runs, MAX_CLAIMS))
+        # The reserve is counted in free slots, so they are all named.
+        most = MAX_CLAIMS + self._rules.shared.reserve
+        return place(candidates, min(service.max_runs, most))
 
     def _offer(self, service: Service, clients: Sequence[str], holders: Sequence[int]) -> Offer:
         limits, policy = self._rules.limits(service), self._rules.policy(service)
 
-        def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
-            return policy.choose(limits, active, len(clients), waiting)
+        def decide(
+            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+        ) -> Sequence[int]:
+            return policy.choose(limits, active, len(clients), waiting, everywhere)
 
-        return Offer(service.max_runs, clients, decide, holders, in_order=policy.in_order)
+        return Offer(
+            service.max_runs,
+            clients,
+            decide,
+            holders,
+            in_order=policy.in_order,
+            everywhere=limits.depend_on_other_services,
+            rate_of=self._rules.start_rate if self._rules.limit_starts else None,
+        )
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)
@@ -181,7 +195,7 @@ class QuotaLog:
     def __init__(self) -> None:
         self._held: dict[str, dict[int, int]] = {}
 
-    def report(self, service: Service, claim: Claim) -> None:
+    def report(self, service: Service, limits: Limits, claim: Claim) -> None:
         """Log the decisions of a claim."""
         for job in claim.jobs:
             logger.info(
@@ -195,7 +209,8 @@ class QuotaLog:
         held: dict[int, int] = {}
         for user in claim.waiting:
             running = user.active + started[user.user_id]
-            if running < service.runs_per_user or user.head in claimed:
+            most = limits.ceiling(user.user_id)
+            if running < most or user.head in claimed:
                 continue
             held[user.user_id] = user.head
             if self._held.get(service.name, {}).get(user.user_id) != user.head:
@@ -203,7 +218,7 @@ class QuotaLog:
                     "User %d has %d/%d jobs running for service '%s', job %d remains queued",
                     user.user_id,
                     running,
-                    service.runs_per_user,
+                    most,
                     service.name,
                     user.head,
                 )

@@ -1,6 +1,7 @@
 """Read-side queries: jobs with their state, history and queue position, services, clients."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from job_orchestrator.common.messages import (
     ComputeClient,
     JobDetail,
     JobPage,
+    PersonalLimits,
     QueuePosition,
     ServiceList,
     Stats,
@@ -22,14 +24,15 @@ from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
+from job_orchestrator.server.jobs.hindrances import ALL_UNUSABLE, Hindrances
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
+from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import MAX_AHEAD, WaitingUser
 
-ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
 
 STARTED = (JobStatus.RUNNING, JobStatus.UNKNOWN)
@@ -53,7 +56,12 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
+    rules: Rules
     now: Callable[[], float] = steady_time
+
+    @property
+    def _hindrances(self) -> Hindrances:
+        return Hindrances(self.clients, self.services, self.rules)
 
     async def jobs(
         self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
@@ -91,7 +99,7 @@ class JobQueries:
         view = view_of(job, details=details)
         if job.status is not JobStatus.QUEUED:
             return view
-        message = _joined(self._hindrance(job, details=details), view.message)
+        message = _joined(self._hindrances.of(job, details=details), view.message)
         return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
@@ -120,7 +128,8 @@ class JobQueries:
         position = (
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
         )
-        return _joined(position, self._hindrance(job, details=details), reason)
+        hindrance = self._hindrances.of(job, details=details) or await self._rate_reached(job)
+        return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
         """Return the services, with counts of their jobs that have not ended."""
@@ -130,6 +139,17 @@ class JobQueries:
                 self._service(service, counts, details=details)
                 for service in self.services.values()
             ]
+        )
+
+    async def limits_of(self, user_id: int) -> PersonalLimits:
+        """Return the limits of a user over all services, and what the user has of each."""
+        rate = self.rules.rate(user_id)
+        tokens = None if rate is None else await self.store.queue.tokens(user_id, rate)
+        return PersonalLimits(
+            active=self._hindrances.active_of_user(user_id),
+            max_runs=self.rules.user_total(user_id),
+            jobs_per_hour=None if rate is None else rate.per_hour,
+            jobs_left=None if tokens is None else math.floor(tokens),
         )
 
     def all_clients(self) -> ClientList:
@@ -153,46 +173,21 @@ class JobQueries:
         )
 
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
-        obstacle = self._obstacle(job, details=details)
+        obstacle = self._hindrances.obstacle(job, details=details)
         ahead = await self.store.queue.ahead(job)
         wait_s = None if obstacle else await self._expected_wait_s(job, ahead)
-        reason = self._hindrance(job, details=details)
+        reason = self._hindrances.of(job, details=details) or await self._rate_reached(job)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
 
-    def _obstacle(self, job: Job, *, details: bool) -> str:
-        """Say why no queued job of this service can start now; empty if one can."""
-        service = self.services.get(job.service)
-        if service is None:
-            return "This service is not configured now"
-        problem = self.clients.problem(service)
-        return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
-
-    def _hindrance(self, job: Job, *, details: bool) -> str:
-        """Say why a queued job can't start now; empty if it can."""
-        return self._obstacle(job, details=details) or self._limit_reached(job)
-
-    def _limit_reached(self, job: Job) -> str:
-        """Say which limit keeps a queued job from its start; empty if none does."""
-        service = self.services.get(job.service)
-        if service is None:
+    async def _rate_reached(self, job: Job) -> str:
+        """Say which rate keeps a queued job from its start; empty if none does."""
+        rate = self.rules.start_rate(job.user_id)
+        if rate is None or job.attempt > 0:
             return ""
-        clients = self.clients.of_service(service)
-        active = [
-            each
-            for client in clients
-            for each in client.jobs.values()
-            if each.service == service.name
-        ]
-        of_user = sum(each.user_id == job.user_id for each in active)
-        if of_user >= service.runs_per_user:
-            return f"{of_user} of this user's jobs are active, of at most {service.runs_per_user}"
-        if len(active) >= service.max_runs:
-            return f"{len(active)} jobs of {service.name} are active, of at most {service.max_runs}"
-        usable = [client for client in self.clients.usable(service) if client.slots is not None]
-        slots = sum(client.slots or 0 for client in usable)
-        if slots and all(client.occupied >= (client.slots or 0) for client in usable):
-            return f"All {slots} slots of this service's machines are busy"
-        return ""
+        wait_s = rate.wait_s(await self.store.queue.tokens(job.user_id, rate))
+        if wait_s == 0:
+            return ""
+        return f"This user may start {rate}; the next one in {math.ceil(wait_s)} s"
 
     async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
         """Estimate the wait of a queued job; None if no job of its service has run."""
@@ -216,7 +211,7 @@ class JobQueries:
         capacity = Capacity(
             sum(slots) if len(slots) == len(clients) else None,
             service.max_runs,
-            service.runs_per_user,
+            self.rules.limits(service).ceiling(job.user_id),
         )
         others = jobs_first(*await self._waiting_users(job), ahead, run_s)
         wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
@@ -245,6 +240,8 @@ class JobQueries:
             max_runs=service.max_runs,
             max_attempts=service.max_attempts,
             time_limit_s=service.time_limit_s,
+            policy=service.order,
+            runs_per_user_burst=max(service.burst, service.runs_per_user),
             active=count(ACTIVE_JOB),
             queued=count([JobStatus.QUEUED]),
             state=state,

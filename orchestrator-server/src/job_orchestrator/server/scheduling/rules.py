@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job_orchestrator.server.model import Order, Service
+from job_orchestrator.server.model import Order, Rate, Service
 from job_orchestrator.server.scheduling.arrival import FirstCome, Priority
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.fair_share import FairShare
@@ -26,11 +26,27 @@ def policies(ageing_s: float = AGEING_S) -> Mapping[Order, SchedulingPolicy]:
 
 
 @dataclass(frozen=True)
+class SharedLimits:
+    """Limits over all services; 0 and None mean without a limit.
+
+    ``user_total`` and ``total`` limit the active jobs of each user, and of all. ``reserve`` slots
+    of each service are not lent. Jobs beyond ``rate`` wait, or with ``refuse`` are not accepted.
+    """
+
+    user_total: int = 0
+    total: int = 0
+    reserve: int = 0
+    rate: Rate | None = None
+    refuse: bool = False
+
+
+@dataclass(frozen=True)
 class Rules:
     """Policy and limits of each service. ``run_time`` returns the expected run time of its jobs."""
 
     policies: Mapping[Order, SchedulingPolicy]
     run_time: RunTime
+    shared: SharedLimits = SharedLimits()
 
     def policy(self, service: Service) -> SchedulingPolicy:
         """Return the policy that orders the jobs of a service."""
@@ -38,5 +54,29 @@ class Rules:
 
     def limits(self, service: Service) -> Limits:
         """Return the limits of a service."""
-        run_s = self.run_time(service.name) or UNKNOWN_RUN_S
-        return Limits(service.runs_per_user, service.max_runs, run_s=run_s)
+        return Limits(
+            service.runs_per_user,
+            service.max_runs,
+            burst=service.burst,
+            reserve=self.shared.reserve,
+            user_total=self.shared.user_total,
+            total=self.shared.total,
+            run_s=self.run_time(service.name) or UNKNOWN_RUN_S,
+        )
+
+    def user_total(self, user_id: int) -> int | None:
+        """Return how many active jobs in all services a user may have; None: any number."""
+        return self.shared.user_total or None
+
+    def start_rate(self, user_id: int) -> Rate | None:
+        """Return the rate at which jobs of a user may start; None: at any rate."""
+        return None if self.shared.refuse else self.rate(user_id)
+
+    def rate(self, user_id: int) -> Rate | None:
+        """Return how many jobs of a user are allowed in an hour; None: any number."""
+        return self.shared.rate
+
+    @property
+    def limit_starts(self) -> bool:
+        """True if jobs of some users may wait because of a rate."""
+        return self.shared.rate is not None and not self.shared.refuse

@@ -56,6 +56,12 @@ class ServiceSettings:
         default="5",
         help="Maximum number of active jobs of one user",
     )
+    runs_per_user_burst: int = setting(
+        "RUNS_PER_USER_BURST",
+        Integer(0, _MAX_COUNT),
+        default="0",
+        help="Active jobs up to which one user may use slots that would be idle; 0: RUNS_PER_USER",
+    )
     max_runs: int = setting(
         "MAX_RUNS",
         Integer(1, _MAX_COUNT),
@@ -152,6 +158,7 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         max_attempts=settings.max_attempts,
         time_limit_s=settings.time_limit_s or None,
         order=settings.order,
+        burst=settings.runs_per_user_burst,
     )
 
 

@@ -201,8 +201,8 @@ class JobStore(Protocol):
         ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
-        added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
-        job would exceed the user's ``limits``.
+        added; its ``uuid`` is a different one. Raises ``TooManyQueued``, ``TooMuchStored``
+        or ``RateExceeded`` if the job would exceed the user's ``limits``.
         """
 
     async def check_limits(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, Rate
 
 MAX_AHEAD = 1000
 """Limit of ``JobQueue.ahead``: jobs in front of a job are not counted beyond it."""
@@ -44,10 +44,14 @@ class WaitingUser:
     tokens: float | None = None
 
 
-Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
-"""Scheduling decision: maps the number of active jobs of a service and its waiting users to the
-user of each job to claim, in order. It keeps to the limit of the service. It must be pure and must
-not block: the store calls it within a transaction, and possibly in another thread."""
+Decide = Callable[[int, Sequence[WaitingUser], Mapping[int, int]], Sequence[int]]
+"""Scheduling decision: maps the number of active jobs of a service, its waiting users, and the
+active jobs of each user in all services to the user of each job to claim, in order. It keeps to the
+limit of the service. It must be pure and must not block: the store calls it within a transaction,
+and possibly in another thread."""
+
+RateOf = Callable[[int], Rate | None]
+"""Maps a user to the rate at which jobs of the user may start; None: at any rate."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Offer:
     slots appears twice. ``holders`` has the user of each job of the service that waits at a client
     and may be called back: if there are any, the waiting users are returned even if no job can be
     claimed. ``in_order``: ``decide`` needs the queued jobs of each user (``WaitingUser.next``).
+    ``everywhere``: it needs the active jobs of each user in all services, which are otherwise left
+    out. ``rate_of`` limits how many jobs start; each first attempt takes a token.
     """
 
     max_active: int
@@ -66,6 +72,8 @@ class Offer:
     decide: Decide
     holders: Sequence[int] = ()
     in_order: bool = False
+    everywhere: bool = False
+    rate_of: RateOf | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,15 @@ class Claim:
     """The jobs of one service that were claimed, and the counts on which the decision was based.
 
     ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
-    and the offer has no holders. ``held_usage_s`` is the usage of each holder.
+    and the offer has no holders. ``held_usage_s`` is the usage of each holder, ``everywhere`` the
+    active jobs of each user in all services, if the offer asks for them.
     """
 
     jobs: Sequence[Job]
     active: int
     waiting: Sequence[WaitingUser]
     held_usage_s: Mapping[int, float] = field(default_factory=dict)
+    everywhere: Mapping[int, int] = field(default_factory=dict)
 
 
 class JobQueue(Protocol):
@@ -96,3 +106,6 @@ class JobQueue(Protocol):
 
         Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
         """
+
+    async def tokens(self, user_id: int, rate: Rate) -> float:
+        """Return how many jobs of a user ``rate`` allows now."""

@@ -31,9 +31,16 @@ async def metrics(request: web.Request) -> web.Response:
 async def whoami(request: web.Request) -> web.Response:
     """Return the owner of the token."""
     principal = request[PRINCIPAL]
-    return json_response(
-        Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
+    limits = None
+    if principal.user_id is not None:
+        limits = await request.app[keys.QUERIES].limits_of(principal.user_id)
+    identity = Identity(
+        user_id=principal.user_id,
+        admin=principal.is_admin,
+        auth=principal.authenticated,
+        limits=limits,
     )
+    return json_response(identity)
 
 
 async def services(request: web.Request) -> web.Response:

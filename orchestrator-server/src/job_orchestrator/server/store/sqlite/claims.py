@@ -1,12 +1,14 @@
 """Claims: counting, decision and claim are one transaction."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.queue import Claim, Offer, QueuedJob, WaitingUser
+from job_orchestrator.server.store.queue import Claim, Offer, QueuedJob, RateOf, WaitingUser
+from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 from job_orchestrator.server.store.usage import Usage
@@ -28,6 +30,9 @@ SELECT service FROM names WHERE service IS NOT NULL
 """  # noqa: S608
 
 ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
+
+# Quotas keep the active jobs few. Users are counted here: SQLite would sort them first.
+ACTIVE_USERS = f"SELECT user_id FROM {_ACTIVE} WHERE {IS_ACTIVE}"  # noqa: S608
 
 ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
 
@@ -89,14 +94,22 @@ class Claimer:
         ``Offer.decide`` runs in the connection's thread and must not use the event loop.
         """
         queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+        everywhere: Counter[int] = Counter()
+        if any(offer.everywhere for offer in offers.values()):
+            everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
         return {
-            name: self._claim(connection, name, offers[name], now)
+            name: self._claim(connection, name, offers[name], everywhere, now)
             for name in queued
             if name in offers
         }
 
     def _claim(
-        self, connection: sqlite3.Connection, service: str, offer: Offer, now: float
+        self,
+        connection: sqlite3.Connection,
+        service: str,
+        offer: Offer,
+        everywhere: Counter[int],
+        now: float,
     ) -> Claim:
         """Claim jobs of one service.
 
@@ -115,14 +128,18 @@ class Claimer:
         waiting = [waiting_user(row, now, self.half_life_s) for row in rows]
         if offer.in_order:
             waiting = [_with_next(connection, service, user, now) for user in waiting]
+        if offer.rate_of is not None:
+            waiting = [_with_tokens(connection, offer.rate_of, user, now) for user in waiting]
         held = {
             user_id: usage_of(connection, service, user_id).seconds_at(now, self.half_life_s)
             for user_id in set(offer.holders)
         }
         if free <= 0:
-            return Claim((), active, waiting, held)
+            return Claim((), active, waiting, held, everywhere)
         jobs = []
-        for user_id, client in zip(offer.decide(active, waiting), offer.clients, strict=False):
+        before = dict(everywhere)
+        chosen = offer.decide(active, waiting, before)
+        for user_id, client in zip(chosen, offer.clients, strict=False):
             values = {
                 "service": service,
                 "user_id": user_id,
@@ -130,11 +147,17 @@ class Claimer:
                 "nonce": self.installation.new_nonce(),
                 "now": now,
             }
-            jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
+            for row in connection.execute(CLAIM_ONE, values).fetchall():
+                job = job_of(row)
+                jobs.append(job)
+                rate = offer.rate_of(user_id) if offer.rate_of is not None else None
+                if rate is not None and job.attempt == 1:
+                    take_token(connection, user_id, rate, now)
+            everywhere[user_id] += 1
             usage = usages[user_id]
             usages[user_id] = usage.holding(usage.slots + 1, now, self.half_life_s)
             mark_served(connection, service, user_id, usages[user_id])
-        return Claim(jobs, active, waiting, held)
+        return Claim(jobs, active, waiting, held, before)
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:
@@ -156,3 +179,12 @@ def _with_next(
     values = {"service": service, "user_id": user.user_id, "now": now, "limit": user.queued}
     rows = connection.execute(NEXT_JOBS, values).fetchall()
     return replace(user, next=tuple(QueuedJob(*row) for row in rows))
+
+
+def _with_tokens(
+    connection: sqlite3.Connection, rate_of: RateOf, user: WaitingUser, now: float
+) -> WaitingUser:
+    rate = rate_of(user.user_id)
+    if rate is None:
+        return user
+    return replace(user, tokens=tokens_of(connection, user.user_id, rate, now))

@@ -187,7 +187,7 @@ class SqliteJobStore:
         if not limits.any:
             return
         refused = await self._reader.run(
-            lambda connection: refusal(connection, user_id, input_bytes, key, limits)
+            lambda connection: refusal(connection, user_id, input_bytes, key, limits, self._now())
         )
         if refused is not None:
             raise refused

@@ -3,3 +3,10 @@
 ALTER TABLE served ADD COLUMN usage_s REAL NOT NULL DEFAULT 0;
 ALTER TABLE served ADD COLUMN slots INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE served ADD COLUMN usage_at REAL NOT NULL DEFAULT 0;
+
+-- Token buckets of users with a rate: tokens as of a time.
+CREATE TABLE rates (
+    user_id INTEGER PRIMARY KEY,
+    tokens REAL NOT NULL,
+    at REAL NOT NULL
+) STRICT;

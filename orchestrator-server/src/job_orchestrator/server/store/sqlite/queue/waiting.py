@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, Rate
 from job_orchestrator.server.store.queue import (
     MAX_AHEAD,
     MAX_WAITING,
@@ -12,6 +12,7 @@ from job_orchestrator.server.store.queue import (
 )
 from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, waiting_user
 from job_orchestrator.server.store.sqlite.connection import Connection
+from job_orchestrator.server.store.sqlite.queue.rates import tokens_of
 
 # Two look-ups, because an index can't serve "or".
 AHEAD = """
@@ -50,3 +51,8 @@ class SqliteJobQueue:
         values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
         rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
         return [waiting_user(row, self._now(), self._half_life_s) for row in rows]
+
+    async def tokens(self, user_id: int, rate: Rate) -> float:
+        """See ``JobQueue.tokens``."""
+        now = self._now()
+        return await self._reader.run(lambda connection: tokens_of(connection, user_id, rate, now))

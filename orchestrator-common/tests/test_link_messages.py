@@ -1,4 +1,4 @@
-"""Messages of the link: whatever arrives is a list of items or malformed; queues are bounded."""
+"""Messages of the link: any bytes are a list of items or malformed; queues are bounded."""
 
 import asyncio
 import contextlib

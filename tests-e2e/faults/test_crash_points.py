@@ -24,6 +24,8 @@ EXCLUDED_POINTS = {
     Point.CLIENT_CLEARING,
     Point.SERVER_JOB_LOST,
     Point.SERVER_STRAY_ENDED,
+    Point.SERVER_RECALLED,
+    Point.CLIENT_RECALLED,
 }
 
 SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in EXCLUDED_POINTS)
@@ -133,6 +135,34 @@ async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_
     await client.start()
     await workload.submit(portal, "quick")
     await workload.check(portal)
+
+
+@pytest.mark.parametrize("point", [Point.SERVER_RECALLED, Point.CLIENT_RECALLED])
+async def test_trap_16_no_job_is_lost_when_a_service_dies_while_jobs_are_called_back(
+    point: Point,
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    workload = Workload(tmp_path / "runs")
+    faults = {point.partition(".")[0]: {"JO_FAULT": str(point)}}
+    client = await start_client(SLOTS="1", **faults.get("client", {}))
+    server = await start_server(client, **faults.get("server", {}))
+    crashing = client if "client" in faults else server
+    portal = Portal(server.url, session)
+    dies = asyncio.create_task(crashing.died())
+    async with asyncio.timeout(60):
+        while not dies.done():
+            # Short jobs wait at the client for its slot, until another user has one.
+            with contextlib.suppress(aiohttp.ClientError):
+                for user in (1, 1, 1, 1, 2):
+                    await workload.submit(portal, "short", user)
+            await asyncio.wait({dies}, timeout=1.0)
+    assert await dies == -signal.SIGKILL
+    del crashing.settings["JO_FAULT"]
+    await crashing.start()
+    await workload.check(portal, max_runs=1 if crashing is server else 2)
 
 
 async def test_trap_16_a_server_that_dies_while_it_cleans_leaves_no_folder(

@@ -10,6 +10,7 @@ from harness import Portal
 
 EXPECTED_STATUS = {
     "quick": "Completed",
+    "short": "Completed",
     "failing": "Failed",
     "big": "Completed",
     "growing": "Completed",
@@ -32,6 +33,7 @@ class SubmittedJob:
         copy = "mkdir -p out && cat 'in put/ä.bin' > out/copy\n"
         ends = {
             "quick": "exit 0\n",
+            "short": "sleep 0.3\n",
             "failing": "exit 7\n",
             "big": "head -c 3000000 /dev/urandom > noise; sha256sum < noise > noise.sha; exit 0\n",
             "growing": "head -c 100000 /dev/urandom > noise\n",

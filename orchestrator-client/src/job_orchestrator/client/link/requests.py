@@ -40,6 +40,8 @@ class LinkRequests:
         self._retention = retention
         self._owner = TaskOwner("link", limit=MAX_CONCURRENT)
         self._file_bytes = 0
+        # Payloads that wait for a slot start in the order in which their server has sent them.
+        self._in_order = asyncio.Lock()
 
     def begin(self, request: link.Request, send: Callable[[link.Answer], None]) -> None:
         """Begin to carry out a request; ``send`` is called with each answer."""
@@ -98,9 +100,10 @@ class LinkRequests:
     async def _assign(self, request: link.Assign) -> PayloadRow:
         reach(Point.CLIENT_ASSIGNED)
         with logging_about(**{REQUEST_ID: request.request_id or None}):
-            return await self._intake.submit_block(
-                request.files, request.fields, request.key, request.time_limit_s
-            )
+            async with self._in_order:
+                return await self._intake.submit_block(
+                    request.files, request.fields, request.key, request.time_limit_s
+                )
 
 
 def _state(number: int, row: PayloadRow) -> link.PayloadState:

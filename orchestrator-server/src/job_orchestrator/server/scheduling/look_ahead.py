@@ -15,6 +15,9 @@ from job_orchestrator.server.store.queue import QueuedJob, WaitingUser
 LOOK_AHEAD_S = 1.0
 """Expected run time of all jobs together, in seconds, that wait at a client for a slot."""
 
+REPORT_DELAY_S = 0.1
+"""Time in seconds after which the end of a job is known here, even on a busy machine."""
+
 MAX_JOBS_PER_SLOT = 2
 """Waiting jobs for each slot of a client: more would not keep the slots busier."""
 
@@ -37,10 +40,12 @@ def look_ahead(service: str, run_time: RunTime, slots: int, jobs: Iterable[Job],
 
 
 def _is_long(job: Job, run_time: RunTime, now: float) -> bool:
-    if job.started_at is not None and now - job.started_at > LOOK_AHEAD_S:
-        return True
     run_s = run_time(job.service)
-    return run_s is None or run_s > LOOK_AHEAD_S
+    if run_s is None or run_s > LOOK_AHEAD_S:
+        return True
+    # A job that has run for much longer than expected is probably a long one.
+    unexpected_s = min(LOOK_AHEAD_S, 2 * run_s + REPORT_DELAY_S)
+    return job.started_at is not None and now - job.started_at > unexpected_s
 
 
 def overtaken(

@@ -42,6 +42,7 @@ from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
+from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.store.base import JobStore
@@ -175,8 +176,13 @@ async def _compose(
             settings.borrow_reserve,
             settings.rate,
             refuse=settings.refuse_beyond_rate,
+            max_priority=settings.max_priority,
         ),
     )
+    policy_file = None
+    if settings.policy_file is not None:
+        policy_file = PolicyReloader(settings.policy_file, rules)
+        await policy_file.start()
     dispatch = Dispatch(
         store,
         stored_files,
@@ -217,6 +223,9 @@ async def _compose(
     ]
     if notifier is not None:
         components.append(Component([notifier.loop], close=notifier.close))
+    if policy_file is not None:
+        loop = Loop("policy file", policy_file.run_pass, interval_s=tuning.policy_interval_s)
+        components.append(Component([loop]))
     if settings.api_tokens_file is not None:
         components.append(_token_reloading(app[keys.TOKENS], tuning))
     lifecycle = Lifecycle(components)
@@ -235,11 +244,8 @@ async def _compose(
         inline_bytes=settings.inline_limit,
         services=settings.services,
         callback_rules=settings.callback_rules,
-        user_limits=UserLimits(
-            settings.max_queued_per_user,
-            settings.max_stored_per_user,
-            settings.rate if settings.refuse_beyond_rate else None,
-        ),
+        user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
+        rules=rules,
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         before_creation=dispatch.dispatcher.loop.wake,
         max_upload_bytes=registry.max_upload_bytes,

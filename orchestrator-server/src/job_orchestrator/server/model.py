@@ -14,6 +14,9 @@ from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchS
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
+MAX_PRIORITY = 100
+"""Priorities of jobs are from minus this number to this number."""
+
 MAX_JOB_ID = 2**63 - 1
 """Upper bound of job ids. As a cursor, it selects the first page of a list."""
 

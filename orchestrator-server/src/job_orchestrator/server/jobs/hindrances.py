@@ -1,11 +1,13 @@
 """Reasons why queued jobs wait: problems of machines, and limits that are reached."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.rules import Rules
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
@@ -59,6 +61,20 @@ class Hindrances:
                 return (
                     f"{everywhere} of this user's jobs are active in all services, of at most"
                     f" {total}"
+                )
+        return self._limit_of_groups(job.user_id, limits)
+
+    def _limit_of_groups(self, user_id: int, limits: Limits) -> str:
+        names = [name for name in limits.terms(user_id).groups if name in limits.groups]
+        if not names:
+            return ""
+        active = Counter(job.user_id for client in self.clients for job in client.jobs.values())
+        of_groups = limits.active_of_groups(active)
+        for name in names:
+            if of_groups[name] >= limits.groups[name]:
+                return (
+                    f"{of_groups[name]} jobs of the group {name} are active, of at most"
+                    f" {limits.groups[name]}"
                 )
         return ""
 

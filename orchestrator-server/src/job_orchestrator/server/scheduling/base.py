@@ -1,10 +1,11 @@
 """The contract of scheduling policies: which users' jobs are started next."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from job_orchestrator.server.model import Rate
 from job_orchestrator.server.store.queue import WaitingUser
 
 NO_USERS: Mapping[int, int] = {}
@@ -18,7 +19,8 @@ class UserTerms:
     - ``runs`` is the guaranteed number of active jobs in each service, ``burst`` the number up to
       which idle slots may be borrowed, ``total`` the number over all services.
     - ``groups`` are those whose limits the user shares.
-    - ``paused``: no job of the user starts.
+    - ``rate`` limits the jobs of the user by time, ``max_priority`` is the highest priority that
+      the user may ask for.
     """
 
     weight: float = 1.0
@@ -26,7 +28,8 @@ class UserTerms:
     burst: int | None = None
     total: int | None = None
     groups: tuple[str, ...] = ()
-    paused: bool = False
+    rate: Rate | None = None
+    max_priority: int | None = None
 
 
 AS_SET = UserTerms()
@@ -41,6 +44,7 @@ class Limits:
     - ``per_service`` limits all users of the service together.
     - ``user_total`` (0: none) limits a user over all services, ``total`` (0: none) all jobs.
     - ``users`` has the terms of single users, ``groups`` the limit of each group over all services.
+    - No job of ``paused`` users starts.
     - ``run_s`` is the expected run time of a job: what each active job is going to add to the usage
       of its user.
     """
@@ -53,6 +57,7 @@ class Limits:
     total: int = 0
     users: Mapping[int, UserTerms] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
+    paused: Collection[int] = ()
     run_s: float = 1.0
 
     def terms(self, user_id: int) -> UserTerms:

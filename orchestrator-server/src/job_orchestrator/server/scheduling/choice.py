@@ -103,7 +103,7 @@ class _Choice:
     def _most_starts(self, user: WaitingUser, everywhere: Mapping[int, int]) -> int:
         """Return how many jobs of a user may start by the limits that are the user's alone."""
         limits = self._limits
-        if limits.users and limits.terms(user.user_id).paused:
+        if user.user_id in limits.paused:
             return 0
         most = user.queued
         if user.tokens is not None:

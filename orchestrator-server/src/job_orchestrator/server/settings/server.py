@@ -33,7 +33,7 @@ from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
-from job_orchestrator.server.model import CallbackRules, Rate, Service
+from job_orchestrator.server.model import MAX_PRIORITY, CallbackRules, Rate, Service
 from job_orchestrator.server.settings.services import PREFIX as SERVICE_PREFIX
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
@@ -176,6 +176,18 @@ class Settings:
         Size(),
         default="0",
         help="Maximum size of all files that are kept for one user; 0: no limit",
+    )
+    policy_file: Path | None = setting(
+        "POLICY_FILE",
+        FilePath(),
+        default=no_default(None),
+        help="TOML file with groups, weights and limits of users; reloaded when it changes",
+    )
+    max_priority: int = setting(
+        "MAX_PRIORITY",
+        Integer(-MAX_PRIORITY, MAX_PRIORITY),
+        default=str(MAX_PRIORITY),
+        help="Highest priority that a user with a token may ask for",
     )
     max_runs_per_user: int = setting(
         "MAX_RUNS_PER_USER",

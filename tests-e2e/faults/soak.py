@@ -3,7 +3,9 @@
     make soak MINUTES=10 SEED=1
 
 One server, two clients, two users. Services are killed at random times and at fault points;
-connections are cut, held, refused, delayed and corrupted; disks are full or slow; databases fail.
+connections are cut, held, refused, delayed and corrupted; the link is cut at messages, which are
+repeated; disks are full, read-only, slow or without inodes; databases fail; the fork server of a
+client is stopped or killed; the power of the server is cut.
 Finally all faults stop, and the promises (docs/reliability.md) are checked from outside: by the
 responses of the server, the results, the log that the scripts write, and the remaining processes,
 files and connections. The seed determines the sequence of jobs and faults; their timing depends on
@@ -108,6 +110,7 @@ async def soak(minutes: float, seed: int, folder: Path) -> Report:
         await _end(work)
         await _stop_faults(deployment)
         await portal.finish(FINISH_S)
+        await portal.confirm()
         await _end([sampling])
         problems = await _leaks_while_running(deployment)
         await deployment.stop()
@@ -128,6 +131,9 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
 
 async def _stop_faults(deployment: Deployment) -> None:
     """Stop all faults, and restart the services without any. From here on every job must end."""
+    for link in deployment.links:
+        for messages in (link.requests, link.responses):
+            messages.cut_at, messages.repeated = None, False
     for proxy in deployment.proxies:
         for conditions in (proxy.requests, proxy.responses):
             conditions.delay_s, conditions.cut_after, conditions.garbage = 0.0, None, None

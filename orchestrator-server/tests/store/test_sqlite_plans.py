@@ -15,6 +15,7 @@ import pytest
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
@@ -201,6 +202,27 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, given).fetchall()
         connection.set_progress_handler(None, 0)
     assert steps < 10_000, "a scan would take a hundred times as many"
+
+
+@pytest.mark.usefixtures("sqlite_store")
+async def test_estimate_reads_a_bounded_part_of_a_long_queue(
+    sqlite_database: Database,
+) -> None:
+    users, jobs = 1_000, 100_000
+    values = {"service": "x", "free": MAX_WAITING_JOBS}
+    with sqlite_database() as connection:
+        connection.executemany(
+            """INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)
+            VALUES (?, ?, 'x', 'Queued', '', 1.0, 1.0)""",
+            ((str(number), number % users) for number in range(jobs)),
+        )
+        connection.commit()
+        found = connection.execute(claims.ALL_WAITING_USERS, values).fetchall()
+        steps = steps_of(connection, claims.ALL_WAITING_USERS, values)
+    assert len(found) == MAX_WAITING
+    assert {queued for _, queued, *_ in found} == {MAX_WAITING_JOBS}
+    # Ten instructions for each job that is counted, and some for each user.
+    assert steps < MAX_WAITING * (10 * MAX_WAITING_JOBS + 150)
 
 
 async def test_claim_while_no_job_is_queued_runs_no_statement(sqlite_path: Path) -> None:

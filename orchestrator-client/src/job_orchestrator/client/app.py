@@ -40,7 +40,7 @@ from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
-from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
+from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
@@ -72,7 +72,6 @@ def create_app(settings: Settings) -> web.Application:
             error_middleware(STATUSES, error_body),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
-            plain_bodies,
             server_only(settings.client_token),
         ]
     )

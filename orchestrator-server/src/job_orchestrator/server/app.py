@@ -14,7 +14,7 @@ from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
-from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
+from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
@@ -77,7 +77,6 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             error_middleware(STATUSES, error_body, message_for),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
-            plain_bodies,
             access,
         ]
     )

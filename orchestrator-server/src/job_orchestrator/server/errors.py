@@ -95,7 +95,14 @@ class ClientBusy(ClientError, TryLater):
     for_users = "The machine of this job is busy; try again later"
 
 
-class TokenRefused(ClientBusy):
+class AccessRefused(ClientBusy):
+    """The client, or a proxy before it, does not admit this server, for example by its host name.
+
+    No job is at fault: they wait until an administrator has changed the settings.
+    """
+
+
+class TokenRefused(AccessRefused):
     """The client rejects the token of this server. Jobs wait until the tokens are equal."""
 
 
@@ -139,7 +146,7 @@ class PayloadLost(ClientError):
 
 
 class PayloadGivenBack(PayloadLost):
-    """The client has given the payload back: its machine could not start the script."""
+    """The client has given the payload back, and its script never begins."""
 
 
 class TerminationPending(DomainError):
@@ -156,7 +163,7 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     JobAlreadyEnded: HTTPStatus.CONFLICT,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
-    TokenRefused: HTTPStatus.BAD_GATEWAY,
+    AccessRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
     RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,

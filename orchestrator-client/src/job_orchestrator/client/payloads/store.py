@@ -101,7 +101,7 @@ class PayloadStore:
         self._now = now
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
-        self._unstarted: dict[int, str] = {}
+        self._unstarted: OrderedDict[int, None] = OrderedDict()
         self._recalled: OrderedDict[str, None] = OrderedDict()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -267,6 +267,7 @@ class PayloadStore:
             (key,),
         )
         for row in rows:
+            self._note_unstarted(row.id)
             self._recalled[key] = None
             if len(self._recalled) > MAX_RECALLED:
                 self._recalled.popitem(last=False)
@@ -300,9 +301,7 @@ class PayloadStore:
             (payload_id,),
         )
         for row in rows:
-            self._unstarted[row.id] = reason
-        while len(self._unstarted) > UNSTARTED_KEPT:
-            del self._unstarted[next(iter(self._unstarted))]
+            self._note_unstarted(row.id)
         self._notify_given_back(rows, reason)
 
     async def unseen_count(self) -> int:
@@ -367,6 +366,12 @@ class PayloadStore:
         for subscriber in self._subscribers:
             subscriber(row)
         return row
+
+    def _note_unstarted(self, payload_id: int) -> None:
+        """Remember that the script of a payload never begins, for its server, which may ask."""
+        self._unstarted[payload_id] = None
+        if len(self._unstarted) > UNSTARTED_KEPT:
+            self._unstarted.popitem(last=False)
 
     def _notify_given_back(self, rows: Sequence[PayloadRow], reason: str) -> None:
         for row in rows:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from job_orchestrator.server.store.queue import WaitingUser
 
-MAX_FOLLOWED = 2000
-"""Queued jobs whose starts are estimated one by one."""
+MAX_FOLLOWED = 1000
+"""Queued jobs whose starts are estimated one by one, which takes a microsecond for each."""
 
 MIN_RUN_S = 0.001
 
@@ -103,7 +103,8 @@ def _last_start_s(jobs: int, run_s: float, limits: Sequence[_Limit]) -> float:
     followed = min(jobs, MAX_FOLLOWED)
     start_s = 0.0
     for _ in range(followed):
-        start_s = max(start_s, *(limit.next_free_s() for limit in limits), 0.0)
+        for limit in limits:
+            start_s = max(start_s, limit.next_free_s())
         for limit in limits:
             limit.add(start_s + run_s)
     return start_s * jobs / followed

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.queue import Claim, Offer, QueuedJob, RateOf, WaitingUser
+from job_orchestrator.server.store.queue import (
+    MAX_WAITING,
+    Claim,
+    Offer,
+    QueuedJob,
+    RateOf,
+    WaitingUser,
+)
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
@@ -36,8 +43,13 @@ ACTIVE_USERS = f"SELECT user_id FROM {_ACTIVE} WHERE {IS_ACTIVE}"  # noqa: S608
 
 ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
 
-# A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
-WAITING_USERS = f"""
+
+def _waiting_users(condition: str) -> str:
+    """Select the users with queued jobs, and count those of their jobs that meet a condition.
+
+    A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
+    """
+    return f"""
 WITH RECURSIVE users (user_id) AS (
     SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
     UNION ALL
@@ -50,7 +62,7 @@ SELECT
     users.user_id,
     (SELECT count(*) FROM (
         SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
-        AND status = 'Queued' AND not_before <= :now LIMIT :free)),
+        AND status = 'Queued' {condition} LIMIT :free)),
     (SELECT count(*) FROM {_ACTIVE}
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
     coalesce(served.turn, 0),
@@ -61,6 +73,12 @@ SELECT
 FROM users LEFT JOIN served ON served.service = :service AND served.user_id = users.user_id
 WHERE users.user_id IS NOT NULL
 """  # noqa: S608
+
+
+WAITING_USERS = _waiting_users("AND not_before <= :now")
+
+# Without the time, which is not in the index, no row is read.
+ALL_WAITING_USERS = f"{_waiting_users('')} LIMIT {MAX_WAITING}"
 
 CLAIM_ONE = f"""
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
@@ -93,7 +111,9 @@ class Claimer:
 
         ``Offer.decide`` runs in the connection's thread and must not use the event loop.
         """
-        queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+        queued = list(offers)
+        if len(offers) > 1:
+            queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
         everywhere: Counter[int] = Counter()
         if any(offer.everywhere for offer in offers.values()):
             everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))

@@ -82,6 +82,9 @@ class ForkServer:
                 raise ConnectionResetError("the fork server has ended")
             pid, error = ANSWER.unpack(answer)
         except (TimeoutError, ConnectionError):
+            # Killed before its channel is closed: if it goes on, it must not start the script.
+            if self._process is not None:
+                self._process.kill()
             self._end()
             raise
         return pid, error

@@ -1,16 +1,14 @@
 """Reads the queue: positions of jobs, and the users who wait."""
 
-import math
 from collections.abc import Callable, Sequence
 
 from job_orchestrator.server.model import Job, Rate
 from job_orchestrator.server.store.queue import (
     MAX_AHEAD,
-    MAX_WAITING,
     MAX_WAITING_JOBS,
     WaitingUser,
 )
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, waiting_user
+from job_orchestrator.server.store.sqlite.claims import ALL_WAITING_USERS, waiting_user
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.queue.rates import tokens_of
 
@@ -48,8 +46,8 @@ class SqliteJobQueue:
 
     async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
         """See ``JobQueue.waiting_users``."""
-        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
-        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
+        values = {"service": service, "free": MAX_WAITING_JOBS}
+        rows = await self._reader.rows(ALL_WAITING_USERS, values)
         return [waiting_user(row, self._now(), self._half_life_s) for row in rows]
 
     async def tokens(self, user_id: int, rate: Rate) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job_orchestrator.server.jobs.estimate import (
+from job_orchestrator.server.jobs.waiting.estimate import (
     ActiveJob,
     Capacity,
     expected_wait_s,

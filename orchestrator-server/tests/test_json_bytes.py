@@ -30,7 +30,7 @@ JOB = (
     b'"id":1,"user_id":7,"service":"example","status":"Completed","message":"","name":"a name",'
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
-    b'"has_output":true,"output_bytes":<n>,"failures":0'
+    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false'
 )
 
 
@@ -101,7 +101,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
         b'"clients":["http://compute/submit"],"running":0,"waiting":0,'
-        b'"policy":"fair","runs_per_user_burst":5}]}'
+        b'"policy":"fair","runs_per_user_burst":5,"paused":false}]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'

@@ -66,6 +66,7 @@ async def test_job_completed_has_all_fields_and_its_history(
         "output_bytes": len(client.results[1]),
         "queue": None,
         "failures": 0,
+        "held": False,
         "max_attempts": 3,
         "outputs": [],
         "results": "all",
@@ -277,6 +278,7 @@ async def test_services_have_limits_usage_and_state(server: Server, client: Fake
         "waiting": 1,
         "policy": "fair",
         "runs_per_user_burst": 5,
+        "paused": False,
     }
     (shown,) = (await get(server, "/clients"))["clients"]
     assert (shown["url"], shown["services"], shown["state"]) == (url, ["example"], "connected")

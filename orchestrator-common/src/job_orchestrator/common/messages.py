@@ -59,6 +59,7 @@ class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_runs: int | None = None
     jobs_per_hour: float | None = None
     jobs_left: int | None = None
+    paused: bool = False
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -114,6 +115,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     has_output: bool = False
     output_bytes: int | None = None
     failures: int = 0
+    held: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -197,12 +199,20 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     policy: str = "fair"
     runs_per_user_burst: int | None = None
+    paused: bool = False
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /services``: the services of the server."""
 
     services: list[Service]
+
+
+class PauseList(msgspec.Struct, frozen=True, kw_only=True):
+    """The services and users whose queued jobs don't start."""
+
+    services: list[str] = []
+    users: list[int] = []
 
 
 class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from job_orchestrator.common.messages import (
     Job,
     JobDetail,
     Minute,
+    PauseList,
     ResultFiles,
     Service,
 )
@@ -211,6 +212,26 @@ class Client:
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
+
+    def hold(self, job_id: int) -> JobDetail:
+        """Hold a queued job; see ``AsyncClient.hold``."""
+        return self._result(self._client.hold(job_id))
+
+    def release(self, job_id: int) -> JobDetail:
+        """Release a job that is on hold; see ``AsyncClient.release``."""
+        return self._result(self._client.release(job_id))
+
+    def set_priority(self, job_id: int, priority: int) -> JobDetail:
+        """Change the priority of a queued job; see ``AsyncClient.set_priority``."""
+        return self._result(self._client.set_priority(job_id, priority))
+
+    def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Pause a service or a user; see ``AsyncClient.pause``."""
+        return self._result(self._client.pause(service=service, user_id=user_id))
+
+    def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Resume a service or a user; see ``AsyncClient.resume``."""
+        return self._result(self._client.resume(service=service, user_id=user_id))
 
     def services(self) -> list[Service]:
         """Fetch the services of the server; see ``AsyncClient.services``."""

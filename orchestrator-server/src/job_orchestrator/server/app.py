@@ -31,6 +31,7 @@ from job_orchestrator.server.errors import STATUSES
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
+from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
@@ -194,6 +195,8 @@ async def _compose(
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
+    control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
+    await control.load()
     feed = ChangeFeed()
     queries = JobQueries(store, feed, registry, settings.services, statistics, rules)
     event_streams = EventStreams(store.events, queries)
@@ -230,6 +233,7 @@ async def _compose(
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
+    app[keys.CONTROL] = control
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries

@@ -130,6 +130,7 @@ class Job:
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
+    - ``held``: a queued job that does not start before its user releases it.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -164,6 +165,7 @@ class Job:
     output_sha256: bytes | None
     outputs: tuple[str, ...] = ()
     results: ResultKind = ResultKind.ALL
+    held: bool = False
 
     @property
     def selection(self) -> Selection:

@@ -77,7 +77,7 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and len(self._arrivals) < MAX_ARRIVALS:
+        if job.status is JobStatus.QUEUED and not job.held and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
 
     async def run_pass(self) -> None:
@@ -118,6 +118,8 @@ class Dispatcher:
         offers, replaceable = {}, {}
         arrivals, self._arrivals = self._arrivals, []
         for service in self._services.values():
+            if service.name in self._rules.pauses.services:
+                continue
             clients = self._placed(service)
             if any(job.service == service.name for job in arrivals):
                 replaceable[service.name] = self._call_back.replaceable(service)

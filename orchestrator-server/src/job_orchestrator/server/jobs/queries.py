@@ -23,11 +23,16 @@ from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
-from job_orchestrator.server.jobs.hindrances import ALL_UNUSABLE, Hindrances
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
+from job_orchestrator.server.jobs.waiting.estimate import (
+    ActiveJob,
+    Capacity,
+    expected_wait_s,
+    jobs_first,
+)
+from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, Hindrances
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
@@ -150,6 +155,7 @@ class JobQueries:
             max_runs=self.rules.user_total(user_id),
             jobs_per_hour=None if rate is None else rate.per_hour,
             jobs_left=None if tokens is None else math.floor(tokens),
+            paused=user_id in self.rules.pauses.users,
         )
 
     def all_clients(self) -> ClientList:
@@ -175,7 +181,8 @@ class JobQueries:
     async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
         obstacle = self._hindrances.obstacle(job, details=details)
         ahead = await self.store.queue.ahead(job)
-        wait_s = None if obstacle else await self._expected_wait_s(job, ahead)
+        stopped = obstacle or self._hindrances.on_hold(job)
+        wait_s = None if stopped else await self._expected_wait_s(job, ahead)
         reason = self._hindrances.of(job, details=details) or await self._rate_reached(job)
         return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
 
@@ -241,6 +248,7 @@ class JobQueries:
             max_attempts=service.max_attempts,
             time_limit_s=service.time_limit_s,
             policy=service.order,
+            paused=service.name in self.rules.pauses.services,
             runs_per_user_burst=max(service.burst, service.runs_per_user),
             active=count(ACTIVE_JOB),
             queued=count([JobStatus.QUEUED]),

@@ -33,6 +33,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         has_output=job.has_output and job.status is not JobStatus.CLEANED,
         output_bytes=job.output_bytes,
         failures=job.failures,
+        held=job.held,
     )
 
 

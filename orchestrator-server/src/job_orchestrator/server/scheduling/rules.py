@@ -8,6 +8,7 @@ from job_orchestrator.server.scheduling.arrival import FirstCome, Priority
 from job_orchestrator.server.scheduling.base import AS_SET, Limits, SchedulingPolicy, UserTerms
 from job_orchestrator.server.scheduling.fair_share import FairShare
 from job_orchestrator.server.scheduling.look_ahead import RunTime
+from job_orchestrator.server.store.queue import Pauses
 
 AGEING_S = 3600.0
 """Waiting time that counts as much as one more priority, where priorities order all jobs."""
@@ -56,8 +57,8 @@ class Terms:
 class Rules:
     """Policy and limits of each service.
 
-    ``run_time`` returns the expected run time of its jobs. ``terms`` may be replaced at any time:
-    the next decision is made by the new ones.
+    ``run_time`` returns the expected run time of its jobs. ``terms`` and ``pauses`` may be replaced
+    at any time: the next decision is made by the new ones.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Rules:
         self.run_time = run_time
         self.shared = shared
         self.terms = Terms()
+        self.pauses = Pauses()
         self._policies = policies
 
     def policy(self, service: Service) -> SchedulingPolicy:
@@ -86,6 +88,7 @@ class Rules:
             total=self.shared.total,
             users=self.terms.users,
             groups=self.terms.groups,
+            paused=self.pauses.users,
             run_s=self.run_time(service.name) or UNKNOWN_RUN_S,
         )
 

@@ -279,6 +279,14 @@ class JobStore(Protocol):
         Raises ``JobNotFound``.
         """
 
+    async def change_queued(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> Job:
+        """Hold or release a queued job, or change its priority; None leaves it as it is.
+
+        Durable. Raises ``JobNotFound``; ``JobNotQueued`` if the job has left the queue.
+        """
+
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """Record that the output of an ended job is stored, or store its ``content``.
 

@@ -92,8 +92,19 @@ class Claim:
     everywhere: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Pauses:
+    """Services and users whose queued jobs don't start."""
+
+    services: frozenset[str] = frozenset()
+    users: frozenset[int] = frozenset()
+
+
 class JobQueue(Protocol):
-    """Reads the queue of each service. The cost does not grow with ended jobs."""
+    """Reads the queue of each service, and records pauses.
+
+    The cost does not grow with ended jobs.
+    """
 
     async def ahead(self, job: Job) -> int:
         """Count the queued jobs in front of ``job``, of the same user and service.
@@ -109,3 +120,12 @@ class JobQueue(Protocol):
 
     async def tokens(self, user_id: int, rate: Rate) -> float:
         """Return how many jobs of a user ``rate`` allows now."""
+
+    async def pauses(self) -> Pauses:
+        """Return the services and users that are paused."""
+
+    async def pause(self, *, service: str | None = None, user_id: int | None = None) -> None:
+        """Record, durably, that a service, or a user, is paused."""
+
+    async def resume(self, *, service: str | None = None, user_id: int | None = None) -> None:
+        """Record, durably, that a service, or a user, is no longer paused."""

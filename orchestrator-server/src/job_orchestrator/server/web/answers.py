@@ -13,6 +13,7 @@ from job_orchestrator.common.messages import (
     JobDetail,
     JobError,
     JobPage,
+    PauseList,
     PersonalLimits,
     ResultFiles,
     ServiceList,
@@ -63,7 +64,7 @@ def _in_version_3_0(schema: Any) -> Any:
 
 SCHEMAS: dict[str, Any] = {
     **_schemas_of(
-        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits]
+        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
     ),
     "WhoAmI": {
         "type": "object",

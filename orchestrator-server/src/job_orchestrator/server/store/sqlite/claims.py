@@ -17,7 +17,7 @@ from job_orchestrator.server.store.queue import (
 )
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
-from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, IS_READY, job_of
 from job_orchestrator.server.store.usage import Usage
 
 # The indexes are named, because SQLite would search the smallest service in an index of all jobs,
@@ -28,9 +28,9 @@ _ACTIVE = "jobs INDEXED BY jobs_active"
 
 QUEUED_SERVICES = f"""
 WITH RECURSIVE names (service) AS (
-    SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued'
+    SELECT min(service) FROM {_QUEUED} WHERE {IS_READY}
     UNION ALL
-    SELECT (SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued' AND service > names.service)
+    SELECT (SELECT min(service) FROM {_QUEUED} WHERE {IS_READY} AND service > names.service)
     FROM names WHERE names.service IS NOT NULL
 )
 SELECT service FROM names WHERE service IS NOT NULL
@@ -41,7 +41,7 @@ ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS
 # Quotas keep the active jobs few. Users are counted here: SQLite would sort them first.
 ACTIVE_USERS = f"SELECT user_id FROM {_ACTIVE} WHERE {IS_ACTIVE}"  # noqa: S608
 
-ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
+ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE {IS_READY}"  # noqa: S608
 
 
 def _waiting_users(condition: str) -> str:
@@ -51,23 +51,23 @@ def _waiting_users(condition: str) -> str:
     """
     return f"""
 WITH RECURSIVE users (user_id) AS (
-    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
+    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND {IS_READY}
     UNION ALL
     SELECT (
         SELECT min(user_id) FROM {_QUEUED}
-        WHERE service = :service AND status = 'Queued' AND user_id > users.user_id
+        WHERE service = :service AND {IS_READY} AND user_id > users.user_id
     ) FROM users WHERE users.user_id IS NOT NULL
 )
 SELECT
     users.user_id,
     (SELECT count(*) FROM (
         SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
-        AND status = 'Queued' {condition} LIMIT :free)),
+        AND {IS_READY} {condition} LIMIT :free)),
     (SELECT count(*) FROM {_ACTIVE}
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
     coalesce(served.turn, 0),
     (SELECT id FROM {_QUEUED}
-        WHERE service = :service AND user_id = users.user_id AND status = 'Queued'
+        WHERE service = :service AND user_id = users.user_id AND {IS_READY}
         ORDER BY priority DESC, id LIMIT 1),
     coalesce(served.usage_s, 0), coalesce(served.slots, 0), coalesce(served.usage_at, 0)
 FROM users LEFT JOIN served ON served.service = :service AND served.user_id = users.user_id
@@ -85,14 +85,14 @@ UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
     client_url = :client_url, dest_id = NULL, message = 'Being sent to a machine',
     changed_at = :now
 WHERE id = (
-    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND {IS_READY}
     AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
 NEXT_JOBS = f"""
 SELECT id, priority, created_at FROM {_QUEUED}
-WHERE service = :service AND user_id = :user_id AND status = 'Queued' AND not_before <= :now
+WHERE service = :service AND user_id = :user_id AND {IS_READY} AND not_before <= :now
 ORDER BY priority DESC, id LIMIT :limit
 """  # noqa: S608
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
-from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.errors import JobNotFound, JobNotQueued
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
@@ -133,7 +133,7 @@ class SqliteJobStore:
         self._reader = reader
         self._now = now
         self.lists = SqliteJobLists(reader)
-        self.queue = SqliteJobQueue(reader, now, half_life_s)
+        self.queue = SqliteJobQueue(writer, reader, now, half_life_s)
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
@@ -276,6 +276,15 @@ class SqliteJobStore:
         """See ``JobStore.request_kill``."""
         changed = await self._apply(updates.request_kill(job_id))
         return changed[0] if changed else await self.get(job_id)
+
+    async def change_queued(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> Job:
+        """See ``JobStore.change_queued``."""
+        changed = await self._apply(updates.change_queued(job_id, held, priority))
+        if not changed:
+            raise JobNotQueued(job_id, (await self.get(job_id)).status)
+        return changed[0]
 
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """See ``JobStore.keep_output``."""

@@ -172,6 +172,16 @@ def request_kill(job_id: int) -> Update:
     return Update(statement, (job_id,), changes_status=False)
 
 
+def change_queued(job_id: int, held: bool | None, priority: int | None) -> Update:
+    """Hold or release a queued job, or change its priority. None: as before."""
+    statement = f"""
+        UPDATE jobs SET held = coalesce(:held, held), priority = coalesce(:priority, priority)
+        WHERE id = :id AND status = 'Queued' RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(
+        statement, {"id": job_id, "held": held, "priority": priority}, changes_status=False
+    )
+
+
 def keep_output(job: Job, output: StoredOutput, now: float) -> Update:
     """Record that the output of an ended job is stored."""
     statement = f"""

@@ -10,3 +10,17 @@ CREATE TABLE rates (
     tokens REAL NOT NULL,
     at REAL NOT NULL
 ) STRICT;
+
+-- Jobs on hold stay Queued. They are not in the index that claims read, so they cost claims nothing.
+ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+DROP INDEX jobs_queued;
+CREATE INDEX jobs_queued ON jobs (service, user_id, priority DESC, id)
+    WHERE status = 'Queued' AND held = 0;
+
+-- Services and users whose queued jobs don't start.
+CREATE TABLE pauses (
+    kind TEXT NOT NULL,                            -- 'service' or 'user'
+    name TEXT NOT NULL,                            -- name of the service, or id of the user
+    since REAL NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;

@@ -31,7 +31,17 @@ class Hindrances:
 
     def of(self, job: Job, *, details: bool) -> str:
         """Say why a queued job can't start now; empty if it can."""
-        return self.obstacle(job, details=details) or self._limit_reached(job)
+        return self.on_hold(job) or self.obstacle(job, details=details) or self._limit_reached(job)
+
+    def on_hold(self, job: Job) -> str:
+        """Say who keeps a queued job from its start; empty if nobody does."""
+        if job.held:
+            return "It is on hold until it is released"
+        if job.service in self.rules.pauses.services:
+            return f"An administrator has paused the service {job.service}"
+        if job.user_id in self.rules.pauses.users:
+            return "An administrator has paused the jobs of this user"
+        return ""
 
     def active_of_user(self, user_id: int) -> int:
         """Count the active jobs of a user in all services."""

@@ -1,0 +1,1 @@
+"""Why a queued job waits, and for how long."""

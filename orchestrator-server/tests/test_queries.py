@@ -70,6 +70,7 @@ async def test_job_completed_has_all_fields_and_its_history(
         "max_attempts": 3,
         "outputs": [],
         "results": "all",
+        "waiting": None,
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states
@@ -109,6 +110,10 @@ async def test_job_queued_has_its_position_and_an_estimate(
     position = (await get(server, "/jobs/7"))["queue"]
     assert position["ahead"] == 0
     assert position["estimated_wait_s"] >= 0
+    waiting = (await get(server, "/jobs/7"))["waiting"]
+    assert (waiting["reason"], waiting["ahead"]) == (position["reason"], 0)
+    assert TIME.fullmatch(waiting["expected_start"]["p50"])
+    assert waiting["expected_start"]["p50"] <= waiting["expected_start"]["p90"]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,9 @@ async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
     server: Server, client: FakeClient
 ) -> None:
     now = [time.time()]
-    queries = replace(server.app[keys.QUERIES], now=lambda: now[0])
+    queries = server.app[keys.QUERIES]
+    outlooks = replace(queries.outlooks, now=lambda: now[0])
+    queries = replace(queries, outlooks=outlooks, now=lambda: now[0])
     queries.statistics.restore([Times("example", JobStatus.COMPLETED, 0.0, 0.0, 300.0)])
     for _ in range(6):
         await server.submit(user=1)

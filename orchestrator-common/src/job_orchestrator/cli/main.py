@@ -75,6 +75,7 @@ for name, location, summary in (
     ),
     ("download", "jobs.download", "Download the results of a job, or the output of a failed one."),
     ("cancel", "jobs.cancel", "Cancel jobs."),
+    ("explain", "queue.explain", "Say why a job waits, and when it is expected to start."),
     ("hold", "queue.hold", "Hold queued jobs: they don't start before they are released."),
     ("release", "queue.release", "Release jobs that are on hold."),
     ("priority", "queue.priority", "Change the priority of a queued job."),

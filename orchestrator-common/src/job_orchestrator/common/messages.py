@@ -49,11 +49,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a user over all services; None where there is none.
-
-    ``active`` jobs count for ``max_runs``. ``jobs_left`` is how many of ``jobs_per_hour`` are
-    allowed now.
-    """
+    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now."""
 
     active: int = 0
     max_runs: int | None = None
@@ -65,8 +61,8 @@ class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Identity(msgspec.Struct, frozen=True):
     """The user that the server takes the caller for; ``user_id`` is None for an administrator.
 
-    ``auth`` is False where the server requires no tokens; then every caller is an administrator.
-    ``limits`` are those of the user, None for an administrator.
+    ``auth`` is False where the server requires no tokens; then every caller is an administrator,
+    who has no ``limits``.
     """
 
     user_id: int | None = None
@@ -145,14 +141,30 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ExpectedStart(msgspec.Struct, frozen=True):
+    """Times by which a queued job starts in half, and in nine of ten, of such cases."""
+
+    p50: datetime
+    p90: datetime
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a queued job waits, how many of its user's jobs are ``ahead``, and when it may start."""
+
+    reason: str
+    ahead: int = 0
+    expected_start: ExpectedStart | None = None
+
+
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history, and the selection of its results; ``queue`` only while queued."""
+    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
     max_attempts: int | None = None
     outputs: list[str] = []
     results: str = "all"
+    waiting: Waiting | None = None
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,17 +213,11 @@ class Client:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
 
-    def hold(self, job_id: int) -> JobDetail:
-        """Hold a queued job; see ``AsyncClient.hold``."""
-        return self._result(self._client.hold(job_id))
-
-    def release(self, job_id: int) -> JobDetail:
-        """Release a job that is on hold; see ``AsyncClient.release``."""
-        return self._result(self._client.release(job_id))
-
-    def set_priority(self, job_id: int, priority: int) -> JobDetail:
-        """Change the priority of a queued job; see ``AsyncClient.set_priority``."""
-        return self._result(self._client.set_priority(job_id, priority))
+    def change(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> JobDetail:
+        """Hold or release a queued job, or change its priority; see ``AsyncClient.change``."""
+        return self._result(self._client.change(job_id, held=held, priority=priority))
 
     def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
         """Pause a service or a user; see ``AsyncClient.pause``."""

@@ -347,39 +347,20 @@ class AsyncClient:
         """
         return await calls.cancel(self._connection, job_id)
 
-    async def hold(self, job_id: int) -> JobDetail:
-        """Hold a queued job: it does not start before it is released.
-
-        Raises:
-            AlreadyEnded: The job has left the queue; the message names its state.
-            JobNotFound: No job has this id, or it belongs to another user.
-        """
-        return await calls.change(self._connection, job_id, held=True)
-
-    async def release(self, job_id: int) -> JobDetail:
-        """Release a job that is on hold.
-
-        Raises:
-            AlreadyEnded: The job has left the queue; the message names its state.
-            JobNotFound: No job has this id, or it belongs to another user.
-        """
-        return await calls.change(self._connection, job_id, held=False)
-
-    async def set_priority(self, job_id: int, priority: int) -> JobDetail:
-        """Change the priority of a queued job, from -100 to 100.
+    async def change(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> JobDetail:
+        """Hold or release a queued job, or change its priority (-100 to 100).
 
         Raises:
             Refused: The priority is higher than the user may ask for.
             AlreadyEnded: The job has left the queue; the message names its state.
             JobNotFound: No job has this id, or it belongs to another user.
         """
-        return await calls.change(self._connection, job_id, priority=priority)
+        return await calls.change(self._connection, job_id, held=held, priority=priority)
 
     async def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
-        """Start no more jobs of a service, or of a user, until they are resumed.
-
-        Returns:
-            All services and users that are paused.
+        """Start no more jobs of a service, or of a user. Return all that is paused.
 
         Raises:
             NotAuthorized: The token is not that of an administrator.
@@ -387,14 +368,7 @@ class AsyncClient:
         return await calls.set_pause(self._connection, "/pause", service, user_id)
 
     async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
-        """Start the queued jobs of a service, or of a user, again.
-
-        Returns:
-            All services and users that are still paused.
-
-        Raises:
-            NotAuthorized: The token is not that of an administrator.
-        """
+        """Start the jobs of a service, or of a user, again; see ``pause``."""
         return await calls.set_pause(self._connection, "/resume", service, user_id)
 
     async def services(self) -> list[Service]:

@@ -41,6 +41,9 @@ from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
+from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
+from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
+from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
@@ -198,7 +201,10 @@ async def _compose(
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
     await control.load()
     feed = ChangeFeed()
-    queries = JobQueries(store, feed, registry, settings.services, statistics, rules)
+    forecasts = Forecasts(metrics.count_forecast)
+    hindrances = Hindrances(registry, settings.services, rules)
+    outlooks = Outlooks(store, hindrances, statistics, forecasts)
+    queries = JobQueries(store, feed, registry, settings.services, statistics, outlooks)
     event_streams = EventStreams(store.events, queries)
     notifier = None
     if settings.callback_rules.patterns:
@@ -214,6 +220,7 @@ async def _compose(
     store.subscribe(dispatch.dispatcher.on_job_changed)
     if notifier is not None:
         store.subscribe(notifier.on_job_changed)
+    store.subscribe(forecasts.on_job_changed, status_changes_only=True)
     store.subscribe(statistics.on_job_changed, status_changes_only=True)
     store.subscribe(metrics.on_job_changed, status_changes_only=True)
 

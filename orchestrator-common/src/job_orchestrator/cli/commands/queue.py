@@ -1,4 +1,4 @@
-"""Commands about the queue: hold, release, priority, pause, resume."""
+"""Commands about the queue: explain, hold, release, priority, pause, resume."""
 
 from collections.abc import Awaitable, Callable
 
@@ -30,7 +30,9 @@ user = click.option("--user", "user_id", type=int, help="User whose jobs are con
 @command
 async def hold(session: Session, job_ids: tuple[int, ...]) -> int:
     """Hold queued jobs: they don't start before they are released."""
-    return await _change(session, job_ids, session.client.hold, "is on hold")
+    return await _change(
+        session, job_ids, lambda job_id: session.client.change(job_id, held=True), "is on hold"
+    )
 
 
 @click.command()
@@ -38,7 +40,9 @@ async def hold(session: Session, job_ids: tuple[int, ...]) -> int:
 @command
 async def release(session: Session, job_ids: tuple[int, ...]) -> int:
     """Release jobs that are on hold."""
-    return await _change(session, job_ids, session.client.release, "is released")
+    return await _change(
+        session, job_ids, lambda job_id: session.client.change(job_id, held=False), "is released"
+    )
 
 
 @click.command()
@@ -50,9 +54,29 @@ async def priority(session: Session, job_id: int, priority: int) -> int:
     return await _change(
         session,
         (job_id,),
-        lambda job_id: session.client.set_priority(job_id, priority),
+        lambda job_id: session.client.change(job_id, priority=priority),
         f"has priority {priority}",
     )
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_unended_jobs)
+@command
+async def explain(session: Session, job_id: int) -> None:
+    """Say in one sentence why a job waits, and when it is expected to start."""
+    job = await session.client.job(job_id)
+    if session.json:
+        session.show(job)
+        return
+    if job.waiting is None:
+        reason = f": {job.message}" if job.message else ""
+        click.echo(f"Job {job_id} does not wait: it is {job.status}{reason}.")
+        return
+    sentence = f"Job {job_id} waits: {job.waiting.reason}"
+    if (start := job.waiting.expected_start) is not None:
+        half, most = (at.astimezone().strftime("%d %b %H:%M:%S") for at in (start.p50, start.p90))
+        sentence += f"; it starts by {half} in half of such cases, by {most} in nine of ten"
+    click.echo(f"{sentence}.")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -13,7 +13,6 @@ from job_orchestrator.common.messages import (
     JobDetail,
     JobPage,
     PersonalLimits,
-    QueuePosition,
     ServiceList,
     Stats,
 )
@@ -25,18 +24,12 @@ from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.reasons import reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
-from job_orchestrator.server.jobs.waiting.estimate import (
-    ActiveJob,
-    Capacity,
-    expected_wait_s,
-    jobs_first,
-)
-from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, Hindrances
+from job_orchestrator.server.jobs.views import minute_of, position_of, step_of, view_of, waiting_of
+from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE
+from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.queue import MAX_AHEAD, WaitingUser
+from job_orchestrator.server.store.queue import MAX_AHEAD
 
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
 
@@ -61,12 +54,8 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
-    rules: Rules
+    outlooks: Outlooks
     now: Callable[[], float] = steady_time
-
-    @property
-    def _hindrances(self) -> Hindrances:
-        return Hindrances(self.clients, self.services, self.rules)
 
     async def jobs(
         self, wanted: JobFilter, before: int = MAX_JOB_ID, limit: int = 50, *, details: bool
@@ -87,9 +76,10 @@ class JobQueries:
         steps = zip(changes, until, strict=True)
         service = self.services.get(job.service)
         fields = msgspec.structs.asdict(self.view(job, details=details))
-        queue = None
+        queue = waiting = None
         if job.status is JobStatus.QUEUED:
-            queue = await self._queue_position(job, details=details)
+            outlook = await self.outlooks.of(job, details=details)
+            queue, waiting = position_of(outlook), waiting_of(outlook)
         return JobDetail(
             **fields,
             history=[step_of(change, end, details=details) for change, end in steps],
@@ -97,6 +87,7 @@ class JobQueries:
             max_attempts=service.max_attempts if service else None,
             outputs=list(job.outputs),
             results=job.results,
+            waiting=waiting,
         )
 
     def view(self, job: Job, *, details: bool) -> JobView:
@@ -104,7 +95,7 @@ class JobQueries:
         view = view_of(job, details=details)
         if job.status is not JobStatus.QUEUED:
             return view
-        message = _joined(self._hindrances.of(job, details=details), view.message)
+        message = _joined(self.outlooks.hindrances.of(job, details=details), view.message)
         return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
@@ -133,7 +124,7 @@ class JobQueries:
         position = (
             f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
         )
-        hindrance = self._hindrances.of(job, details=details) or await self._rate_reached(job)
+        hindrance = await self.outlooks.hindrance(job, details=details)
         return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
@@ -148,14 +139,14 @@ class JobQueries:
 
     async def limits_of(self, user_id: int) -> PersonalLimits:
         """Return the limits of a user over all services, and what the user has of each."""
-        rate = self.rules.rate(user_id)
+        rate = self.outlooks.hindrances.rules.rate(user_id)
         tokens = None if rate is None else await self.store.queue.tokens(user_id, rate)
         return PersonalLimits(
-            active=self._hindrances.active_of_user(user_id),
-            max_runs=self.rules.user_total(user_id),
+            active=self.outlooks.hindrances.active_of_user(user_id),
+            max_runs=self.outlooks.hindrances.rules.user_total(user_id),
             jobs_per_hour=None if rate is None else rate.per_hour,
             jobs_left=None if tokens is None else math.floor(tokens),
-            paused=user_id in self.rules.pauses.users,
+            paused=user_id in self.outlooks.hindrances.rules.pauses.users,
         )
 
     def all_clients(self) -> ClientList:
@@ -178,58 +169,6 @@ class JobQueries:
             wait_s_max=round(longest_s, 3) if count else None,
         )
 
-    async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
-        obstacle = self._hindrances.obstacle(job, details=details)
-        ahead = await self.store.queue.ahead(job)
-        stopped = obstacle or self._hindrances.on_hold(job)
-        wait_s = None if stopped else await self._expected_wait_s(job, ahead)
-        reason = self._hindrances.of(job, details=details) or await self._rate_reached(job)
-        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
-
-    async def _rate_reached(self, job: Job) -> str:
-        """Say which rate keeps a queued job from its start; empty if none does."""
-        rate = self.rules.start_rate(job.user_id)
-        if rate is None or job.attempt > 0:
-            return ""
-        wait_s = rate.wait_s(await self.store.queue.tokens(job.user_id, rate))
-        if wait_s == 0:
-            return ""
-        return f"This user may start {rate}; the next one in {math.ceil(wait_s)} s"
-
-    async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
-        """Estimate the wait of a queued job; None if no job of its service has run."""
-        service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
-        if service is None or run_s is None:
-            return None
-        clients, now = self.clients.working(service), self.now()
-        slots = [client.slots for client in clients if client.slots is not None]
-        active = []
-        for other in (other for client in clients for other in client.jobs.values()):
-            elapsed_s = max(now - other.started_at, 0.0) if other.started_at is not None else 0.0
-            left_s = self.statistics.remaining_s(other.service, elapsed_s)
-            active.append(
-                ActiveJob(
-                    run_s if left_s is None else left_s,
-                    runs=other.started_at is not None,
-                    of_user=other.user_id == job.user_id,
-                    of_service=other.service == job.service,
-                )
-            )
-        capacity = Capacity(
-            sum(slots) if len(slots) == len(clients) else None,
-            service.max_runs,
-            self.rules.limits(service).ceiling(job.user_id),
-        )
-        others = jobs_first(*await self._waiting_users(job), ahead, run_s)
-        wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
-        return round(max(wait_s, job.not_before - now), 1)
-
-    async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
-        """Return the user of a queued job, and the users who wait for the same service."""
-        waiting = await self.store.queue.waiting_users(job.service)
-        own = (user for user in waiting if user.user_id == job.user_id)
-        return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
-
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool
     ) -> ServiceView:
@@ -248,7 +187,7 @@ class JobQueries:
             max_attempts=service.max_attempts,
             time_limit_s=service.time_limit_s,
             policy=service.order,
-            paused=service.name in self.rules.pauses.services,
+            paused=service.name in self.outlooks.hindrances.rules.pauses.services,
             runs_per_user_burst=max(service.burst, service.runs_per_user),
             active=count(ACTIVE_JOB),
             queued=count([JobStatus.QUEUED]),

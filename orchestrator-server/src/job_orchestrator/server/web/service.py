@@ -63,7 +63,7 @@ async def stats(request: web.Request) -> web.Response:
 
 async def pauses(request: web.Request) -> web.Response:
     """List what is paused."""
-    return _pauses(request.app[keys.QUERIES].rules.pauses)
+    return _pauses(request.app[keys.CONTROL].rules.pauses)
 
 
 async def pause(request: web.Request) -> web.Response:

@@ -1,1 +1,1 @@
-"""Why a queued job waits, and for how long."""
+"""Reasons why queued jobs wait, and estimates of their starts."""

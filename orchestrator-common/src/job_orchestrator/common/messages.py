@@ -149,7 +149,7 @@ class ExpectedStart(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a queued job waits, how many of its user's jobs are ``ahead``, and when it may start."""
+    """Reason why a queued job waits, number of its user's jobs ``ahead``, expected start."""
 
     reason: str
     ahead: int = 0

@@ -155,10 +155,7 @@ class AsyncClient:
         return await calls.submit(self._connection, upload, key)
 
     async def job(self, job_id: int) -> JobDetail:
-        """Fetch a job with its history.
-
-        Returns:
-            The job in its current state; ``queue`` is its position while it is queued.
+        """Fetch a job with its history; ``waiting`` says why it is queued.
 
         Raises:
             JobNotFound: No job has this id, or it belongs to another user.
@@ -353,18 +350,12 @@ class AsyncClient:
         """Hold or release a queued job, or change its priority (-100 to 100).
 
         Raises:
-            Refused: The priority is higher than the user may ask for.
             AlreadyEnded: The job has left the queue; the message names its state.
-            JobNotFound: No job has this id, or it belongs to another user.
         """
         return await calls.change(self._connection, job_id, held=held, priority=priority)
 
     async def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
-        """Start no more jobs of a service, or of a user. Return all that is paused.
-
-        Raises:
-            NotAuthorized: The token is not that of an administrator.
-        """
+        """Start no more jobs of a service, or of a user. Return all that is paused."""
         return await calls.set_pause(self._connection, "/pause", service, user_id)
 
     async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:

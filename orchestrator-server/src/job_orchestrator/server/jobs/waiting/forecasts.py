@@ -32,7 +32,7 @@ class Forecasts:
         self._given: OrderedDict[int, Forecast] = OrderedDict()
 
     def given(self, job: Job, forecast: Forecast) -> None:
-        """Remember what a user was told of the start of a job, unless it was forecast before."""
+        """Remember the forecast of a job's start, unless there was one before."""
         self._given.setdefault(job.id, forecast)
         if len(self._given) > MAX_FORECASTS:
             self._given.popitem(last=False)

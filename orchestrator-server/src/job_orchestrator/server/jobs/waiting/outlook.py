@@ -37,7 +37,7 @@ class Outlook:
 
     @property
     def reason(self) -> str:
-        """Why the job waits, in the words of users."""
+        """Reason why the job waits, in the words of users."""
         if self.hindrance:
             return self.hindrance
         if self.ahead:

@@ -60,7 +60,7 @@ async def test_every_view_is_accessible(
     await check_accessibility(page)
     await page.keyboard.press("Escape")
     await page.goto(f"{server.url}/dashboard/#/jobs/999999")
-    await expect(page.locator("h1")).to_have_text("Job 999999 not found")
+    await expect(page.locator("h1")).to_have_text("Job 999999 not found in the database")
     await check_accessibility(page)
     gate.open()
 

@@ -204,7 +204,7 @@ async def test_token_shows_the_jobs_of_its_user_and_no_others(
     with zipfile.ZipFile(await (await download.value).path()) as results:
         assert results.read(".orchestrator/stdout.txt") == b"mine\n"
     await page.goto(f"{server.url}/dashboard/#/jobs/{jobs['8']}")
-    await expect(page.locator("h1")).to_have_text(f"Job {jobs['8']} not found")
+    await expect(page.locator("h1")).to_have_text(f"Job {jobs['8']} not found in the database")
     await page.get_by_role("button", name="Sign out").click()
     await expect(page.get_by_label("Token")).to_be_focused()
 

@@ -189,7 +189,7 @@ async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None
     assert run.out == "Job 2 is Killed\nJob 3 is Killed\n"
     assert run.err == (
         "jo: Job 1 has already ended: it is Completed\n"
-        "jo: Job 99 not found; list jobs to see which there are\n"
+        "jo: Job 99 not found in the database; list jobs to see which there are\n"
     )
     assert run.code == 1
     shown = await jo("cancel", "99", "4", "1", "5", "--json")
@@ -207,7 +207,7 @@ async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None
 @pytest.mark.parametrize(
     ("args", "code", "text"),
     [
-        (("status", "77"), 66, "jo: Job 77 not found"),
+        (("status", "77"), 66, "jo: Job 77 not found in the database"),
         (("submit", "--service", "no", "--user", "1", "run.sh"), 65, "jo: Invalid service"),
         (("submit", "--service", "example", "run.sh"), 2, "Missing option '--user'"),
         (("submit", "--service", "example", "--user", "1", "gone"), 2, "'gone' does not exist"),

@@ -64,7 +64,7 @@ async def test_trap_41_library_gives_a_users_own_jobs_and_no_others(
             anext(others.logs(job)),
             anext(others.watch(job)),
         ):
-            with pytest.raises(JobNotFound, match=f"Job {job} not found"):
+            with pytest.raises(JobNotFound, match=f"Job {job} not found in the database"):
                 await call
         with pytest.raises(NotAuthorized):
             await others.clients()
@@ -103,7 +103,7 @@ async def test_trap_41_command_gives_a_users_own_jobs_and_no_others(
     for subcommand in ("status", "wait", "logs", "cancel", "download"):
         run = await others(subcommand, "1")
         assert (run.code, run.out) == (66, "")
-        assert run.err == "jo: Job 1 not found; list jobs to see which there are\n"
+        assert run.err == "jo: Job 1 not found in the database; list jobs to see which there are\n"
     assert [path.name for path in others.folder.iterdir()] == []
     run = await nobody("status", "1")
     assert (run.code, run.out) == (77, "")

@@ -155,7 +155,7 @@ async def test_call_about_an_unknown_job_raises_job_not_found(
         anext(client.logs(77)),
     )
     for call in calls:
-        with pytest.raises(JobNotFound, match="Job 77 not found"):
+        with pytest.raises(JobNotFound, match="Job 77 not found in the database"):
             await call
     assert names(folder) == []
 

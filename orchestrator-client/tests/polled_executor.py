@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from job_orchestrator.client.executors.base import (
     RunState,
     StateListener,
 )
+from job_orchestrator.client.workspace.shebang import script_command
 from job_orchestrator.common.runtime.loops import Loop
 
 GRACE_S = 0.2
@@ -98,7 +100,7 @@ class BatchSystem:
         workspace = job.request.workspace
         with workspace.stdout.open("ab") as stdout, workspace.stderr.open("ab") as stderr:
             job.process = subprocess.Popen(
-                ["bash", "run.sh"],
+                script_command(workspace, shutil.which("bash") or "bash"),
                 cwd=workspace.work,
                 env={"PATH": os.defpath},
                 stdin=subprocess.DEVNULL,

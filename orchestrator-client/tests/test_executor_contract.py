@@ -107,6 +107,24 @@ def sleeping(script_command: str = SLEEP) -> list[int]:
 
 
 @pytest.mark.parametrize(
+    ("first_line", "code"),
+    [
+        ("", 5),
+        ("#!/bin/bash", 5),
+        ("#!/bin/bash -e", 1),
+        ("#!/bin/sh -e", 1),
+        ("#!/usr/bin/env -S bash -e", 1),
+        ("#!/usr/bin/env -S CODE=6 bash", 6),
+    ],
+)
+async def test_script_is_run_as_its_first_line_says(
+    runs: Runs[Executor], first_line: str, code: int
+) -> None:
+    run = await runs.start(f"{first_line}\nfalse\nexit ${{CODE:-5}}\n")
+    assert (await run.outcome()).exit_code == code
+
+
+@pytest.mark.parametrize(
     ("script", "code", "number"),
     [("exit 0", 0, None), ("exit 7", 7, None), ("kill -KILL $$", 137, 9)],
 )

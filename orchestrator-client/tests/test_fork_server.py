@@ -100,7 +100,7 @@ def test_script_that_was_given_up_does_not_start_when_the_fork_server_goes_on(
     cgroups: PayloadCgroups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "job_orchestrator.client.executors.local.fork_server.client.ANSWER_TIMEOUT_S", 0.2
+        "job_orchestrator.client.executors.local.fork_server.client.ANSWER_TIMEOUT_S", 3.0
     )
     server, cgroup, started = ForkServer(), cgroups.create("payload"), tmp_path / "started"
     assert server.start(Program(["/bin/true"], Path("/"), {}, 1, 2), cgroup.main.folder).wait() == 0
@@ -111,7 +111,7 @@ def test_script_that_was_given_up_does_not_start_when_the_fork_server_goes_on(
         with contextlib.suppress(psutil.NoSuchProcess):
             stopped.resume()
 
-    timer = threading.Timer(1.0, go_on)
+    timer = threading.Timer(5.0, go_on)
     timer.start()
     with pytest.raises(TimeoutError):
         server.start(Program(["/bin/touch", str(started)], Path("/"), {}, 1, 2), cgroup.main.folder)

@@ -174,6 +174,33 @@ def test_script_for_another_interpreter_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize(
+    ("script", "shown", "reason"),
+    [
+        ("#!/bin/bash\necho é\n".encode("utf-16"), "#!/bin/bash", "is encoded in UTF-16"),
+        ("#!/bin/bash\r\nls\r\n".encode("utf-16-be"), "#!/bin/bash", "is encoded in UTF-16"),
+        (b"\xef\xbb\xbf#!/bin/bash\nls\n", "#!/bin/bash", "begins with a byte order mark"),
+        (b"\x7fELF\x02\x01\x01\x00\x00 curl x\n", "\x7fELF", "is a binary file"),
+    ],
+)
+def test_script_in_an_encoding_that_bash_cannot_read_is_refused_with_what_to_do(
+    script: bytes, shown: str, reason: str
+) -> None:
+    refusal = str(check_script(script))
+    assert refusal.startswith(f"run.sh was refused: line 1, {shown!r}"[:-1])
+    assert f"run.sh {reason}, " in refusal
+    assert refusal.endswith(" and submit again")
+
+
+@pytest.mark.parametrize("word", ["-c", "-s", "-en", "other.sh", "--rcfile", "-eo"])
+def test_option_with_which_bash_would_not_run_the_script_is_refused(word: str) -> None:
+    assert str(check_script(f"#!/bin/bash {word}\n".encode())) == (
+        f"run.sh was refused: line 1, '#!/bin/bash {word}': "
+        f"with {word!r} bash would not run this script. "
+        "Keep only options such as -e, -u, -x, -l and -o pipefail in this line and submit again"
+    )
+
+
+@pytest.mark.parametrize(
     "script",
     [
         b"#!/bin/sh -e\ntrue\n",
@@ -185,6 +212,10 @@ def test_script_for_another_interpreter_is_refused_with_what_to_do(
         b"#!\ntrue\n",
         b"# a comment\n#!/usr/bin/env python3\ntrue\n",
         b"#!/bin/bash\r\ntrue\n",
+        b"#!/bin/bash -euxo pipefail -l\r\ntrue\n",
+        b"#!/bin/bash -e # stops at the first error\ntrue\n",
+        b"#!/bin/zsh -f\ntrue\n",
+        b"#!/bin/sh -\ntail -n +4 run.sh > data\nexit\n\x00\x01\x02",
         b"cat > x.csv << EOF\na\r\nb\r\nEOF\n",
         b"true\n# another\r\n\r\n",
     ],

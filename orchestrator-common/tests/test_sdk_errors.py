@@ -17,8 +17,7 @@ URL = "http://localhost:5000"
         (400, 0, "Missing run.sh", sdk.Refused, 65),
         (401, 0, "No valid token", sdk.NotAuthorized, 77),
         (403, 0, "Not allowed", sdk.NotAuthorized, 77),
-        (404, 7, "Job 7 not found", sdk.JobNotFound, 66),
-        (404, 0, "Job 7 is Queued and has no output", sdk.OutputNotFound, 66),
+        (404, 7, "Job 7 is Queued and has no output", sdk.OutputNotFound, 66),
         (409, 7, "Job 7 has already ended", sdk.AlreadyEnded, 1),
         (429, 0, "Too many queued jobs", sdk.QuotaExceeded, 75),
         (500, 0, "Internal error", sdk.ServerFailed, 1),
@@ -77,3 +76,11 @@ def test_answer_of_a_proxy_says_what_to_do(
     error = error_of(URL, status, headers, b"<html>nginx</html>")
     assert type(error) is kind
     assert text in str(error)
+
+
+def test_job_that_does_not_exist_is_recognised_by_the_code() -> None:
+    answer = {"id": 0, "status": "Unknown", "message": "Job 7 not found", "code": "no-such-job"}
+    error = error_of(URL, 404, {}, json.dumps(answer).encode())
+    assert type(error) is sdk.JobNotFound
+    assert str(error) == "Job 7 not found; list jobs to see which there are"
+    assert exit_codes.of_error(error) == 66

@@ -14,7 +14,7 @@ from pathlib import Path
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import Decide, Offer, WaitingUser
-from job_orchestrator.server.store.sqlite import maintenance
+from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 from job_orchestrator.server.store.sqlite.store import open_store
 
 CLIENT = "http://c/submit"
@@ -45,11 +45,11 @@ class Implementation:
 
 
 def _sqlite_problems(folder: Path) -> Sequence[str]:
-    with maintenance.opened(folder / "db.sqlite") as connection:
+    with kept_jobs.opened(folder / "db.sqlite") as connection:
         return [
-            *maintenance.damage(connection),
-            *(f"usage of user {user}" for user in maintenance.wrong_usage(connection)),
-            *(f"history: {each}" for each in maintenance.wrong_histories(connection)),
+            *kept_jobs.damage(connection),
+            *(f"usage of user {user}" for user in kept_jobs.wrong_usage(connection)),
+            *(f"history: {each}" for each in kept_jobs.wrong_histories(connection)),
             *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]
 

@@ -125,7 +125,12 @@ async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
         (m, p.format(id=job)) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
     ]
     assert ("POST", f"/terminate/{job}") in about_jobs
-    not_found = {"id": job, "status": "Unknown", "message": f"Job {job} not found"}
+    not_found = {
+        "id": 0,
+        "status": "Unknown",
+        "message": f"Job {job} not found in the database",
+        "code": "no-such-job",
+    }
     for method, path in about_jobs:
         expected = (404, None if method == "HEAD" else not_found)
         assert await other(method, path) == expected, path

@@ -137,12 +137,12 @@ async def test_removed_results_are_a_404_in_json(server: Server, client: FakeCli
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [
-        ("/download/7", 404, "Job 7 not found"),
+        ("/download/7", 404, "Job 7 not found in the database"),
         ("/download/x", 400, "Invalid job id 'x', should be a number"),
         ("/download/-1", 400, "Invalid job id '-1', should be a number"),
         ("/download/1?wait=61", 400, "Invalid wait '61', should be seconds from 0 to 60"),
         ("/download/1?wait=nan", 400, "Invalid wait 'nan', should be seconds from 0 to 60"),
-        ("/download_partial/7", 404, "Job 7 not found"),
+        ("/download_partial/7", 404, "Job 7 not found in the database"),
     ],
 )
 async def test_bad_request_for_a_job_is_answered_with_the_reason(

@@ -132,7 +132,7 @@ async def test_answers_about_the_service_have_these_bytes(server: Server) -> Non
         b'{"message":"pong","dashboard":"/dashboard/","api":"/swagger-ui/"}'
     )
     assert await body(server, "/health") == (
-        b'{"version":"' + __version__.encode() + b'","status":"healthy"}'
+        b'{"version":"' + __version__.encode() + b'","status":"healthy","database":"ok"}'
     )
     assert await body(server, "/whoami") == (
         b'{"user_id":null,"admin":true,"auth":false,"limits":null}'

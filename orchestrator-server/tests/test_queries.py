@@ -97,7 +97,7 @@ async def test_files_unknown_job_or_no_output_is_a_404(idle_server: Server) -> N
     job = await idle_server.submit()
     assert "no output" in (await get(idle_server, f"/jobs/{job}/files", 404))["message"]
     for path in ("/jobs/9", "/jobs/9/files"):
-        assert (await get(idle_server, path, 404))["message"] == "Job 9 not found"
+        assert (await get(idle_server, path, 404))["message"] == "Job 9 not found in the database"
 
 
 async def test_job_queued_has_its_position_and_an_estimate(

@@ -45,7 +45,7 @@ OWNER = {"user_id": "1", "service": "example"}
 INVALID_USER = "Invalid user_id, should be a number"
 BAD_NAMES = [
     "../x",
-    "/x",
+    "/home/ada/..",
     "a//b",
     "./x",
     "a/../b",

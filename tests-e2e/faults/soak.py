@@ -40,6 +40,9 @@ LOST_AFTER_S = 30.0
 FINISH_S = 150.0
 """Time after the last fault within which every job must end."""
 
+FOLDERS_S = 90.0
+"""Time after the last job within which clients must have removed its folder."""
+
 MAX_OPEN_FILES = 80
 """Limit for a service at rest: threads, databases, sockets and some idle connections."""
 
@@ -156,6 +159,8 @@ async def _leaks_while_running(deployment: Deployment) -> list[str]:
         if process.num_fds() > MAX_OPEN_FILES:
             problems.append(f"{service.name} has {process.num_fds()} open files")
     for client in deployment.clients:
+        problems += await _folders_that_stay(client)
+    for client in deployment.clients:
         streams = _connections(client)
         await deployment.server.stop()
         async with asyncio.timeout(20):
@@ -164,6 +169,18 @@ async def _leaks_while_running(deployment: Deployment) -> list[str]:
         if streams > MAX_OPEN_FILES:
             problems.append(f"{client.name} had {streams} connections")
     return problems
+
+
+async def _folders_that_stay(client: SupervisedService) -> list[str]:
+    """Find folders of payloads whose jobs have all ended."""
+    folder = client.data / "payloads"
+    try:
+        async with asyncio.timeout(FOLDERS_S):
+            while list(folder.iterdir()):  # noqa: ASYNC110 (there is no event)
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        return [f"{client.name} keeps {path.name}" for path in folder.iterdir()]
+    return []
 
 
 def _connections(client: SupervisedService) -> int:

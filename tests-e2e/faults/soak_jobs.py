@@ -89,10 +89,13 @@ class SoakJob:
 
 
 def next_job(rng: random.Random) -> SoakJob:
-    """Return a job of a random kind and user; half of the jobs have an idempotency key."""
+    """Return a job of a random kind and user; half of the jobs have an idempotency key.
+
+    Endless ones always have: one that was not acknowledged would run for ever.
+    """
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     job = SoakJob(kind, rng.choice((1, 2)))
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or kind == "cancelled":
         job.key = job.token
     return job
 

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -33,13 +34,22 @@ EXCLUDED_POINTS = {
 SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in EXCLUDED_POINTS)
 CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in EXCLUDED_POINTS)
 
-FORMS = pytest.mark.parametrize(
-    "inline_limit", [pytest.param("0", id="folders", marks=pytest.mark.slow), "64kB"]
-)
-"""Jobs in folders only, and a mixture of those with jobs in the database."""
+ONLY_IN_DATABASE = {Point.SERVER_END_ARRIVED, Point.CLIENT_ASSIGNED}
+"""Points that only jobs reach whose files travel in the link."""
 
 BEFORE_THE_SCRIPT_STARTS = {Point.CLIENT_FORM_WHOLE}
 """Points of the client at which no script has run yet, so that a crash costs no second run."""
+
+
+def in_both_forms(points: Sequence[Point]) -> list[Any]:
+    """Return points with values of INLINE_LIMIT: of a mixture of jobs, and of folders only."""
+    mixed = [pytest.param(point, "64kB", id=str(point)) for point in points]
+    folders = [
+        pytest.param(point, "0", id=f"{point}-folders", marks=pytest.mark.slow)
+        for point in points
+        if point not in ONLY_IN_DATABASE
+    ]
+    return mixed + folders
 
 
 class CrashScenario:
@@ -122,8 +132,7 @@ class CrashScenario:
         await self.crashing.start()
 
 
-@FORMS
-@pytest.mark.parametrize("point", SERVER_POINTS)
+@pytest.mark.parametrize(("point", "inline_limit"), in_both_forms(SERVER_POINTS))
 async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     point: Point,
     start_client: StartClient,
@@ -141,8 +150,7 @@ async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     await workload.check(portal)
 
 
-@FORMS
-@pytest.mark.parametrize("point", CLIENT_POINTS)
+@pytest.mark.parametrize(("point", "inline_limit"), in_both_forms(CLIENT_POINTS))
 async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_client_dies(
     point: Point,
     start_client: StartClient,
@@ -158,8 +166,9 @@ async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_cl
     await workload.check(portal, max_runs=1 if point in BEFORE_THE_SCRIPT_STARTS else 2)
 
 
-@FORMS
-@pytest.mark.parametrize("point", [Point.SERVER_RECALLED, Point.CLIENT_RECALLED])
+@pytest.mark.parametrize(
+    ("point", "inline_limit"), in_both_forms([Point.SERVER_RECALLED, Point.CLIENT_RECALLED])
+)
 async def test_trap_16_job_that_is_called_back_during_a_crash_runs_once(
     point: Point,
     start_client: StartClient,

@@ -3,7 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from job_orchestrator.server.store.sqlite.maintenance import opened, recount_usage, wrong_usage
+from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
+    opened,
+    recount_usage,
+    wrong_usage,
+)
 from job_orchestrator.server.store.sqlite.store import open_store
 
 

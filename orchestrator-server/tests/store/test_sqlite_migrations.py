@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.store.sqlite import maintenance
+from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 from job_orchestrator.server.store.sqlite.store import open_store
 from stores import claim, requeue
 
@@ -89,10 +89,10 @@ def test_database_of_schema_6_keeps_jobs_in_folders_and_takes_files_of_others(
             assert (await store.inputs(old), await store.inputs(new)) == (None, b"files")
 
     asyncio.run(use())
-    with maintenance.opened(sqlite_path) as connection:
-        jobs = {job.uuid: job.inline_inputs for job in maintenance.kept_jobs(connection)}
+    with kept_jobs.opened(sqlite_path) as connection:
+        jobs = {job.uuid: job.inline_inputs for job in kept_jobs.kept_jobs(connection)}
         assert jobs == {"u1": False, "u2": True}
-        assert maintenance.damage(connection) == []
+        assert kept_jobs.damage(connection) == []
 
 
 def test_active_jobs_of_schema_9_are_used_slots(sqlite_path: Path) -> None:
@@ -120,12 +120,12 @@ def test_active_jobs_of_schema_9_are_used_slots(sqlite_path: Path) -> None:
 
 def test_commands_read_a_database_of_an_earlier_schema(sqlite_path: Path) -> None:
     create_first_schema(sqlite_path)
-    with maintenance.opened(sqlite_path) as connection:
-        jobs = list(maintenance.kept_jobs(connection))
+    with kept_jobs.opened(sqlite_path) as connection:
+        jobs = list(kept_jobs.kept_jobs(connection))
         assert [(job.id, job.needs_folder) for job in jobs] == [(1, True), (2, True), (3, True)]
-        assert maintenance.inline_result(connection, jobs[0]) is None
-        assert maintenance.kept_job(connection, 1) == jobs[0]
-        assert maintenance.kept_job(connection, 4) is None
+        assert kept_jobs.inline_result(connection, jobs[0]) is None
+        assert kept_jobs.kept_job(connection, 1) == jobs[0]
+        assert kept_jobs.kept_job(connection, 4) is None
 
 
 async def test_trap_46_claim_after_a_restored_backup_has_another_key(

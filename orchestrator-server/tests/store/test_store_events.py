@@ -73,7 +73,7 @@ async def test_present_job_comes_with_the_number_of_its_last_event(store: JobSto
 
 
 async def test_present_of_an_unknown_job_raises(store: JobStore) -> None:
-    with pytest.raises(JobNotFound, match="Job 7 not found"):
+    with pytest.raises(JobNotFound, match="Job 7 not found in the database"):
         await store.events.present(7)
 
 

@@ -68,12 +68,12 @@ async def test_idempotency_key_of_concurrent_submissions_names_one_job(store: Jo
 
 
 async def test_get_of_an_unknown_job_raises(store: JobStore) -> None:
-    with pytest.raises(JobNotFound, match="Job 7 not found"):
+    with pytest.raises(JobNotFound, match="Job 7 not found in the database"):
         await store.get(7)
 
 
 async def test_request_to_terminate_an_unknown_job_raises(store: JobStore) -> None:
-    with pytest.raises(JobNotFound, match="Job 7 not found"):
+    with pytest.raises(JobNotFound, match="Job 7 not found in the database"):
         await store.request_kill(7)
 
 

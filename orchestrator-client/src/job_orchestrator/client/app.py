@@ -17,6 +17,7 @@ from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
+from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
@@ -165,6 +166,7 @@ def _compose(
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
+    orphaned = OrphanedFolders(store, workspaces, intake.arriving, retention.large)
     requests = LinkRequests(intake, runner, store, retention)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
@@ -178,6 +180,8 @@ def _compose(
             Component([meter.loop], prepare=meter.run_pass),
             Component(retention.loops),
             Component([large_leftovers.loop]),
+            # A run that survived a restart has no payload before its server asks for it.
+            Component([] if executor.survives_restart else [orphaned.loop]),
         ]
     )
 

@@ -7,6 +7,9 @@ depend on HTTP: each service has one table of status codes by error class (see `
 import os
 import ssl
 
+NO_SUCH_JOB = "no-such-job"
+"""Code of a 404 for a job that does not exist, or belongs to another user."""
+
 NO_SUCH_PATH = "no-such-path"
 GIVEN_BACK = "given-back"
 TOO_MUCH_STORED = "too-much-stored"

@@ -46,6 +46,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str = ""
     status: str
+    database: str = "ok"
 
 
 class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from job_orchestrator.common.errors import NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
 from job_orchestrator.common.messages import JobError
 from job_orchestrator.common.status import JobStatus
 
@@ -130,7 +130,7 @@ def _server_error(url: str, status: int, headers: Mapping[str, str], answer: Job
         case 401 | 403:
             hint = "Give a valid token (token=…; JO_TOKEN for the command)"
             return NotAuthorized(f"{message}. {hint}" if status == 401 else message)
-        case 404 if answer.id:
+        case 404 if answer.code == NO_SUCH_JOB:
             return JobNotFound(f"{message}; list jobs to see which there are")
         case 404 if answer.code == NO_SUCH_PATH:
             return NotAJobServer(

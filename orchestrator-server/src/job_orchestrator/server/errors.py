@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import (
+    NO_SUCH_JOB,
     TOO_MUCH_STORED,
     BadRequest,
     DomainError,
@@ -17,9 +18,10 @@ from job_orchestrator.common.status import JobStatus
 class JobNotFound(DomainError):
     """A job with this id does not exist."""
 
+    code = NO_SUCH_JOB
+
     def __init__(self, job_id: int) -> None:
-        super().__init__(f"Job {job_id} not found")
-        self.job_id = job_id
+        super().__init__(f"Job {job_id} not found in the database")
 
 
 class JobAlreadyEnded(DomainError):

@@ -6,10 +6,12 @@ the rules apply to commands, not to words anywhere in the text.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from job_orchestrator.client.script_check.shell import SHELLS, read_script
+from job_orchestrator.client.workspace.shebang import read_shebang
 
 _DESTRUCTIVE = "it destroys file systems"
 _NETWORK = "it transfers data over the network"
@@ -60,9 +62,6 @@ _SET_ID_BITS = re.compile(
     r"0*[2-7][0-7]{3}|(?:.*,)?[ugoa]*[+=][rwxXt]*s[rwxXst]*(?:,.*)?", re.DOTALL
 )
 _INTERPRETER = re.compile(r"python[\d.]*|perl|ruby|node")
-_LAUNCHERS = frozenset({"env", "busybox"})
-_LIKE_BASH = re.compile(r"(?:r?ba|da|a|z|k|mk)?sh(?:-?[\d.]+)?|nix-shell")
-"""Interpreters in a shebang whose scripts bash can run; nix-shell leaves the rest to a shell."""
 _INTERPRETER_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "-r"})
 
 # Words before a command, and those that take the next word with them.
@@ -74,6 +73,13 @@ _WRAPPERS = frozenset(
     {"exec", "command", "builtin", "nohup", "nice", "ionice", "setsid", "stdbuf", "env", "xargs"}
     | {"timeout", "time"}
 )
+_WIDE_ENCODINGS = (
+    (re.compile(rb"\xff\xfe|[\t\n\r -~]\0[\t\n\r -~]\0"), "utf-16-le"),
+    (re.compile(rb"\xfe\xff|\0[\t\n\r -~]\0[\t\n\r -~]"), "utf-16-be"),
+)
+_SHOWN_BYTES = 120
+_SHOWN_BINARY_BYTES = 16
+
 _MAX_DEPTH = 4
 """Scripts within scripts (``bash -c 'bash -c "…"'``) that an honest script may have."""
 
@@ -96,18 +102,56 @@ class Refusal(NamedTuple):
 def check_script(script: bytes) -> Refusal | None:
     """Return why ``script`` is refused, or None. Never raises, for any bytes."""
     text = script.decode("utf-8", "replace")
-    return _check(text, first_line=1, depth=0) or _check_format(text)
+    return _check_encoding(script) or _check(text, first_line=1, depth=0) or _check_format(text)
+
+
+def _check_encoding(script: bytes) -> Refusal | None:
+    """Refuse a script whose bytes are not those that bash expects."""
+    start = script.partition(b"\n")[0][:_SHOWN_BYTES]
+    wide = next((name for mark, name in _WIDE_ENCODINGS if mark.match(script)), None)
+    if wide is not None:
+        return Refusal(
+            1,
+            script[:_SHOWN_BYTES].decode(wide, "replace").lstrip("\ufeff").split("\n")[0].rstrip(),
+            "run.sh is encoded in UTF-16, which bash can't read",
+            "Save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+        )
+    if b"\0" in script.partition(b"\n")[0]:
+        return Refusal(
+            1,
+            start[:_SHOWN_BINARY_BYTES].decode("ascii", "backslashreplace"),
+            "run.sh is a binary file, and bash runs scripts",
+            "Upload it under another name, run it in run.sh (chmod +x FILE; ./FILE)",
+        )
+    if script.startswith(BOM_UTF8):
+        return Refusal(
+            1,
+            start.decode("utf-8", "replace").lstrip("\ufeff").rstrip(),
+            "run.sh begins with a byte order mark, which bash takes as part of the first line",
+            "Save it as UTF-8 without BOM (sed -i '1s/^\\xef\\xbb\\xbf//' run.sh)",
+        )
+    return None
 
 
 def _check_format(text: str) -> Refusal | None:
     """Refuse a script that bash would misread: its messages would not lead to the cause."""
     lines = text.split("\n")
-    if (program := _other_interpreter(lines[0])) is not None:
+    shebang = read_shebang(lines[0])
+    shown = lines[0].rstrip()[:60]
+    if shebang.program:
+        program = shebang.program[:60]
         return Refusal(
             1,
-            lines[0].rstrip()[:60],
+            shown,
             f"run.sh is always run by bash, and this is a script for {program}",
             f"Put it into another file next to run.sh, run that ({program} FILE)",
+        )
+    if shebang.misused:
+        return Refusal(
+            1,
+            shown,
+            f"with {shebang.misused[:60]!r} bash would not run this script",
+            "Keep only options such as -e, -u, -x, -l and -o pipefail in this line",
         )
     for number, code in read_script(text).lines:
         if code.strip() and lines[number - 1].endswith("\r"):
@@ -119,16 +163,6 @@ def _check_format(text: str) -> Refusal | None:
                 "Convert the line ends (dos2unix run.sh)",
             )
     return None
-
-
-def _other_interpreter(first_line: str) -> str | None:
-    """Return the program that a shebang names; None if bash can run its scripts."""
-    if not first_line.startswith("#!"):
-        return None
-    names = [word.rpartition("/")[2] for word in first_line[2:].split()]
-    while names and (names[0] in _LAUNCHERS or names[0].startswith("-") or "=" in names[0]):
-        del names[0]
-    return names[0][:60] if names and not _LIKE_BASH.fullmatch(names[0]) else None
 
 
 def _check(text: str, first_line: int, depth: int) -> Refusal | None:

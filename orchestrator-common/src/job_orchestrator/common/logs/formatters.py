@@ -60,7 +60,8 @@ class TextFormatter(_Formatter):
         if fields := _fields_of(record):
             words = (f"{name}={_quoted(value)}" for name, value in fields.items())
             text += f" [{' '.join(words)}]"
-        return text.translate(_ESCAPES)
+        # None of the characters with an escape is printable.
+        return text if text.isprintable() else text.translate(_ESCAPES)
 
     def formatException(self, ei: ExceptionInfo) -> str:
         """Format the traceback."""

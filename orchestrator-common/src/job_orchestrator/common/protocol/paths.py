@@ -15,6 +15,9 @@ MAX_PATH_BYTES = 1024
 MAX_COMPONENT_BYTES = 255
 """NAME_MAX of every file system in use on Linux."""
 
+_WINDOWS_ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+"""A drive (``C:\\``), or the name of a server (``\\\\host\\share``)."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -29,11 +32,24 @@ def uploaded_path(part_name: str, filename: str) -> str:
     file name to its last component; therefore a part name whose last component equals the file
     name is the path instead (``a/x`` with the file name ``x``).
 
+    Other libraries send the absolute path that the file has on the sender's machine. Such a name,
+    of Linux or Windows, is cut to its last component, as RFC 7578 (4.2) recommends.
+
     Raises ``UnsafePath``.
     """
+    part_name, filename = _without_absolute_folder(part_name), _without_absolute_folder(filename)
     if "/" not in filename and part_name.rpartition("/")[2] == filename:
         return check_path(part_name)
     return check_path(filename)
+
+
+def _without_absolute_folder(name: str) -> str:
+    """Return the last component of an absolute name, and any other name unchanged."""
+    if name.startswith("/"):
+        return name.rpartition("/")[2]
+    if _WINDOWS_ABSOLUTE.match(name):
+        return re.split(r"[\\/]", name)[-1]
+    return name
 
 
 def check_path(path: str) -> str:

@@ -57,6 +57,8 @@ class Point(StrEnum):
     SERVER_STRAY_ENDED = "server.stray-ended"
     SERVER_JOB_CLEANED = "server.job-cleaned"
     SERVER_DISCARDED = "server.discarded"
+    IMPORT_FILES_TAKEN = "import.files-taken"
+    IMPORT_ROWS_WRITTEN = "import.rows-written"
     CLIENT_CLEARING = "client.clearing"
     CLIENT_ASSIGNED = "client.assigned"
     CLIENT_FORM_WHOLE = "client.form-whole"

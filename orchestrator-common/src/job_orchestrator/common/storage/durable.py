@@ -24,6 +24,9 @@ _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+"""syncfs(2), which only Linux has."""
+
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,6 +36,24 @@ def fsync_path(path: Path | str) -> None:
     try:
         reach(Point.DISK_FLUSH)
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(path: Path) -> None:
+    """Flush everything that was written to the file system of ``path``. Raises ``OSError``.
+
+    That is faster than ``fsync_tree`` for thousands of folders.
+    """
+    if _syncfs is None:
+        os.sync()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        reach(Point.DISK_FLUSH)
+        if _syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
     finally:
         os.close(descriptor)
 

@@ -30,9 +30,13 @@ DOCUMENT_PATH = "/api-docs/openapi.json"
 SERVICE_SCHEMAS: Mapping[str, Any] = {
     "Health": {
         "type": "object",
-        "required": ["status", "version"],
-        "properties": {"status": {"type": "string"}, "version": {"type": "string"}},
-        "example": {"status": "healthy", "version": "0.1.0"},
+        "required": ["version", "status", "database"],
+        "properties": {
+            "version": {"type": "string"},
+            "status": {"type": "string"},
+            "database": {"type": "string"},
+        },
+        "example": {"version": "0.1.0", "status": "healthy", "database": "ok"},
     },
     "Pong": {
         "type": "object",

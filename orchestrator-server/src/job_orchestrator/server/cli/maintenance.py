@@ -33,7 +33,7 @@ def backup(flags: Flags, folder: Path) -> None:
     links and need no space. Copy the backup to another machine yourself. Exit status 1: some files
     are missing, and therefore not in the backup; jo-server check lists them.
     """
-    with _locations(flags) as locations:
+    with locations_of(flags) as locations:
         _require_data_folder(locations)
         manifest, missing = make_backup(locations, folder.absolute())
     for line in missing:
@@ -48,7 +48,7 @@ def backup(flags: Flags, folder: Path) -> None:
 @click.pass_obj
 def restore(flags: Flags, folder: Path) -> None:
     """Restore a backup to DB_PATH and DATA_PATH, which must hold nothing else; stop the server."""
-    with _locations(flags) as locations:
+    with locations_of(flags) as locations:
         manifest = restore_backup(folder.absolute(), locations)
     click.echo(f"Restored: {_summary(manifest)}")
 
@@ -64,7 +64,7 @@ def check(flags: Flags, repair: bool, digests: bool) -> None:
 
     Each problem is one line, which also says what --repair would do about it.
     """
-    with _locations(flags) as locations, contextlib.ExitStack() as stack:
+    with locations_of(flags) as locations, contextlib.ExitStack() as stack:
         _require_data_folder(locations)
         exclusive = True
         try:
@@ -97,7 +97,7 @@ def export(flags: Flags, job: int, folder: Path) -> None:
 
     Small files are in the database, where other programs don't find them. The server may run.
     """
-    with _locations(flags) as locations:
+    with locations_of(flags) as locations:
         written = export_job(locations, job, folder.absolute())
     click.echo(f"{folder}: {' and '.join(written)} of job {job}")
 
@@ -113,7 +113,7 @@ def _summary(manifest: Manifest) -> str:
 
 
 @contextlib.contextmanager
-def _locations(flags: Flags) -> Iterator[Locations]:
+def locations_of(flags: Flags) -> Iterator[Locations]:
     """Yield the locations; print any error as one line and exit with status 2."""
     try:
         database, data = paths_of_process(flags)

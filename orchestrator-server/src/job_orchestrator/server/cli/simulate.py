@@ -16,7 +16,7 @@ from job_orchestrator.server.settings.server import paths_of_process
 from job_orchestrator.server.simulation.replay import Replay
 from job_orchestrator.server.simulation.report import Figures, figures_of, svg, table
 from job_orchestrator.server.simulation.trace import TraceJob, at_load, in_order, read_swf
-from job_orchestrator.server.store.sqlite import maintenance
+from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 
 UNLIMITED = 1_000_000_000
 
@@ -114,8 +114,8 @@ def _jobs(trace: Path | None, flags: Mapping[str, str | None]) -> tuple[float, l
         with trace.open(encoding="utf-8", errors="replace") as lines:
             return 0.0, read_swf(lines)
     db_path, _ = paths_of_process(flags)
-    with maintenance.opened(db_path) as connection:
-        jobs = [TraceJob(*row) for row in maintenance.runs(connection)]
+    with kept_jobs.opened(db_path) as connection:
+        jobs = [TraceJob(*row) for row in kept_jobs.runs(connection)]
     begin = min((job.arrival_s for job in jobs), default=0.0)
     return begin, in_order(jobs)
 

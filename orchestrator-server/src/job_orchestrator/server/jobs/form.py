@@ -72,7 +72,7 @@ def _text(form: ReceivedForm, name: str) -> str:
 def _user_id(text: str) -> int | None:
     if not text:
         return None
-    if text.startswith("+") or not _INTEGER.fullmatch(text):
+    if not _INTEGER.fullmatch(text):
         raise InvalidSubmission("Invalid user_id, should be a number")
     number = int(text)
     if not MIN_USER_ID <= number <= MAX_USER_ID:

@@ -30,7 +30,7 @@ from job_orchestrator.common.storage.durable import (
     touch_private,
 )
 from job_orchestrator.server.files.folder import FolderFiles
-from job_orchestrator.server.store.sqlite.maintenance import (
+from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     KeptJob,
     cleaned_of,
     copy_database,

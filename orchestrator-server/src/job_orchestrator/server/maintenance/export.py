@@ -8,7 +8,7 @@ from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.maintenance.backup import Locations
-from job_orchestrator.server.store.sqlite.maintenance import (
+from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     KeptJob,
     inline_inputs,
     inline_result,

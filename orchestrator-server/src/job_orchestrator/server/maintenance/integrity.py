@@ -21,7 +21,7 @@ from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
-from job_orchestrator.server.store.sqlite.maintenance import (
+from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     Database,
     KeptJob,
     cleaned_of,

@@ -282,6 +282,12 @@ def paths_of_process(flags: Mapping[str, str | None]) -> tuple[Path, Path]:
     return db_path, data_path
 
 
+def services_of_process(flags: Mapping[str, str | None]) -> Mapping[str, Service]:
+    """Read the services of this process, and arm its fault points. Raises ``StartupError``."""
+    faults.arm(os.environ)
+    return read_services(SettingsReader(os.environ, flags))
+
+
 def tokens_file_of_process(flags: Mapping[str, str | None]) -> Path:
     """Read API_TOKENS_FILE of this process. Raises ``StartupError`` if it is not set."""
     reader = SettingsReader(os.environ, flags)

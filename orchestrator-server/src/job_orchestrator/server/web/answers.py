@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from job_orchestrator.common.errors import NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from job_orchestrator.common.errors import NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
 from job_orchestrator.common.messages import (
     ClientList,
     JobDetail,
@@ -94,7 +94,7 @@ SCHEMAS: dict[str, Any] = {
             "message": {"type": "string", "description": "Reason, for the user"},
             "code": {
                 "type": "string",
-                "enum": [NO_SUCH_PATH, TOO_MUCH_STORED],
+                "enum": [NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED],
                 "description": "Distinguishes errors of one status code",
             },
         },

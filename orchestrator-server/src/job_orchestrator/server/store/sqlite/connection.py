@@ -16,6 +16,7 @@ from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import touch_private
 from job_orchestrator.server.store.base import StoreError
+from job_orchestrator.server.store.sqlite.maintenance.original import is_original
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -109,4 +110,9 @@ def _try_to_open(path: Path) -> None:
     with contextlib.suppress(OSError):
         touch_private(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version")
+        if is_original(connection):
+            raise StartupError(
+                f"DB_PATH is {str(path)!r}, the database of the original job-orchestrator. Set"
+                " DB_PATH and DATA_PATH to a new file and folder, and import it:"
+                f" jo-server import {path} --data FOLDER, the DATA_PATH of the original"
+            )

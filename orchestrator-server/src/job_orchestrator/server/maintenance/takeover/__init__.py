@@ -1,0 +1,1 @@
+"""Import of the jobs of the original, the job-orchestrator written in Rust."""

@@ -4,7 +4,7 @@ Run it as ``python -m bench.policies``. Every policy is replayed by the product'
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from job_orchestrator.server.model import Order
@@ -15,14 +15,14 @@ from job_orchestrator.server.simulation.report import Figures, figures_of, table
 from job_orchestrator.server.simulation.trace import TraceJob, in_order
 
 DAY_S = 86_400.0
-SLOTS = {"check": 4, "dock": 16, "simulate": 48}
+SLOTS = {"check": 8, "dock": 16, "simulate": 48}
 UNLIMITED = 1_000_000_000
 HALF_LIFE_S = 7 * DAY_S
-SERVICES = {"check": (600.0, 0.8), "dock": (1800.0, 1.0), "simulate": (14_400.0, 0.9)}
+SERVICES = {"check": (300.0, 0.8), "dock": (1800.0, 1.0), "simulate": (14_400.0, 0.9)}
 """Median run time in seconds, and its spread (sigma of the logarithm), of each service."""
 
 
-def portal_trace(load: float, seed: int = 1, days: int = 20) -> list[TraceJob]:
+def portal_trace(load: float, seed: int = 1, days: int = 14) -> list[TraceJob]:
     """Return the jobs of a portal, with ``load`` times the work that the slots can do.
 
     Light users come every few days, a course every Tuesday. Six heavy users send hundreds of jobs
@@ -73,8 +73,8 @@ def _heavy(draw: random.Random, service: str, work_s: float, days: int) -> Itera
                 return
 
 
-def compare(jobs: list[TraceJob]) -> Mapping[str, Figures]:
-    """Replay jobs by each policy. A hard cap is an eighth of the slots of a service."""
+def compare(jobs: list[TraceJob], only: Collection[str] = ()) -> Mapping[str, Figures]:
+    """Replay jobs by each policy, or by some. A hard cap is an eighth of a service's slots."""
     orders, found = policies(), {}
     for name, order, capped, borrows, half_life_s in (
         ("first come, first served", Order.FIFO, False, False, 0.0),
@@ -82,6 +82,8 @@ def compare(jobs: list[TraceJob]) -> Mapping[str, Figures]:
         ("fewest active first, no cap", Order.FAIR, False, False, 0.0),
         ("least usage first, borrowing", Order.FAIR, True, True, HALF_LIFE_S),
     ):
+        if only and name not in only:
+            continue
         limits_at = partial(_limits, capped, UNLIMITED if borrows else 0)
         replay = Replay(dict.fromkeys(SERVICES, orders[order]), limits_at, SLOTS, half_life_s)
         found[name] = figures_of(jobs, replay.run(jobs))

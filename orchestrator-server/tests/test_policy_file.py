@@ -1,6 +1,7 @@
 """The policy file: what it says, what is refused with its line, and how it is reloaded."""
 
 import asyncio
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -214,3 +215,11 @@ def test_dates_are_days_of_the_server() -> None:
     begin = datetime(2026, 12, 1, 10, tzinfo=UTC).timestamp()
     assert 1 not in parse_policy(text).terms_at(begin - 1).users
     assert 1 in parse_policy(text).terms_at(begin).users
+
+
+def test_examples_of_the_documentation_are_valid() -> None:
+    page = Path(__file__).parents[2] / "docs" / "policies.md"
+    examples = re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(examples) >= 3
+    for example in examples:
+        assert parse_policy(example).terms_at(at("2026-12-10")).users

@@ -10,9 +10,9 @@ from functools import partial
 from job_orchestrator.server.model import Order
 from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.rules import policies
-from job_orchestrator.server.simulation.replay import Replay
-from job_orchestrator.server.simulation.report import Figures, figures_of, table
-from job_orchestrator.server.simulation.trace import TraceJob, in_order
+from job_orchestrator.server.scheduling.simulation.replay import Replay
+from job_orchestrator.server.scheduling.simulation.report import Figures, figures_of, table
+from job_orchestrator.server.scheduling.simulation.trace import TraceJob, in_order
 
 DAY_S = 86_400.0
 SLOTS = {"check": 8, "dock": 16, "simulate": 48}

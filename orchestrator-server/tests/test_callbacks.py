@@ -167,6 +167,7 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
         "has_output": True,
         "output_bytes": len(client.results[payload]),
         "failures": 0,
+        "held": False,
     }
     await outbox_is_empty(server)
     assert receiver.received.empty()

@@ -13,9 +13,9 @@ from job_orchestrator.server.cli.main import main
 from job_orchestrator.server.scheduling.arrival import FirstCome
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.fair_share import FairShare
-from job_orchestrator.server.simulation.replay import Outcome, Replay
-from job_orchestrator.server.simulation.report import figures_of, light_users, svg, table
-from job_orchestrator.server.simulation.trace import (
+from job_orchestrator.server.scheduling.simulation.replay import Outcome, Replay
+from job_orchestrator.server.scheduling.simulation.report import figures_of, light_users, svg, table
+from job_orchestrator.server.scheduling.simulation.trace import (
     TraceInvalid,
     TraceJob,
     at_load,

@@ -39,6 +39,9 @@ from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, stored_output
 
 R = TypeVar("R")
 
+REACHED = [status for status in JobStatus if status is not JobStatus.PROCESSING]
+"""States that a transition leads to. Only a claim leads to Processing."""
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
 
 
@@ -120,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert self._status[job.id] is JobStatus.QUEUED
                 self._status[job.id] = JobStatus.PROCESSING
 
-    @rule(job_id=jobs, wanted=st.sampled_from(JobStatus), late=st.booleans(), output=st.booleans())
+    @rule(job_id=jobs, wanted=st.sampled_from(REACHED), late=st.booleans(), output=st.booleans())
     def transition(self, job_id: int, wanted: JobStatus, late: bool, output: bool) -> None:
         """Change the status; a ``late`` change belongs to an earlier attempt."""
         job = self._run(self._store.get(job_id))

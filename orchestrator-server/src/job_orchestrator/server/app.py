@@ -44,16 +44,16 @@ from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
 from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
+from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
+from job_orchestrator.server.settings.startup_summary import summary
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import open_store
-from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
-from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
 from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for

@@ -12,8 +12,8 @@ from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
+from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.settings.server import Settings
-from job_orchestrator.server.telemetry.health import HealthCheck
 from job_orchestrator.server.telemetry.metrics import Metrics
 
 SETTINGS = web.AppKey("settings", Settings)

@@ -12,10 +12,15 @@ from job_orchestrator.server.model import Order
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.policy_file import PolicyFile, parse_policy
 from job_orchestrator.server.scheduling.rules import Terms, policies
+from job_orchestrator.server.scheduling.simulation.replay import Replay
+from job_orchestrator.server.scheduling.simulation.report import Figures, figures_of, svg, table
+from job_orchestrator.server.scheduling.simulation.trace import (
+    TraceJob,
+    at_load,
+    in_order,
+    read_swf,
+)
 from job_orchestrator.server.settings.server import paths_of_process
-from job_orchestrator.server.simulation.replay import Replay
-from job_orchestrator.server.simulation.report import Figures, figures_of, svg, table
-from job_orchestrator.server.simulation.trace import TraceJob, at_load, in_order, read_swf
 from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 
 UNLIMITED = 1_000_000_000

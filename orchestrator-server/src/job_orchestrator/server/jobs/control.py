@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from job_orchestrator.common.messages import PauseList
 from job_orchestrator.server.errors import ServiceNotFound
 from job_orchestrator.server.jobs.form import check_priority
 from job_orchestrator.server.model import Job, Principal, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.queue import Pauses
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,25 @@ class QueueControl:
         """Load the pauses that a previous run of the server has recorded."""
         self.rules.pauses = await self.store.queue.pauses()
 
-    async def pause(self, *, service: str | None = None, user_id: int | None = None) -> Pauses:
+    def pauses(self) -> PauseList:
+        """Return all that is paused."""
+        paused = self.rules.pauses
+        return PauseList(services=sorted(paused.services), users=sorted(paused.users))
+
+    async def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
         """Start no more jobs of a service, or of a user. Raises ``ServiceNotFound``."""
         self._check(service)
         await self.store.queue.pause(service=service, user_id=user_id)
         self.rules.pauses = await self.store.queue.pauses()
-        return self.rules.pauses
+        return self.pauses()
 
-    async def resume(self, *, service: str | None = None, user_id: int | None = None) -> Pauses:
+    async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
         """Start the jobs of a service, or of a user, again. Raises ``ServiceNotFound``."""
         self._check(service)
         await self.store.queue.resume(service=service, user_id=user_id)
         self.rules.pauses = await self.store.queue.pauses()
         self.wake()
-        return self.rules.pauses
+        return self.pauses()
 
     async def change(
         self, job_id: int, principal: Principal, *, held: bool | None, priority: int | None

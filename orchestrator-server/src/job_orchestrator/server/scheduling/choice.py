@@ -72,29 +72,32 @@ class _Choice:
             if self._may_start(number, per_user[number])
         ]
         heapq.heapify(heap)
-        while heap and len(self.chosen) < places:
+        waiting, counts, rank = self._waiting, self._counts, self._rank
+        chosen, left = self.chosen, places - len(self.chosen)
+        while heap and left > 0:
             number = heap[0][1]
-            user = self._waiting[number]
+            user = waiting[number]
             # Members of the user's groups may have been chosen since.
-            if self._groups_are_full(user.user_id):
+            if self._group_left and not self._take_place_in_groups(user.user_id):
                 heapq.heappop(heap)
                 continue
-            self._start(number)
+            chosen.append(user.user_id)
+            left -= 1
+            self._served += 1
+            counts[number] += 1
             if self._may_start(number, per_user[number]):
-                rank = self._rank(user, self._counts[number], self._served)
-                heapq.heapreplace(heap, (rank, number))
+                heapq.heapreplace(heap, (rank(user, counts[number], self._served), number))
             else:
                 heapq.heappop(heap)
 
-    def _start(self, number: int) -> None:
-        user_id = self._waiting[number].user_id
-        self.chosen.append(user_id)
-        self._served += 1
-        self._counts[number] += 1
-        if self._group_left:
-            for group in self._limits.terms(user_id).groups:
-                if group in self._group_left:
-                    self._group_left[group] -= 1
+    def _take_place_in_groups(self, user_id: int) -> bool:
+        """Count a job of a user in the user's groups; False if one of them is full."""
+        groups = [each for each in self._limits.terms(user_id).groups if each in self._group_left]
+        if any(self._group_left[group] <= 0 for group in groups):
+            return False
+        for group in groups:
+            self._group_left[group] -= 1
+        return True
 
     def _may_start(self, number: int, per_user: int) -> bool:
         count = self._counts[number]
@@ -111,9 +114,3 @@ class _Choice:
         if total := limits.of_all_services(user.user_id):
             most = min(most, total - everywhere.get(user.user_id, 0))
         return most
-
-    def _groups_are_full(self, user_id: int) -> bool:
-        if not self._group_left:
-            return False
-        groups = self._limits.terms(user_id).groups
-        return any(self._group_left.get(group, 1) <= 0 for group in groups)

@@ -27,9 +27,14 @@ class FairShare:
         everywhere: Mapping[int, int] = NO_USERS,
     ) -> list[int]:
         """See ``SchedulingPolicy.choose``."""
+        run_s, users = limits.run_s, limits.users
 
         def rank(user: WaitingUser, chosen: int, served: int) -> tuple[float, ...]:
-            expected_s = user.usage_s + (user.active + chosen) * limits.run_s
+            expected_s = user.usage_s + (user.active + chosen) * run_s
+            return expected_s, served, user.user_id
+
+        def weighted_rank(user: WaitingUser, chosen: int, served: int) -> tuple[float, ...]:
+            expected_s = user.usage_s + (user.active + chosen) * run_s
             return expected_s / limits.terms(user.user_id).weight, served, user.user_id
 
-        return choose(limits, active, slots, waiting, rank, everywhere)
+        return choose(limits, active, slots, waiting, weighted_rank if users else rank, everywhere)

@@ -237,6 +237,8 @@ class JobStore(Protocol):
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
 
+        Processing is never wanted: only ``claim`` gives a job a slot.
+
         Fields that are None keep their values. ``output`` is the output that is now stored; its
         ``content``, if it has one, is stored in the same transaction. ``acknowledge`` is a payload
         of the job's client that is not needed any more: its acknowledgement is added in the same

@@ -3,10 +3,9 @@
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages import Health, Identity, PauseList
+from job_orchestrator.common.messages import Health, Identity
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
-from job_orchestrator.server.store.queue import Pauses
 from job_orchestrator.server.web.parameters import PRINCIPAL, PauseRequest, json_body, sees_details
 
 
@@ -63,28 +62,24 @@ async def stats(request: web.Request) -> web.Response:
 
 async def pauses(request: web.Request) -> web.Response:
     """List what is paused."""
-    return _pauses(request.app[keys.CONTROL].rules.pauses)
+    return json_response(request.app[keys.CONTROL].pauses())
 
 
 async def pause(request: web.Request) -> web.Response:
     """Pause a service or a user."""
     wanted = await json_body(request, PauseRequest)
     control = request.app[keys.CONTROL]
-    return _pauses(await control.pause(service=_name(wanted), user_id=wanted.user_id))
+    return json_response(await control.pause(service=_name(wanted), user_id=wanted.user_id))
 
 
 async def resume(request: web.Request) -> web.Response:
     """Resume a service or a user."""
     wanted = await json_body(request, PauseRequest)
     control = request.app[keys.CONTROL]
-    return _pauses(await control.resume(service=_name(wanted), user_id=wanted.user_id))
+    return json_response(await control.resume(service=_name(wanted), user_id=wanted.user_id))
 
 
 def _name(wanted: PauseRequest) -> str | None:
     if wanted.service is None and wanted.user_id is None:
         raise BadRequest("Name a service or a user_id")
     return None if wanted.service is None else wanted.service.strip().lower()
-
-
-def _pauses(pauses: Pauses) -> web.Response:
-    return json_response(PauseList(services=sorted(pauses.services), users=sorted(pauses.users)))

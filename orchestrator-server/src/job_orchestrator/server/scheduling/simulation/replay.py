@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
-from job_orchestrator.server.simulation.trace import TraceJob
+from job_orchestrator.server.scheduling.simulation.trace import TraceJob
 from job_orchestrator.server.store.queue import QueuedJob, WaitingUser
 from job_orchestrator.server.store.usage import Usage
 

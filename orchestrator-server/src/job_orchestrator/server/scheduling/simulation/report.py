@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from job_orchestrator.server.simulation.replay import Outcome
-from job_orchestrator.server.simulation.trace import TraceJob
+from job_orchestrator.server.scheduling.simulation.replay import Outcome
+from job_orchestrator.server.scheduling.simulation.trace import TraceJob
 
 CLASSES = ("light users", "heavy users", "all")
 _COLOURS = ("#2563eb", "#d97706", "#6b7280")

@@ -33,10 +33,14 @@ from job_orchestrator.common.status import (
     origins,
 )
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, stored_output
 
 R = TypeVar("R")
+
+REACHED = [status for status in JobStatus if status is not JobStatus.PROCESSING]
+"""States that a transition leads to. Only a claim leads to Processing."""
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
 
@@ -109,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, slots: int) -> None:
         """Claim as many jobs as there are slots."""
 
-        def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
             assert active == sum(status in ACTIVE_JOB for status in self._status.values())
             return [user.user_id for user in waiting for _ in range(user.queued)]
 
@@ -119,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert self._status[job.id] is JobStatus.QUEUED
                 self._status[job.id] = JobStatus.PROCESSING
 
-    @rule(job_id=jobs, wanted=st.sampled_from(JobStatus), late=st.booleans(), output=st.booleans())
+    @rule(job_id=jobs, wanted=st.sampled_from(REACHED), late=st.booleans(), output=st.booleans())
     def transition(self, job_id: int, wanted: JobStatus, late: bool, output: bool) -> None:
         """Change the status; a ``late`` change belongs to an earlier attempt."""
         job = self._run(self._store.get(job_id))

@@ -14,6 +14,7 @@ from job_orchestrator.server import __version__
 from job_orchestrator.server.app import create_app, end_streams
 from job_orchestrator.server.cli.importing import import_original
 from job_orchestrator.server.cli.maintenance import backup, check, export, restore
+from job_orchestrator.server.cli.simulate import simulate
 from job_orchestrator.server.cli.tokens import token
 from job_orchestrator.server.settings.server import SETTINGS, settings_of_process
 from job_orchestrator.server.settings.services import PREFIX, SERVICE_SETTINGS
@@ -67,5 +68,5 @@ def main(context: click.Context, /, **flags: str | None) -> None:
         raise SystemExit(2) from error
 
 
-for command in (backup, restore, check, export, import_original, token):
+for command in (backup, restore, check, export, import_original, simulate, token):
     main.add_command(command)

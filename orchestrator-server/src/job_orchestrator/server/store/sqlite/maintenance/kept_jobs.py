@@ -252,3 +252,13 @@ def recount_usage(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM usage")
     connection.execute(f"INSERT INTO usage (user_id, queued, stored_bytes) {_COUNTED}")
     connection.execute("COMMIT")
+
+
+def runs(connection: sqlite3.Connection) -> Iterator[tuple[int, float, float, str, int]]:
+    """Yield user, arrival, run time, service and priority of each job that has run."""
+    yield from connection.execute(
+        """
+        SELECT user_id, created_at, max(ended_at - started_at, 0.001), service, priority
+        FROM jobs WHERE started_at IS NOT NULL AND ended_at IS NOT NULL
+        """
+    )

@@ -28,7 +28,9 @@ async def headers_of(server: Server, method: str, path: str) -> tuple[int, dict[
         return response.status, shown
 
 
-async def test_trap_73_head_is_answered_like_get_on_every_route(server: Server, client: FakeClient) -> None:
+async def test_trap_73_head_is_answered_like_get_on_every_route(
+    server: Server, client: FakeClient
+) -> None:
     completed = await server.submit()
     client.complete(await client.next_payload(), out="42")
     await server.ended(completed)

@@ -177,6 +177,26 @@ async def test_running_job_is_not_downloaded_times_out_and_is_cancelled(jo: Jo) 
     assert (await jo("wait", "1")).code == 137
 
 
+async def test_job_whose_machine_is_gone_is_cancelled_later_and_has_no_output_now(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    client = await start_client()
+    jo = Jo((await start_server(client)).url, tmp_path)
+    write(jo, f"mkfifo {tmp_path}/begun; cat {tmp_path}/begun\n")
+    await jo(*SUBMIT, "run.sh")
+    while (await jo("status", "1", "--json")).json["status"] != "Running":
+        pass
+    await client.end(signal.SIGKILL)
+    logs = await jo("logs", "1")
+    assert (logs.code, logs.out) == (1, "")
+    cancelled = await jo("cancel", "1")
+    assert cancelled.code == 75
+    assert "It will be ended as soon as its machine can be reached" in cancelled.out
+    assert "It will be ended" in (await jo("status", "1", "--json")).json["message"]
+    await client.start()
+    assert (await jo("wait", "1", "--timeout", "2m")).code == 137
+
+
 async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None:
     write(jo, "true\n")
     await jo(*SUBMIT, "run.sh", "--wait")

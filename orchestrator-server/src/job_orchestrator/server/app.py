@@ -51,7 +51,12 @@ from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.telemetry.startup_summary import summary
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
+from job_orchestrator.server.web.answers import (
+    SCHEMAS,
+    error_body,
+    message_for,
+    name_job_of_errors,
+)
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
@@ -78,6 +83,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             bounded_bodies("/upload"),
             plain_bodies,
             access,
+            name_job_of_errors,
         ]
     )
     app[keys.SETTINGS] = settings

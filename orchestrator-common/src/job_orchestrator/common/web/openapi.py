@@ -192,7 +192,7 @@ class _Document:
         body = response.setdefault("content", {}).setdefault("application/json", {})
         body.setdefault("schema", {"$ref": f"#/components/schemas/{self._api.error}"})
         if "example" not in body:
-            body["example"] = json.loads(self._api.error_body(None, response["description"]))
+            body["example"] = json.loads(self._api.error_body(None, None, response["description"]))
 
 
 def read_operations(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -18,11 +18,11 @@ from job_orchestrator.common.messages import (
 from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.runtime.clock import steady_time
-from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
+from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
-from job_orchestrator.server.jobs.reasons import reason_for, with_details
+from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING, reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
@@ -30,6 +30,8 @@ from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
+
+USER_LIMIT = "of this user's jobs are active"
 
 STARTED = (JobStatus.RUNNING, JobStatus.UNKNOWN)
 NOT_STARTED = (JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.SUBMITTED)
@@ -88,6 +90,9 @@ class JobQueries:
     def view(self, job: Job, *, details: bool) -> JobView:
         """Return the message that shows a job, with the reason why a queued one can't start."""
         view = view_of(job, details=details)
+        if self._waits_for_termination(job):
+            message = _joined(view.message, TERMINATION_PENDING)
+            return msgspec.structs.replace(view, message=message)
         if job.status is not JobStatus.QUEUED:
             return view
         message = _joined(self._hindrance(job, details=details), view.message)
@@ -112,14 +117,17 @@ class JobQueries:
     async def explain(self, job: Job, *, details: bool) -> str:
         """Return the reason for a job's state, with the queue position of a queued one."""
         reason = reason_for(job.message, details=details)
+        if self._waits_for_termination(job):
+            return _joined(reason, TERMINATION_PENDING)
         if job.status is not JobStatus.QUEUED:
             return reason
         ahead = await self.store.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
-        position = (
-            f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
-        )
-        return _joined(position, self._hindrance(job, details=details), reason)
+        hindrance = self._hindrance(job, details=details)
+        position = "" if USER_LIMIT in hindrance else "Next in line"
+        if ahead:
+            position = f"{count} of this user's jobs for {job.service} are ahead"
+        return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
         """Return the services, with counts of their jobs that have not ended."""
@@ -170,6 +178,13 @@ class JobQueries:
         """Say why a queued job can't start now; empty if it can."""
         return self._obstacle(job, details=details) or self._limit_reached(job)
 
+    def _waits_for_termination(self, job: Job) -> bool:
+        """Return whether the termination of a job was requested while its client is away."""
+        if not job.kill_requested or job.status not in DISPATCHED_JOB:
+            return False
+        client = self.clients.get(job.client)
+        return job.status is JobStatus.UNKNOWN or client is None or not client.is_connected
+
     def _limit_reached(self, job: Job) -> str:
         """Say which limit keeps a queued job from its start; empty if none does."""
         service = self.services.get(job.service)
@@ -184,7 +199,10 @@ class JobQueries:
         ]
         of_user = sum(each.user_id == job.user_id for each in active)
         if of_user >= service.runs_per_user:
-            return f"{of_user} of this user's jobs are active, of at most {service.runs_per_user}"
+            return (
+                f"{of_user} {USER_LIMIT}, of at most {service.runs_per_user}: "
+                "it starts when one of them has ended"
+            )
         if len(active) >= service.max_runs:
             return f"{len(active)} jobs of {service.name} are active, of at most {service.max_runs}"
         usable = [client for client in self.clients.usable(service) if client.slots is not None]

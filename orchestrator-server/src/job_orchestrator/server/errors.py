@@ -33,6 +33,19 @@ class JobAlreadyEnded(DomainError):
         self.status = status
 
 
+class JobNotQueued(DomainError):
+    """A job that has left the queue can't be held, and its priority has no effect any more."""
+
+    def __init__(self, job_id: int, status: JobStatus) -> None:
+        super().__init__(f"Job {job_id} is not in the queue any more: it is {status}")
+        self.job_id = job_id
+        self.status = status
+
+
+class ServiceNotFound(DomainError):
+    """A service with this name is not configured."""
+
+
 class OutputNotFound(DomainError):
     """The job has no output to download: it was never dispatched, or its files were removed."""
 
@@ -45,6 +58,14 @@ class TooManyQueued(TryLater):
     """A user has reached the limit of queued jobs."""
 
     retry_after_s = 60
+
+
+class RateExceeded(TryLater):
+    """A user has submitted as many jobs as the rate allows."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class TooMuchStored(TryLater):
@@ -155,10 +176,13 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
     OutputNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyEnded: HTTPStatus.CONFLICT,
+    JobNotQueued: HTTPStatus.CONFLICT,
+    ServiceNotFound: HTTPStatus.NOT_FOUND,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     AccessRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
+    RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,

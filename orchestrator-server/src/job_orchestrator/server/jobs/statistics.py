@@ -86,6 +86,10 @@ class JobStatistics:
         longer_s = [run_s for run_s in runs_s if run_s > elapsed_s]
         return _median(longer_s) - elapsed_s if longer_s else elapsed_s
 
+    def runs_s(self, service: str) -> Sequence[float]:
+        """Return the run times of the recent jobs of a service."""
+        return tuple(self._runs_s.get(service, ()))
+
     def mean_run_s(self, service: str) -> float | None:
         """Return the mean run time of the recent jobs of a service; None if no job has run."""
         runs_s = self._runs_s.get(service)

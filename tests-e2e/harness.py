@@ -109,27 +109,29 @@ class Service:
     async def died(self) -> int:
         """Wait for the exit without sending a signal. Return the exit status, -9 after SIGKILL."""
         assert self._process is not None
-        process, self._process = self._process, None
-        status = await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
-        if self._reader is not None:
-            await self._reader
-        return status
+        return await self._exit(self._process)
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal if the process still runs, and return the exit status."""
-        if self._process is None:
+        if (process := self._process) is None:
             return 0
-        process, self._process = self._process, None
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         try:
-            return await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+            return await self._exit(process)
         except TimeoutError:
             process.kill()
+            await self._exit(process)
             raise AssertionError(f"{self.name} did not end:\n{self.logged[-3000:]}") from None
-        finally:
-            if self._reader is not None:
-                await self._reader
+
+    async def _exit(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for the exit. A process that has not exited in time can still be ended later."""
+        status = await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+        if self._process is process:
+            self._process = None
+        if self._reader is not None:
+            await asyncio.wait({self._reader})
+        return status
 
     async def _read(
         self, process: asyncio.subprocess.Process, listening: "asyncio.Future[str]"

@@ -117,6 +117,17 @@ async def test_trap_22_sigterm_ends_client_and_server_with_status_0_and_nothing_
     await portal.until(job, "Completed")
 
 
+async def connected(portal: Portal, session: aiohttp.ClientSession, count: int) -> None:
+    """Wait until the server is connected with so many clients, so that placement is determined."""
+
+    async def are_connected() -> bool:
+        async with session.get(f"{portal.url}/clients") as response:
+            clients = (await response.json())["clients"]
+        return sum(client["slots"] is not None for client in clients) == count
+
+    await eventually(are_connected)
+
+
 async def test_trap_22_job_of_a_client_that_is_stopped_runs_at_once_on_another_one(
     start_client: StartClient,
     start_server: StartServer,
@@ -126,6 +137,7 @@ async def test_trap_22_job_of_a_client_that_is_stopped_runs_at_once_on_another_o
     log, gate = tmp_path / "runs", tmp_path / "gate"
     stopped, other = await start_client(), await start_client(SLOTS="1")
     portal = Portal((await start_server(stopped, other)).url, session)
+    await connected(portal, session, 2)
     job = await portal.submit(_script(log, gate))
     await portal.until(job, "Running")
 

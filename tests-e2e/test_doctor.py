@@ -15,7 +15,7 @@ async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     assert {finding["verdict"] for finding in healthy.json} <= {"ok", "warning"}, healthy.out
     assert healthy.code == 0
     about = {finding["about"].split()[0] for finding in healthy.json}
-    assert about == {"server", "clocks", "access", "service", "client", "disk"}
+    assert about == {"server", "clocks", "access", "service", "client", "disk", "settings"}
     without_client = await start_server("http://127.0.0.1:9")
     broken = await jo("doctor", "--url", without_client.url)
     assert broken.code == 1

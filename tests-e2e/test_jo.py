@@ -197,6 +197,29 @@ async def test_job_whose_machine_is_gone_is_cancelled_later_and_has_no_output_no
     assert (await jo("wait", "1", "--timeout", "2m")).code == 137
 
 
+async def test_queued_jobs_are_held_released_and_moved_while_the_service_is_paused(jo: Jo) -> None:
+    write(jo, "echo done\n")
+    assert (await jo("pause", "--service", "example")).out == "Paused: example\n"
+    assert (await jo("pause", "--user", "9")).out == "Paused: example, user 9\n"
+    for _ in range(2):
+        assert (await jo(*SUBMIT, "run.sh")).code == 0
+    assert "paused the service example" in (await jo("status", "2")).out
+    expected = "Job 2 waits: An administrator has paused the service example.\n"
+    assert (await jo("explain", "2")).out == expected
+    assert (await jo("hold", "1", "2")).out == "Job 1 is on hold\nJob 2 is on hold\n"
+    assert (await jo("priority", "2", "5")).out == "Job 2 has priority 5\n"
+    assert (await jo("resume", "--service", "example")).out == "Paused: user 9\n"
+    assert (await jo("status", "1", "--json")).json["held"]
+    assert (await jo("release", "2", "1")).out == "Job 2 is released\nJob 1 is released\n"
+    assert (await jo("wait", "1")).code == 0
+    assert (await jo("explain", "1")).out == "Job 1 does not wait: it is Completed.\n"
+    late = await jo("hold", "1")
+    assert late.code != 0
+    assert "not in the queue any more: it is Completed" in late.err
+    assert (await jo("resume", "--user", "9")).out == "Nothing is paused\n"
+    assert "Name a service" in (await jo("pause")).err
+
+
 async def test_cancel_of_several_jobs_tries_all_and_reports_each(jo: Jo) -> None:
     write(jo, "true\n")
     await jo(*SUBMIT, "run.sh", "--wait")

@@ -40,7 +40,9 @@ async def scraped(
     client = await start_client()
     server = await start_server(client)
     portal = Portal(server.url, session)
-    assert (await portal.end_of(await portal.submit("exit 0\n")))["status"] == "Completed"
+    # Small results come with the end of the job and are not fetched.
+    large = "head -c 200000 /dev/urandom > large\n"
+    assert (await portal.end_of(await portal.submit(large)))["status"] == "Completed"
     assert (await portal.end_of(await portal.submit("exit 3\n")))["status"] == "Failed"
     assert (await portal.end_of(await portal.submit("curl x\n")))["status"] == "Invalid"
     texts = []

@@ -83,8 +83,8 @@ async def _all_acknowledged(database: Path) -> None:
     The acknowledgement is the last request about a job, so all others have been logged by then.
     """
     async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-        while _unacknowledged(database):
-            await asyncio.sleep(POLL_S)  # there is no event
+        while _unacknowledged(database):  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(POLL_S)
 
 
 def _unacknowledged(database: Path) -> int:

@@ -16,7 +16,8 @@ from bench.services import service
 from bench.sizes import Size
 from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.fair_share import FairShare
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.store import open_store
 
 OF_SMALLEST = 1.5
@@ -94,7 +95,7 @@ async def _pass_ms(store: JobStore, slots: int) -> float:
 
 
 def _offer(slots: int) -> Offer:
-    def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+    def decide(active: int, waiting: Sequence[WaitingUser], _: object) -> Sequence[int]:
         return FairShare().choose(Limits(slots, slots), active, slots, waiting)
 
     return Offer(slots, [CLIENT] * slots, decide)

@@ -1,10 +1,12 @@
 """Fork server: scripts that start directly in their cgroups."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -92,6 +94,32 @@ async def test_death_of_the_fork_server_during_a_start_is_an_error_that_leaves_n
     assert _names(cgroups) == []
     assert not psutil.pid_exists(dead)
     assert not await asyncio.to_thread(zombies)
+
+
+def test_script_that_was_given_up_does_not_start_when_the_fork_server_goes_on(
+    cgroups: PayloadCgroups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "job_orchestrator.client.executors.local.fork_server.client.ANSWER_TIMEOUT_S", 3.0
+    )
+    server, cgroup, started = ForkServer(), cgroups.create("payload"), tmp_path / "started"
+    assert server.start(Program(["/bin/true"], Path("/"), {}, 1, 2), cgroup.main.folder).wait() == 0
+    stopped = psutil.Process(server.pid)
+    stopped.suspend()
+
+    def go_on() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stopped.resume()
+
+    timer = threading.Timer(5.0, go_on)
+    timer.start()
+    with pytest.raises(TimeoutError):
+        server.start(Program(["/bin/touch", str(started)], Path("/"), {}, 1, 2), cgroup.main.folder)
+    timer.join()
+    server.close()
+    cgroup.main.kill()
+    assert not stopped.is_running()
+    assert not started.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts anything as another user")

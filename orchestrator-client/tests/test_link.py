@@ -205,7 +205,7 @@ async def test_payload_that_has_not_started_is_recalled_and_never_runs(
     async with linked(client) as server:
         await server.assign(1, "sleep 1000\n", "a")
         await server.until(link.Started)
-        await server.assign(2, "exit 0\n", "b")
+        waits = await server.assign(2, "exit 0\n", "b")
         await server.send(link.Recall(3, "a"), link.Recall(4, "b"), link.Recall(5, "b"))
         ended = [
             (await server.until(link.Recalled, lambda each, n=n: each.number == n)).ended  # type: ignore[misc]
@@ -214,7 +214,9 @@ async def test_payload_that_has_not_started_is_recalled_and_never_runs(
         assert ended == [False, True, True]
         assert (await server.refusal(link.Recall(6, "c"))).reason is link.Refusal.LOST
         refused = await server.refusal(link.Assign(7, "b", files("exit 0\n")))
-        assert refused.reason is link.Refusal.BUSY
+        assert refused.reason is link.Refusal.GIVEN_BACK
+        async with client.http.get(f"/retrieve/{waits.id}") as response:
+            assert (response.status, (await response.json())["code"]) == (404, "given-back")
         await client.eventually(lambda: len(list(client.data.iterdir())) == 1)
 
 

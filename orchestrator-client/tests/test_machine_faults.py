@@ -88,6 +88,34 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+async def test_folder_that_can_not_be_removed_does_not_change_why_a_submit_is_refused(
+    start_client: StartClient, tiny_disk: Path
+) -> None:
+    client = await start_client()
+    mounted: list[Path] = []
+
+    async def form() -> AsyncIterator[bytes]:
+        head = "Content-Disposition: form-data; name=file; filename="
+        yield f'--b\r\n{head}"sub/input"\r\n\r\n'.encode() + b"x" * (2 << 20) + b"\r\n"
+        async with asyncio.timeout(60):
+            while not (found := await asyncio.to_thread(_folders_named_sub, client)):
+                yield b""
+                await asyncio.sleep(0.05)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(found[0])]
+        await asyncio.to_thread(subprocess.run, mount, check=True)
+        mounted.extend(found)
+        yield b"--b--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with client.http.post("/submit", data=form(), headers=headers) as response:
+        assert (response.status, (await response.json())["message"]) == (400, "Missing run.sh")
+    subprocess.run(["umount", *mounted], check=True)  # noqa: ASYNC221 (the test is over)
+
+
+def _folders_named_sub(client: Client) -> list[Path]:
+    return list(client.data.glob("*/work/sub"))
+
+
 def use_up_inodes(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for number in range(1000):

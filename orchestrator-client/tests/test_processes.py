@@ -250,3 +250,13 @@ def test_orphans_are_found_on_a_kernel_without_a_list_of_children(
         assert processes.possible_orphans() == from_the_list
         assert child.pid in from_the_list
         child.kill()
+
+
+async def test_search_for_orphans_waits_for_scripts_that_are_being_started() -> None:
+    scripts = processes.ScriptPids()
+    with scripts.starting() as record:
+        searching = asyncio.create_task(asyncio.to_thread(scripts.all))
+        assert not (await asyncio.wait({searching}, timeout=0.1))[0]
+        record(4711)
+    assert await searching == {4711}
+    assert await asyncio.to_thread(scripts.all) == {4711}

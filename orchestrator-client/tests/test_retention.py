@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from uuid import uuid4
 
 import pytest
 
 from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.retention import ROWS_KEPT_S, Retention
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
 from job_orchestrator.client.results.kept import KeptResults
@@ -54,6 +56,19 @@ async def world(workspaces: Workspaces) -> AsyncIterator[World]:
         retention = Retention(store, workspaces, KeptResults(), max_age_s=MAX_AGE_S)
         world = World(store, workspaces, retention, clock)
         yield world
+
+
+async def test_folder_that_no_payload_has_is_removed_and_no_other(world: World) -> None:
+    arriving, kept, orphaned, given_back = (str(uuid4()) for _ in range(4))
+    for name in (arriving, kept, orphaned, given_back, "probe-1"):
+        await asyncio.to_thread(new_workspace, world.workspaces, name)
+    await world.store.add(1, kept, None)
+    await world.store.add(2, given_back, None)
+    await world.store.give_back_unstarted(2, "The machine has a fault")
+    large = world.retention.large
+    await OrphanedFolders(world.store, world.workspaces, {arriving}, large).run_pass()
+    await large.run_pass()
+    assert await world.folders() == {arriving, kept, "probe-1"}
 
 
 async def test_trap_39_ended_payload_is_cleaned_by_age_and_a_running_one_never(

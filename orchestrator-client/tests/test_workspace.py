@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.client.workspace.mounts import MountTable
 from job_orchestrator.client.workspace.removal import remove_tree
 from job_orchestrator.common.errors import StartupError
 from payload_folders import new_workspace
@@ -180,3 +181,17 @@ def test_trap_67_clear_sets_aside_immutable_files_and_removes_them_later(
     subprocess.run(["chattr", "-i", immutable], check=True)
     assert workspaces.clear() == []
     assert list(workspaces.root.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_mount_table_notices_a_mount_and_its_end(tmp_path: Path) -> None:
+    table = MountTable()
+    place = tmp_path / "payload-with-a-mount"
+    place.mkdir()
+    assert not table.names(place.name)
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        assert table.names(place.name)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert not table.names(place.name)

@@ -385,3 +385,22 @@ async def test_file_that_shrinks_during_sending_breaks_the_request(tmp_path: Pat
     for size in (3, 3 << 20):
         with pytest.raises(OSError, match="changed its size"):
             await body_of(FormBody([FormFile("x", tmp_path / "x", size)]))
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data; boundary=b-_9",
+        "multipart/form-data;boundary=b-_9",
+        'multipart/form-data; boundary="b-_9"',
+        "Multipart/Form-Data; charset=utf-8; BOUNDARY=b-_9",
+    ],
+)
+async def test_boundary_is_found_however_the_header_is_written(
+    content_type: str, tmp_path: Path
+) -> None:
+    body = (
+        b'--b-_9\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n1\r\n--b-_9--\r\n'
+    )
+    form = await receive(body, content_type, tmp_path / "form", small_bytes=SMALL_BYTES)
+    assert form.files == {"x": 1}

@@ -1,5 +1,7 @@
 """Log lines as text and as JSON, and the fields of their context."""
 
+import asyncio
+import io
 import json
 import logging
 import sys
@@ -9,6 +11,7 @@ import pytest
 from job_orchestrator.common.logs.context import AddFields, logging_about
 from job_orchestrator.common.logs.formatters import JsonFormatter, TextFormatter, feature_line
 from job_orchestrator.common.logs.setup import configure_logging
+from job_orchestrator.common.logs.stream import JoiningHandler
 
 
 def test_log_lines_are_one_line_each_as_text_and_json(
@@ -27,6 +30,36 @@ def test_log_lines_are_one_line_each_as_text_and_json(
     text, as_json = capsys.readouterr().err.splitlines()
     assert text.endswith("INFO a: file x\\nERROR forged")
     assert json.loads(as_json) | {"level": "WARNING", "message": "hello"} == json.loads(as_json)
+
+
+async def test_records_of_a_pass_are_one_write_and_a_warning_does_not_wait() -> None:
+    writes: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    log = logging.Logger("a")
+    log.addHandler(JoiningHandler(Stream()))
+    log.info("1")
+    log.info("2")
+    assert writes == []
+    await asyncio.sleep(0)
+    assert writes == ["1\n2\n"]
+    log.info("3")
+    log.warning("4")
+    assert writes == ["1\n2\n", "3\n4\n"]
+    await asyncio.to_thread(log.info, "5")
+    assert writes[2:] == ["5\n"]
+
+
+def test_time_of_a_record_is_local_with_milliseconds() -> None:
+    formatter = TextFormatter("%(asctime)s")
+    for created in (1_700_000_000.0, 1_700_000_000.256, 1_700_000_001.0):
+        record = logging.LogRecord("a", 20, "", 1, "", (), None)
+        record.created, record.msecs = created, created % 1 * 1000
+        assert formatter.format(record) == logging.Formatter("%(asctime)s").format(record)
 
 
 @pytest.mark.parametrize("sent", ["\x1b[31m", "\x9b31m", "\0", "\x7f", "\x85", "\u2028", "\u202e"])

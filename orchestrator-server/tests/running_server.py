@@ -57,6 +57,12 @@ class Server:
             answer = await response.json()
             return answer["status"], answer["message"]
 
+    async def get_json(self, path: str) -> Any:
+        """Fetch a path and return its JSON."""
+        async with self.http.get(path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
     async def results(self, job_id: int, route: str = "download") -> zipfile.ZipFile:
         """Return the results of a job, or with ``download_partial`` its output so far."""
         async with self.http.get(f"/{route}/{job_id}") as response:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job_orchestrator.server.model import Job, StoredOutput
-from job_orchestrator.server.store.base import Decide, JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Decide, Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 from job_orchestrator.server.store.sqlite.store import open_store
 
@@ -49,7 +50,17 @@ def _sqlite_problems(folder: Path) -> Sequence[str]:
             *kept_jobs.damage(connection),
             *(f"usage of user {user}" for user in kept_jobs.wrong_usage(connection)),
             *(f"history: {each}" for each in kept_jobs.wrong_histories(connection)),
+            *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]
+
+
+_WRONG_SLOTS = """
+SELECT service, user_id, sum(slots) FROM (
+    SELECT service, user_id, slots FROM served UNION ALL
+    SELECT service, user_id, -count(*) FROM jobs
+    WHERE status IN ('Processing', 'Submitted', 'Running', 'Unknown') GROUP BY service, user_id)
+GROUP BY service, user_id HAVING sum(slots) <> 0
+"""
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
@@ -59,7 +70,7 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
 }
 
 
-def all_of_them(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+def all_of_them(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
     """Choose every job that may be claimed."""
     return [user.user_id for user in waiting for _ in range(user.queued)]
 

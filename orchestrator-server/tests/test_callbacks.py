@@ -19,7 +19,8 @@ from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server.callbacks.delivery import Message, WebhookSender, signature
 from job_orchestrator.server.callbacks.notifier import BACKOFF, MAX_DELIVERIES_PER_HOST, Notifier
 from job_orchestrator.server.model import CallbackRules, Job, JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer
 from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, StartServer
 
@@ -131,7 +132,7 @@ async def no_callback_is_due(store: JobStore) -> None:
 
 async def ended_job(store: JobStore, url: str = "http://x/") -> Job:
     await store.create("u", 1, "s", JobOptions(callback_url=url))
-    offer = Offer(9, ["http://c"], lambda _, waiting: [w.user_id for w in waiting])
+    offer = Offer(9, ["http://c"], lambda _, waiting, __: [w.user_id for w in waiting])
     (claim,) = (await store.claim({"s": offer})).values()
     return await store.transition(claim.jobs[0], JobStatus.FAILED, "")
 

@@ -30,6 +30,7 @@ from job_orchestrator.server.clients.http import HttpTransport
 from job_orchestrator.server.clients.http_connection import ClientConnection
 from job_orchestrator.server.clients.link import LinkTerms, LinkTransport
 from job_orchestrator.server.errors import (
+    AccessRefused,
     AnswerLost,
     ClientBusy,
     ClientError,
@@ -413,6 +414,15 @@ async def test_answer_of_a_proxy_is_not_one_of_the_client(
     await check_errors(transport, client, way, answering(status, "why"), AnswerLost)
 
 
+@by_http
+@pytest.mark.parametrize("status", [403, 421])
+async def test_client_that_does_not_admit_the_server_is_not_used_and_says_why(
+    transport: ClientTransport, client: FakeClient, way: str, status: int
+) -> None:
+    answer = answering(status, '{"message": "why"}')
+    await check_errors(transport, client, way, answer, AccessRefused)
+
+
 async def check_errors(
     transport: ClientTransport,
     client: FakeClient,
@@ -514,9 +524,10 @@ async def test_digest_that_cannot_be_read_is_a_failure_of_the_client(
         (answering(503), ClientBusy),
         (answering(502), AnswerLost),
         (answering(500), ClientFailed),
+        (answering(421), AccessRefused),
         (hang_up, AnswerLost),
     ],
-    ids=["503", "502", "500", "hang up"],
+    ids=["503", "502", "500", "421", "hang up"],
 )
 async def test_link_that_can_not_be_opened_is_an_error_of_its_class(
     connect: Connect,

@@ -1,14 +1,21 @@
 """Estimate of when a queued job starts."""
 
+import time
+from dataclasses import replace
+
 import pytest
 
-from job_orchestrator.server.jobs.estimate import (
+from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.jobs.waiting.estimate import (
     ActiveJob,
     Capacity,
     expected_wait_s,
     jobs_first,
+    wait_quantiles_s,
 )
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.jobs.waiting.forecasts import Forecast, Forecasts
+from job_orchestrator.server.store.queue import WaitingUser
+from sample_job import JOB
 
 WIDE = Capacity(slots=None, of_service=10, of_user=5)
 RUN_S = 300.0
@@ -49,8 +56,10 @@ def test_jobs_of_other_services_take_slots_but_no_places_of_the_service() -> Non
     assert expected_wait_s(0, 0, RUN_S, Capacity(1, 1, 1), active) == 100
 
 
-def user(number: int, *, queued: int, active: int = 0, served: int = 0) -> WaitingUser:
-    return WaitingUser(number, queued, active, served, head=number)
+def user(
+    number: int, *, queued: int, active: int = 0, served: int = 0, usage_s: float = 0.0
+) -> WaitingUser:
+    return WaitingUser(number, queued, active, served, head=number, usage_s=usage_s)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +72,14 @@ def user(number: int, *, queued: int, active: int = 0, served: int = 0) -> Waiti
         pytest.param(3, [user(2, queued=2, served=1)], 2, id="no more than are queued"),
         pytest.param(3, [user(2, queued=9, active=2, served=1)], 2, id="turns that were taken"),
         pytest.param(0, [user(n, queued=1) for n in (2, 3, 4)], 3, id="several users"),
+        pytest.param(4, [user(2, queued=9, usage_s=2.5 * RUN_S)], 2, id="who has used more"),
     ],
 )
 def test_jobs_of_other_users_start_first_as_their_turns_come(
     ahead: int, others: list[WaitingUser], expected: int
 ) -> None:
     own = user(1, queued=10, served=5)
-    assert jobs_first(own, [own, *others], ahead) == expected
+    assert jobs_first(own, [own, *others], ahead, RUN_S) == expected
 
 
 def test_jobs_of_other_users_take_slots_but_no_places_of_the_user() -> None:
@@ -83,3 +93,49 @@ def test_estimate_behind_very_many_jobs_grows_with_their_number() -> None:
     assert expected_wait_s(0, 99_999, RUN_S, capacity, []) == pytest.approx(
         100_000 / 10 * RUN_S, rel=0.01
     )
+
+
+def test_quantiles_of_a_wait_are_those_of_the_run_times() -> None:
+    runs_s = [10.0] * 8 + [100.0] * 2
+    active = [ActiveJob(10.0, runs=True)]
+    half_s, most_s = wait_quantiles_s(0, 0, runs_s, Capacity(1, 9, 9), active)
+    assert (half_s, most_s) == (10.0, 100.0)
+
+
+def test_quantiles_of_a_running_job_are_drawn_from_longer_ones() -> None:
+    active = [ActiveJob(5.0, runs=True, elapsed_s=95.0)]
+    waits_s = wait_quantiles_s(0, 0, [10.0, 100.0], Capacity(1, 9, 9), active)
+    assert waits_s == [5.0, 5.0]
+
+
+def test_quantiles_are_quick_however_many_jobs_wait() -> None:
+    active = [ActiveJob(1.0, runs=True) for _ in range(2000)]
+    runs_s = [float(n) for n in range(1, 51)]
+    begun = time.perf_counter()
+    half_s, most_s = wait_quantiles_s(1000, 50_000, runs_s, Capacity(2000, 3000, 99), active)
+    assert 0 < half_s <= most_s
+    # About 30 ms; the bound is generous for a busy machine.
+    assert time.perf_counter() - begun < 1.0
+
+
+@pytest.mark.parametrize(("at", "within"), [(10.0, "p50"), (15.0, "p90"), (21.0, "later")])
+def test_start_is_counted_by_its_first_forecast(at: float, within: str) -> None:
+    seen: list[tuple[str, str]] = []
+    forecasts = Forecasts(lambda service, within: seen.append((service, within)))
+    job = replace(JOB, status=JobStatus.QUEUED, changed_at=0.0)
+    forecasts.given(job, Forecast(10.0, 20.0))
+    forecasts.given(job, Forecast(0.0, 1.0))
+    forecasts.on_job_changed(job)
+    started = replace(job, status=JobStatus.PROCESSING, changed_at=at)
+    forecasts.on_job_changed(started)
+    forecasts.on_job_changed(started)
+    assert seen == [("s", within)]
+
+
+def test_job_that_ends_in_the_queue_says_nothing_of_forecasts() -> None:
+    seen: list[tuple[str, str]] = []
+    forecasts = Forecasts(lambda service, within: seen.append((service, within)))
+    forecasts.given(replace(JOB, status=JobStatus.QUEUED), Forecast(10.0, 20.0))
+    forecasts.on_job_changed(replace(JOB, status=JobStatus.KILLED))
+    forecasts.on_job_changed(replace(JOB, status=JobStatus.PROCESSING))
+    assert seen == []

@@ -12,7 +12,8 @@ from aiohttp import web
 from fake_client import FakeClient
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from job_orchestrator.server.store.sqlite.store import open_store
 from running_server import Server, in_both_forms, in_folders
 from stores import requeue
@@ -172,11 +173,11 @@ async def test_claim_higher_priority_is_first_among_jobs_of_one_user_only(store:
     for user, priority in ((1, 0), (1, -1), (1, 5), (1, 5), (2, 0)):
         options = JobOptions(priority=priority)
         await store.create(f"{user}{priority}{id(options)}", user, "x", options)
-    ahead = [await store.ahead(await store.get(job)) for job in range(1, 6)]
+    ahead = [await store.queue.ahead(await store.get(job)) for job in range(1, 6)]
     assert ahead == [2, 3, 0, 1, 0]
     heads: list[int] = []
 
-    def decide(_: int, waiting: Sequence[WaitingUser]) -> list[int]:
+    def decide(_: int, waiting: Sequence[WaitingUser], __: object) -> list[int]:
         heads.extend(user.head for user in waiting)
         return [1, 1, 2, 1, 1]
 

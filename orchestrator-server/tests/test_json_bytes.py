@@ -30,7 +30,7 @@ JOB = (
     b'"id":1,"user_id":7,"service":"example","status":"Completed","message":"","name":"a name",'
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
-    b'"has_output":true,"output_bytes":<n>,"failures":0'
+    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false'
 )
 
 
@@ -72,7 +72,7 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
         b'{"at":"<time>","from":"Processing","to":"Submitted","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Submitted","to":"Running","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Running","to":"Completed","why":"<why>","seconds":<s>}'
-        b'],"queue":null,"max_attempts":3,"outputs":[],"results":"all"}'
+        b'],"queue":null,"max_attempts":3,"outputs":[],"results":"all","waiting":null}'
     )
     assert await body(server, "/jobs?limit=1") == b'{"jobs":[{' + JOB + b'}],"next":null}'
     assert await body(server, "/jobs/1/files") == (
@@ -89,7 +89,8 @@ async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
     assert b'"exit_code":null,"client":null,"time_limit_s":null,"created_at":"<time>",' in shown
     assert b'"started_at":null,"ended_at":null,"has_output":false,"output_bytes":null,' in shown
     assert b'"queue":{"ahead":0,"estimated_wait_s":null,"reason":"' in shown
-    assert shown.endswith(b'"},"max_attempts":100,"outputs":[],"results":"all"}')
+    assert b'"},"max_attempts":100,"outputs":[],"results":"all","waiting":{"reason":"' in shown
+    assert shown.endswith(b'","ahead":0,"expected_start":null}}')
 
 
 async def test_services_clients_and_statistics_have_these_bytes(
@@ -100,7 +101,8 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/services") == (
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
-        b'"clients":["http://compute/submit"],"running":0,"waiting":0}]}'
+        b'"clients":["http://compute/submit"],"running":0,"waiting":0,'
+        b'"policy":"fair","runs_per_user_burst":5,"paused":false}]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
@@ -132,4 +134,6 @@ async def test_answers_about_the_service_have_these_bytes(server: Server) -> Non
     assert await body(server, "/health") == (
         b'{"version":"' + __version__.encode() + b'","status":"healthy","database":"ok"}'
     )
-    assert await body(server, "/whoami") == b'{"user_id":null,"admin":true,"auth":false}'
+    assert await body(server, "/whoami") == (
+        b'{"user_id":null,"admin":true,"auth":false,"limits":null}'
+    )

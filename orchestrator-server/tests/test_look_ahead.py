@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job
+from job_orchestrator.server.scheduling.arrival import Priority
 from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.fair_share import FairShare
 from job_orchestrator.server.scheduling.look_ahead import look_ahead, outranked, overtaken
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.store.queue import QueuedJob, WaitingUser
 from sample_job import JOB
 
 RUN_TIMES = {"short": 0.1, "medium": 0.4, "long": 30.0}
@@ -59,23 +60,30 @@ def waiting(user_id: int, queued: int, active: int = 0, served: int = 0) -> Wait
 
 def test_overtaken_user_with_many_jobs_gives_a_place_to_one_without_any() -> None:
     active = [job(number) for number in range(1, 5)]
-    called = overtaken(FairShare(), NO_LIMITS, active, active[2:], [waiting(2, queued=1)])
+    called = overtaken(FairShare(), NO_LIMITS, active, active[2:], [waiting(2, queued=1)], {})
     assert [each.id for each in called] == [4]
 
 
 def test_overtaken_nobody_gives_way_to_a_user_with_as_many_jobs() -> None:
     active = [job(1, user=1), job(2, user=2)]
-    assert overtaken(FairShare(), NO_LIMITS, active, active[1:], [waiting(1, 3, active=1)]) == []
+    assert (
+        overtaken(FairShare(), NO_LIMITS, active, active[1:], [waiting(1, 3, active=1)], {}) == []
+    )
 
 
 users = st.integers(1, 4)
 
 
 @settings(max_examples=1000)
-@example([], [2, 3, 3, 3, 3, 2], {1: 3})
-@given(st.lists(users, max_size=8), st.lists(users, max_size=6), st.dictionaries(users, st.just(3)))
+@example([], [2, 3, 3, 3, 3, 2], {1: 3}, {})
+@given(
+    st.lists(users, max_size=8),
+    st.lists(users, max_size=6),
+    st.dictionaries(users, st.just(3)),
+    st.dictionaries(users, st.sampled_from([0.0, 0.5, 2.0, 9.0])),
+)
 def test_overtaken_jobs_are_not_called_back_again_by_those_that_took_their_place(
-    running: list[int], held: list[int], queued: dict[int, int]
+    running: list[int], held: list[int], queued: dict[int, int], used: dict[int, float]
 ) -> None:
     def decide(not_started: Sequence[Job], waiting_counts: Counter[int]) -> list[Job]:
         active = [job(100 + n, user=user) for n, user in enumerate(running)] + [*not_started]
@@ -85,7 +93,12 @@ def test_overtaken_jobs_are_not_called_back_again_by_those_that_took_their_place
             NO_LIMITS,
             active,
             not_started,
-            [waiting(user, n, counts[user], user) for user, n in waiting_counts.items() if n > 0],
+            [
+                replace(waiting(user, n, counts[user], user), usage_s=used.get(user, 0.0))
+                for user, n in waiting_counts.items()
+                if n > 0
+            ],
+            used,
         )
 
     before = [job(number, user=user) for number, user in enumerate(held)]
@@ -98,7 +111,10 @@ def test_overtaken_jobs_are_not_called_back_again_by_those_that_took_their_place
         NO_LIMITS,
         counts.total(),
         len(called),
-        [waiting(user, n, counts[user], user) for user, n in still.items()],
+        [
+            replace(waiting(user, n, counts[user], user), usage_s=used.get(user, 0.0))
+            for user, n in still.items()
+        ],
     )
     after = kept + [job(50 + n, user=user) for n, user in enumerate(chosen)]
     assert decide(after, still - Counter(chosen)) == []
@@ -108,3 +124,21 @@ def test_outranked_job_of_the_same_user_with_the_lowest_priority_gives_way() -> 
     held = [job(1, priority=5), job(2, priority=1), job(3, priority=1), job(4, user=2)]
     arrivals = [job(9, priority=3), job(10, priority=0, user=2)]
     assert [each.id for each in outranked(arrivals, held)] == [3]
+
+
+def test_overtaken_job_of_a_user_who_has_used_more_gives_way() -> None:
+    active = [job(1, user=1), job(2, user=2)]
+    rival = replace(waiting(2, queued=1, active=1), usage_s=5.0)
+    limits = replace(NO_LIMITS, run_s=1.0)
+    assert overtaken(FairShare(), limits, active, active[:1], [rival], {1: 4.0}) == []
+    called = overtaken(FairShare(), limits, active, active[:1], [rival], {1: 9.0})
+    assert [each.id for each in called] == [1]
+
+
+def test_overtaken_job_gives_way_to_one_of_higher_priority_of_another_user() -> None:
+    active = [job(5, priority=1), job(6, priority=3)]
+    rival = replace(waiting(2, queued=1), next=(QueuedJob(9, 2, 0.0),))
+    called = overtaken(Priority(0.0), NO_LIMITS, active, active, [rival], {})
+    assert [each.id for each in called] == []
+    called = overtaken(Priority(0.0), NO_LIMITS, active[:1], active[:1], [rival], {})
+    assert [each.id for each in called] == [5]

@@ -12,6 +12,7 @@ from job_orchestrator.server.dispatch.outcome import (
     reason_of,
 )
 from job_orchestrator.server.errors import (
+    AccessRefused,
     AnswerLost,
     ClientBusy,
     ClientError,
@@ -34,6 +35,7 @@ from sample_job import JOB
         (AnswerLost("x"), ClientError),
         (ClientFailed("x"), ClientError),
         (ClientSilent("x"), ClientError),
+        (AccessRefused("x"), ClientBusy),
         (TokenRefused("x"), ClientBusy),
         (PayloadLost("x"), PayloadLost),
         (FileNotFoundError("x"), OSError),

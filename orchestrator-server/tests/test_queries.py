@@ -66,9 +66,11 @@ async def test_job_completed_has_all_fields_and_its_history(
         "output_bytes": len(client.results[1]),
         "queue": None,
         "failures": 0,
+        "held": False,
         "max_attempts": 3,
         "outputs": [],
         "results": "all",
+        "waiting": None,
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states
@@ -108,6 +110,10 @@ async def test_job_queued_has_its_position_and_an_estimate(
     position = (await get(server, "/jobs/7"))["queue"]
     assert position["ahead"] == 0
     assert position["estimated_wait_s"] >= 0
+    waiting = (await get(server, "/jobs/7"))["waiting"]
+    assert (waiting["reason"], waiting["ahead"]) == (position["reason"], 0)
+    assert TIME.fullmatch(waiting["expected_start"]["p50"])
+    assert waiting["expected_start"]["p50"] <= waiting["expected_start"]["p90"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,7 @@ async def test_job_queued_has_its_position_and_an_estimate(
         (
             {},
             10,
-            "5 of this user's jobs are active, of at most 5: it starts when one of them has ended",
+            "5 of this user's jobs are active, of at most 5",
         ),
         (
             {"SERVICE_EXAMPLE_RUNS_PER_USER": "10", "SERVICE_EXAMPLE_MAX_RUNS": "5"},
@@ -124,6 +130,22 @@ async def test_job_queued_has_its_position_and_an_estimate(
             "5 jobs of example are active, of at most 5",
         ),
         ({}, 4, "All 4 slots of this service's machines are busy"),
+        (
+            {"SERVICE_EXAMPLE_RUNS_PER_USER_BURST": "9", "BORROW_RESERVE": "5"},
+            10,
+            "The 5 free slots of this service's machines are kept for users with fewer active jobs",
+        ),
+        (
+            {"MAX_RUNS_PER_USER": "4"},
+            10,
+            "4 of this user's jobs are active in all services, of at most 4",
+        ),
+        ({"TOTAL_MAX_RUNS": "3"}, 10, "3 jobs of all services are active, of at most 3"),
+        (
+            {"JOBS_PER_HOUR": "1", "JOBS_PER_HOUR_BURST": "5"},
+            10,
+            "5 of this user's jobs are active, of at most 5",
+        ),
     ],
 )
 async def test_queued_job_says_which_limit_it_waits_for(
@@ -138,9 +160,10 @@ async def test_queued_job_says_which_limit_it_waits_for(
     server = await start_server(await start_client(client), **settings)
     for _ in range(6):
         await server.submit(user=1)
-    for _ in range(min(slots, 5)):
+    active = int(reason.split()[0]) if reason[0].isdigit() else min(slots, 5)
+    for _ in range(active):
         await client.next_payload()
-    await server.until(min(slots, 5), "Submitted")
+    await server.until(active, "Submitted")
     shown = await get(server, "/jobs/6")
     assert (shown["queue"]["reason"], shown["message"]) == (reason, reason)
     assert (await get(server, "/jobs"))["jobs"][0]["message"] == reason
@@ -151,7 +174,9 @@ async def test_queued_job_behind_long_jobs_is_not_promised_an_early_start(
     server: Server, client: FakeClient
 ) -> None:
     now = [time.time()]
-    queries = replace(server.app[keys.QUERIES], now=lambda: now[0])
+    queries = server.app[keys.QUERIES]
+    outlooks = replace(queries.outlooks, now=lambda: now[0])
+    queries = replace(queries, outlooks=outlooks, now=lambda: now[0])
     queries.statistics.restore([Times("example", JobStatus.COMPLETED, 0.0, 0.0, 300.0)])
     for _ in range(6):
         await server.submit(user=1)
@@ -262,6 +287,9 @@ async def test_services_have_limits_usage_and_state(server: Server, client: Fake
         "problem": "",
         "running": 0,
         "waiting": 1,
+        "policy": "fair",
+        "runs_per_user_burst": 5,
+        "paused": False,
     }
     (shown,) = (await get(server, "/clients"))["clients"]
     assert (shown["url"], shown["services"], shown["state"]) == (url, ["example"], "connected")

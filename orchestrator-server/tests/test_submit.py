@@ -14,6 +14,7 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from running_server import Server, StartServer, in_folders
 
@@ -208,6 +209,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
         form_limits=FormLimits(1 << 20),
         inline_bytes=0,
         user_limits=UserLimits(),
+        rules=Rules({}, lambda _: None),
         callback_rules=CallbackRules(),
         before_creation=lambda: None,
     )

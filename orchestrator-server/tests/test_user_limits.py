@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -87,3 +88,67 @@ async def test_stored_bytes_of_a_user_are_limited_for_inputs_and_new_results_tog
 async def test_without_limits_a_user_may_queue_any_number_of_jobs(idle_server: Server) -> None:
     for _ in range(8):
         await idle_server.submit()
+
+
+async def test_idle_slots_are_lent_up_to_the_burst(
+    client: FakeClient,
+    start_client: Callable[[FakeClient], Awaitable[str]],
+    start_server: StartServer,
+) -> None:
+    server = await start_server(
+        await start_client(client),
+        SERVICE_EXAMPLE_RUNS_PER_USER="2",
+        SERVICE_EXAMPLE_RUNS_PER_USER_BURST="6",
+        BORROW_RESERVE="3",
+    )
+    await server.hears_clients()
+    jobs = [await server.submit(user=1) for _ in range(8)]
+    await server.until(jobs[5], "Submitted")
+    assert (await server.state(jobs[6]))[0] == "Queued"
+    others = [await server.submit(user=2) for _ in range(4)]
+    await server.until(others[1], "Submitted")
+    # The third job of user 2 would borrow one of the two slots that are left.
+    assert (await server.state(others[2]))[0] == "Queued"
+    (service,) = (await server.get_json("/services"))["services"]
+    assert (service["runs_per_user"], service["runs_per_user_burst"]) == (2, 6)
+
+
+async def test_jobs_beyond_the_rate_wait_and_say_for_how_long(
+    client: FakeClient,
+    start_client: Callable[[FakeClient], Awaitable[str]],
+    start_server: StartServer,
+) -> None:
+    server = await start_server(
+        await start_client(client), JOBS_PER_HOUR="60", JOBS_PER_HOUR_BURST="2"
+    )
+    await server.hears_clients()
+    jobs = [await server.submit(user=1) for _ in range(3)]
+    await server.until(jobs[1], "Submitted")
+    reason = (await server.get_json(f"/jobs/{jobs[2]}"))["queue"]["reason"]
+    assert re.fullmatch(
+        r"This user may start 60 jobs an hour, 2 in a row; the next one in \d+ s", reason
+    )
+    assert reason[:60] in (await server.state(jobs[2]))[1]
+    await server.until(await server.submit(user=2), "Submitted")
+
+
+async def test_uploads_beyond_the_rate_are_refused_with_the_time_to_wait(
+    idle_settings: dict[str, str], start_server: StartServer
+) -> None:
+    server = await start_server("http://127.0.0.1:9", **idle_settings)
+    for _ in range(2):
+        await server.submit(user=1)
+    form = aiohttp.FormData({"user_id": "1", "service": "example"})
+    form.add_field("file", b"exit 0", filename="run.sh")
+    async with server.http.post("/upload", data=form) as response:
+        assert response.status == 429
+        assert 50 <= int(response.headers["Retry-After"]) <= 60
+        message = (await response.json())["message"]
+    assert message == "User 1 may send 60 jobs an hour, 2 in a row; try again later"
+    await server.submit(user=2)
+
+
+@pytest.fixture
+def idle_settings() -> dict[str, str]:
+    """Return settings with a rate beyond which uploads are refused."""
+    return {"JOBS_PER_HOUR": "60", "JOBS_PER_HOUR_BURST": "2", "RATE_LIMIT": "refuse"}

@@ -25,17 +25,19 @@ class Disk:
     def __init__(self, image: Path, folder: Path) -> None:
         self.folder = folder
         self._image = image
+        self._cuts = 0
 
     def make(self) -> None:
         """Create the file system and mount it. Raises ``CanNotMount``."""
         with self._image.open("wb") as file:
             file.truncate(SIZE_BYTES)
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         _run("mkfs.ext4", "-q", "-F", str(self._image))
         self._mount()
 
     def cut_power(self) -> None:
         """Lose everything that was not flushed to the disk. All later writes fail."""
+        self._cuts += 1
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
@@ -43,8 +45,16 @@ class Disk:
             os.close(folder)
 
     def restore_power(self) -> None:
-        """Mount the file system again. No process may use it."""
-        _run("umount", str(self.folder))
+        """Mount what had reached the disk. No process may use it.
+
+        A copy is mounted: the kernel keeps the file system without power as long as another process
+        has it mounted as well, and would mount that again.
+        """
+        copy = self._image.with_name(f"{self._image.name}-{self._cuts}")
+        _run("cp", "--sparse=always", str(self._image), str(copy))
+        self.remove()
+        self._image.unlink()
+        self._image = copy
         self._mount()
 
     def remove(self) -> None:

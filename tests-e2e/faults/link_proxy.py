@@ -35,12 +35,13 @@ class MessageFaults:
 
 
 class LinkProxy:
-    """Proxy of one client. HTTP requests pass as they are."""
+    """Proxy of one client. HTTP requests pass as they are, but with ``host`` if it is not empty."""
 
     def __init__(self, target: str) -> None:
         self.requests, self.responses = MessageFaults(), MessageFaults()
         self.links = 0
         self.url = ""
+        self.host = ""
         self._target = target
         self._server: TestServer | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -50,7 +51,11 @@ class LinkProxy:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/link", self._link)
         app.router.add_route("*", "/{path:.*}", self._forward)
-        self._http = aiohttp.ClientSession(auto_decompress=False)
+        self._http = aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
         self._server = TestServer(app)
         await self._server.start_server()
         self.url = str(self._server.make_url("")).rstrip("/")
@@ -66,6 +71,7 @@ class LinkProxy:
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         assert self._http is not None
         headers = {k: v for k, v in request.headers.items() if k not in _NOT_FORWARDED}
+        headers |= self._host_header()
         url = f"{self._target}{request.path_qs}"
         body = await request.read()
         try:
@@ -85,11 +91,18 @@ class LinkProxy:
                 request.transport.abort()
             return web.Response(status=502)
 
+    def _host_header(self) -> dict[str, str]:
+        return {"Host": self.host} if self.host else {}
+
     async def _link(self, request: web.Request) -> web.StreamResponse:
         assert self._http is not None
         self.links += 1
         try:
-            above = await self._http.ws_connect(f"{self._target}/link", max_msg_size=0)
+            above = await self._http.ws_connect(
+                f"{self._target}/link", max_msg_size=0, headers=self._host_header()
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            return web.Response(status=error.status)
         except aiohttp.ClientError:
             return web.Response(status=502)
         below = web.WebSocketResponse(max_msg_size=0)

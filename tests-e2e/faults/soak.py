@@ -3,7 +3,9 @@
     make soak MINUTES=10 SEED=1
 
 One server, two clients, two users. Services are killed at random times and at fault points;
-connections are cut, held, refused, delayed and corrupted; disks are full or slow; databases fail.
+connections are cut, held, refused, delayed and corrupted; the link is cut at messages, which are
+repeated; disks are full, read-only, slow or without inodes; databases fail; the fork server of a
+client is stopped or killed; the power of the server is cut.
 Finally all faults stop, and the promises (docs/reliability.md) are checked from outside: by the
 responses of the server, the results, the log that the scripts write, and the remaining processes,
 files and connections. The seed determines the sequence of jobs and faults; their timing depends on
@@ -37,6 +39,9 @@ MAX_RUNS = 5
 LOST_AFTER_S = 30.0
 FINISH_S = 150.0
 """Time after the last fault within which every job must end."""
+
+FOLDERS_S = 90.0
+"""Time after the last job within which clients must have removed its folder."""
 
 MAX_OPEN_FILES = 80
 """Limit for a service at rest: threads, databases, sockets and some idle connections."""
@@ -108,6 +113,7 @@ async def soak(minutes: float, seed: int, folder: Path) -> Report:
         await _end(work)
         await _stop_faults(deployment)
         await portal.finish(FINISH_S)
+        await portal.confirm()
         await _end([sampling])
         problems = await _leaks_while_running(deployment)
         await deployment.stop()
@@ -128,6 +134,9 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
 
 async def _stop_faults(deployment: Deployment) -> None:
     """Stop all faults, and restart the services without any. From here on every job must end."""
+    for link in deployment.links:
+        for messages in (link.requests, link.responses):
+            messages.cut_at, messages.repeated = None, False
     for proxy in deployment.proxies:
         for conditions in (proxy.requests, proxy.responses):
             conditions.delay_s, conditions.cut_after, conditions.garbage = 0.0, None, None
@@ -150,6 +159,8 @@ async def _leaks_while_running(deployment: Deployment) -> list[str]:
         if process.num_fds() > MAX_OPEN_FILES:
             problems.append(f"{service.name} has {process.num_fds()} open files")
     for client in deployment.clients:
+        problems += await _folders_that_stay(client)
+    for client in deployment.clients:
         streams = _connections(client)
         await deployment.server.stop()
         async with asyncio.timeout(20):
@@ -158,6 +169,18 @@ async def _leaks_while_running(deployment: Deployment) -> list[str]:
         if streams > MAX_OPEN_FILES:
             problems.append(f"{client.name} had {streams} connections")
     return problems
+
+
+async def _folders_that_stay(client: SupervisedService) -> list[str]:
+    """Find folders of payloads whose jobs have all ended."""
+    folder = client.data / "payloads"
+    try:
+        async with asyncio.timeout(FOLDERS_S):
+            while list(folder.iterdir()):  # noqa: ASYNC110 (there is no event)
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        return [f"{client.name} keeps {path.name}" for path in folder.iterdir()]
+    return []
 
 
 def _connections(client: SupervisedService) -> int:

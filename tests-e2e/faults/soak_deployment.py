@@ -4,19 +4,19 @@ import asyncio
 import contextlib
 import random
 import re
-import shutil
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from faults.link_proxy import LinkProxy
 from faults.proxy import Proxy
+from faults.soak_disks import Disk, PoweredDisk
 from faults.soak_jobs import Outage, now
 from harness import Service
 from job_orchestrator.common.runtime.fault_injection import Point
+from job_orchestrator.common.runtime.threads import in_thread
 
-DISK = "300m"
 MAX_PASSES = 6
 """A fault point is armed for its first to ``MAX_PASSES``-th pass."""
 
@@ -27,41 +27,6 @@ POINTS = {
 }
 
 
-class Disk:
-    """A small file system for one service, or a folder if this user may not mount one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lock = asyncio.Lock()  # held while a disk fault is injected
-        folder.mkdir(parents=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
-        self.mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    def fill(self) -> bool:
-        """Fill the disk; False if it is a plain folder."""
-        if self.mounted:
-            with contextlib.suppress(OSError), (self.folder / "filler").open("wb") as file:
-                while True:
-                    file.write(bytes(1 << 20))
-        return self.mounted
-
-    def empty(self) -> None:
-        """Free the space that ``fill`` used."""
-        (self.folder / "filler").unlink(missing_ok=True)
-
-    def set_writable(self, *, writable: bool) -> bool:
-        """Remount the disk writable or read-only; False if that is not possible now."""
-        option = f"remount,{'rw' if writable else 'ro'}"
-        command = ["mount", "-o", option, str(self.folder)]
-        return self.mounted and subprocess.run(command, capture_output=True).returncode == 0
-
-    def remove(self) -> None:
-        """Unmount the disk and remove its folder."""
-        if self.mounted:
-            subprocess.run(["umount", "-l", str(self.folder)], check=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 class SupervisedService:
     """A service that is restarted when its process exits, usually with a fault armed."""
 
@@ -70,7 +35,7 @@ class SupervisedService:
     ) -> None:
         self.name = folder.name
         self.kind = name.removeprefix("jo-")
-        self.disk = Disk(folder / "disk")
+        self.disk = (PoweredDisk if name == "jo-server" else Disk)(folder / "disk")
         self.data = self.disk.folder / "data"
         self.process = Service(
             name, folder, {"DATA_PATH": str(self.data), "PYTHONFAULTHANDLER": "1", **settings}
@@ -116,6 +81,24 @@ class SupervisedService:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
+    async def cut_power(self, cause: str) -> bool:
+        """Cut the power of the service's machine; False if its disk does not allow that.
+
+        The power is back at the restart. ``cause`` is counted.
+        """
+        if not (isinstance(self.disk, PoweredDisk) and self.disk.mounted):
+            return False
+        await self._running.wait()
+        self._cause, self._signalled_at = cause, now()
+        self._running.clear()
+        with contextlib.suppress(ProcessLookupError):
+            # Stopped, so that it can't answer anything between the cut and its end.
+            self.process.send_signal(signal.SIGSTOP)
+        await in_thread(self.disk.cut_power)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGKILL)
+        return True
+
     async def _watch(self) -> None:
         while True:
             status = await self._wait_for_exit()
@@ -150,6 +133,8 @@ class SupervisedService:
             if self.faults_allowed and tries == 0 and self._rng.random() < 0.8:
                 self.process.settings["JO_FAULT"] = self._fault()
             self.process.log.clear()
+            if isinstance(self.disk, PoweredDisk) and not self.disk.has_power:
+                await in_thread(self.disk.restore_power)
             try:
                 await self.process.start()
             except (AssertionError, TimeoutError):
@@ -191,12 +176,13 @@ class SupervisedService:
 
 
 class Deployment:
-    """A server and two clients, each client behind its own proxy."""
+    """A server and two clients, each client behind its own proxies: of connections and messages."""
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self.folder = folder
         self.rng = rng
         self.clients: list[SupervisedService] = []
+        self.links: list[LinkProxy] = []
         self.proxies: list[Proxy] = []
         self.server: SupervisedService
 
@@ -208,16 +194,17 @@ class Deployment:
     async def start(self, settings: Mapping[str, str]) -> None:
         """Start all services and proxies."""
         common = {"LOG_LEVEL": "INFO", "MAX_AGE": "2d"}
-        for name in ("client-a", "client-b"):
+        for name, drain_timeout in (("client-a", "1s"), ("client-b", "6s")):
             client = SupervisedService(
                 "jo-client",
                 self.folder / name,
-                {"SLOTS": "4", "KILL_GRACE": "0.3s", "DRAIN_TIMEOUT": "1s", **common},
+                {"SLOTS": "4", "KILL_GRACE": "0.3s", "DRAIN_TIMEOUT": drain_timeout, **common},
                 self.rng,
             )
             await client.start()
             self.clients.append(client)
-            self.proxies.append(await Proxy(client.process.url).open())
+            self.links.append(await LinkProxy(client.process.url).open())
+            self.proxies.append(await Proxy(self.links[-1].url).open())
         self.server = SupervisedService("jo-server", self.folder / "server", {}, self.rng)
         self.server.process.settings |= {
             "DB_PATH": str(self.server.disk.folder / "db.sqlite"),
@@ -234,6 +221,9 @@ class Deployment:
             await service.stop()
         for proxy in self.proxies:
             await proxy.close()
+        for link in self.links:
+            await link.close()
+        self.proxies, self.links = [], []
 
     def remove(self) -> None:
         """Remove the disks of all services."""

@@ -1,10 +1,14 @@
-"""Faults of the soak that are injected from outside: signals, network and disks."""
+"""Faults of the soak that are injected from outside: signals, power, network and disks."""
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections import Counter
 
+import psutil
+
+from faults.link_proxy import LinkProxy
 from faults.proxy import Proxy
 from faults.soak_deployment import Deployment, SupervisedService
 from faults.soak_jobs import Outage, now
@@ -24,16 +28,22 @@ FAULTS = {
     "kill -9 of the server": 2,
     "kill -9 of a client": 2,
     "SIGTERM of the server": 1,
-    "SIGTERM of a client": 1,
+    "SIGTERM of a client": 2,
+    "power cut of the server": 2,
+    "fork server stopped": 3,
+    "fork server killed": 3,
     "connections cut": 10,
     "connection cut after some bytes": 14,
     "answer replaced by garbage": 10,
     "nothing passes for a while": 5,
     "connections refused for a while": 5,
     "delay": 6,
+    "link cut at a message": 10,
+    "messages of the link repeated": 4,
     "client away for longer than LOST_AFTER": 1,
     "disk full": 5,
     "disk read-only": 3,
+    "disk of a client without inodes": 4,
 }
 """Kinds of faults with their relative frequencies."""
 
@@ -82,6 +92,18 @@ class FaultInjector:
                 await deployment.server.send_signal(signal.SIGTERM, kind)
             case "SIGTERM of a client":
                 await client.send_signal(signal.SIGTERM, kind)
+            case "power cut of the server":
+                async with deployment.server.disk.lock:
+                    return await deployment.server.cut_power(kind)
+            case "fork server stopped" | "fork server killed":
+                return await self._break_fork_server(client, stopped=kind.endswith("stopped"))
+            case "link cut at a message":
+                link = deployment.links[number]
+                faults = rng.choice((link.requests, link.responses))
+                faults.delivered = rng.random() < 0.5
+                faults.cut_at = faults.count + rng.randint(1, 12)
+            case "messages of the link repeated":
+                return await self._repeat(deployment.links[number])
             case "connections cut":
                 await proxy.cut()
             case "connection cut after some bytes":
@@ -102,11 +124,9 @@ class FaultInjector:
                 return await self._lose(client, proxy)
             case "disk full" | "disk read-only":
                 service = rng.choice(deployment.services)
-                if service.disk.lock.locked():
-                    return False
-                async with service.disk.lock:
-                    spoil = self._fill if kind == "disk full" else self._protect
-                    return await spoil(service)
+                return await self._spoil(service, kind)
+            case "disk of a client without inodes":
+                return await self._spoil(client, kind)
         return True
 
     async def _for_a_while(self, longest_s: float) -> None:
@@ -134,14 +154,46 @@ class FaultInjector:
             client.outages.append(Outage(str(client.data), begin, now() + 5.0))
         return refused
 
-    async def _fill(self, service: SupervisedService) -> bool:
+    async def _repeat(self, link: LinkProxy) -> bool:
+        """Send each message twice, and those of a broken connection again in the next one."""
+        directions = (link.requests, link.responses)
+        for faults in directions:
+            faults.earlier, faults.repeated = [], True
+        await self._for_a_while(3.0)
+        for faults in directions:
+            faults.repeated = False
+        return True
+
+    async def _break_fork_server(self, client: SupervisedService, *, stopped: bool) -> bool:
+        """Kill the fork server of a client, or stop it, perhaps for longer than it may take."""
+        if (fork_server := _fork_server(client)) is None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not stopped:
+                fork_server.kill()
+                return True
+            fork_server.suspend()
+            await self._for_a_while(20.0)
+            fork_server.resume()
+        return True
+
+    async def _spoil(self, service: SupervisedService, kind: str) -> bool:
+        if service.disk.lock.locked():
+            return False
+        async with service.disk.lock:
+            if kind == "disk read-only":
+                return await self._protect(service)
+            return await self._fill(service, inodes=kind != "disk full")
+
+    async def _fill(self, service: SupervisedService, *, inodes: bool) -> bool:
+        disk = service.disk
         try:
             # Not asyncio.to_thread: after a cancellation its thread would continue unobserved.
-            filled = await in_thread(service.disk.fill)
+            filled = await in_thread(disk.take_inodes if inodes else disk.fill)
             self.disks_failed = self.disks_failed or filled
             await self._for_a_while(3.0)
         finally:
-            await in_thread(service.disk.empty)
+            await in_thread(disk.empty)
         return filled
 
     async def _protect(self, service: SupervisedService) -> bool:
@@ -154,3 +206,12 @@ class FaultInjector:
         finally:
             await in_thread(service.disk.set_writable, writable=True)
         return protected
+
+
+def _fork_server(client: SupervisedService) -> psutil.Process | None:
+    """Return the fork server of a client; None if it has none at present."""
+    with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
+        for child in psutil.Process(client.process.pid).children():
+            if any(word.endswith("fork_server/program.py") for word in child.cmdline()):
+                return child
+    return None

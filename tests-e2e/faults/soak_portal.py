@@ -1,6 +1,7 @@
 """Portal of the soak: submits, cancels, awaits and fetches jobs, with unlimited retries."""
 
 import asyncio
+import hashlib
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -62,6 +63,23 @@ class SoakPortal:
             await asyncio.wait(set(self._following), timeout=timeout_s)
         for task in set(self._following):
             task.cancel()
+
+    async def confirm(self) -> None:
+        """Check that nothing that was seen has been taken back: the ends and the results."""
+        for job in self.record.jobs:
+            if job.done:
+                async with self._session.get(f"{self.url}/jobs/{job.job_id}") as response:
+                    status = (await response.json()).get("status")
+                if status != job.status:
+                    self.record.problems.append(
+                        f"job {job.job_id} ({job.kind}) was {job.status} and is {status}"
+                    )
+                elif status == "Completed":
+                    url = f"{self.url}/download/{job.job_id}"
+                    async with self._session.get(url) as response:
+                        digest = hashlib.sha256(await response.read()).hexdigest()
+                    if digest != job.digest:
+                        self.record.problems.append(f"job {job.job_id} has other results now")
         await self._session.close()
 
     async def _follow(self, job: SoakJob) -> None:
@@ -138,6 +156,7 @@ class SoakPortal:
                 job.status, job.message = answer["status"], answer["message"]
         if job.status not in FINAL:
             return False
+        job.ended_at = job.ended_at or now()
         if job.status == "Failed" and job.message == "run.sh exited with code 7":
             async with self._session.get(f"{self.url}/download_partial/{job.job_id}") as response:
                 body = await response.read()
@@ -146,6 +165,7 @@ class SoakPortal:
         elif job.status != "Completed":
             job.done = True
             return True
+        job.digest = hashlib.sha256(body).hexdigest()
         self.record.problems += await asyncio.to_thread(wrong_results, job, body)
         self.record.results += 1
         job.done = True

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +19,8 @@ EXCLUDED_POINTS = {
     Point.DATABASE,
     Point.DISK_FLUSH,
     # These have their own tests: below, in test_crash_commits.py and in test_network.py.
+    Point.SERVER_RECALLED,
+    Point.CLIENT_RECALLED,
     Point.SERVER_BEFORE_COMMIT,
     Point.SERVER_COMMITTED,
     Point.SERVER_JOB_CLEANED,
@@ -31,8 +34,22 @@ EXCLUDED_POINTS = {
 SERVER_POINTS = sorted(p for p in Point if p.startswith("server.") and p not in EXCLUDED_POINTS)
 CLIENT_POINTS = sorted(p for p in Point if p.startswith("client.") and p not in EXCLUDED_POINTS)
 
+ONLY_IN_DATABASE = {Point.SERVER_END_ARRIVED, Point.CLIENT_ASSIGNED}
+"""Points that only jobs reach whose files travel in the link."""
+
 BEFORE_THE_SCRIPT_STARTS = {Point.CLIENT_FORM_WHOLE}
 """Points of the client at which no script has run yet, so that a crash costs no second run."""
+
+
+def in_both_forms(points: Sequence[Point]) -> list[Any]:
+    """Return points with values of INLINE_LIMIT: of a mixture of jobs, and of folders only."""
+    mixed = [pytest.param(point, "64kB", id=str(point)) for point in points]
+    folders = [
+        pytest.param(point, "0", id=f"{point}-folders", marks=pytest.mark.slow)
+        for point in points
+        if point not in ONLY_IN_DATABASE
+    ]
+    return mixed + folders
 
 
 class CrashScenario:
@@ -45,19 +62,44 @@ class CrashScenario:
 
     async def run(self) -> None:
         """Submit jobs of several kinds and terminate some, during the crash and the restart."""
-        restart = asyncio.create_task(self._restart())
-        for kind in ("quick", "failing", "gated", "big", "growing"):
-            await self._submit(kind)
-        await self._submit_and_terminate()
-        self.workload.open_gate()
-        async with asyncio.timeout(60):
+        async with self._restarting() as restart:
+            for kind in ("quick", "failing", "gated", "big", "growing"):
+                await self._submit(kind)
+            await self._submit_and_terminate()
+            self.workload.open_gate()
             # Timing decides which code path ends a terminated job: one job may miss the point.
             while not (await asyncio.wait({restart}, timeout=1.0))[0]:
                 await self._submit_and_terminate()
-            await restart
 
-    async def _submit(self, kind: str) -> None:
-        await self._until_done(lambda: self.workload.submit(self.portal, kind))
+    async def run_overtaken(self) -> None:
+        """Let jobs of a user wait at the client, and a job of another user overtake them."""
+        async with self._restarting() as restart:
+            # Jobs wait at clients only where those before were short.
+            await self._submit("short")
+            await self._until_all_have_ended()
+            while not (await asyncio.wait({restart}, timeout=0.1))[0]:
+                for _ in range(4):
+                    await self._submit("short")
+                await self._submit("short", user=2)
+                await self._until_all_have_ended()
+
+    @contextlib.asynccontextmanager
+    async def _restarting(self) -> AsyncIterator["asyncio.Task[None]"]:
+        """Start the service again, without a fault, when it has died; it must die in the block."""
+        restart = asyncio.create_task(self._restart())
+        try:
+            async with asyncio.timeout(120):
+                yield restart
+                await restart
+        finally:
+            restart.cancel()
+
+    async def _until_all_have_ended(self) -> None:
+        for job in self.workload.accepted:
+            await self._until_done(lambda job=job: self.portal.end_of(job))  # type: ignore[misc]
+
+    async def _submit(self, kind: str, user: int = 1) -> None:
+        await self._until_done(lambda: self.workload.submit(self.portal, kind, user))
 
     async def _submit_and_terminate(self) -> None:
         await self._submit("endless")
@@ -90,34 +132,63 @@ class CrashScenario:
         await self.crashing.start()
 
 
-@pytest.mark.parametrize("point", SERVER_POINTS)
+@pytest.mark.parametrize(("point", "inline_limit"), in_both_forms(SERVER_POINTS))
 async def test_trap_16_no_job_is_lost_or_run_twice_when_the_server_dies(
     point: Point,
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
     tmp_path: Path,
+    inline_limit: str,
 ) -> None:
     workload = Workload(tmp_path / "runs")
-    server = await start_server(await start_client(), JO_FAULT=str(point))
+    server = await start_server(
+        await start_client(), JO_FAULT=str(point), INLINE_LIMIT=inline_limit
+    )
     portal = Portal(server.url, session)
     await CrashScenario(portal, workload, server).run()
     await workload.check(portal)
 
 
-@pytest.mark.parametrize("point", CLIENT_POINTS)
+@pytest.mark.parametrize(("point", "inline_limit"), in_both_forms(CLIENT_POINTS))
 async def test_trap_16_no_job_is_lost_and_only_what_ran_is_run_again_when_the_client_dies(
     point: Point,
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
     tmp_path: Path,
+    inline_limit: str,
 ) -> None:
     workload = Workload(tmp_path / "runs")
     client = await start_client(JO_FAULT=str(point))
-    portal = Portal((await start_server(client)).url, session)
+    portal = Portal((await start_server(client, INLINE_LIMIT=inline_limit)).url, session)
     await CrashScenario(portal, workload, client).run()
     await workload.check(portal, max_runs=1 if point in BEFORE_THE_SCRIPT_STARTS else 2)
+
+
+@pytest.mark.parametrize(
+    ("point", "inline_limit"), in_both_forms([Point.SERVER_RECALLED, Point.CLIENT_RECALLED])
+)
+async def test_trap_16_job_that_is_called_back_during_a_crash_runs_once(
+    point: Point,
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    workload: Workload,
+    inline_limit: str,
+) -> None:
+    # A fault point of the other service is never reached.
+    client = await start_client(SLOTS="1", JO_FAULT=str(point))
+    server = await start_server(
+        client,
+        JO_FAULT=str(point),
+        INLINE_LIMIT=inline_limit,
+        SERVICE_EXAMPLE_MAX_ATTEMPTS="1" if point is Point.SERVER_RECALLED else "3",
+    )
+    crashing = server if point is Point.SERVER_RECALLED else client
+    await CrashScenario(Portal(server.url, session), workload, crashing).run_overtaken()
+    # What runs while its client dies runs again; what is called back does not run there.
+    await workload.check(Portal(server.url, session), max_runs=1 if crashing is server else 2)
 
 
 async def test_trap_16_results_that_are_here_are_not_made_again_when_the_client_dies_later(

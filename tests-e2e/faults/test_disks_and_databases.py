@@ -28,7 +28,10 @@ def _remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
 
 
+@pytest.mark.parametrize(("inline_limit", "folders"), [("0", 2), ("1MB", 0)])
 async def test_trap_37_full_disk_of_the_server_is_507_and_jobs_wait_for_room(
+    inline_limit: str,
+    folders: int,
     start_client: StartClient,
     start_server: StartServer,
     session: aiohttp.ClientSession,
@@ -36,7 +39,12 @@ async def test_trap_37_full_disk_of_the_server_is_507_and_jobs_wait_for_room(
     workload: Workload,
 ) -> None:
     disk = mount("8m")
-    server = await start_server(await start_client(), DATA_PATH=str(disk / "data"))
+    server = await start_server(
+        await start_client(),
+        DATA_PATH=str(disk / "data"),
+        DB_PATH=str(disk / "db.sqlite"),
+        INLINE_LIMIT=inline_limit,
+    )
     portal = Portal(server.url, session)
     job = await workload.submit(portal, "gated")
     await portal.until(job, "Running")
@@ -52,7 +60,8 @@ async def test_trap_37_full_disk_of_the_server_is_507_and_jobs_wait_for_room(
     (disk / "filler").unlink()
     await workload.submit(portal, "quick")
     await workload.check(portal)
-    assert len([path for path in (disk / "data").iterdir() if path.name != "incoming"]) == 2
+    left = [path for path in (disk / "data").iterdir() if path.name != "incoming"]
+    assert len(left) == folders
 
 
 async def test_trap_37_full_disk_of_a_client_costs_jobs_a_wait(

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from faults.conftest import OpenProxy
+from faults.link_proxy import LinkProxy
 from faults.proxy import LinkConditions, Proxy
 from faults.workload import Workload
 from harness import Portal, Service, StartClient, StartServer, eventually
@@ -70,6 +71,33 @@ async def test_trap_21_refused_connections_cost_a_wait(
     workload.open_gate()
     await proxy.open()
     await workload.check(portal)
+
+
+async def test_client_that_refuses_the_host_name_costs_a_wait_and_says_why(
+    client: Service,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    workload: Workload,
+) -> None:
+    proxy = await LinkProxy(client.url).open()
+    server = await start_server(proxy.url, SERVICE_EXAMPLE_MAX_ATTEMPTS="1")
+    portal = Portal(server.url, session)
+    await workload.submit(portal, "quick")
+    await workload.check(portal)
+    await client.end()
+    proxy.host = "client.example.org"
+    await client.start()
+    await workload.submit(portal, "quick")
+
+    async def says_why() -> bool:
+        async with session.get(f"{server.url}/clients") as response:
+            (found,) = (await response.json())["clients"]
+            return "ALLOWED_HOSTS" in found["problem"]
+
+    await eventually(says_why)
+    proxy.host = ""
+    await workload.check(portal)
+    await proxy.close()
 
 
 async def test_trap_25_nothing_passes_for_a_while_and_what_was_held_arrives_later(

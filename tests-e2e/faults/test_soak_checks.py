@@ -31,11 +31,21 @@ def test_job_that_ended_as_expected_has_no_problem() -> None:
         (job(), (RAN, AGAIN)),
         (job(), ()),
         (job("refused", "Invalid"), (RAN,)),
+        (job(ended_at=9.0), (RAN,)),
         (job("failing", "Completed"), (RAN,)),
         (job("cancelled", "Killed", cancelled_at=12.0), (RAN, LogLine("alive", 14.0, FOLDER))),
         (job(status="Failed", message="The disk is full"), (RAN,)),
     ],
-    ids=["not ended", "twice", "never ran", "ran", "wrong status", "survived", "no disk was full"],
+    ids=[
+        "not ended",
+        "twice",
+        "never ran",
+        "ran",
+        "after its end",
+        "wrong status",
+        "survived",
+        "no disk was full",
+    ],
 )
 def test_broken_promise_is_found(soak_job: SoakJob, lines: tuple[LogLine, ...]) -> None:
     assert len(problems(soak_job, *lines)) == 1

@@ -95,6 +95,29 @@ def test_database_of_schema_6_keeps_jobs_in_folders_and_takes_files_of_others(
         assert kept_jobs.damage(connection) == []
 
 
+def test_active_jobs_of_schema_9_are_used_slots(sqlite_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database, database:
+        for script in sorted(Path(str(MIGRATIONS)).glob("000[1-9]_*.sql")):
+            database.executescript(script.read_text("utf-8"))
+        database.execute("PRAGMA user_version = 9")
+        database.execute("INSERT INTO served (service, user_id, turn) VALUES ('x', 7, 3)")
+        for number, user in enumerate((7, 7, 8)):
+            database.execute(
+                "INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)"
+                " VALUES (?, ?, 'x', 'Running', '', 1, 1)",
+                (f"u{number}", user),
+            )
+
+    async def use() -> None:
+        async with open_store(sqlite_path, lambda: 100.0):
+            pass
+
+    asyncio.run(use())
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
+        rows = database.execute("SELECT user_id, turn, slots, usage_s, usage_at FROM served")
+        assert rows.fetchall() == [(7, 3, 2, 0, 100), (8, 0, 1, 0, 100)]
+
+
 def test_commands_read_a_database_of_an_earlier_schema(sqlite_path: Path) -> None:
     create_first_schema(sqlite_path)
     with kept_jobs.opened(sqlite_path) as connection:

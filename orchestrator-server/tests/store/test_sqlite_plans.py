@@ -15,9 +15,11 @@ import pytest
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
+from job_orchestrator.server.store.sqlite.queue import rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -47,7 +49,13 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         claims.ACTIVE_COUNT,
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
-        claims.MARK_SERVED,
+        claims.NEXT_JOBS,
+        claims.ACTIVE_USERS,
+        rates.TOKENS,
+        rates.SET_TOKENS,
+        usage.MARK_SERVED,
+        usage.OF_USER,
+        usage.SETTLE,
         creation.REPEATED,
         creation.USAGE,
         store_module.GET,
@@ -55,7 +63,7 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         store_module.ACTIVE_AT,
         store_module.UNKNOWN_SINCE,
         store_module.ENDED_BEFORE,
-        store_module.AHEAD,
+        waiting.AHEAD,
         listing.HISTORY,
         listing.LATEST,
         events.LAST_ID,
@@ -71,7 +79,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id"
+        " job_id usage_s slots usage_at tokens"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -194,6 +202,27 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, given).fetchall()
         connection.set_progress_handler(None, 0)
     assert steps < 10_000, "a scan would take a hundred times as many"
+
+
+@pytest.mark.usefixtures("sqlite_store")
+async def test_estimate_reads_a_bounded_part_of_a_long_queue(
+    sqlite_database: Database,
+) -> None:
+    users, jobs = 1_000, 100_000
+    values = {"service": "x", "free": MAX_WAITING_JOBS}
+    with sqlite_database() as connection:
+        connection.executemany(
+            """INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at)
+            VALUES (?, ?, 'x', 'Queued', '', 1.0, 1.0)""",
+            ((str(number), number % users) for number in range(jobs)),
+        )
+        connection.commit()
+        found = connection.execute(claims.ALL_WAITING_USERS, values).fetchall()
+        steps = steps_of(connection, claims.ALL_WAITING_USERS, values)
+    assert len(found) == MAX_WAITING
+    assert {queued for _, queued, *_ in found} == {MAX_WAITING_JOBS}
+    # Ten instructions for each job that is counted, and some for each user.
+    assert steps < MAX_WAITING * (10 * MAX_WAITING_JOBS + 150)
 
 
 async def test_claim_while_no_job_is_queued_runs_no_statement(sqlite_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.model import Job, JobOptions, Rate
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, Clock, Implementation, OpenStore, all_of_them, claim, requeue
 
 
@@ -34,7 +37,7 @@ async def test_claims_are_fifo_within_a_user_and_count_between_users(store: JobS
         await store.create(f"u{number}", 1 if number < 4 else 2, "x")
     seen: list[WaitingUser] = []
 
-    def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+    def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
         seen[:] = waiting
         return [1, 2]
 
@@ -57,7 +60,7 @@ async def test_concurrent_claims_never_exceed_the_limit_of_a_service(store: JobS
     for number in range(20):
         await store.create(f"u{number}", number, "x")
 
-    def up_to_seven(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+    def up_to_seven(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
         return all_of_them(active, waiting)[: 7 - active]
 
     offers = {"x": Offer(7, [CLIENT] * 5, up_to_seven)}
@@ -134,3 +137,131 @@ async def test_keys_of_another_installation_are_told_apart(
         (job,) = await claim(other)
         assert not store.installation.made(job.key)
     assert not store.installation.made("u.1")
+
+
+async def _usage_s(store: JobStore, service: str = "x") -> dict[int, float]:
+    waiting = await store.queue.waiting_users(service)
+    return {user.user_id: round(user.usage_s) for user in waiting}
+
+
+async def test_slots_that_a_user_holds_are_usage_until_each_attempt_ends(
+    open_job_store: OpenStore,
+) -> None:
+    clock = Clock()
+    async with open_job_store(clock) as store:
+        for number in range(6):
+            await store.create(f"u{number}", 1 if number < 5 else 2, "x")
+        jobs = await claim(store, 3)
+        assert await _usage_s(store) == {1: 0, 2: 0}
+        clock.at += 10
+        assert await _usage_s(store) == {1: 30, 2: 0}
+        await store.transition(jobs[0], JobStatus.SUBMITTED, "", dest_id=1)
+        await store.transition(jobs[0], JobStatus.COMPLETED, "")
+        await requeue(store, jobs[1])
+        clock.at += 10
+        assert await _usage_s(store) == {1: 40, 2: 0}
+    async with open_job_store(clock) as store:
+        clock.at += 10
+        assert await _usage_s(store) == {1: 50, 2: 0}, "jobs go on while the server is stopped"
+        await store.client_lost(CLIENT, "gone")
+        clock.at += 10
+        assert await _usage_s(store) == {1: 60, 2: 0}, "an Unknown job may still run"
+
+
+async def test_job_that_ends_in_the_queue_uses_nothing(open_job_store: OpenStore) -> None:
+    clock = Clock()
+    async with open_job_store(clock) as store:
+        first, second = [await store.create(f"u{number}", 1, "x") for number in range(2)]
+        await store.transition(first, JobStatus.KILLED, "")
+        clock.at += 10
+        assert await _usage_s(store) == {1: 0}
+        (claimed,) = await claim(store)
+        assert claimed.id == second.id
+        await store.create("u3", 1, "x")
+        clock.at += 10
+        assert await _usage_s(store) == {1: 10}
+
+
+async def test_decision_knows_usage_of_each_service_and_of_holders(
+    open_job_store: OpenStore,
+) -> None:
+    clock, seen = Clock(), list[WaitingUser]()
+    async with open_job_store(clock) as store:
+        for number, (user, service) in enumerate([(1, "x"), (1, "y"), (2, "x")]):
+            await store.create(f"u{number}", user, service)
+        await claim(store, service="y")
+        await claim(store, decide=lambda *_: [2])
+        clock.at += 10
+
+        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+            seen.extend(waiting)
+            return []
+
+        taken = (await store.claim({"x": Offer(9, [CLIENT], decide, holders=[2, 2])}))["x"]
+        assert [(user.user_id, user.usage_s) for user in seen] == [(1, 0.0)]
+        assert {user: round(used) for user, used in taken.held_usage_s.items()} == {2: 10}
+
+
+async def test_decision_knows_the_next_jobs_of_each_user_if_it_asks_for_them(
+    store: JobStore,
+) -> None:
+    for number, priority in enumerate((0, 5, -5)):
+        await store.create(f"u{number}", 1, "x", JobOptions(priority=priority))
+    for in_order, expected in ((True, [2, 1]), (False, [])):
+        offer = Offer(9, [CLIENT] * 2, lambda *_: [], in_order=in_order)
+        (user,) = (await store.claim({"x": offer}))["x"].waiting
+        assert [job.id for job in user.next] == expected
+
+
+async def test_decision_knows_the_active_jobs_of_each_user_in_all_services(
+    store: JobStore,
+) -> None:
+    for number, (user, service) in enumerate([(1, "x"), (1, "y"), (2, "y"), (1, "x"), (3, "x")]):
+        await store.create(f"u{number}", user, service)
+    seen = []
+
+    def decide(
+        active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+    ) -> Sequence[int]:
+        seen.append(dict(everywhere))
+        return [user.user_id for user in waiting]
+
+    offers = {name: Offer(9, [CLIENT] * 3, decide, everywhere=True) for name in ("x", "y")}
+    claims = await store.claim(offers)
+    # The claims of one service count for the next one.
+    assert seen == [{}, {1: 1, 3: 1}]
+    assert claims["y"].everywhere == {1: 1, 3: 1}
+    await store.claim(offers)
+    assert seen[2] == {1: 2, 2: 1, 3: 1}
+
+
+async def test_first_attempts_take_tokens_that_come_back_with_time(
+    open_job_store: OpenStore,
+) -> None:
+    clock, rate = Clock(), Rate(per_hour=60, burst=2)
+    async with open_job_store(clock) as store:
+        for number in range(5):
+            await store.create(f"u{number}", 1, "x")
+
+        async def claimed(slots: int) -> Sequence[Job]:
+            def decide(_: int, waiting: Sequence[WaitingUser], __: object) -> Sequence[int]:
+                (user,) = waiting
+                return [user.user_id] * int(user.tokens or 0)
+
+            offers = {"x": Offer(9, [CLIENT] * slots, decide, rate_of=lambda _: rate)}
+            return (await store.claim(offers))["x"].jobs
+
+        first, _ = await claimed(4)
+        assert await claimed(4) == []
+        assert await store.queue.tokens(1, rate) == pytest.approx(0)
+        assert await store.queue.tokens(2, rate) == 2
+        clock.at += 60
+        await requeue(store, first)
+        # The second attempt takes no token.
+        assert [job.id for job in await claimed(1)] == [first.id]
+        assert [job.id for job in await claimed(1)] == [3]
+        assert await claimed(1) == []
+        clock.at += 3600
+        assert await store.queue.tokens(1, rate) == 2
+    async with open_job_store(clock) as store:
+        assert await store.queue.tokens(1, rate) == 2

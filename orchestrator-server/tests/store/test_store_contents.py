@@ -9,7 +9,8 @@ import pytest
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, Clock, OpenStore, all_of_them, claim
 
 S = JobStatus
@@ -137,7 +138,7 @@ async def test_claim_just_before_a_requeue_does_not_hide_the_job(store: JobStore
 async def test_failed_claim_right_behind_a_creation_leaves_the_job_queued(
     store: JobStore,
 ) -> None:
-    def fails(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+    def fails(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
         raise ZeroDivisionError
 
     created, failed = await asyncio.gather(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, TransitionRefused, may_become
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import MAX_AHEAD
 from stores import (
     CLIENT,
     IMPLEMENTATIONS,
@@ -321,14 +322,14 @@ async def test_jobs_ahead_are_those_of_the_same_user_and_service(store: JobStore
     first = await store.create("first", 1, "x")
     second = await store.create("second", 1, "x")
     high = await store.create("high", 1, "x", JobOptions(priority=1))
-    ahead = [await store.ahead(job) for job in (high, first, second, low)]
+    ahead = [await store.queue.ahead(job) for job in (high, first, second, low)]
     assert ahead == [0, 1, 2, 3]
 
 
 async def test_jobs_ahead_are_counted_up_to_a_limit(store: JobStore) -> None:
     await asyncio.gather(*(store.create(f"u{n}", 1, "x") for n in range(MAX_AHEAD + 2)))
     last = await store.get(MAX_AHEAD + 2)
-    assert await store.ahead(last) == MAX_AHEAD
+    assert await store.queue.ahead(last) == MAX_AHEAD
 
 
 async def test_known_uuids_are_those_of_jobs_whose_files_are_kept(store: JobStore) -> None:

@@ -33,7 +33,8 @@ from job_orchestrator.common.status import (
     origins,
 )
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.base import JobStore, Offer, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, IMPLEMENTATIONS, Clock, Implementation, stored_output
 
 R = TypeVar("R")
@@ -109,7 +110,7 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, slots: int) -> None:
         """Claim as many jobs as there are slots."""
 
-        def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
+        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
             assert active == sum(status in ACTIVE_JOB for status in self._status.values())
             return [user.user_id for user in waiting for _ in range(user.queued)]
 

@@ -17,6 +17,7 @@ from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.load import LoadMeter
+from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
@@ -40,7 +41,7 @@ from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
-from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
+from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
@@ -72,7 +73,6 @@ def create_app(settings: Settings) -> web.Application:
             error_middleware(STATUSES, error_body),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
-            plain_bodies,
             server_only(settings.client_token),
         ]
     )
@@ -166,6 +166,7 @@ def _compose(
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
+    orphaned = OrphanedFolders(store, workspaces, intake.arriving, retention.large)
     requests = LinkRequests(intake, runner, store, retention)
     lag = LoopLag(PREFIX, metrics.registry)
     lifecycle = Lifecycle(
@@ -179,6 +180,8 @@ def _compose(
             Component([meter.loop], prepare=meter.run_pass),
             Component(retention.loops),
             Component([large_leftovers.loop]),
+            # A run that survived a restart has no payload before its server asks for it.
+            Component([] if executor.survives_restart else [orphaned.loop]),
         ]
     )
 

@@ -14,9 +14,16 @@ class PayloadNotFound(DomainError):
 
 
 class PayloadGivenBack(PayloadNotFound):
-    """The payload was given back before run.sh began: its machine could not start it."""
+    """The payload was given back before run.sh began, and never runs."""
 
     code = GIVEN_BACK
+
+
+class PayloadRecalled(PayloadGivenBack):
+    """The server has taken the payload of this key back; its job is in another attempt."""
+
+    def __init__(self) -> None:
+        DomainError.__init__(self, "This attempt was called back, and is not run")
 
 
 class PayloadNotEnded(DomainError):
@@ -52,13 +59,6 @@ class ClientUnfit(TryLater):
 
 class MachineFault(DomainError):
     """The machine can't run scripts; the payload is not to blame, and its run.sh has not begun."""
-
-
-class PayloadRecalled(TryLater):
-    """The server has taken the payload of this key back; its job is in another attempt."""
-
-    def __init__(self) -> None:
-        super().__init__("This attempt was called back, and is not run")
 
 
 class TooManyPartials(TryLater):

@@ -49,15 +49,27 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     database: str = "ok"
 
 
+class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now."""
+
+    active: int = 0
+    max_runs: int | None = None
+    jobs_per_hour: float | None = None
+    jobs_left: int | None = None
+    paused: bool = False
+
+
 class Identity(msgspec.Struct, frozen=True):
     """The user that the server takes the caller for; ``user_id`` is None for an administrator.
 
-    ``auth`` is False where the server requires no tokens; then every caller is an administrator.
+    ``auth`` is False where the server requires no tokens; then every caller is an administrator,
+    who has no ``limits``.
     """
 
     user_id: int | None = None
     admin: bool = False
     auth: bool = False
+    limits: PersonalLimits | None = None
 
 
 class JobAnswer(msgspec.Struct, frozen=True):
@@ -100,6 +112,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     has_output: bool = False
     output_bytes: int | None = None
     failures: int = 0
+    held: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -129,14 +142,30 @@ class QueuePosition(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class ExpectedStart(msgspec.Struct, frozen=True):
+    """Times by which a queued job starts in half, and in nine of ten, of such cases."""
+
+    p50: datetime
+    p90: datetime
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a queued job waits, how many of its user's jobs are ``ahead``, and when it may start."""
+
+    reason: str
+    ahead: int = 0
+    expected_start: ExpectedStart | None = None
+
+
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with its history, and the selection of its results; ``queue`` only while queued."""
+    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued."""
 
     history: list[Step] = []
     queue: QueuePosition | None = None
     max_attempts: int | None = None
     outputs: list[str] = []
     results: str = "all"
+    waiting: Waiting | None = None
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +194,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
     ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
-    and ``waiting`` are all that have not ended.
+    and ``waiting`` are all that have not ended. A user may use idle slots up to
+    ``runs_per_user_burst``. ``policy`` is the order of queued jobs: fair, fifo or priority.
     """
 
     name: str
@@ -180,12 +210,22 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     clients: list[str] = []
     running: int = 0
     waiting: int = 0
+    policy: str = "fair"
+    runs_per_user_burst: int | None = None
+    paused: bool = False
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /services``: the services of the server."""
 
     services: list[Service]
+
+
+class PauseList(msgspec.Struct, frozen=True, kw_only=True):
+    """The services and users whose queued jobs don't start."""
+
+    services: list[str] = []
+    users: list[int] = []
 
 
 class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from job_orchestrator.common.messages import (
     Job,
     JobDetail,
     Minute,
+    PauseList,
     ResultFiles,
     Service,
 )
@@ -211,6 +212,20 @@ class Client:
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
+
+    def change(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> JobDetail:
+        """Hold or release a queued job, or change its priority; see ``AsyncClient.change``."""
+        return self._result(self._client.change(job_id, held=held, priority=priority))
+
+    def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Pause a service or a user; see ``AsyncClient.pause``."""
+        return self._result(self._client.pause(service=service, user_id=user_id))
+
+    def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Resume a service or a user; see ``AsyncClient.resume``."""
+        return self._result(self._client.resume(service=service, user_id=user_id))
 
     def services(self) -> list[Service]:
         """Fetch the services of the server; see ``AsyncClient.services``."""

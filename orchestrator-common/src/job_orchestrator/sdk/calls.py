@@ -1,7 +1,7 @@
 """Calls to jo-server that take several requests, or more of an answer than its JSON."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from http import HTTPStatus
 import aiohttp
 import msgspec
 
-from job_orchestrator.common.messages import Job, JobAnswer, JobDetail, JobPage
+from job_orchestrator.common.messages import Job, JobAnswer, JobDetail, JobPage, PauseList
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.connection import Connection, read_all
@@ -128,6 +128,34 @@ async def cancel(connection: Connection, job_id: int) -> Submitted:
                 # By an earlier try, whose answer was lost.
                 return Submitted(job_id, error.status, str(error))
             raise
+
+
+class JsonBody:
+    """Body of a request with JSON."""
+
+    def __init__(self, content: object) -> None:
+        self._content = msgspec.json.encode(content)
+        self.headers = {"Content-Type": "application/json"}
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the JSON."""
+        yield self._content
+
+
+async def change(connection: Connection, job_id: int, **fields: object) -> JobDetail:
+    """Change a queued job. Raises ``ApiError``."""
+    answer = await connection.call("PATCH", f"/jobs/{job_id}", read_all, body=JsonBody(fields))
+    return decode(answer, JobDetail, connection.url)
+
+
+async def set_pause(
+    connection: Connection, route: str, service: str | None, user_id: int | None
+) -> PauseList:
+    """Pause or resume a service or a user. Raises ``ApiError``."""
+    body = JsonBody({"service": service, "user_id": user_id})
+    answer = await connection.call("POST", route, read_all, body=body)
+    return decode(answer, PauseList, connection.url)
 
 
 async def health(connection: Connection) -> Health:

@@ -15,6 +15,7 @@ from job_orchestrator.common.messages import (
     Job,
     JobDetail,
     Minute,
+    PauseList,
     ResultFiles,
     Service,
     ServiceList,
@@ -344,6 +345,30 @@ class AsyncClient:
             JobNotFound: No job has this id, or it belongs to another user.
         """
         return await calls.cancel(self._connection, job_id)
+
+    async def change(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> JobDetail:
+        """Hold or release a queued job, or change its priority (-100 to 100).
+
+        Raises:
+            Refused: The priority is higher than the user may ask for.
+            AlreadyEnded: The job has left the queue; the message names its state.
+            JobNotFound: No job has this id, or it belongs to another user.
+        """
+        return await calls.change(self._connection, job_id, held=held, priority=priority)
+
+    async def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Start no more jobs of a service, or of a user. Return all that is paused.
+
+        Raises:
+            NotAuthorized: The token is not that of an administrator.
+        """
+        return await calls.set_pause(self._connection, "/pause", service, user_id)
+
+    async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
+        """Start the jobs of a service, or of a user, again; see ``pause``."""
+        return await calls.set_pause(self._connection, "/resume", service, user_id)
 
     async def services(self) -> list[Service]:
         """Fetch the services of the server, with their limits, use and state."""

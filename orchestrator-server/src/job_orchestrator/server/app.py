@@ -14,7 +14,7 @@ from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
-from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies, plain_bodies
+from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
 from job_orchestrator.common.web.errors import error_middleware
 from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign_pages
 from job_orchestrator.common.web.openapi import Api, document_routes
@@ -31,6 +31,7 @@ from job_orchestrator.server.errors import STATUSES
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.changes import ChangeFeed
+from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
@@ -40,9 +41,13 @@ from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
+from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
+from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
+from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import UserLimits
-from job_orchestrator.server.scheduling.fair_share import FairShare
+from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
+from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.sqlite.store import open_store
@@ -81,7 +86,6 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             error_middleware(STATUSES, error_body, message_for),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
-            plain_bodies,
             access,
             name_job_of_errors,
         ]
@@ -131,7 +135,9 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     with files.locked():
         await in_thread(files.remove_unfinished_uploads)
         async with open_store(
-            settings.db_path, wrote=app[keys.METRICS].write_seconds.observe
+            settings.db_path,
+            wrote=app[keys.METRICS].write_seconds.observe,
+            half_life_s=settings.fair_half_life_s,
         ) as store:
             await _continue_clock(store)
             terms = LinkTerms(store.installation.id, settings.inline_limit)
@@ -170,21 +176,41 @@ async def _compose(
     statistics = JobStatistics()
     statistics.restore(await store.lists.latest(JOBS_READ_AT_START))
     stored_files = StoredFiles(store, files, settings.inline_limit)
+    rules = Rules(
+        policies(settings.priority_ageing_s),
+        statistics.mean_run_s,
+        SharedLimits(
+            settings.max_runs_per_user,
+            settings.total_max_runs,
+            settings.borrow_reserve,
+            settings.rate,
+            refuse=settings.refuse_beyond_rate,
+            max_priority=settings.max_priority,
+        ),
+    )
+    policy_file = None
+    if settings.policy_file is not None:
+        policy_file = PolicyReloader(settings.policy_file, rules)
+        await policy_file.start()
     dispatch = Dispatch(
         store,
         stored_files,
         registry,
-        FairShare(),
+        rules,
         settings.services,
         tuning,
         metrics.fetch_seconds,
-        statistics.mean_run_s,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
     )
     await dispatch.load()
+    control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
+    await control.load()
     feed = ChangeFeed()
-    queries = JobQueries(store, feed, registry, settings.services, statistics)
+    forecasts = Forecasts(metrics.count_forecast)
+    hindrances = Hindrances(registry, settings.services, rules)
+    outlooks = Outlooks(store, hindrances, statistics, forecasts)
+    queries = JobQueries(store, feed, registry, settings.services, statistics, outlooks)
     event_streams = EventStreams(store.events, queries)
     notifier = None
     if settings.callback_rules.patterns:
@@ -200,6 +226,7 @@ async def _compose(
     store.subscribe(dispatch.dispatcher.on_job_changed)
     if notifier is not None:
         store.subscribe(notifier.on_job_changed)
+    store.subscribe(forecasts.on_job_changed, status_changes_only=True)
     store.subscribe(statistics.on_job_changed, status_changes_only=True)
     store.subscribe(metrics.on_job_changed, status_changes_only=True)
 
@@ -211,11 +238,15 @@ async def _compose(
     ]
     if notifier is not None:
         components.append(Component([notifier.loop], close=notifier.close))
+    if policy_file is not None:
+        loop = Loop("policy file", policy_file.run_pass, interval_s=tuning.policy_interval_s)
+        components.append(Component([loop]))
     if settings.api_tokens_file is not None:
         components.append(_token_reloading(app[keys.TOKENS], tuning))
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
+    app[keys.CONTROL] = control
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
@@ -230,6 +261,7 @@ async def _compose(
         services=settings.services,
         callback_rules=settings.callback_rules,
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
+        rules=rules,
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         before_creation=dispatch.dispatcher.loop.wake,
         max_upload_bytes=registry.max_upload_bytes,

@@ -32,6 +32,19 @@ class JobAlreadyEnded(DomainError):
         self.status = status
 
 
+class JobNotQueued(DomainError):
+    """A job that has left the queue can't be held, and its priority has no effect any more."""
+
+    def __init__(self, job_id: int, status: JobStatus) -> None:
+        super().__init__(f"Job {job_id} is not in the queue any more: it is {status}")
+        self.job_id = job_id
+        self.status = status
+
+
+class ServiceNotFound(DomainError):
+    """A service with this name is not configured."""
+
+
 class OutputNotFound(DomainError):
     """The job has no output to download: it was never dispatched, or its files were removed."""
 
@@ -44,6 +57,14 @@ class TooManyQueued(TryLater):
     """A user has reached the limit of queued jobs."""
 
     retry_after_s = 60
+
+
+class RateExceeded(TryLater):
+    """A user has submitted as many jobs as the rate allows."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class TooMuchStored(TryLater):
@@ -88,7 +109,14 @@ class ClientBusy(ClientError, TryLater):
     for_users = "The machine of this job is busy; try again later"
 
 
-class TokenRefused(ClientBusy):
+class AccessRefused(ClientBusy):
+    """The client, or a proxy before it, does not admit this server, for example by its host name.
+
+    No job is at fault: they wait until an administrator has changed the settings.
+    """
+
+
+class TokenRefused(AccessRefused):
     """The client rejects the token of this server. Jobs wait until the tokens are equal."""
 
 
@@ -132,7 +160,7 @@ class PayloadLost(ClientError):
 
 
 class PayloadGivenBack(PayloadLost):
-    """The client has given the payload back: its machine could not start the script."""
+    """The client has given the payload back, and its script never begins."""
 
 
 class DatabaseTooNew(StartupError):
@@ -143,10 +171,13 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
     OutputNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyEnded: HTTPStatus.CONFLICT,
+    JobNotQueued: HTTPStatus.CONFLICT,
+    ServiceNotFound: HTTPStatus.NOT_FOUND,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
-    TokenRefused: HTTPStatus.BAD_GATEWAY,
+    AccessRefused: HTTPStatus.BAD_GATEWAY,
     TooManyQueued: HTTPStatus.TOO_MANY_REQUESTS,
+    RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,

@@ -5,6 +5,7 @@ from aiohttp import web
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
+from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
@@ -18,6 +19,7 @@ from job_orchestrator.server.telemetry.metrics import Metrics
 SETTINGS = web.AppKey("settings", Settings)
 CLIENTS = web.AppKey("clients", ClientRegistry)
 FEED = web.AppKey("feed", ChangeFeed)
+CONTROL = web.AppKey("control", QueueControl)
 SUBMISSION = web.AppKey("submission", JobSubmission)
 HEALTH = web.AppKey("health", HealthCheck)
 JOB_LOGS = web.AppKey("job_logs", JobLogs)

@@ -1,16 +1,21 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
+from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
+
+MAX_PRIORITY = 100
+"""Priorities of jobs are from minus this number to this number."""
 
 MAX_JOB_ID = 2**63 - 1
 """Upper bound of job ids. As a cursor, it selects the first page of a list."""
@@ -60,11 +65,20 @@ class ClientUrls:
         return f"{self.upload.rpartition('/')[0]}/load"
 
 
+class Order(StrEnum):
+    """Order of the queued jobs of a service."""
+
+    FAIR = "fair"
+    FIFO = "fifo"
+    PRIORITY = "priority"
+
+
 @dataclass(frozen=True)
 class Service:
-    """A service and its limits.
+    """A service, its limits, and the order of its jobs.
 
-    ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service.
+    ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service. Up to
+    ``burst`` a user may borrow slots that would stay idle; 0 means that nobody may.
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
     limits the run time of a job; None means without a limit.
     """
@@ -75,6 +89,8 @@ class Service:
     max_runs: int
     max_attempts: int
     time_limit_s: float | None
+    order: Order = Order.FAIR
+    burst: int = 0
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -114,6 +130,7 @@ class Job:
     - ``not_before`` is the earliest time of the next attempt.
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
+    - ``held``: a queued job that does not start before its user releases it.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -148,6 +165,7 @@ class Job:
     output_sha256: bytes | None
     outputs: tuple[str, ...] = ()
     results: ResultKind = ResultKind.ALL
+    held: bool = False
 
     @property
     def selection(self) -> Selection:
@@ -162,6 +180,15 @@ class Job:
         """
         key = f"{self.uuid}.{self.attempt}"
         return f"{key}.{self.nonce}" if self.nonce else key
+
+    def with_changes(self, **changes: object) -> "Job":
+        """Return a copy with other values of some fields.
+
+        ``dataclasses.replace`` takes ten times as long: it sets the fields one by one.
+        """
+        job = object.__new__(Job)
+        job.__dict__.update(self.__dict__, **changes)
+        return job
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the log fields of the present attempt.
@@ -228,24 +255,57 @@ class CallbackRules:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Limit of jobs by time, as a token bucket.
+
+    Each job takes a token. ``per_hour`` tokens are added in an hour, up to ``burst``.
+    """
+
+    per_hour: float
+    burst: int
+
+    def tokens_at(self, tokens: float, passed_s: float) -> float:
+        """Return the tokens of a bucket ``passed_s`` after it had ``tokens``."""
+        return min(tokens + max(passed_s, 0.0) * self.per_hour / 3600, float(self.burst))
+
+    def wait_s(self, tokens: float, jobs: int = 1) -> float:
+        """Return how long it takes until a bucket with ``tokens`` allows so many jobs."""
+        return max(jobs - tokens, 0.0) * 3600 / self.per_hour
+
+    def __str__(self) -> str:
+        burst = f", {self.burst} in a row" if self.burst != self.per_hour else ""
+        return f"{self.per_hour:g} jobs an hour{burst}"
+
+
+@dataclass(frozen=True)
 class UserLimits:
     """Limits of one user over all services; 0 means without a limit.
 
-    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results.
+    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results. Submissions
+    beyond ``rate`` are refused; None means that none are.
     """
 
     max_queued: int = 0
     max_stored: int = 0
+    rate: Rate | None = None
 
     @property
     def any(self) -> bool:
         """True if there is a limit."""
-        return bool(self.max_queued or self.max_stored)
+        return bool(self.max_queued or self.max_stored or self.rate)
 
     def problem(
-        self, queued: int, stored: int, user_id: int, input_bytes: int
-    ) -> TooManyQueued | TooMuchStored | None:
-        """Return the error for a user with these counts who adds a job; None if it is allowed."""
+        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int
+    ) -> TooManyQueued | TooMuchStored | RateExceeded | None:
+        """Return the error for a user with these counts who adds a job; None if it is allowed.
+
+        ``tokens`` are those of ``rate``.
+        """
+        if self.rate is not None and tokens < 1:
+            return RateExceeded(
+                f"User {user_id} may send {self.rate}; try again later",
+                math.ceil(self.rate.wait_s(tokens)),
+            )
         if self.max_queued and queued >= self.max_queued:
             return TooManyQueued(
                 f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"

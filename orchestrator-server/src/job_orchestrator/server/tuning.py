@@ -30,6 +30,7 @@ class Tuning:
     reconnect_interval_s: float = 1.0
     retention_interval_s: float = 60.0
     tokens_interval_s: float = 1.0
+    policy_interval_s: float = 1.0
     loop_lag_interval_s: float = 2.0
 
     tokens_fresh_s: float = 1.0

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from job_orchestrator.client.errors import PayloadNotFound
+from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.intake import Intake
 from job_orchestrator.client.payloads.retention import Retention
@@ -120,6 +120,8 @@ def _reason(error: DomainError) -> link.Refusal:
             return link.Refusal.REFUSED
         case TryLater() | StorageFull():
             return link.Refusal.BUSY
+        case PayloadGivenBack():
+            return link.Refusal.GIVEN_BACK
         case PayloadNotFound():
             return link.Refusal.LOST
     return link.Refusal.FAILED

@@ -32,6 +32,11 @@ class PayloadIds:
     _reserved_up_to: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
+    @property
+    def are_reserved(self) -> bool:
+        """True if the next ``take`` need not write to the disk, unless threads take ids, too."""
+        return self._next < self._reserved_up_to
+
     def take(self) -> int:
         """Return an id that was never returned before. May write to the disk: call it in a thread.
 

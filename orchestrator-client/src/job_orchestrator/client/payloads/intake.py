@@ -5,8 +5,8 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 from job_orchestrator.client.errors import (
     ClientStops,
@@ -25,13 +25,23 @@ from job_orchestrator.client.workspace.layout import SCRIPT, Workspace, Workspac
 from job_orchestrator.common.errors import FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.protocol.selection import read_selection
-from job_orchestrator.common.protocol.small_files import decode_files
+from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
 _FAULTS_OF_THE_DISK = frozenset({errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+
+SMALL_BYTES, SMALL_ENTRIES = 64 << 10, 16
+"""Limits of files that are written in the event loop."""
+
+SHORT_SCRIPT_BYTES = 512
+"""Limit of a script that is checked there: a check takes some microseconds for each byte."""
+
+KNOWN_SCRIPTS, KNOWN_BYTES = 128, 16 << 10
+"""Scripts whose check is remembered, and the limit of their size."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +51,7 @@ class Intake:
     """Accepts submitted payloads.
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
+    ``arriving`` are the names of folders whose payloads are not complete yet.
     """
 
     store: PayloadStore
@@ -49,6 +60,8 @@ class Intake:
     limits: FormLimits
     fitness: Fitness
     open: bool = True
+    arriving: set[str] = field(default_factory=set)
+    _short: ShortWork = field(default_factory=ShortWork, init=False)
 
     async def submit(
         self,
@@ -101,10 +114,14 @@ class Intake:
             digests = {file.name: hashlib.sha256(file.content).digest() for file in wanted}
             return self._complete(workspace, {file.name for file in files}, values, digests)
 
-        async def write_in_thread(workspace: Workspace) -> tuple[int, str]:
+        is_small = _is_small(files)
+
+        async def write_all(workspace: Workspace) -> tuple[int, str]:
+            if is_small and self.ids.are_reserved:
+                return await self._short.run(write, workspace)
             return await in_thread(write, workspace)
 
-        return await self._accept(write_in_thread, key, time_limit_s)
+        return await self._accept(write_all, key, time_limit_s)
 
     async def _accept(
         self,
@@ -119,6 +136,7 @@ class Intake:
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
+        self.arriving.add(name)
         accepted: list[PayloadRow] = []
 
         async def add(payload_id: int, refusal: str) -> None:
@@ -140,11 +158,14 @@ class Intake:
             await self.fitness.report(f"Files can't be stored: {error}")
             raise ClientUnfit(self.fitness.problem) from error
         finally:
-            if not (accepted and accepted[0].uuid == name):
-                await in_thread(self.workspaces.remove, name)
+            try:
+                if not (accepted and accepted[0].uuid == name):
+                    await in_thread(self.workspaces.discard, name)
+            finally:
+                self.arriving.discard(name)
         (row,) = accepted
         with logging_about(payload=row.id, key=key):
-            logger.info("Payload %d is %s", row.id, row.status)
+            logger.debug("Payload %d is %s", row.id, row.status)
         return row
 
     def _complete(
@@ -162,8 +183,8 @@ class Intake:
         selection = read_selection(fields)
         workspace.complete()
         store_selection(workspace, selection, digests)
-        refusal = check_script(workspace.script())
-        return self.ids.take(), str(refusal or "")
+        refusal = _check(workspace.script())
+        return self.ids.take(), refusal
 
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
@@ -207,3 +228,22 @@ class Intake:
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row
+
+
+def _is_small(files: Sequence[SmallFile]) -> bool:
+    """Return whether the files can be written, and the script checked, in the event loop."""
+    return (
+        sum(len(file.content) for file in files) <= SMALL_BYTES
+        and sum(1 + file.name.count("/") for file in files) <= SMALL_ENTRIES
+        and all(len(file.content) <= SHORT_SCRIPT_BYTES for file in files if file.name == SCRIPT)
+    )
+
+
+def _check(script: bytes) -> str:
+    """Return why a script is refused; empty if it is not. Portals send the same ones again."""
+    return _check_known(script) if len(script) <= KNOWN_BYTES else str(check_script(script) or "")
+
+
+@lru_cache(KNOWN_SCRIPTS)
+def _check_known(script: bytes) -> str:
+    return str(check_script(script) or "")

@@ -1,5 +1,6 @@
 """Removes the files of ended payloads: when their results are acknowledged, or after MAX_AGE."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,15 @@ from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval, 
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
 
 BATCH = 200
+FEW, TINY_ENTRIES = 16, 32
+"""Folders that are removed in the event loop in a row, and limit of the entries of each."""
+
 INTERVAL_S = 60.0
 ROWS_KEPT_S = 3600.0
 """Seconds that the row of a Cleaned payload is kept after its end, for late repeated submits."""
@@ -41,6 +46,7 @@ class Retention:
         self._workspaces = workspaces
         self._kept = kept
         self._max_age_s = max_age_s
+        self._short = ShortWork()
         self.large = DeferredRemoval("large folders")
         self.loops: Sequence[Loop] = (
             Loop("retention", self.run_pass, interval_s=INTERVAL_S),
@@ -60,13 +66,28 @@ class Retention:
         """
         rows = await self._store.mark_cleaned(payload_ids)
         reach(Point.CLIENT_DISCARDED)
-        for row in rows:
+        left: list[PayloadRow] = []
+        for number, row in enumerate(rows, 1):
+            # Results that are kept were packed in the event loop: nothing there may hang.
+            is_tiny = self._kept.get(row.uuid) is not None
+            if not (is_tiny and await self._short.run(self._remove_tiny, row)):
+                left.append(row)
             self._kept.drop(row.uuid)
-        large = await in_thread(self._remove, rows)
+            if number % FEW == 0:
+                await asyncio.sleep(0)  # lets other tasks run
+        large = await in_thread(self._remove, left) if left else []
         for folder in large:
             self.large.add(folder)
             self.large.loop.wake()
         return [row.id for row in rows]
+
+    def _remove_tiny(self, row: PayloadRow) -> bool:
+        """Remove the folder of a payload; return False if that must be done in a thread."""
+        folder = self._workspaces.of(row.uuid).root
+        try:
+            return remove_if_small(folder, TINY_ENTRIES)
+        except OSError:
+            return False
 
     def _remove(self, rows: Sequence[PayloadRow]) -> list[Path]:
         """Remove the folders of payloads; return the large ones, which are not removed yet."""

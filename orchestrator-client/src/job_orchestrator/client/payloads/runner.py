@@ -139,7 +139,7 @@ class Runner:
         """
         if (row := await self._store.recall(key)) is not None:
             reach(Point.CLIENT_RECALLED)
-            await in_thread(self._workspaces.remove, row.uuid)
+            await in_thread(self._workspaces.discard, row.uuid)
         elif not self._store.was_recalled(key):
             if await self._store.by_key(key) is None:
                 raise PayloadNotFound(key)

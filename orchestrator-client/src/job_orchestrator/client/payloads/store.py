@@ -55,9 +55,7 @@ ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
 """  # noqa: S608
 
-KEPT = f"""
-SELECT {COLUMNS} FROM payloads WHERE id > ? AND status <> 'Cleaned' ORDER BY id LIMIT ?
-"""  # noqa: S608
+KEPT = f"SELECT {COLUMNS} FROM payloads WHERE id > ? AND status <> 'Cleaned' ORDER BY id LIMIT ?"  # noqa: S608
 KEPT_BATCH = 500
 
 # Each count can use its index; the table also holds payloads that ended within MAX_AGE.
@@ -65,9 +63,6 @@ COUNTS = """
 SELECT (SELECT count(*) FROM payloads WHERE status = 'Running' AND NOT packing),
     (SELECT count(*) FROM payloads WHERE status = 'Prepared')
 """
-
-UNSTARTED_KEPT = 10_000
-"""Payloads that were given back before their start, for servers that ask for them later."""
 
 DELETE_BATCH = 200
 DELETE_CLEANED = f"""
@@ -77,8 +72,8 @@ RETURNING {COLUMNS}
 """  # noqa: S608
 
 
-MAX_RECALLED = 10_000
-"""Keys of recalled payloads that are remembered, for messages that are repeated."""
+MAX_REMEMBERED = 10_000
+"""Payloads that never start, and keys of recalled ones, that are remembered for repeats."""
 
 
 class StoreError(Exception):
@@ -101,7 +96,7 @@ class PayloadStore:
         self._now = now
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
-        self._unstarted: dict[int, str] = {}
+        self._unstarted: OrderedDict[int, None] = OrderedDict()
         self._recalled: OrderedDict[str, None] = OrderedDict()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -267,8 +262,9 @@ class PayloadStore:
             (key,),
         )
         for row in rows:
+            self._note_unstarted(row.id)
             self._recalled[key] = None
-            if len(self._recalled) > MAX_RECALLED:
+            if len(self._recalled) > MAX_REMEMBERED:
                 self._recalled.popitem(last=False)
             return row
         return None
@@ -300,9 +296,7 @@ class PayloadStore:
             (payload_id,),
         )
         for row in rows:
-            self._unstarted[row.id] = reason
-        while len(self._unstarted) > UNSTARTED_KEPT:
-            del self._unstarted[next(iter(self._unstarted))]
+            self._note_unstarted(row.id)
         self._notify_given_back(rows, reason)
 
     async def unseen_count(self) -> int:
@@ -331,6 +325,11 @@ class PayloadStore:
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[PayloadRow]:
         """Return payloads that ended so long ago and still have their files, the oldest first."""
         return self._rows(ENDED_BEFORE, (self._now() - seconds_ago, limit))
+
+    async def has_files(self, uuid: str) -> bool:
+        """Return whether there is a payload with this folder, and not Cleaned."""
+        query = "SELECT 1 FROM payloads WHERE uuid = ? AND status <> 'Cleaned'"
+        return bool(self._execute(query, (uuid,)))
 
     async def kept(self) -> Sequence[PayloadRow]:
         """Return all payloads whose files were not removed, by id.
@@ -367,6 +366,12 @@ class PayloadStore:
         for subscriber in self._subscribers:
             subscriber(row)
         return row
+
+    def _note_unstarted(self, payload_id: int) -> None:
+        """Remember that the script of a payload never begins, for its server, which may ask."""
+        self._unstarted[payload_id] = None
+        if len(self._unstarted) > MAX_REMEMBERED:
+            self._unstarted.popitem(last=False)
 
     def _notify_given_back(self, rows: Sequence[PayloadRow], reason: str) -> None:
         for row in rows:

@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
@@ -34,6 +33,7 @@ from job_orchestrator.client.results.queue import (
 from job_orchestrator.client.results.threads import Progress
 from job_orchestrator.client.results.zip_writer import ZipWriter
 from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.client.workspace.mounts import MountTable
 from job_orchestrator.client.workspace.ownership import close_to_other_users
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
@@ -51,7 +51,7 @@ they take about as long as one after the other, and a short one need not wait fo
 IN_MEMORY = PackingLimits(small_bytes=128 << 10, small_entries=32)
 """Limits of results that are packed in the event loop: about a millisecond of work."""
 
-MOUNTS = Path("/proc/self/mountinfo")
+_mounts = MountTable()
 
 _FAULTS_OF_THE_MACHINE = frozenset(
     {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -245,7 +245,7 @@ def _refuse_what_may_hang(workspace: Workspace) -> None:
     A file system that the script mounted, or to which a link leads, can block for ever.
     """
     paths = (workspace.work, workspace.stdout, workspace.stderr, workspace.selection)
-    if workspace.root.name in MOUNTS.read_text() or any(map(os.path.islink, paths)):
+    if _mounts.names(workspace.root.name) or any(map(os.path.islink, paths)):
         raise BudgetExceeded
 
 

@@ -24,17 +24,18 @@ class _Interrupted(Exception):
     """The removal of a folder was stopped before its end."""
 
 
-def remove_if_small(folder: Path) -> bool:
+def remove_if_small(folder: Path, max_entries: int | None = None) -> bool:
     """Remove a folder; return False if it is large, and part of it is left.
 
     Blocks: call it in a thread. Raises ``OSError``.
     """
+    limit = SMALL_ENTRIES if max_entries is None else max_entries
     found = 0
 
     def count() -> None:
         nonlocal found
         found += 1
-        if found > SMALL_ENTRIES:
+        if found > limit:
             raise _Interrupted
 
     try:

@@ -17,9 +17,11 @@ block: call them in a thread.
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,6 +38,8 @@ SCRIPT = "run.sh"
 LEFTOVER = "leftover."
 """Prefix of the names of folders that can't be removed."""
 
+_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,32 +49,32 @@ class Workspace:
 
     root: Path
 
-    @property
+    @cached_property
     def work(self) -> Path:
         """The folder in which run.sh runs, with its uploaded files."""
         return self.root / "work"
 
-    @property
+    @cached_property
     def scratch(self) -> Path:
         """TMPDIR of the script; not part of the results."""
         return self.root / "tmp"
 
-    @property
+    @cached_property
     def stdout(self) -> Path:
         """Standard output of run.sh."""
         return self.root / "stdout.txt"
 
-    @property
+    @cached_property
     def stderr(self) -> Path:
         """Standard error of run.sh."""
         return self.root / "stderr.txt"
 
-    @property
+    @cached_property
     def results(self) -> Path:
         """The packed results, once there are any."""
         return self.root / "results.zip"
 
-    @property
+    @cached_property
     def selection(self) -> Path:
         """The selection of the files that are packed; it does not exist if all are."""
         return self.root / "selection.json"
@@ -81,7 +85,8 @@ class Workspace:
         Raises ``StorageFull``.
         """
         with full_disk_as_domain_error():
-            self.work.mkdir(parents=True)
+            os.mkdir(self.root, 0o700)  # noqa: PTH102
+            os.mkdir(self.work)  # noqa: PTH102
             made: set[str] = set()
             for file in files:
                 for parent in reversed(parents(file.name)):
@@ -166,6 +171,22 @@ class Workspaces:
             detached = self.detach(uuid)
             if detached is not None:
                 remove_tree(detached)
+
+    def discard(self, uuid: str) -> None:
+        """Remove the folder of a payload that was not accepted, or is not run.
+
+        What can't be removed now has no payload, and is removed as an orphaned folder later.
+        """
+        try:
+            remove_tree(self.root / uuid)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("The folder %s can't be removed yet: %s", uuid, error)
+
+    def names(self) -> list[str]:
+        """List the names of payloads that have a folder here."""
+        return [path.name for path in self.root.iterdir() if _NAME.fullmatch(path.name)]
 
     def detach(self, uuid: str) -> Path | None:
         """Rename the folder of a payload for its removal; return None if it does not exist.

@@ -4,12 +4,47 @@ import contextlib
 import ctypes
 import errno
 import os
+import select
+import threading
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
+_BLOCK_BYTES = 1 << 16
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class MountTable:
+    """The mount table of this process, read again only after it has changed. Thread-safe.
+
+    The kernel reports a change as a priority event of the file (proc(5), mountinfo).
+    """
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._descriptor = -1
+        self._poll = select.poll()
+        self._lock = threading.Lock()
+
+    def names(self, name: str) -> bool:
+        """Return whether the table names ``name``, such as in the path of a mount."""
+        with self._lock:
+            if self._descriptor < 0:
+                self._descriptor = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+                self._poll.register(self._descriptor, select.POLLPRI)
+                self._read()
+            while self._poll.poll(0):
+                self._read()
+            return name.encode() in self._text
+
+    def _read(self) -> None:
+        blocks = []
+        at = 0
+        while block := os.pread(self._descriptor, _BLOCK_BYTES, at):
+            blocks.append(block)
+            at += len(block)
+        self._text = b"".join(blocks)
 
 
 def detach_mounts(top: Path) -> None:

@@ -6,6 +6,7 @@ Both write the fields of a record's context (``logs.context``).
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -28,7 +29,22 @@ _ESCAPES = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) != "
 _ESCAPES_IN_TRACEBACKS = {code: text for code, text in _ESCAPES.items() if chr(code) != "\n"}
 
 
-class TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Formatter that converts the time once a second."""
+
+    _second = 0
+    _time = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Format the time of a record in local time."""
+        second = int(record.created)
+        if second != self._second:
+            self._time = time.strftime(self.default_time_format, self.converter(second))
+            self._second = second
+        return f"{self._time},{int(record.msecs):03d}"
+
+
+class TextFormatter(_Formatter):
     """Formats a record as one line, followed by the traceback of its exception, if any.
 
     Control characters are escaped: data of users, such as file names, can neither forge log lines
@@ -44,14 +60,15 @@ class TextFormatter(logging.Formatter):
         if fields := _fields_of(record):
             words = (f"{name}={_quoted(value)}" for name, value in fields.items())
             text += f" [{' '.join(words)}]"
-        return text.translate(_ESCAPES)
+        # None of the characters with an escape is printable.
+        return text if text.isprintable() else text.translate(_ESCAPES)
 
     def formatException(self, ei: ExceptionInfo) -> str:
         """Format the traceback."""
         return super().formatException(ei).translate(_ESCAPES_IN_TRACEBACKS)
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """Formats a record as a JSON object in one line.
 
     Its members are ``time``, ``level``, ``name``, ``message``, one for each field of the context,

@@ -66,6 +66,8 @@ class Refusal(StrEnum):
     """Not acceptable in itself, so that a repeat would not help."""
     LOST = "lost"
     """The client has no such payload."""
+    GIVEN_BACK = "given-back"
+    """The client has given the payload back, and its script never begins."""
     FAILED = "failed"
     """Internal error."""
 

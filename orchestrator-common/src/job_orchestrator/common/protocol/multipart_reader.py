@@ -20,6 +20,7 @@ from job_orchestrator.common.protocol.paths import uploaded_path
 MAX_HEADER_LINE_BYTES = 8192
 """Of the head of a part: the longest path, escaped, three times."""
 
+_PLAIN_CONTENT_TYPE = re.compile(r"multipart/form-data; ?boundary=([A-Za-z0-9_-]+)")
 _EXTENDED_VALUE = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
 _EXTENDED_NAME = re.compile(r"filename\*", re.IGNORECASE)
 # The parser drops all parameters whose names have a star; it keeps this one.
@@ -169,6 +170,9 @@ def _extended_filename(disposition: str) -> str:
 
 
 def _boundary(content_type: str) -> bytes:
+    # The form in which nearly all programs send it. The parser of headers takes ten times as long.
+    if plain := _PLAIN_CONTENT_TYPE.fullmatch(content_type):
+        return plain[1].encode()
     # Headers may hold any bytes; the parser accepts Latin-1.
     header = content_type.encode("utf-8", "surrogateescape").decode("latin-1")
     kind, options = parse_options_header(header)

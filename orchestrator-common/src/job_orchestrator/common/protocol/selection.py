@@ -53,6 +53,8 @@ def read_selection(fields: Mapping[str, Sequence[str]]) -> Selection:
 
     Empty values are ignored, because forms in browsers send a field that is left empty.
     """
+    if OUTPUTS not in fields and RESULTS not in fields:
+        return EVERYTHING
     texts = [text.strip() for text in fields.get(OUTPUTS, ())]
     patterns = dict.fromkeys(_checked_pattern(text) for text in texts if text)
     if len(patterns) > MAX_PATTERNS:

@@ -18,11 +18,14 @@ class CompressedBody(DomainError):
 
 
 def bounded_bodies(*uploads: str) -> Middleware:
-    """Create a middleware that refuses a large body before it is received.
+    """Create a middleware that refuses a large or compressed body before it is received.
 
     The limit is ``MAX_BODY_BYTES``, on all paths except ``uploads``. A body without a declared
     length is refused when it is read (``client_max_size``). If no handler reads a body, aiohttp
     reads it for a few seconds and then closes the connection.
+
+    A few compressed bytes can expand a thousandfold. ``run_service`` prevents aiohttp from
+    decompressing a body, even to discard it.
     """
 
     @web.middleware
@@ -31,22 +34,16 @@ def bounded_bodies(*uploads: str) -> Middleware:
             raise BodyTooLarge(
                 f"The body is too large; at most {MAX_BODY_BYTES} bytes are allowed here"
             )
+        if hdrs.CONTENT_ENCODING in request.headers and request.body_exists:
+            _check_encoding(",".join(request.headers.getall(hdrs.CONTENT_ENCODING)))
         return await handler(request)
 
     return bound
 
 
-@web.middleware
-async def plain_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a compressed body before it is received.
-
-    A few compressed bytes can expand a thousandfold. ``run_service`` prevents aiohttp from
-    decompressing the body, even to discard it.
-    """
-    encodings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, []))
-    if request.body_exists and encodings.strip().lower() not in ("", "identity"):
+def _check_encoding(encodings: str) -> None:
+    if encodings.strip().lower() not in ("", "identity"):
         raise CompressedBody(
             f"Content-Encoding {encodings[:100]!r} is not supported; send the body without it."
             " Compressed files can be sent as files"
         )
-    return await handler(request)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -146,6 +147,7 @@ def _is_own_page(request: web.Request, policy: PagePolicy) -> bool:
     return host == request.headers.get(hdrs.HOST, "").lower()
 
 
+@lru_cache(maxsize=256)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

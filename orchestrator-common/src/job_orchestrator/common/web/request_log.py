@@ -4,10 +4,11 @@
 """
 
 import asyncio
+import itertools
 import logging
 import re
+import secrets
 from functools import partial
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -20,6 +21,14 @@ _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Ids that can't be confused with another field of a log record."""
 
 _ID = web.RequestKey("request_id", str)
+
+_PROCESS = secrets.token_hex(8)
+_numbers = itertools.count(secrets.randbits(32))
+
+
+def _new_id() -> str:
+    """Return an id that no other request has. Nothing depends on its being hard to guess."""
+    return f"{_PROCESS}{next(_numbers):016x}"
 
 
 def add_request_ids(app: web.Application) -> None:
@@ -34,7 +43,7 @@ def add_request_ids(app: web.Application) -> None:
 @web.middleware
 async def _identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get(X_REQUEST_ID, "")
-    request[_ID] = given if _SAFE.fullmatch(given) else uuid4().hex
+    request[_ID] = given if _SAFE.fullmatch(given) else _new_id()
     with logging_about(**{REQUEST_ID: request[_ID]}):
         return await handler(request)
 

@@ -126,7 +126,7 @@ async def _serve(
         shutdown_timeout=CANCELLATION_S,
         keepalive_timeout=KEEP_ALIVE_S,
         read_bufsize=READ_BUFFER_BYTES,
-        # ``plain_bodies`` refuses compressed bodies, but aiohttp would decompress them.
+        # ``bounded_bodies`` refuses compressed bodies, but aiohttp would decompress them.
         auto_decompress=False,
     )
     try:

@@ -23,6 +23,7 @@ from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.server.clients.base import EventsNotOffered, InventoryNotOffered
 from job_orchestrator.server.clients.connector import Connector
 from job_orchestrator.server.errors import (
+    AccessRefused,
     AnswerLost,
     ClientBusy,
     ClientError,
@@ -49,6 +50,7 @@ MAX_READERS = 512
 
 _PROXY_FAILED = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE)
+_NOT_ADMITTED = (HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)
 
 
 _NO_LINK = (400, 403, 404, 405, 426, 501)
@@ -161,6 +163,11 @@ class ClientConnection:
             return LinkNotOffered(message)
         if error.status in _BUSY:
             return ClientBusy(message)
+        if error.status == HTTPStatus.MISDIRECTED_REQUEST:
+            # The answer has no body here.
+            return AccessRefused(
+                f"{self} does not answer to this host name: add it to ALLOWED_HOSTS of jo-client"
+            )
         return AnswerLost(message) if error.status in _PROXY_FAILED else ClientFailed(message)
 
     def _token_refused(self) -> ClientError:
@@ -201,6 +208,8 @@ class ClientConnection:
             raise PayloadLost(message) if url != self._urls.upload else ClientFailed(message)
         if response.status in _BUSY:
             raise ClientBusy(message)
+        if response.status in _NOT_ADMITTED:
+            raise AccessRefused(message)
         if response.status in _PROXY_FAILED:
             raise AnswerLost(message)
         if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):

@@ -22,6 +22,7 @@ from job_orchestrator.server.errors import (
     ClientFailed,
     ClientRefused,
     ClientTimeout,
+    PayloadGivenBack,
     PayloadLost,
 )
 
@@ -216,6 +217,8 @@ class LinkSession:
                 return ClientBusy(message)
             case link.Refusal.REFUSED:
                 return ClientRefused(message, reason)
+            case link.Refusal.GIVEN_BACK:
+                return PayloadGivenBack(message)
             case link.Refusal.LOST:
                 return PayloadLost(message)
             case link.Refusal.FAILED:

@@ -27,8 +27,7 @@ from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Service
-from job_orchestrator.server.scheduling.base import SchedulingPolicy
-from job_orchestrator.server.scheduling.look_ahead import RunTime
+from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
 
@@ -41,11 +40,10 @@ class Dispatch:
         store: JobStore,
         files: StoredFiles,
         registry: ClientRegistry,
-        policy: SchedulingPolicy,
+        rules: Rules,
         services: Mapping[str, Service],
         tuning: Tuning,
         fetch_seconds: Histogram,
-        run_time: RunTime,
         *,
         lost_after_s: float,
         max_result_bytes: int,
@@ -88,11 +86,10 @@ class Dispatch:
         self.dispatcher = Dispatcher(
             store,
             registry,
-            policy,
+            rules,
             delivery,
             services,
             tuning,
-            run_time,
             lost_after_s=lost_after_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)

@@ -9,9 +9,10 @@ from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.errors import ClientError
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.look_ahead import outranked, overtaken
-from job_orchestrator.server.store.base import Claim, JobStore
+from job_orchestrator.server.scheduling.rules import Rules
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ class CallBack:
     A job that is called back spends no attempt. If it has started in the meantime, it goes on.
     """
 
-    def __init__(self, store: JobStore, registry: ClientRegistry, policy: SchedulingPolicy) -> None:
+    def __init__(self, store: JobStore, registry: ClientRegistry, rules: Rules) -> None:
         self._store = store
         self._registry = registry
-        self._policy = policy
+        self._rules = rules
         self._recalls = TaskOwner("call back", limit=MAX_CONCURRENT)
         self._recalling: set[int] = set()
 
@@ -62,10 +63,17 @@ class CallBack:
             for job in client.jobs.values()
             if job.service == service.name
         ]
-        limits = Limits(service.runs_per_user, service.max_runs)
         claimed = {job.id for job in claim.jobs}
         queued = [job for job in arrivals if job.service == service.name and job.id not in claimed]
-        jobs = overtaken(self._policy, limits, active, not_started, claim.waiting)
+        jobs = overtaken(
+            self._rules.policy(service),
+            self._rules.limits(service),
+            active,
+            not_started,
+            claim.waiting,
+            claim.held_usage_s,
+            claim.everywhere,
+        )
         for job in {job.id: job for job in [*jobs, *outranked(queued, not_started)]}.values():
             self._begin(job)
 

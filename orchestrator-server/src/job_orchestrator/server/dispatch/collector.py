@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.messages import Payload, PayloadEvent
@@ -131,7 +130,7 @@ class Collector:
             yield
             return
         name = (client.name, payload.id)
-        self._accepted[name] = replace(job, status=JobStatus.SUBMITTED, dest_id=payload.id)
+        self._accepted[name] = job.with_changes(status=JobStatus.SUBMITTED, dest_id=payload.id)
         for event in self._early_events.pop(client, payload.id):
             self.on_event(client, event)
         try:

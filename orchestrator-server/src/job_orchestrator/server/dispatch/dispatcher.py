@@ -15,10 +15,12 @@ from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
-from job_orchestrator.server.scheduling.look_ahead import RunTime, look_ahead
+from job_orchestrator.server.scheduling.base import Limits
+from job_orchestrator.server.scheduling.look_ahead import look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
-from job_orchestrator.server.store.base import Claim, JobStore, Offer, WaitingUser
+from job_orchestrator.server.scheduling.rules import Rules
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import Claim, Offer, WaitingUser
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
@@ -41,11 +43,10 @@ class Dispatcher:
         self,
         store: JobStore,
         registry: ClientRegistry,
-        policy: SchedulingPolicy,
+        rules: Rules,
         delivery: Delivery,
         services: Mapping[str, Service],
         tuning: Tuning,
-        run_time: RunTime,
         *,
         lost_after_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -54,10 +55,9 @@ class Dispatcher:
         """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
         self._store = store
         self._registry = registry
-        self._policy = policy
-        self._run_time = run_time
+        self._rules = rules
         self._now = now
-        self._call_back = CallBack(store, registry, policy)
+        self._call_back = CallBack(store, registry, rules)
         self._delivery = delivery
         self._services = services
         self._tuning = tuning
@@ -77,7 +77,7 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and len(self._arrivals) < MAX_ARRIVALS:
+        if job.status is JobStatus.QUEUED and not job.held and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
 
     async def run_pass(self) -> None:
@@ -118,23 +118,25 @@ class Dispatcher:
         offers, replaceable = {}, {}
         arrivals, self._arrivals = self._arrivals, []
         for service in self._services.values():
+            if service.name in self._rules.pauses.services:
+                continue
             clients = self._placed(service)
             if any(job.service == service.name for job in arrivals):
                 replaceable[service.name] = self._call_back.replaceable(service)
             if clients or replaceable.get(service.name):
-                offers[service.name] = self._offer(
-                    service, clients, len(replaceable.get(service.name, ()))
-                )
+                holders = [job.user_id for job in replaceable.get(service.name, ())]
+                offers[service.name] = self._offer(service, clients, holders)
         if not offers:
             return False
         more = False
         for name, claim in (await self._store.claim(offers)).items():
             if claim.jobs:
                 reach(Point.SERVER_CLAIMED)
-            self._quota_log.report(self._services[name], claim)
+            limits = self._rules.limits(self._services[name])
+            self._quota_log.report(self._services[name], limits, claim)
             for job in claim.jobs:
                 self._start_delivery(job, resumed=False)
-            more = more or len(claim.jobs) == MAX_CLAIMS
+            more = more or len(claim.jobs) >= MAX_CLAIMS
             if not_started := replaceable.get(name):
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
         for service in self._services.values():
@@ -148,17 +150,31 @@ class Dispatcher:
             ahead = 0
             if client.slots is not None and client.transport.can_recall:
                 jobs = (job for job in client.jobs.values() if job.id not in client.packing)
-                ahead = look_ahead(service.name, self._run_time, client.slots, jobs, self._now())
+                ahead = look_ahead(
+                    service.name, self._rules.run_time, client.slots, jobs, self._now()
+                )
             candidates.append(candidate(client, ahead))
-        return place(candidates, min(service.max_runs, MAX_CLAIMS))
+        # The reserve is counted in free slots, so they are all named.
+        most = MAX_CLAIMS + self._rules.shared.reserve
+        return place(candidates, min(service.max_runs, most))
 
-    def _offer(self, service: Service, clients: Sequence[str], replaceable: int) -> Offer:
-        limits = Limits(service.runs_per_user, service.max_runs)
+    def _offer(self, service: Service, clients: Sequence[str], holders: Sequence[int]) -> Offer:
+        limits, policy = self._rules.limits(service), self._rules.policy(service)
 
-        def decide(active: int, waiting: Sequence[WaitingUser]) -> Sequence[int]:
-            return self._policy.choose(limits, active, len(clients), waiting)
+        def decide(
+            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+        ) -> Sequence[int]:
+            return policy.choose(limits, active, len(clients), waiting, everywhere)
 
-        return Offer(service.max_runs, clients, decide, replaceable)
+        return Offer(
+            service.max_runs,
+            clients,
+            decide,
+            holders,
+            in_order=policy.in_order,
+            everywhere=limits.depend_on_other_services,
+            rate_of=self._rules.start_rate if self._rules.limit_starts else None,
+        )
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)
@@ -181,7 +197,7 @@ class QuotaLog:
     def __init__(self) -> None:
         self._held: dict[str, dict[int, int]] = {}
 
-    def report(self, service: Service, claim: Claim) -> None:
+    def report(self, service: Service, limits: Limits, claim: Claim) -> None:
         """Log the decisions of a claim."""
         for job in claim.jobs:
             logger.info(
@@ -195,7 +211,8 @@ class QuotaLog:
         held: dict[int, int] = {}
         for user in claim.waiting:
             running = user.active + started[user.user_id]
-            if running < service.runs_per_user or user.head in claimed:
+            most = limits.ceiling(user.user_id)
+            if running < most or user.head in claimed:
                 continue
             held[user.user_id] = user.head
             if self._held.get(service.name, {}).get(user.user_id) != user.head:
@@ -203,7 +220,7 @@ class QuotaLog:
                     "User %d has %d/%d jobs running for service '%s', job %d remains queued",
                     user.user_id,
                     running,
-                    service.runs_per_user,
+                    most,
                     service.name,
                     user.head,
                 )

@@ -80,7 +80,7 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
         text="The machine refused its files",
         final=True,
     ),
-    # Draining, its disk is full, or it refuses the token: no fault of the job.
+    # Draining, its disk is full, or it does not admit this server: no fault of the job.
     ClientBusy: AttemptFailure(
         client_failed=True,
         counts=False,

@@ -9,6 +9,7 @@ from job_orchestrator.common.storage.form_writer import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
 from job_orchestrator.server.model import (
+    MAX_PRIORITY,
     MAX_USER_ID,
     MIN_USER_ID,
     CallbackRules,
@@ -18,7 +19,6 @@ from job_orchestrator.server.model import (
 
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 100
-MAX_PRIORITY = 100
 MAX_TIME_LIMIT_S = 365 * 86400.0
 MAX_KEY_LENGTH = 255
 
@@ -98,6 +98,12 @@ def _priority(text: str) -> int:
             f"Invalid priority, should be a whole number from {-MAX_PRIORITY} to {MAX_PRIORITY}"
         )
     return number
+
+
+def check_priority(priority: int, most: int) -> None:
+    """Raise ``InvalidSubmission`` for a priority that a user may not ask for."""
+    if priority > most:
+        raise InvalidSubmission(f"Invalid priority, should be at most {most} for this user")
 
 
 def _time_limit_s(text: str) -> float | None:

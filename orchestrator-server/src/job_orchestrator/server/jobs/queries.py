@@ -1,7 +1,8 @@
 """Read-side queries: jobs with their state, history and queue position, services, clients."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from job_orchestrator.common.messages import (
     ComputeClient,
     JobDetail,
     JobPage,
-    QueuePosition,
+    PersonalLimits,
     ServiceList,
     Stats,
 )
@@ -21,17 +22,16 @@ from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.estimate import ActiveJob, Capacity, expected_wait_s, jobs_first
 from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING, reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.jobs.views import minute_of, step_of, view_of
+from job_orchestrator.server.jobs.views import minute_of, position_of, step_of, view_of, waiting_of
+from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, OF_USER
+from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
-from job_orchestrator.server.store.base import MAX_AHEAD, JobStore, WaitingUser
+from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.queue import MAX_AHEAD
 
-ALL_UNUSABLE = "No machine of this service can be used at present"
 SOME_UNUSABLE = "Not all machines of this service can be used at present"
-
-USER_LIMIT = "of this user's jobs are active"
 
 STARTED = (JobStatus.RUNNING, JobStatus.UNKNOWN)
 NOT_STARTED = (JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.SUBMITTED)
@@ -54,6 +54,7 @@ class JobQueries:
     clients: ClientRegistry
     services: Mapping[str, Service]
     statistics: JobStatistics
+    outlooks: Outlooks
     now: Callable[[], float] = steady_time
 
     async def jobs(
@@ -75,9 +76,10 @@ class JobQueries:
         steps = zip(changes, until, strict=True)
         service = self.services.get(job.service)
         fields = msgspec.structs.asdict(self.view(job, details=details))
-        queue = None
+        queue = waiting = None
         if job.status is JobStatus.QUEUED:
-            queue = await self._queue_position(job, details=details)
+            outlook = await self.outlooks.of(job, details=details)
+            queue, waiting = position_of(outlook), waiting_of(outlook)
         return JobDetail(
             **fields,
             history=[step_of(change, end, details=details) for change, end in steps],
@@ -85,6 +87,7 @@ class JobQueries:
             max_attempts=service.max_attempts if service else None,
             outputs=list(job.outputs),
             results=job.results,
+            waiting=waiting,
         )
 
     def view(self, job: Job, *, details: bool) -> JobView:
@@ -95,7 +98,7 @@ class JobQueries:
             return msgspec.structs.replace(view, message=message)
         if job.status is not JobStatus.QUEUED:
             return view
-        message = _joined(self._hindrance(job, details=details), view.message)
+        message = _joined(self.outlooks.hindrances.of(job, details=details), view.message)
         return msgspec.structs.replace(view, message=message)
 
     async def wait_for_end(self, job_id: int, timeout_s: float) -> Job:
@@ -121,10 +124,10 @@ class JobQueries:
             return _joined(reason, TERMINATION_PENDING)
         if job.status is not JobStatus.QUEUED:
             return reason
-        ahead = await self.store.ahead(job)
+        ahead = await self.store.queue.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
-        hindrance = self._hindrance(job, details=details)
-        position = "" if USER_LIMIT in hindrance else "Next in line"
+        hindrance = await self.outlooks.hindrance(job, details=details)
+        position = "" if OF_USER in hindrance else "Next in line"
         if ahead:
             position = f"{count} of this user's jobs for {job.service} are ahead"
         return _joined(position, hindrance, reason)
@@ -137,6 +140,18 @@ class JobQueries:
                 self._service(service, counts, details=details)
                 for service in self.services.values()
             ]
+        )
+
+    async def limits_of(self, user_id: int) -> PersonalLimits:
+        """Return the limits of a user over all services, and what the user has of each."""
+        rate = self.outlooks.hindrances.rules.rate(user_id)
+        tokens = None if rate is None else await self.store.queue.tokens(user_id, rate)
+        return PersonalLimits(
+            active=self.outlooks.hindrances.active_of_user(user_id),
+            max_runs=self.outlooks.hindrances.rules.user_total(user_id),
+            jobs_per_hour=None if rate is None else rate.per_hour,
+            jobs_left=None if tokens is None else math.floor(tokens),
+            paused=user_id in self.outlooks.hindrances.rules.pauses.users,
         )
 
     def all_clients(self) -> ClientList:
@@ -159,91 +174,12 @@ class JobQueries:
             wait_s_max=round(longest_s, 3) if count else None,
         )
 
-    async def _queue_position(self, job: Job, *, details: bool) -> QueuePosition:
-        obstacle = self._obstacle(job, details=details)
-        ahead = await self.store.ahead(job)
-        wait_s = None if obstacle else await self._expected_wait_s(job, ahead)
-        reason = self._hindrance(job, details=details)
-        return QueuePosition(ahead=ahead, estimated_wait_s=wait_s, reason=reason)
-
-    def _obstacle(self, job: Job, *, details: bool) -> str:
-        """Say why no queued job of this service can start now; empty if one can."""
-        service = self.services.get(job.service)
-        if service is None:
-            return "This service is not configured now"
-        problem = self.clients.problem(service)
-        return reason_for(with_details(ALL_UNUSABLE, problem), details=details) if problem else ""
-
-    def _hindrance(self, job: Job, *, details: bool) -> str:
-        """Say why a queued job can't start now; empty if it can."""
-        return self._obstacle(job, details=details) or self._limit_reached(job)
-
     def _waits_for_termination(self, job: Job) -> bool:
         """Return whether the termination of a job was requested while its client is away."""
         if not job.kill_requested or job.status not in DISPATCHED_JOB:
             return False
         client = self.clients.get(job.client)
         return job.status is JobStatus.UNKNOWN or client is None or not client.is_connected
-
-    def _limit_reached(self, job: Job) -> str:
-        """Say which limit keeps a queued job from its start; empty if none does."""
-        service = self.services.get(job.service)
-        if service is None:
-            return ""
-        clients = self.clients.of_service(service)
-        active = [
-            each
-            for client in clients
-            for each in client.jobs.values()
-            if each.service == service.name
-        ]
-        of_user = sum(each.user_id == job.user_id for each in active)
-        if of_user >= service.runs_per_user:
-            return (
-                f"{of_user} {USER_LIMIT}, of at most {service.runs_per_user}: "
-                "it starts when one of them has ended"
-            )
-        if len(active) >= service.max_runs:
-            return f"{len(active)} jobs of {service.name} are active, of at most {service.max_runs}"
-        usable = [client for client in self.clients.usable(service) if client.slots is not None]
-        slots = sum(client.slots or 0 for client in usable)
-        if slots and all(client.occupied >= (client.slots or 0) for client in usable):
-            return f"All {slots} slots of this service's machines are busy"
-        return ""
-
-    async def _expected_wait_s(self, job: Job, ahead: int) -> float | None:
-        """Estimate the wait of a queued job; None if no job of its service has run."""
-        service, run_s = self.services.get(job.service), self.statistics.remaining_s(job.service)
-        if service is None or run_s is None:
-            return None
-        clients, now = self.clients.working(service), self.now()
-        slots = [client.slots for client in clients if client.slots is not None]
-        active = []
-        for other in (other for client in clients for other in client.jobs.values()):
-            elapsed_s = max(now - other.started_at, 0.0) if other.started_at is not None else 0.0
-            left_s = self.statistics.remaining_s(other.service, elapsed_s)
-            active.append(
-                ActiveJob(
-                    run_s if left_s is None else left_s,
-                    runs=other.started_at is not None,
-                    of_user=other.user_id == job.user_id,
-                    of_service=other.service == job.service,
-                )
-            )
-        capacity = Capacity(
-            sum(slots) if len(slots) == len(clients) else None,
-            service.max_runs,
-            service.runs_per_user,
-        )
-        others = jobs_first(*await self._waiting_users(job), ahead)
-        wait_s = expected_wait_s(ahead, others, run_s, capacity, active)
-        return round(max(wait_s, job.not_before - now), 1)
-
-    async def _waiting_users(self, job: Job) -> tuple[WaitingUser, Sequence[WaitingUser]]:
-        """Return the user of a queued job, and the users who wait for the same service."""
-        waiting = await self.store.waiting_users(job.service)
-        own = (user for user in waiting if user.user_id == job.user_id)
-        return next(own, WaitingUser(job.user_id, 1, active=0, served=0, head=job.id)), waiting
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool
@@ -262,6 +198,9 @@ class JobQueries:
             max_runs=service.max_runs,
             max_attempts=service.max_attempts,
             time_limit_s=service.time_limit_s,
+            policy=service.order,
+            paused=service.name in self.outlooks.hindrances.rules.pauses.services,
+            runs_per_user_burst=max(service.burst, service.runs_per_user),
             active=count(ACTIVE_JOB),
             queued=count([JobStatus.QUEUED]),
             state=state,

@@ -1,9 +1,8 @@
 """Statistics of the last hour, kept in memory: jobs per minute, queue times and run times."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
@@ -85,7 +84,11 @@ class JobStatistics:
         if not runs_s:
             return None
         longer_s = [run_s for run_s in runs_s if run_s > elapsed_s]
-        return median(longer_s) - elapsed_s if longer_s else elapsed_s
+        return _median(longer_s) - elapsed_s if longer_s else elapsed_s
+
+    def runs_s(self, service: str) -> Sequence[float]:
+        """Return the run times of the recent jobs of a service."""
+        return tuple(self._runs_s.get(service, ()))
 
     def mean_run_s(self, service: str) -> float | None:
         """Return the mean run time of the recent jobs of a service; None if no job has run."""
@@ -135,3 +138,10 @@ class JobStatistics:
                 del self._minutes[old]
             self._minutes[number] = Minute(number)
         return self._minutes[number]
+
+
+def _median(values: Sequence[float]) -> float:
+    """Return the median. The module ``statistics`` takes half a MiB of memory for it."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return (ordered[middle] + ordered[~middle]) / 2

@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from job_orchestrator.common.errors import TooLarge
@@ -22,8 +22,9 @@ from job_orchestrator.common.storage.form_receiver import BodyStream, receive_fo
 from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
-from job_orchestrator.server.jobs.form import JobForm, read_job_form
+from job_orchestrator.server.jobs.form import JobForm, check_priority, read_job_form
 from job_orchestrator.server.model import CallbackRules, Job, Principal, Service, UserLimits
+from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class JobSubmission:
     form_limits: FormLimits
     inline_bytes: int
     user_limits: UserLimits
+    rules: Rules
     callback_rules: CallbackRules
     before_creation: Callable[[], None]
     max_upload_bytes: Callable[[Service], int | None] = lambda _: None
@@ -93,7 +95,10 @@ class JobSubmission:
         with self._upload_slot(principal):
             if principal.user_id is not None:
                 await self.store.check_limits(
-                    principal.user_id, least_bytes, idempotency_key, self.user_limits
+                    principal.user_id,
+                    least_bytes,
+                    idempotency_key,
+                    self._limits_of(principal.user_id),
                 )
             job_uuid = str(uuid.uuid4())
             received = await self._receive(job_uuid, body, content_type, principal, idempotency_key)
@@ -183,7 +188,7 @@ class JobSubmission:
             received.form.options,
             input_bytes=received.input_bytes,
             inputs=received.inputs,
-            limits=self.user_limits,
+            limits=self._limits_of(received.form.user_id),
         )
 
     def _read_form(
@@ -198,7 +203,12 @@ class JobSubmission:
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
         self._check_size(self.services[job_form.service], sum(form.files.values()))
+        if not principal.is_admin:
+            check_priority(job_form.options.priority, self.rules.max_priority(job_form.user_id))
         return job_form
+
+    def _limits_of(self, user_id: int) -> UserLimits:
+        return replace(self.user_limits, rate=self.rules.submit_rate(user_id))
 
     def _check_least_bytes(self, least_bytes: int) -> None:
         """Raise ``TooLarge`` for an upload that the clients of no service take."""

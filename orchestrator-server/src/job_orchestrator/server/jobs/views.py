@@ -5,6 +5,7 @@ from job_orchestrator.common.messages import WireTime
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
+from job_orchestrator.server.jobs.waiting.outlook import Outlook
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.lists import Change
 
@@ -33,6 +34,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         has_output=job.has_output and job.status is not JobStatus.CLEANED,
         output_bytes=job.output_bytes,
         failures=job.failures,
+        held=job.held,
     )
 
 
@@ -59,3 +61,19 @@ def minute_of(minute: Minute) -> messages.Minute:
         wait_s_mean=minute.mean_wait_s,
         wait_s_max=minute.longest_wait_s if minute.waits else None,
     )
+
+
+def position_of(outlook: Outlook) -> messages.QueuePosition:
+    """Return the message that shows the position of a queued job."""
+    return messages.QueuePosition(
+        ahead=outlook.ahead, estimated_wait_s=outlook.wait_s, reason=outlook.hindrance
+    )
+
+
+def waiting_of(outlook: Outlook) -> messages.Waiting:
+    """Return the message that shows why a queued job waits, and until when."""
+    start = None
+    if outlook.forecast is not None:
+        p50, p90 = outlook.forecast
+        start = messages.ExpectedStart(WireTime.at(p50), WireTime.at(p90))
+    return messages.Waiting(reason=outlook.reason, ahead=outlook.ahead, expected_start=start)

@@ -1,36 +1,35 @@
-"""Fair share: the next slot goes to the waiting user with the fewest active jobs.
+"""Fair share: the next slot goes to the waiting user who has used least.
 
-Ties go to the user who was served longest ago. So no user is starved: each start of another user's
-job moves a waiting user up in the order.
+Usage is what a user has used of the service, in slot-seconds that decay, and what the active jobs
+are expected to add to it, divided by the weight of the user. Ties go to the user who was served
+longest ago. So no user is starved: each start of another user's job moves a waiting user up in the
+order.
 """
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from job_orchestrator.server.scheduling.base import Limits
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.scheduling.base import NO_USERS, Limits
+from job_orchestrator.server.scheduling.choice import choose
+from job_orchestrator.server.store.queue import WaitingUser
 
 
 class FairShare:
-    """Scheduling policy that evens out the number of active jobs between users."""
+    """Scheduling policy that evens out the usage of the users."""
+
+    in_order = False
 
     def choose(
-        self, limits: Limits, active: int, slots: int, waiting: Sequence[WaitingUser]
+        self,
+        limits: Limits,
+        active: int,
+        slots: int,
+        waiting: Sequence[WaitingUser],
+        everywhere: Mapping[int, int] = NO_USERS,
     ) -> list[int]:
         """See ``SchedulingPolicy.choose``."""
-        free = min(limits.per_service - active, slots)
-        heap = [
-            (user.active, user.served, user.user_id, user.queued)
-            for user in waiting
-            if user.queued > 0 and user.active < limits.per_user
-        ]
-        heapq.heapify(heap)
-        served = max((entry[1] for entry in heap), default=0)
-        chosen: list[int] = []
-        while heap and len(chosen) < free:
-            user_active, _, user_id, queued = heapq.heappop(heap)
-            chosen.append(user_id)
-            served += 1
-            if queued > 1 and user_active + 1 < limits.per_user:
-                heapq.heappush(heap, (user_active + 1, served, user_id, queued - 1))
-        return chosen
+
+        def rank(user: WaitingUser, chosen: int, served: int) -> tuple[float, ...]:
+            expected_s = user.usage_s + (user.active + chosen) * limits.run_s
+            return expected_s / limits.terms(user.user_id).weight, served, user.user_id
+
+        return choose(limits, active, slots, waiting, rank, everywhere)

@@ -5,12 +5,12 @@ many of them a second would be idle for a round trip after each.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
-from job_orchestrator.server.store.base import WaitingUser
+from job_orchestrator.server.scheduling.base import NO_USERS, Limits, SchedulingPolicy
+from job_orchestrator.server.store.queue import QueuedJob, WaitingUser
 
 LOOK_AHEAD_S = 1.0
 """Expected run time of all jobs together, in seconds, that wait at a client for a slot."""
@@ -54,39 +54,61 @@ def overtaken(
     active: Sequence[Job],
     not_started: Sequence[Job],
     waiting: Sequence[WaitingUser],
+    held_usage_s: Mapping[int, float],
+    everywhere: Mapping[int, int] = NO_USERS,
 ) -> list[Job]:
     """Return the jobs of ``not_started`` that should give their place to ``waiting`` users' jobs.
 
     ``active`` are the active jobs of one service, ``not_started`` those of them that wait at
-    clients for a slot, in the order of their claims. For each of these the policy decides who gets
-    its place: its user, who wins ties, or a waiting one. The user with the most active jobs comes
-    first, and of its jobs the latest. So two jobs never call each other back forever.
+    clients for a slot, in the order of their claims; ``held_usage_s`` is the usage of their users.
+    ``everywhere`` has the active jobs of each user in all services.
+    For each of these the policy decides who gets its place: its user, who wins ties, or a waiting
+    one. The user whom the policy would serve last comes first, and of its jobs the latest. So two
+    jobs never call each other back forever.
     """
     counts = Counter(job.user_id for job in active)
+    in_all = Counter(everywhere)
     queued = {user.user_id: user for user in waiting}
     held: dict[int, list[Job]] = {}
     for job in not_started:
         held.setdefault(job.user_id, []).append(job)
     found: list[Job] = []
     while held:
-        user_id = max(held, key=lambda user_id: counts[user_id])
+        holders = {
+            user_id: _holder(jobs[-1], counts[user_id] - 1, held_usage_s.get(user_id, 0.0))
+            for user_id, jobs in held.items()
+        }
+        order = policy.choose(
+            replace(limits, per_service=len(held)), 0, len(held), list(holders.values())
+        )
+        user_id = order[-1] if order else next(iter(held))
+        holder = holders[user_id]
         counts[user_id] -= 1
+        in_all[user_id] -= 1
         rivals = [
             replace(user, active=counts[user.user_id])
             for user in queued.values()
             if user.user_id != user_id
         ]
-        holder = WaitingUser(user_id, 1, counts[user_id], served=-1, head=0)
-        (chosen,) = policy.choose(limits, counts.total(), 1, [*rivals, holder]) or (user_id,)
+        (chosen,) = policy.choose(limits, counts.total(), 1, [*rivals, holder], in_all) or (
+            user_id,
+        )
         counts[chosen] += 1
+        in_all[chosen] += 1
         if chosen == user_id:
             del held[user_id]
             continue
         found.append(held[user_id].pop())
-        queued[chosen] = replace(queued[chosen], queued=queued[chosen].queued - 1)
+        rival = queued[chosen]
+        queued[chosen] = replace(rival, queued=rival.queued - 1, next=rival.next[1:])
         if not held[user_id]:
             del held[user_id]
     return found
+
+
+def _holder(job: Job, active: int, usage_s: float) -> WaitingUser:
+    own = QueuedJob(job.id, job.priority, job.created_at)
+    return WaitingUser(job.user_id, 1, active, served=-1, head=0, usage_s=usage_s, next=(own,))
 
 
 def outranked(queued: Iterable[Job], not_started: Sequence[Job]) -> list[Job]:

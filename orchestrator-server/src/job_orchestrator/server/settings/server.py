@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
+    Choice,
     Duration,
     FilePath,
     HostPatterns,
@@ -32,7 +33,8 @@ from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
-from job_orchestrator.server.model import CallbackRules, Service
+from job_orchestrator.server.model import MAX_PRIORITY, CallbackRules, Rate, Service
+from job_orchestrator.server.settings.services import PREFIX as SERVICE_PREFIX
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
@@ -175,6 +177,66 @@ class Settings:
         default="0",
         help="Maximum size of all files that are kept for one user; 0: no limit",
     )
+    policy_file: Path | None = setting(
+        "POLICY_FILE",
+        FilePath(),
+        default=no_default(None),
+        help="TOML file with groups, weights and limits of users; reloaded when it changes",
+    )
+    max_priority: int = setting(
+        "MAX_PRIORITY",
+        Integer(-MAX_PRIORITY, MAX_PRIORITY),
+        default=str(MAX_PRIORITY),
+        help="Highest priority that a user with a token may ask for",
+    )
+    max_runs_per_user: int = setting(
+        "MAX_RUNS_PER_USER",
+        Integer(0, 1_000_000),
+        default="0",
+        help="Maximum number of active jobs of one user in all services; 0: no limit",
+    )
+    total_max_runs: int = setting(
+        "TOTAL_MAX_RUNS",
+        Integer(0, 1_000_000),
+        default="0",
+        help="Maximum number of active jobs of all users and services; 0: no limit",
+    )
+    borrow_reserve: int = setting(
+        "BORROW_RESERVE",
+        Integer(0, 1_000_000),
+        default="0",
+        help="Free slots of each service that nobody may borrow (RUNS_PER_USER_BURST)",
+    )
+    jobs_per_hour: int = setting(
+        "JOBS_PER_HOUR",
+        Integer(0, 1_000_000),
+        default="0",
+        help="Jobs of one user in an hour, on average; 0: no limit",
+    )
+    jobs_per_hour_burst: int = setting(
+        "JOBS_PER_HOUR_BURST",
+        Integer(0, 1_000_000),
+        default="0",
+        help="Jobs of one user in a row, before the average holds; 0: JOBS_PER_HOUR",
+    )
+    refuse_beyond_rate: bool = setting(
+        "RATE_LIMIT",
+        Choice({"wait": False, "refuse": True}),
+        default="wait",
+        help="Jobs beyond JOBS_PER_HOUR wait, or their uploads are refused: wait, refuse",
+    )
+    fair_half_life_s: float = setting(
+        "FAIR_HALF_LIFE",
+        Duration(),
+        default="7d",
+        help="Time after which a used slot-second counts half; 0: only active jobs count",
+    )
+    priority_ageing_s: float = setting(
+        "PRIORITY_AGEING",
+        Duration(),
+        default="1h",
+        help="Waiting time that counts like one more priority; 0: priorities are strict",
+    )
     min_upload_rate: int = shared.min_upload_rate()
     max_connections_per_peer: int = shared.max_connections_per_peer("4000")
     log_level: str = shared.log_level()
@@ -184,6 +246,13 @@ class Settings:
     """By lower-case name."""
     warnings: tuple[str, ...]
     """Messages about settings that are misspelled, or contradict each other."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """Limit of the jobs of one user by time; None if there is none."""
+        if not self.jobs_per_hour:
+            return None
+        return Rate(self.jobs_per_hour, self.jobs_per_hour_burst or self.jobs_per_hour)
 
     @property
     def callback_rules(self) -> CallbackRules:
@@ -262,6 +331,13 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f" MAX_UPLOAD_SIZE ({size_text(settings.max_upload_bytes)}): no user can send a job of"
             " that size"
         )
+    for service in settings.services.values():
+        if 0 < service.burst <= service.runs_per_user:
+            prefix = f"{SERVICE_PREFIX}{service.name.upper()}_RUNS_PER_USER"
+            yield (
+                f"{prefix}_BURST ({service.burst}) is not more than {prefix}"
+                f" ({service.runs_per_user}): nobody can borrow slots"
+            )
     if settings.callback_key and not settings.callback_allow:
         yield "CALLBACK_SECRET is set and CALLBACK_ALLOW is not: there are no callbacks"
     if settings.callback_allow_private and not settings.callback_allow:

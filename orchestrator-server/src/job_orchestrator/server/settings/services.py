@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from job_orchestrator.common.config.kinds import Duration, Integer, Urls
+from job_orchestrator.common.config.kinds import Choice, Duration, Integer, Urls
 from job_orchestrator.common.config.reader import SettingsReader
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
@@ -20,7 +20,7 @@ from job_orchestrator.common.config.settings import (
     setting_of,
 )
 from job_orchestrator.common.errors import StartupError
-from job_orchestrator.server.model import ClientUrls, Service
+from job_orchestrator.server.model import ClientUrls, Order, Service
 
 PREFIX = "SERVICE_"
 
@@ -56,6 +56,12 @@ class ServiceSettings:
         default="5",
         help="Maximum number of active jobs of one user",
     )
+    runs_per_user_burst: int = setting(
+        "RUNS_PER_USER_BURST",
+        Integer(0, _MAX_COUNT),
+        default="0",
+        help="Active jobs up to which one user may use slots that would be idle; 0: RUNS_PER_USER",
+    )
     max_runs: int = setting(
         "MAX_RUNS",
         Integer(1, _MAX_COUNT),
@@ -73,6 +79,12 @@ class ServiceSettings:
         Duration(),
         default=no_default(0.0),
         help="Maximum run time of a job; a job can ask for less with time_limit",
+    )
+    order: Order = setting(
+        "POLICY",
+        Choice({order.value: order for order in Order}),
+        default="fair",
+        help="Order of queued jobs of all users: fair, fifo, priority",
     )
 
 
@@ -145,6 +157,8 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         max_runs=settings.max_runs,
         max_attempts=settings.max_attempts,
         time_limit_s=settings.time_limit_s or None,
+        order=settings.order,
+        burst=settings.runs_per_user_burst,
     )
 
 

@@ -29,15 +29,10 @@ from job_orchestrator.server.model import (
     UserLimits,
 )
 from job_orchestrator.server.store.lists import JobLists
-
-MAX_AHEAD = 1000
-"""Limit of ``JobStore.ahead``: jobs in front of a job are not counted beyond it."""
+from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
-
-MAX_WAITING, MAX_WAITING_JOBS = 200, 20
-"""Limits of ``JobStore.waiting_users``: users, and queued jobs of each that are counted."""
 
 NO_OPTIONS = JobOptions()
 NO_LIMITS = UserLimits()
@@ -51,57 +46,6 @@ class StoreError(Exception):
 
     This is a fault of the system, not of a request. Therefore it is not a ``DomainError``.
     """
-
-
-@dataclass(frozen=True)
-class WaitingUser:
-    """A user with queued jobs of one service.
-
-    ``queued`` counts the jobs that may be claimed now (it may be capped at the free slots),
-    ``active`` those that hold a slot. ``served`` is the number of the last claim for this user (0:
-    never), so smaller means longer ago. ``head`` is the id of the next job in the user's queue.
-    """
-
-    user_id: int
-    queued: int
-    active: int
-    served: int
-    head: int
-
-
-Decide = Callable[[int, Sequence[WaitingUser]], Sequence[int]]
-"""Scheduling decision: maps the number of active jobs of a service and its waiting users to the
-user of each job to claim, in order. It keeps to the limit of the service. It must be pure and must
-not block: the store calls it within a transaction, and possibly in another thread."""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """Free slots for the jobs of one service.
-
-    At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
-    ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice. ``replaceable`` counts jobs of the service that wait at clients and may be
-    called back: if there are any, the waiting users are returned even if no job can be claimed.
-    """
-
-    max_active: int
-    clients: Sequence[str]
-    decide: Decide
-    replaceable: int = 0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The jobs of one service that were claimed, and the counts on which the decision was based.
-
-    ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
-    and no job is replaceable.
-    """
-
-    jobs: Sequence[Job]
-    active: int
-    waiting: Sequence[WaitingUser]
 
 
 @dataclass(frozen=True)
@@ -207,6 +151,10 @@ class JobStore(Protocol):
         """Lists, histories and counts."""
 
     @property
+    def queue(self) -> JobQueue:
+        """Queued jobs, and the users who wait."""
+
+    @property
     def events(self) -> JobEvents:
         """Event log."""
 
@@ -253,8 +201,8 @@ class JobStore(Protocol):
         ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
-        added; its ``uuid`` is a different one. Raises ``TooManyQueued`` or ``TooMuchStored`` if the
-        job would exceed the user's ``limits``.
+        added; its ``uuid`` is a different one. Raises ``TooManyQueued``, ``TooMuchStored``
+        or ``RateExceeded`` if the job would exceed the user's ``limits``.
         """
 
     async def check_limits(
@@ -331,6 +279,14 @@ class JobStore(Protocol):
         Raises ``JobNotFound``.
         """
 
+    async def change_queued(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> Job:
+        """Hold or release a queued job, or change its priority; None leaves it as it is.
+
+        Durable. Raises ``JobNotFound``; ``JobNotQueued`` if the job has left the queue.
+        """
+
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """Record that the output of an ended job is stored, or store its ``content``.
 
@@ -368,18 +324,6 @@ class JobStore(Protocol):
 
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """Return ended jobs whose files are due for removal, oldest end first."""
-
-    async def ahead(self, job: Job) -> int:
-        """Count the queued jobs in front of ``job``, of the same user and service.
-
-        Counts at most ``MAX_AHEAD``.
-        """
-
-    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
-        """Return users with queued jobs of a service, at most ``MAX_WAITING``.
-
-        Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
-        """
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """Return the jobs that have one of these uuids, by uuid."""

@@ -55,6 +55,10 @@ class Metrics:
         elif job.status in FINAL_JOB and job.ended_at == job.changed_at:
             self._count_end(job)
 
+    def count_forecast(self, service: str, within: str) -> None:
+        """Count a start that was forecast."""
+        self._forecasts.labels(service, within).inc()
+
     def _count_queued(self, job: Job) -> None:
         self._claimed_at.pop(job.id, None)
         if job.attempt > 0:
@@ -109,6 +113,12 @@ class Metrics:
             "Time from the last start of run.sh to the end of the job",
             LONG_S,
             "service",
+        )
+        self._forecasts = self._counter(
+            "forecast_starts",
+            "Starts of jobs that had a forecast: by p50, by p90, or later",
+            "service",
+            "within",
         )
         self._dispatch_seconds = self._histogram(
             "dispatch_seconds", "Time from the claim of a job until its client has it", QUICK_S

@@ -48,6 +48,9 @@ TABLE: Mapping[str, Access] = {
     "/events": Access.OWN_JOBS,
     "/clients": Access.ADMIN,
     "/stats": Access.ADMIN,
+    "/pauses": Access.ADMIN,
+    "/pause": Access.ADMIN,
+    "/resume": Access.ADMIN,
     METRICS: Access.ADMIN,
 }
 """Access by route. Administrators may use all routes.

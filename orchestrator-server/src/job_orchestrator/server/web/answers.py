@@ -21,6 +21,8 @@ from job_orchestrator.common.messages import (
     JobDetail,
     JobError,
     JobPage,
+    PauseList,
+    PersonalLimits,
     ResultFiles,
     ServiceList,
     Stats,
@@ -75,7 +77,9 @@ _CONCERNED = web.RequestKey("concerned", Job)
 """The job that a failed request is about."""
 
 SCHEMAS: dict[str, Any] = {
-    **_schemas_of([JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats]),
+    **_schemas_of(
+        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
+    ),
     "WhoAmI": {
         "type": "object",
         "required": ["user_id", "admin", "auth"],
@@ -87,8 +91,13 @@ SCHEMAS: dict[str, Any] = {
             },
             "admin": {"type": "boolean", "description": "May see and do everything"},
             "auth": {"type": "boolean", "description": "This server requires tokens"},
+            "limits": {
+                "nullable": True,
+                "description": "Limits over all services; null for administrators",
+                "allOf": [{"$ref": "#/components/schemas/PersonalLimits"}],
+            },
         },
-        "example": {"user_id": 7, "admin": False, "auth": True},
+        "example": {"user_id": 7, "admin": False, "auth": True, "limits": None},
     },
     "JobAnswer": {
         "type": "object",

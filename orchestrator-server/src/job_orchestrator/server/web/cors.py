@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 ANY = "*"
-METHODS = "GET, POST"
+METHODS = "GET, PATCH, POST"
 REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range,"
     " Last-Event-ID, Range, X-Request-Id"

@@ -11,9 +11,12 @@ from job_orchestrator.server import keys
 from job_orchestrator.server.errors import JobAlreadyEnded
 from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING
 from job_orchestrator.server.web.parameters import (
+    PRINCIPAL,
+    JobChange,
     cursor,
     job_filter,
     job_id,
+    json_body,
     page_size,
     sees_details,
 )
@@ -40,6 +43,16 @@ async def files(request: web.Request) -> web.Response:
     """List the files in the results of a job."""
     found = await request.app[keys.QUERIES].store.get(job_id(request))
     return json_response(await request.app[keys.RESULTS].listing(found))
+
+
+async def change(request: web.Request) -> web.Response:
+    """Change a queued job."""
+    wanted = await json_body(request, JobChange)
+    changed = await request.app[keys.CONTROL].change(
+        job_id(request), request[PRINCIPAL], held=wanted.held, priority=wanted.priority
+    )
+    queries = request.app[keys.QUERIES]
+    return json_response(await queries.job(changed.id, details=sees_details(request)))
 
 
 async def terminate(request: web.Request) -> web.Response:

@@ -1,12 +1,26 @@
-"""Checked parameters from the path and the query of a request."""
+"""Checked parameters from the path, the query and the body of a request.
+
+Bodies refuse unknown fields: a misspelled one would have no effect.
+"""
 
 import re
+from typing import Annotated, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
+from job_orchestrator.server.model import (
+    MAX_JOB_ID,
+    MAX_PRIORITY,
+    MAX_USER_ID,
+    MIN_USER_ID,
+    JobFilter,
+    Principal,
+)
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_WAIT_S = 60.0
 MAX_PAGE = 500
@@ -14,6 +28,20 @@ _SIGNED_NUMBER = re.compile(r"-?\d{1,10}", re.ASCII)
 
 PRINCIPAL = web.RequestKey("principal", Principal)
 """Principal that sent the request. ``access`` sets it on every route that requires a token."""
+
+
+class JobChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``PATCH /jobs/{id}``: changes of a queued job; None leaves a field as it is."""
+
+    held: bool | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+
+
+class PauseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of ``POST /pause`` and ``POST /resume``: a service, a user, or both."""
+
+    service: str | None = None
+    user_id: Annotated[int, msgspec.Meta(ge=MIN_USER_ID, le=MAX_USER_ID)] | None = None
 
 
 def job_id(request: web.Request) -> int:
@@ -34,6 +62,14 @@ def _id_of(text: str) -> int | None:
         return None
     number = int(digits)
     return number if number <= MAX_JOB_ID else None
+
+
+async def json_body(request: web.Request, kind: type[T]) -> T:
+    """Return the JSON body of a request. Raises ``BadRequest``."""
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"Invalid JSON: {error}") from error
 
 
 def wait_s(request: web.Request) -> float:

@@ -7,9 +7,19 @@ from aiohttp import web
 from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
-from job_orchestrator.server.web.jobs import files, job, jobs, terminate
+from job_orchestrator.server.web.jobs import change, files, job, jobs, terminate
 from job_orchestrator.server.web.results import download, download_partial
-from job_orchestrator.server.web.service import clients, health, metrics, services, stats, whoami
+from job_orchestrator.server.web.service import (
+    clients,
+    health,
+    metrics,
+    pause,
+    pauses,
+    resume,
+    services,
+    stats,
+    whoami,
+)
 from job_orchestrator.server.web.streams import events, job_events, job_logs
 from job_orchestrator.server.web.upload import upload
 
@@ -25,12 +35,16 @@ ROUTES = (
     web.get("/download_partial/{id}", download_partial),
     web.get("/jobs", jobs),
     web.get("/jobs/{id}", job),
+    web.patch("/jobs/{id}", change),
     web.get("/jobs/{id}/files", files),
     web.get("/jobs/{id}/events", job_events),
     web.get("/jobs/{id}/logs", job_logs),
     web.get("/events", events),
     web.get("/services", services),
     web.get("/clients", clients),
+    web.get("/pauses", pauses),
+    web.post("/pause", pause),
+    web.post("/resume", resume),
     web.get("/metrics", metrics),
     web.get("/stats", stats),
     web.post("/terminate/{id}", terminate),

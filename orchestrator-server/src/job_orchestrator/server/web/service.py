@@ -2,10 +2,12 @@
 
 from aiohttp import web
 
-from job_orchestrator.common.messages import Health, Identity
+from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.messages import Health, Identity, PauseList
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
-from job_orchestrator.server.web.parameters import PRINCIPAL, sees_details
+from job_orchestrator.server.store.queue import Pauses
+from job_orchestrator.server.web.parameters import PRINCIPAL, PauseRequest, json_body, sees_details
 
 
 async def health(request: web.Request) -> web.Response:
@@ -31,9 +33,16 @@ async def metrics(request: web.Request) -> web.Response:
 async def whoami(request: web.Request) -> web.Response:
     """Return the owner of the token."""
     principal = request[PRINCIPAL]
-    return json_response(
-        Identity(user_id=principal.user_id, admin=principal.is_admin, auth=principal.authenticated)
+    limits = None
+    if principal.user_id is not None:
+        limits = await request.app[keys.QUERIES].limits_of(principal.user_id)
+    identity = Identity(
+        user_id=principal.user_id,
+        admin=principal.is_admin,
+        auth=principal.authenticated,
+        limits=limits,
     )
+    return json_response(identity)
 
 
 async def services(request: web.Request) -> web.Response:
@@ -50,3 +59,32 @@ async def clients(request: web.Request) -> web.Response:
 async def stats(request: web.Request) -> web.Response:
     """Return the statistics of the last hour."""
     return json_response(await request.app[keys.QUERIES].stats())
+
+
+async def pauses(request: web.Request) -> web.Response:
+    """List what is paused."""
+    return _pauses(request.app[keys.CONTROL].rules.pauses)
+
+
+async def pause(request: web.Request) -> web.Response:
+    """Pause a service or a user."""
+    wanted = await json_body(request, PauseRequest)
+    control = request.app[keys.CONTROL]
+    return _pauses(await control.pause(service=_name(wanted), user_id=wanted.user_id))
+
+
+async def resume(request: web.Request) -> web.Response:
+    """Resume a service or a user."""
+    wanted = await json_body(request, PauseRequest)
+    control = request.app[keys.CONTROL]
+    return _pauses(await control.resume(service=_name(wanted), user_id=wanted.user_id))
+
+
+def _name(wanted: PauseRequest) -> str | None:
+    if wanted.service is None and wanted.user_id is None:
+        raise BadRequest("Name a service or a user_id")
+    return None if wanted.service is None else wanted.service.strip().lower()
+
+
+def _pauses(pauses: Pauses) -> web.Response:
+    return json_response(PauseList(services=sorted(pauses.services), users=sorted(pauses.users)))

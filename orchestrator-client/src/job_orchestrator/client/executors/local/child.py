@@ -45,7 +45,10 @@ class Child:
 
 
 class CgroupStarter(Protocol):
-    """A way to start programs directly in a cgroup of version 2. All methods block."""
+    """A way to start programs directly in a cgroup of version 2.
+
+    Methods that are no coroutines block.
+    """
 
     def start(self, program: Program, cgroup: Path) -> Child:
         """Start a program in the cgroup with the folder ``cgroup``.
@@ -53,6 +56,9 @@ class CgroupStarter(Protocol):
         Raises ``OSError``. Nothing runs then, unless the error is a ``TimeoutError`` or a
         ``ConnectionError``: after these the caller must kill the processes in ``cgroup``.
         """
+
+    async def start_in_loop(self, program: Program, cgroup: Path) -> Child:
+        """Start a program like ``start``, in the event loop."""
 
     def close(self) -> None:
         """Release the resources. The processes that were started go on."""

@@ -36,7 +36,6 @@ from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.loops import Loop
-from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
 
 logger = logging.getLogger(__name__)
@@ -96,7 +95,6 @@ class LocalExecutor:
         large = large_leftovers or DeferredRemoval("large leftovers")
         spawner = Spawner(environment, cgroups, users, sandbox, large)
         self._supervisor = Supervisor(workspaces.root, spawner)
-        self._do_short = ShortWork().run if self._supervisor.is_short else in_thread
         self._kill_grace_s = kill_grace_s
         self._runs: dict[RunId, _Run] = {}
         self._listeners: list[StateListener] = []
@@ -143,7 +141,7 @@ class LocalExecutor:
         if run_id in self._runs:
             return
         try:
-            script = await self._do_short(self._supervisor.start, request.workspace)
+            script = await self._supervisor.start(request.workspace)
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:
@@ -223,10 +221,10 @@ class LocalExecutor:
         """
         await _until_readable(script.exit_descriptor)
         ended_at = steady_time()
-        collected = await self._do_short(self._supervisor.collect, script)
+        collected = await self._supervisor.collect(script)
         if collected.leftovers:
             await self._supervisor.end(script, LEFTOVER_GRACE_S)
-            await in_thread(self._supervisor.release, script)
+            await self._supervisor.release(script)
         code = collected.code
         number = -code if code < 0 else None
         # bubblewrap reports the signal that ended the script as a shell does, by its exit code.

@@ -21,13 +21,27 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterable, Set
+import threading
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 WORKSPACE_VARIABLE = "JO_WORKSPACE"
 """Environment variable that marks a process as one of a payload: it names the workspace."""
+
+
+class Waitable(Protocol):
+    """A child process."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    def wait(self) -> int:
+        """Take the exit status."""
+
 
 Find = Callable[[], list[psutil.Process]]
 """Search for the processes to end; each call searches again."""
@@ -36,6 +50,58 @@ CHILDREN_OF_MAIN_THREAD = Path(f"/proc/self/task/{os.getpid()}/children")
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+
+
+class ScriptPids:
+    """Pids of the running scripts. Thread-safe.
+
+    A search for orphans compares children of this process with these pids. A script that has been
+    forked, and whose pid is not recorded yet, must not be taken for an orphan.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pids: set[int] = set()
+        self._starts: set[object] = set()
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[Callable[[int], None]]:
+        """Start a script in the block, and record its pid with the function."""
+        start = object()
+        with self._changed:
+            self._starts.add(start)
+        try:
+            yield self._add
+        finally:
+            with self._changed:
+                self._starts.discard(start)
+                self._changed.notify_all()
+
+    def wait_for(self, script: Waitable) -> int:
+        """Take the exit status of a script that has ended, and forget its pid."""
+        with self._changed:
+            code = script.wait()
+            self._pids.discard(script.pid)
+        return code
+
+    def recorded(self) -> frozenset[int]:
+        """Return the recorded pids."""
+        with self._changed:
+            return frozenset(self._pids)
+
+    def all(self) -> frozenset[int]:
+        """Return the pids of all scripts that were forked before the call.
+
+        Blocks until the starts that are under way have been recorded.
+        """
+        with self._changed:
+            under_way = frozenset(self._starts)
+            self._changed.wait_for(lambda: under_way.isdisjoint(self._starts))
+            return frozenset(self._pids)
+
+    def _add(self, pid: int) -> None:
+        with self._changed:
+            self._pids.add(pid)
 
 
 def become_subreaper() -> None:

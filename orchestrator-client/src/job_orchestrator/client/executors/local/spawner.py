@@ -1,6 +1,6 @@
 """Starts the process of a script: as a user, in a cgroup, in a sandbox.
 
-All methods block: call them in a thread.
+All methods except ``start`` block.
 """
 
 import errno
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
-from job_orchestrator.client.executors.local.cgroups.native_start import NativeStart
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import (
     PayloadCgroup,
     PayloadCgroups,
@@ -30,6 +29,7 @@ from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import give_to_user
 from job_orchestrator.client.workspace.shebang import script_command
+from job_orchestrator.common.runtime.threads import in_thread
 
 
 class Process(Protocol):
@@ -89,11 +89,8 @@ class Spawner:
 
     @property
     def is_short(self) -> bool:
-        """True if scripts are started by one system call, and leave nothing to search for.
-
-        Other starts hold the lock of the supervisor for as long as another process needs.
-        """
-        return self.cgroups is not None and isinstance(self.cgroups.starter, NativeStart)
+        """True if slots are acquired and released within microseconds: no user owns any files."""
+        return self.users is None
 
     @property
     def exclusive_uids(self) -> frozenset[int]:
@@ -106,22 +103,27 @@ class Spawner:
         if self.exclusive_uids:
             resume_unfinished_removals(self.large_leftovers)
 
-    def start(self, workspace: Workspace, slot: ExecutionSlot, stdout: int, stderr: int) -> Process:
-        """Start run.sh with bash, as its first line says. Raises ``OSError``."""
+    def program(
+        self, workspace: Workspace, slot: ExecutionSlot, stdout: int, stderr: int
+    ) -> Program:
+        """Return bash with run.sh, as its first line says. Raises ``OSError``."""
         command: Sequence[str] = script_command(workspace, self._bash())
         if self.sandbox is not None:
             command = self.sandbox.wrap(workspace, command)
         if slot.user is not None:
             os.fchown(stdout, *slot.user)
             os.fchown(stderr, *slot.user)
-        program = Program(
+        return Program(
             command, workspace.work, self._environment_of(workspace), stdout, stderr, slot.user
         )
+
+    async def start(self, program: Program, slot: ExecutionSlot) -> Process:
+        """Start a program. Raises ``OSError``."""
         if slot.cgroup is None:
-            return _start(program, subprocess.DEVNULL)
+            return await in_thread(_start, program, subprocess.DEVNULL)
         if self.cgroups is not None and self.cgroups.starter is not None:
-            return _start_in(program, slot.cgroup, self.cgroups.starter)
-        return _start_and_move_to(program, slot.cgroup)
+            return await _start_in(program, slot.cgroup, self.cgroups.starter)
+        return await in_thread(_start_and_move_to, program, slot.cgroup)
 
     def _remove_leftovers(self, uids: Set[int]) -> None:
         if uids and self.sandbox is None:  # nothing is left of a sandbox
@@ -147,12 +149,12 @@ class Spawner:
         }
 
 
-def _start_in(program: Program, cgroup: PayloadCgroup, starter: CgroupStarter) -> Process:
+async def _start_in(program: Program, cgroup: PayloadCgroup, starter: CgroupStarter) -> Process:
     """Start a program directly in a cgroup. Raises ``OSError``."""
     try:
-        return starter.start(program, cgroup.main.folder)
+        return await starter.start_in_loop(program, cgroup.main.folder)
     except (TimeoutError, ConnectionError):
-        cgroup.main.kill()
+        await in_thread(cgroup.main.kill)
         raise
 
 

@@ -5,23 +5,29 @@ import contextlib
 import logging
 import os
 import threading
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import psutil
 
 from job_orchestrator.client.errors import StillRunning
 from job_orchestrator.client.executors.local import processes
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroup
+from job_orchestrator.client.executors.local.child import Program
 from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Process, Spawner
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.runtime.clock import steady_time
+from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.regular_file import create_file, opened_folder
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 POLL_S = 0.02
 KILL_TIMEOUT_S = 10.0
@@ -54,6 +60,7 @@ class Collected(NamedTuple):
     code: int
     limit_reached: str
     leftovers: bool
+    possible_orphans: Set[int]
 
 
 @dataclass(eq=False)
@@ -75,50 +82,71 @@ class Supervisor:
         """Supervise the scripts of the workspaces in ``folder``."""
         self._folder = folder
         self._spawner = spawner
-        self._script_pids: set[int] = set()
+        self._scripts = processes.ScriptPids()
         self._ending_orphans: set[_Orphans] = set()
-        # Held from the start of a script until its pid is recorded, and while a script is reaped.
-        # Without it, a comparison of children with scripts could take a script for an orphan.
         self._lock = threading.Lock()
+        self._short = ShortWork()
         processes.become_subreaper()
 
-    @property
-    def is_short(self) -> bool:
-        """True if ``start`` and ``collect`` take less time than a hop to a thread."""
-        return self._spawner.is_short
-
-    def start(self, workspace: Workspace) -> Script:
+    async def start(self, workspace: Workspace) -> Script:
         """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached).
 
         Standard output and error go to files, never to pipes: a background process that keeps a
         pipe open would make the script appear unfinished, and after a crash of jo-client the pipe
         would have no reader.
         """
-        slot = self._spawner.acquire_slot(workspace)
+        slot, program = await self._run_short(self._prepare, workspace)
+        started_at = steady_time()
         try:
-            return self._start_in(slot, workspace)
+            try:
+                with self._scripts.starting() as record:
+                    process = await self._spawner.start(program, slot)
+                    record(process.pid)
+            finally:
+                os.close(program.stdout)
+                os.close(program.stderr)
+            exit_descriptor = await self._open_exit_descriptor(process)
         except BaseException:
-            self._spawner.release_slot(slot)
+            await in_thread(self._spawner.release_slot, slot)
             raise
+        return Script(process, workspace, slot, started_at, exit_descriptor)
 
-    def collect(self, script: Script) -> Collected:
-        """Take the exit status of a script that has ended; release its slot if nothing is left.
+    async def collect(self, script: Script) -> Collected:
+        """Take the exit status of a script that has ended; release its slot if nothing is left."""
+        collected = await self._run_short(self._collect, script)
+        if not collected.leftovers and collected.possible_orphans:
+            # They may be scripts whose start is under way, for which only a thread can wait.
+            if collected.possible_orphans <= await in_thread(self._scripts.all):
+                await self.release(script)
+            else:
+                return collected._replace(leftovers=True)
+        return collected
+
+    async def release(self, script: Script) -> None:
+        """Release the slot of a script of which nothing runs any more."""
+        await in_thread(self._spawner.release_slot, script.slot)
+
+    def _collect(self, script: Script) -> Collected:
+        """See ``collect``. Releases the slot only if there are no possible orphans either.
 
         The kernel makes orphans of the script children of this process at the moment at which the
-        script ends. Short, if ``is_short``.
+        script ends.
         """
-        code = self._wait(script.process)
+        code = self._scripts.wait_for(script.process)
         cgroup = script.slot.cgroup
         limit_reached = cgroup.limit_reached() if cgroup is not None else ""
-        emptied = cgroup is None or cgroup.remove_if_empty()
-        leftovers = not emptied or bool(self._adopted())
-        if not leftovers:
+        leftovers = cgroup is not None and not cgroup.remove_if_empty()
+        # In this order: a script that starts in between is not taken for an orphan.
+        children = processes.possible_orphans()
+        orphans = children - self._scripts.recorded()
+        if not (leftovers or orphans):
             self._spawner.release_slot(script.slot)
-        return Collected(code, limit_reached, leftovers)
+        return Collected(code, limit_reached, leftovers, orphans)
 
-    def release(self, script: Script) -> None:
-        """Release the slot of a script of which nothing runs any more. Blocks."""
-        self._spawner.release_slot(script.slot)
+    async def _run_short(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._spawner.is_short:
+            return await self._short.run(function, *args, **kwargs)
+        return await in_thread(function, *args, **kwargs)
 
     def reap(self) -> None:
         """Take the exit status of adopted orphans that have ended. Blocks."""
@@ -151,9 +179,7 @@ class Supervisor:
         await in_thread(self._spawner.remove_all_leftovers)
 
     async def _end_one(self, script: Script, grace_s: float) -> None:
-        find = partial(
-            processes.of_payload, script.workspace.root, script.pid, self._running_script_pids
-        )
+        find = partial(processes.of_payload, script.workspace.root, script.pid, self._scripts.all)
         # The sandbox ends with its first process, which would leave the script no grace time.
         spared_pid = script.pid if self._spawner.sandbox is not None else 0
         orphans = _Orphans(script.pid)
@@ -189,31 +215,28 @@ class Supervisor:
             await asyncio.sleep(POLL_S)
         await in_thread(self.reap)
 
-    def _start_in(self, slot: ExecutionSlot, workspace: Workspace) -> Script:
-        started_at = steady_time()
-        flags = os.O_WRONLY | os.O_APPEND
-        with opened_folder(workspace.root) as folder, contextlib.ExitStack() as opened:
+    def _prepare(self, workspace: Workspace) -> tuple[ExecutionSlot, Program]:
+        """Lease a slot, and create the files for standard output and error. Raises ``OSError``."""
+        slot = self._spawner.acquire_slot(workspace)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._spawner.release_slot, slot)
             outputs = []
-            for path in (workspace.stdout, workspace.stderr):
-                outputs.append(create_file(path.name, folder, flags))
-                opened.callback(os.close, outputs[-1])
-            stdout, stderr = outputs
-            with self._lock:
-                process = self._spawner.start(workspace, slot, stdout, stderr)
-                self._script_pids.add(process.pid)
+            with opened_folder(workspace.root) as folder:
+                for path in (workspace.stdout, workspace.stderr):
+                    flags = os.O_WRONLY | os.O_APPEND
+                    outputs.append(create_file(path.name, folder, flags))
+                    undo.callback(os.close, outputs[-1])
+            program = self._spawner.program(workspace, slot, *outputs)
+            undo.pop_all()
+        return slot, program
+
+    async def _open_exit_descriptor(self, process: Process) -> int:
         try:
-            exit_descriptor = os.pidfd_open(process.pid)
+            return os.pidfd_open(process.pid)
         except OSError:  # too many open files
             process.kill()
-            self._wait(process)
+            await in_thread(self._scripts.wait_for, process)
             raise
-        return Script(process, workspace, slot, started_at, exit_descriptor)
-
-    def _wait(self, process: Process) -> int:
-        with self._lock:
-            code = process.wait()
-            self._script_pids.discard(process.pid)
-        return code
 
     def _were_reaped(self, orphans: _Orphans) -> bool:
         """Return whether orphans have ended since the last call.
@@ -234,11 +257,7 @@ class Supervisor:
     def _adopted(self) -> set[int]:
         # In this order: a script that starts in between is not taken for an orphan.
         children = processes.possible_orphans()
-        return children - self._running_script_pids()
-
-    def _running_script_pids(self) -> frozenset[int]:
-        with self._lock:
-            return frozenset(self._script_pids)
+        return children - self._scripts.all()
 
 
 def _in_cgroup_or(cgroup: PayloadCgroup, find: processes.Find) -> list[psutil.Process]:

@@ -1,11 +1,24 @@
 """Claims: counting, decision and claim are one transaction."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from job_orchestrator.server.model import Installation
-from job_orchestrator.server.store.base import Claim, Offer, WaitingUser
-from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
+from job_orchestrator.server.store.queue import (
+    MAX_WAITING,
+    Claim,
+    Offer,
+    QueuedJob,
+    RateOf,
+    WaitingUser,
+)
+from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
+from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, IS_READY, job_of
+from job_orchestrator.server.store.usage import Usage
 
 # The indexes are named, because SQLite would search the smallest service in an index of all jobs,
 # and pass every job that has ever ended. The index of active jobs is small enough to stay in
@@ -15,9 +28,9 @@ _ACTIVE = "jobs INDEXED BY jobs_active"
 
 QUEUED_SERVICES = f"""
 WITH RECURSIVE names (service) AS (
-    SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued'
+    SELECT min(service) FROM {_QUEUED} WHERE {IS_READY}
     UNION ALL
-    SELECT (SELECT min(service) FROM {_QUEUED} WHERE status = 'Queued' AND service > names.service)
+    SELECT (SELECT min(service) FROM {_QUEUED} WHERE {IS_READY} AND service > names.service)
     FROM names WHERE names.service IS NOT NULL
 )
 SELECT service FROM names WHERE service IS NOT NULL
@@ -25,67 +38,146 @@ SELECT service FROM names WHERE service IS NOT NULL
 
 ACTIVE_COUNT = f"SELECT count(*) FROM {_ACTIVE} WHERE service = :service AND {IS_ACTIVE}"  # noqa: S608
 
-ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE status = 'Queued'"  # noqa: S608
+# Quotas keep the active jobs few. Users are counted here: SQLite would sort them first.
+ACTIVE_USERS = f"SELECT user_id FROM {_ACTIVE} WHERE {IS_ACTIVE}"  # noqa: S608
 
-# A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
-WAITING_USERS = f"""
+ANY_QUEUED = f"SELECT min(service) IS NOT NULL FROM {_QUEUED} WHERE {IS_READY}"  # noqa: S608
+
+
+def _waiting_users(condition: str) -> str:
+    """Select the users with queued jobs, and count those of their jobs that meet a condition.
+
+    A skip scan: one index look-up for each user with queued jobs, however many jobs a user has.
+    """
+    return f"""
 WITH RECURSIVE users (user_id) AS (
-    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND status = 'Queued'
+    SELECT min(user_id) FROM {_QUEUED} WHERE service = :service AND {IS_READY}
     UNION ALL
     SELECT (
         SELECT min(user_id) FROM {_QUEUED}
-        WHERE service = :service AND status = 'Queued' AND user_id > users.user_id
+        WHERE service = :service AND {IS_READY} AND user_id > users.user_id
     ) FROM users WHERE users.user_id IS NOT NULL
 )
 SELECT
     users.user_id,
     (SELECT count(*) FROM (
         SELECT 1 FROM {_QUEUED} WHERE service = :service AND user_id = users.user_id
-        AND status = 'Queued' AND not_before <= :now LIMIT :free)),
+        AND {IS_READY} {condition} LIMIT :free)),
     (SELECT count(*) FROM {_ACTIVE}
         WHERE service = :service AND user_id = users.user_id AND {IS_ACTIVE}),
-    coalesce(
-        (SELECT turn FROM served WHERE service = :service AND user_id = users.user_id), 0),
+    coalesce(served.turn, 0),
     (SELECT id FROM {_QUEUED}
-        WHERE service = :service AND user_id = users.user_id AND status = 'Queued'
-        ORDER BY priority DESC, id LIMIT 1)
-FROM users WHERE users.user_id IS NOT NULL
+        WHERE service = :service AND user_id = users.user_id AND {IS_READY}
+        ORDER BY priority DESC, id LIMIT 1),
+    coalesce(served.usage_s, 0), coalesce(served.slots, 0), coalesce(served.usage_at, 0)
+FROM users LEFT JOIN served ON served.service = :service AND served.user_id = users.user_id
+WHERE users.user_id IS NOT NULL
 """  # noqa: S608
+
+
+WAITING_USERS = _waiting_users("AND not_before <= :now")
+
+# Without the time, which is not in the index, no row is read.
+ALL_WAITING_USERS = f"{_waiting_users('')} LIMIT {MAX_WAITING}"
 
 CLAIM_ONE = f"""
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
     client_url = :client_url, dest_id = NULL, message = 'Being sent to a machine',
     changed_at = :now
 WHERE id = (
-    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND status = 'Queued'
+    SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND {IS_READY}
     AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
-MARK_SERVED = """
-INSERT INTO served (service, user_id, turn)
-VALUES (:service, :user_id,
-    coalesce((SELECT max(turn) FROM served WHERE service = :service), 0) + 1)
-ON CONFLICT (service, user_id) DO UPDATE SET turn = excluded.turn
-"""
+NEXT_JOBS = f"""
+SELECT id, priority, created_at FROM {_QUEUED}
+WHERE service = :service AND user_id = :user_id AND {IS_READY} AND not_before <= :now
+ORDER BY priority DESC, id LIMIT :limit
+"""  # noqa: S608
 
 
-def claim(
-    connection: sqlite3.Connection,
-    installation: Installation,
-    offers: Mapping[str, Offer],
-    now: float,
-) -> dict[str, Claim]:
-    """Claim queued jobs of the offered services, within the open transaction.
+@dataclass(frozen=True)
+class Claimer:
+    """Claims in the database of an installation. ``half_life_s`` is that of usage."""
 
-    ``Offer.decide`` runs in the connection's thread and must not use the event loop.
-    """
-    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
-    return {
-        name: _claim(connection, installation, name, offers[name], now)
-        for name in queued
-        if name in offers
-    }
+    installation: Installation
+    half_life_s: float
+
+    def claim(
+        self, connection: sqlite3.Connection, offers: Mapping[str, Offer], now: float
+    ) -> dict[str, Claim]:
+        """Claim queued jobs of the offered services, within the open transaction.
+
+        ``Offer.decide`` runs in the connection's thread and must not use the event loop.
+        """
+        queued = list(offers)
+        if len(offers) > 1:
+            queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+        everywhere: Counter[int] = Counter()
+        if any(offer.everywhere for offer in offers.values()):
+            everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
+        return {
+            name: self._claim(connection, name, offers[name], everywhere, now)
+            for name in queued
+            if name in offers
+        }
+
+    def _claim(
+        self,
+        connection: sqlite3.Connection,
+        service: str,
+        offer: Offer,
+        everywhere: Counter[int],
+        now: float,
+    ) -> Claim:
+        """Claim jobs of one service.
+
+        The first query is enough in the usual case of a service without a free slot, which a claim
+        therefore passes at almost no cost.
+        """
+        ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
+        # A shortcut for a full service; otherwise the policy decides.
+        free = min(offer.max_active - active, len(offer.clients))
+        counted = max(free, len(offer.holders))
+        if counted <= 0:
+            return Claim((), active, ())
+        values = {"service": service, "now": now, "free": counted}
+        rows = connection.execute(WAITING_USERS, values).fetchall()
+        usages = {row[0]: Usage(*row[5:]) for row in rows}
+        waiting = [waiting_user(row, now, self.half_life_s) for row in rows]
+        if offer.in_order:
+            waiting = [_with_next(connection, service, user, now) for user in waiting]
+        if offer.rate_of is not None:
+            waiting = [_with_tokens(connection, offer.rate_of, user, now) for user in waiting]
+        held = {
+            user_id: usage_of(connection, service, user_id).seconds_at(now, self.half_life_s)
+            for user_id in set(offer.holders)
+        }
+        if free <= 0:
+            return Claim((), active, waiting, held, everywhere)
+        jobs = []
+        before = dict(everywhere)
+        chosen = offer.decide(active, waiting, before)
+        for user_id, client in zip(chosen, offer.clients, strict=False):
+            values = {
+                "service": service,
+                "user_id": user_id,
+                "client_url": client,
+                "nonce": self.installation.new_nonce(),
+                "now": now,
+            }
+            for row in connection.execute(CLAIM_ONE, values).fetchall():
+                job = job_of(row)
+                jobs.append(job)
+                rate = offer.rate_of(user_id) if offer.rate_of is not None else None
+                if rate is not None and job.attempt == 1:
+                    take_token(connection, user_id, rate, now)
+            everywhere[user_id] += 1
+            usage = usages[user_id]
+            usages[user_id] = usage.holding(usage.slots + 1, now, self.half_life_s)
+            mark_served(connection, service, user_id, usages[user_id])
+        return Claim(jobs, active, waiting, held, before)
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:
@@ -94,37 +186,25 @@ def any_queued(connection: sqlite3.Connection) -> bool:
     return bool(found)
 
 
-def _claim(
-    connection: sqlite3.Connection,
-    installation: Installation,
-    service: str,
-    offer: Offer,
-    now: float,
-) -> Claim:
-    """Claim jobs of one service.
+def waiting_user(row: Sequence[Any], now: float, half_life_s: float) -> WaitingUser:
+    """Return the waiting user of a row of ``WAITING_USERS``."""
+    user_id, queued, active, served, head, *usage = row
+    used_s = Usage(*usage).seconds_at(now, half_life_s)
+    return WaitingUser(user_id, queued, active, served, head, used_s)
 
-    The first query is enough in the usual case of a service without a free slot, which a claim
-    therefore passes at almost no cost.
-    """
-    ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
-    # A shortcut for a full service; otherwise the policy decides.
-    free = min(offer.max_active - active, len(offer.clients))
-    counted = max(free, offer.replaceable)
-    if counted <= 0:
-        return Claim((), active, ())
-    rows = connection.execute(WAITING_USERS, {"service": service, "now": now, "free": counted})
-    waiting = [WaitingUser(*row) for row in rows]
-    if free <= 0:
-        return Claim((), active, waiting)
-    jobs = []
-    for user_id, client in zip(offer.decide(active, waiting), offer.clients, strict=False):
-        values = {
-            "service": service,
-            "user_id": user_id,
-            "client_url": client,
-            "nonce": installation.new_nonce(),
-            "now": now,
-        }
-        jobs += [job_of(row) for row in connection.execute(CLAIM_ONE, values).fetchall()]
-        connection.execute(MARK_SERVED, {"service": service, "user_id": user_id})
-    return Claim(jobs, active, waiting)
+
+def _with_next(
+    connection: sqlite3.Connection, service: str, user: WaitingUser, now: float
+) -> WaitingUser:
+    values = {"service": service, "user_id": user.user_id, "now": now, "limit": user.queued}
+    rows = connection.execute(NEXT_JOBS, values).fetchall()
+    return replace(user, next=tuple(QueuedJob(*row) for row in rows))
+
+
+def _with_tokens(
+    connection: sqlite3.Connection, rate_of: RateOf, user: WaitingUser, now: float
+) -> WaitingUser:
+    rate = rate_of(user.user_id)
+    if rate is None:
+        return user
+    return replace(user, tokens=tokens_of(connection, user.user_id, rate, now))

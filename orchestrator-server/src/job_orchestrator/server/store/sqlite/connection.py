@@ -20,6 +20,12 @@ from job_orchestrator.server.store.sqlite.maintenance.original import is_origina
 
 BUSY_TIMEOUT_MS = 30_000
 
+CHECKPOINT_PAGES = 4000
+"""Pages in the write-ahead log after which a commit writes them to the database: 16 MiB.
+
+SQLite's 1000 are those of a hundred jobs, and each time the commit waits for two more flushes.
+"""
+
 T = TypeVar("T")
 
 Work = Callable[[sqlite3.Connection], T]
@@ -82,6 +88,7 @@ async def connect(path: Path) -> Connection:
         await connection
         try:
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             # Only a new file takes this mode, and only before anything is written to it.
             await connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             await connection.execute("PRAGMA journal_mode = WAL")

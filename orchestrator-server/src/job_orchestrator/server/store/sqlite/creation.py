@@ -4,9 +4,9 @@ import sqlite3
 from dataclasses import dataclass
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
 from job_orchestrator.server.store.sqlite.contents import ADD_INPUTS
+from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 
 CREATE = f"""
@@ -59,9 +59,11 @@ def add(
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)
-    problem = _limit_problem(connection, limits, new.user_id, new.input_bytes)
+    problem = _limit_problem(connection, limits, new.user_id, new.input_bytes, now)
     if problem is not None:
         return problem
+    if limits.rate is not None:
+        take_token(connection, new.user_id, limits.rate, now)
     job = job_of(connection.execute(CREATE, values).fetchall()[0])
     if new.inputs is not None:
         connection.execute(ADD_INPUTS, (job.id, new.inputs))
@@ -74,12 +76,13 @@ def refusal(
     input_bytes: int,
     key: str | None,
     limits: UserLimits,
+    now: float,
 ) -> DomainError | None:
     """Return the error that ``add`` would return now, if any.
 
     The key is looked up after the counters, so that a job that they include is found by its key.
     """
-    problem = _limit_problem(connection, limits, user_id, input_bytes)
+    problem = _limit_problem(connection, limits, user_id, input_bytes, now)
     if problem is None:
         return None
     values = {"user_id": user_id, "idempotency_key": key}
@@ -87,9 +90,14 @@ def refusal(
 
 
 def _limit_problem(
-    connection: sqlite3.Connection, limits: UserLimits, user_id: int, input_bytes: int
-) -> TooManyQueued | TooMuchStored | None:
+    connection: sqlite3.Connection,
+    limits: UserLimits,
+    user_id: int,
+    input_bytes: int,
+    now: float,
+) -> DomainError | None:
     if not limits.any:
         return None
     queued, stored = connection.execute(USAGE, (user_id,)).fetchone() or (0, 0)
-    return limits.problem(queued, stored, user_id, input_bytes)
+    tokens = 0.0 if limits.rate is None else tokens_of(connection, user_id, limits.rate, now)
+    return limits.problem(queued, stored, tokens, user_id, input_bytes)

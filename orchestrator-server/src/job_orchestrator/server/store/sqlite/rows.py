@@ -40,6 +40,7 @@ def job_of(row: Sequence[Any]) -> Job:
     values["outputs"] = tuple(values["outputs"].splitlines())
     values["results"] = ResultKind(values["results"])
     values["kill_requested"] = bool(values["kill_requested"])
+    values["held"] = bool(values["held"])
     return job
 
 
@@ -54,6 +55,7 @@ def status_in(statuses: frozenset[JobStatus]) -> str:
     return f"status IN ({words})"
 
 
+IS_READY = "status = 'Queued' AND held = 0"
 IS_ACTIVE = status_in(ACTIVE_JOB)
 IS_DISPATCHED = status_in(DISPATCHED_JOB)
 IS_ENDED = status_in(FINAL_JOB)

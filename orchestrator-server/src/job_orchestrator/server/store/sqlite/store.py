@@ -5,7 +5,6 @@ the only writer of the file.
 """
 
 import contextlib
-import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,33 +13,30 @@ from pathlib import Path
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
-from job_orchestrator.server.errors import JobNotFound
+from job_orchestrator.server.errors import JobNotFound, JobNotQueued
 from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
-    MAX_AHEAD,
-    MAX_WAITING,
-    MAX_WAITING_JOBS,
     NO_LIMITS,
     NO_OPTIONS,
     AbandonedKeys,
     Acknowledgements,
-    Claim,
     JobEvents,
     JobStore,
-    Offer,
     Outbox,
     Subscriber,
-    WaitingUser,
 )
 from job_orchestrator.server.store.lists import JobLists
+from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
+from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.sqlite import updates
-from job_orchestrator.server.store.sqlite.claims import WAITING_USERS, any_queued, claim
+from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
-from job_orchestrator.server.store.sqlite.recent import RecentChanges
+from job_orchestrator.server.store.sqlite.queue.usage import recount
+from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
     IS_ACTIVE,
@@ -60,6 +56,9 @@ from job_orchestrator.server.store.sqlite.writer import Writer
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
 
+HALF_LIFE_S = 7 * 86_400.0
+"""Half-life of usage, unless another one is given."""
+
 UUIDS_AT_ONCE = 500
 """UUIDs in one query: SQLite limits the number of parameters."""
 
@@ -73,16 +72,6 @@ UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND change
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
-# Two look-ups, because an index can't serve "or".
-AHEAD = """
-SELECT count(*) FROM (
-    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
-    AND priority > :priority
-    UNION ALL
-    SELECT 1 FROM jobs WHERE service = :service AND user_id = :user_id AND status = 'Queued'
-    AND priority = :priority AND id < :id
-    LIMIT :limit)
-"""
 DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
 # Scans the index of ended jobs over the given time. Called at the start only.
 KILLED_WITHOUT_OUTPUT = f"""
@@ -97,11 +86,12 @@ async def open_store(
     now: Callable[[], float] = steady_time,
     *,
     wrote: Callable[[float], None] = lambda _: None,
+    half_life_s: float = HALF_LIFE_S,
 ) -> AsyncIterator[JobStore]:
     """Open the database, create it if it is missing, and migrate it. Raises ``StartupError``.
 
     ``now`` returns seconds since the epoch. ``wrote`` is called with the duration of each
-    transaction in seconds.
+    transaction in seconds. ``half_life_s`` is that of the usage of slots (see ``Usage``).
     """
     async with contextlib.AsyncExitStack() as connections:
         writing = await connect(path)
@@ -113,7 +103,8 @@ async def open_store(
         ((name,),) = await reading.rows("SELECT id FROM installation")
         writer = Writer(writing, wrote)
         await writer.run(skip_numbers, durable=True)
-        yield SqliteJobStore(writer, reading, Installation(name), now)
+        await writer.run(lambda connection: recount(connection, now()))
+        yield SqliteJobStore(writer, reading, Installation(name), now, half_life_s)
 
 
 class SqliteJobStore:
@@ -121,6 +112,7 @@ class SqliteJobStore:
 
     installation: Installation
     lists: JobLists
+    queue: JobQueue
     events: JobEvents
     outbox: Outbox
     abandoned: AbandonedKeys
@@ -132,12 +124,16 @@ class SqliteJobStore:
         reader: Connection,
         installation: Installation,
         now: Callable[[], float],
+        half_life_s: float = HALF_LIFE_S,
     ) -> None:
         self.installation = installation
+        self._claimer = Claimer(installation, half_life_s)
+        self._half_life_s = half_life_s
         self._writer = writer
         self._reader = reader
         self._now = now
         self.lists = SqliteJobLists(reader)
+        self.queue = SqliteJobQueue(writer, reader, now, half_life_s)
         self.events = SqliteJobEvents(reader)
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
@@ -191,7 +187,7 @@ class SqliteJobStore:
         if not limits.any:
             return
         refused = await self._reader.run(
-            lambda connection: refusal(connection, user_id, input_bytes, key, limits)
+            lambda connection: refusal(connection, user_id, input_bytes, key, limits, self._now())
         )
         if refused is not None:
             raise refused
@@ -281,6 +277,15 @@ class SqliteJobStore:
         changed = await self._apply(updates.request_kill(job_id))
         return changed[0] if changed else await self.get(job_id)
 
+    async def change_queued(
+        self, job_id: int, *, held: bool | None = None, priority: int | None = None
+    ) -> Job:
+        """See ``JobStore.change_queued``."""
+        changed = await self._apply(updates.change_queued(job_id, held, priority))
+        if not changed:
+            raise JobNotQueued(job_id, (await self.get(job_id)).status)
+        return changed[0]
+
     async def keep_output(self, job: Job, output: StoredOutput) -> None:
         """See ``JobStore.keep_output``."""
         await self._apply(updates.keep_output(job, output, self._now()))
@@ -296,7 +301,7 @@ class SqliteJobStore:
         now, additions = self._now(), self._additions
 
         def work(connection: sqlite3.Connection) -> tuple[Mapping[str, Claim], bool]:
-            return claim(connection, self.installation, offers, now), any_queued(connection)
+            return self._claimer.claim(connection, offers, now), any_queued(connection)
 
         def committed(outcome: tuple[Mapping[str, Claim], bool]) -> None:
             claims, any_left = outcome
@@ -330,24 +335,6 @@ class SqliteJobStore:
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """See ``JobStore.ended_before``."""
         return await self._jobs(ENDED_BEFORE, (self._now() - seconds_ago, limit))
-
-    async def ahead(self, job: Job) -> int:
-        """See ``JobStore.ahead``."""
-        values = {
-            "service": job.service,
-            "user_id": job.user_id,
-            "priority": job.priority,
-            "id": job.id,
-            "limit": MAX_AHEAD,
-        }
-        ((count,),) = await self._reader.rows(AHEAD, values)
-        return int(count)
-
-    async def waiting_users(self, service: str) -> Sequence[WaitingUser]:
-        """See ``JobStore.waiting_users``."""
-        values = {"service": service, "now": math.inf, "free": MAX_WAITING_JOBS}
-        rows = await self._reader.rows(f"{WAITING_USERS} LIMIT {MAX_WAITING}", values)
-        return [WaitingUser(*row) for row in rows]
 
     async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
         """See ``JobStore.with_uuids``."""
@@ -384,7 +371,10 @@ class SqliteJobStore:
             self._publish(jobs, status_changed=update.changes_status)
 
         return await self._writer.run(
-            update.apply, committed=committed, durable=update.durable, max_delay_s=max_delay_s
+            lambda connection: update.apply(connection, self._half_life_s),
+            committed=committed,
+            durable=update.durable,
+            max_delay_s=max_delay_s,
         )
 
     def _queue_may_grow(self) -> None:

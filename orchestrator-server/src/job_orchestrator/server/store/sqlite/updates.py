@@ -8,6 +8,7 @@ from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
+from job_orchestrator.server.store.sqlite.queue.usage import give_back
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
     IS_DISPATCHED,
@@ -24,6 +25,8 @@ class Update:
 
     ``abandoned`` holds the values of an abandoned key, ``acknowledgement`` those of an
     acknowledgement, and ``result`` the results of a job; each is added if a job is changed.
+    ``ends_attempt`` is the time at which the jobs give back their slots; with ``may_be_queued``
+    those that have a client.
     ``changes_status`` is false for a change within a status. ``durable`` is true for a change that
     users or clients act upon, false for one that is derived from the clients.
     """
@@ -33,10 +36,12 @@ class Update:
     abandoned: Sequence[object] | None = None
     acknowledgement: Sequence[object] | None = None
     result: bytes | None = None
+    ends_attempt: float | None = None
+    may_be_queued: bool = False
     changes_status: bool = True
     durable: bool = True
 
-    def apply(self, connection: sqlite3.Connection) -> Sequence[Job]:
+    def apply(self, connection: sqlite3.Connection, half_life_s: float) -> Sequence[Job]:
         """Run the statement, and return the jobs that it changed."""
         rows = connection.execute(self.statement, self.values).fetchall()
         if rows and self.abandoned is not None:
@@ -46,7 +51,12 @@ class Update:
         if rows and self.result is not None:
             ((job_id, *_),) = rows
             connection.execute(ADD_RESULT, (job_id, self.result))
-        return [job_of(row) for row in rows]
+        jobs = [job_of(row) for row in rows]
+        if self.ends_attempt is not None:
+            for job in jobs:
+                if job.client is not None or not self.may_be_queued:
+                    give_back(connection, job, self.ends_attempt, half_life_s)
+        return jobs
 
 
 def transition(
@@ -93,6 +103,8 @@ def transition(
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
         result=None if output is None else output.content,
+        ends_attempt=now if wanted in FINAL_JOB else None,
+        may_be_queued=True,
         durable=wanted in FINAL_JOB,
     )
 
@@ -148,7 +160,8 @@ def requeue(
         "delay": delay_s,
         "now": now,
     }
-    return Update(statement, values, (job.client, job.key, now) if may_still_run else None)
+    abandoned = (job.client, job.key, now) if may_still_run else None
+    return Update(statement, values, abandoned, ends_attempt=now)
 
 
 def request_kill(job_id: int) -> Update:
@@ -157,6 +170,16 @@ def request_kill(job_id: int) -> Update:
         UPDATE jobs SET kill_requested = 1 WHERE id = ?
             AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
     return Update(statement, (job_id,), changes_status=False)
+
+
+def change_queued(job_id: int, held: bool | None, priority: int | None) -> Update:
+    """Hold or release a queued job, or change its priority. None: as before."""
+    statement = f"""
+        UPDATE jobs SET held = coalesce(:held, held), priority = coalesce(:priority, priority)
+        WHERE id = :id AND status = 'Queued' RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(
+        statement, {"id": job_id, "held": held, "priority": priority}, changes_status=False
+    )
 
 
 def keep_output(job: Job, output: StoredOutput, now: float) -> Update:

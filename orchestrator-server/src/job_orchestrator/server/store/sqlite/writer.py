@@ -94,13 +94,13 @@ class Writer:
         except sqlite3.Error as error:
             raise store_error(error) from error
 
-    async def execute(self, statement: str, values: Values) -> None:
+    async def execute(self, statement: str, values: Values, *, durable: bool = False) -> None:
         """Commit one statement."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(statement, values)
 
-        await self.run(work)
+        await self.run(work, durable=durable)
 
     def _end_delay(self, entry: _Entry[Any]) -> None:
         entry.deferred = False

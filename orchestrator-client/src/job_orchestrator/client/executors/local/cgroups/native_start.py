@@ -15,6 +15,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import CgroupsUnavailable
 from job_orchestrator.client.executors.local.child import Child, Program
+from job_orchestrator.common.runtime.short_work import ShortWork
 
 # From glibc's spawn.h; the same on every architecture.
 _SETSIGDEF = 0x04
@@ -50,7 +51,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 class NativeStart:
-    """Starts programs of this process's user. All methods block until the program is executed."""
+    """Starts programs of this process's user. ``start`` blocks until the program is executed."""
 
     def __init__(self) -> None:
         """Find the functions. Raises ``CgroupsUnavailable`` if the C library lacks one."""
@@ -63,6 +64,7 @@ class NativeStart:
                 "the C library cannot start a process in a cgroup (glibc can since version 2.39)"
             ) from error
         self._attributes = self._make_attributes()
+        self._short = ShortWork()
 
     def start(self, program: Program, cgroup: Path) -> Child:
         """Start a program in a cgroup; see ``CgroupStarter``. ``program.user`` must be None.
@@ -95,6 +97,10 @@ class NativeStart:
         finally:
             os.close(descriptor)
         return Child(pid.value)
+
+    async def start_in_loop(self, program: Program, cgroup: Path) -> Child:
+        """Start a program like ``start``, in the event loop."""
+        return await self._short.run(self.start, program, cgroup)
 
     def close(self) -> None:
         """Do nothing: there are no resources."""

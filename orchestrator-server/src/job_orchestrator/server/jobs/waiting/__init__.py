@@ -1,0 +1,1 @@
+"""Reasons why queued jobs wait, and estimates of their starts."""

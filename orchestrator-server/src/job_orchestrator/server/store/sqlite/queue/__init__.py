@@ -1,0 +1,1 @@
+"""The queue in the database: who waits, and what each user has used."""

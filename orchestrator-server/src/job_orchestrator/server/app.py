@@ -66,7 +66,7 @@ from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
 from job_orchestrator.server.web.results import results_response
-from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
+from job_orchestrator.server.web.routes import OPERATIONS, ROUTES, TAGS
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             version=__version__,
             description="Submit jobs, follow them, fetch their results.",
             operations=OPERATIONS,
+            tags=TAGS,
             schemas=SCHEMAS,
             error="JobAnswer",
             error_body=error_body,

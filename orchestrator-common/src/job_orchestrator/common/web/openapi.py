@@ -51,6 +51,8 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 }
 """Schemas of the answers that every service gives."""
 
+LICENSE = {"name": "MIT", "url": "https://opensource.org/license/mit"}
+
 HEAD = "HEAD requests are answered wherever GET requests are, with the same headers."
 
 REFUSALS: Mapping[str, str] = {
@@ -97,15 +99,16 @@ _UI_START = """SwaggerUIBundle({
 class Api:
     """Contents of the document.
 
-    ``operations`` is a folder of YAML files. ``schemas``, with those of the answers that every
-    service gives, become ``components/schemas``. ``error`` is the name of the schema of errors, and
-    ``error_body`` builds their bodies. ``is_open`` returns whether a path requires no token.
+    ``operations`` is a folder of YAML files, ``tags`` describes their tags. ``schemas``, with those
+    of the answers that every service gives, become ``components/schemas``. ``error`` is the name of
+    the schema of errors, and ``error_body`` builds their bodies. ``is_open`` returns whether a path requires no token.
     """
 
     title: str
     version: str
     description: str
     operations: Path
+    tags: Mapping[str, str]
     schemas: Mapping[str, Any]
     error: str
     error_body: ErrorBody
@@ -164,6 +167,11 @@ class _Document:
             "parameters": log_query.PARAMETERS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
+        docs.spec["info"]["license"] = LICENSE
+        docs.spec["servers"] = [{"url": "/"}]
+        docs.spec["tags"] = [
+            {"name": name, "description": text} for name, text in self._api.tags.items()
+        ]
         # With and without, because settings decide whether a token is required.
         docs.spec["security"] = [{}, {"token": []}]
         operations = read_operations(self._api.operations)

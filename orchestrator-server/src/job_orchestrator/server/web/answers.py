@@ -97,7 +97,18 @@ SCHEMAS: dict[str, Any] = {
                 "allOf": [{"$ref": "#/components/schemas/PersonalLimits"}],
             },
         },
-        "example": {"user_id": 7, "admin": False, "auth": True, "limits": None},
+        "example": {
+            "user_id": 7,
+            "admin": False,
+            "auth": True,
+            "limits": {
+                "active": 2,
+                "max_runs": 4,
+                "jobs_per_hour": 60.0,
+                "jobs_left": 17,
+                "paused": False,
+            },
+        },
     },
     "JobAnswer": {
         "type": "object",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import signal
@@ -48,13 +49,14 @@ class SupervisedService:
         self.faults_allowed = True
         self._rng = rng
         self._cause = ""
-        self._signalled_at = float("inf")
+        self._signalled_at = self._died_at = float("inf")
         self._task: asyncio.Task[None] | None = None
         self._running = asyncio.Event()
 
     async def start(self) -> None:
         """Start the service without a fault, and supervise it from now on."""
         await self.process.start()
+        self._observe_death()
         self._running.set()
         self._task = asyncio.create_task(self._watch())
 
@@ -103,23 +105,40 @@ class SupervisedService:
         while True:
             status = await self._wait_for_exit()
             self._running.clear()
-            died, self._signalled_at = min(now(), self._signalled_at), float("inf")
+            died = min(now(), self._signalled_at, self._died_at)
+            self._signalled_at = self._died_at = float("inf")
             cause, self._cause = self._cause or self._cause_in_log(status), ""
             self.exits[cause] += 1
             self.note_errors()
             await asyncio.sleep(self._rng.random() * 1.5)
             await self._restart()
+            self._observe_death()
             # At its start the service first ends processes that the previous run left behind.
             self.outages.append(Outage(str(self.data), died - 0.5, now() + 0.5))
             self._running.set()
+
+    def _observe_death(self) -> None:
+        """Note when the process dies. Its pipe may be closed much later, by a fork server."""
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(self.process.pid)
+        except ProcessLookupError:
+            return  # it has died already, and this was noticed
+
+        def died() -> None:
+            self._died_at = min(self._died_at, now())
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+        loop.add_reader(descriptor, died)
 
     async def _wait_for_exit(self) -> int:
         """Wait for the exit. A service that ignores a signal is a problem, and is aborted."""
         while True:
             try:
-                return await asyncio.wait_for(self.process.wait(), END_TIMEOUT_S)
+                return await asyncio.wait_for(self.process.wait(), 1.0)
             except TimeoutError:
-                if self._cause:
+                if self._cause and now() - self._signalled_at > END_TIMEOUT_S:
                     # With PYTHONFAULTHANDLER, SIGABRT makes it log the stacks of its threads.
                     self.process.send_signal(signal.SIGABRT)
                     await self.process.wait()

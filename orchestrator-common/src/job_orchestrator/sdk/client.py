@@ -337,8 +337,8 @@ class AsyncClient:
         """Cancel a job. When the call returns, all processes of a Killed job have ended.
 
         Returns:
-            Id and state of the job. If that is not Killed, the compute machine does not answer at
-            present; the server has recorded the request, and ends the job as soon as it does.
+            Id and state of the job. If that is not Killed, its machine does not answer at present;
+            the server ends the job as soon as it does.
 
         Raises:
             AlreadyEnded: The job had ended before.

@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables set-version dist bench bench-smoke soak
+.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 
 settings-tables: $(VENV)/.installed  ## write the tables of settings in README.md and docs/
 	$(BIN)/python scripts/settings_tables.py
+
+openapi: $(VENV)/.installed  ## write the OpenAPI documents of both services to docs/openapi/
+	$(BIN)/python scripts/openapi_documents.py
 
 set-version: $(VENV)/.installed  ## set the version of the three distributions; VERSION=1.2.0
 	$(BIN)/python scripts/set_version.py $(VERSION)

@@ -143,6 +143,27 @@ async def test_followed_output_of_a_job_that_is_run_again_marks_the_next_attempt
     assert err.splitlines().count(rerun) == 1
 
 
+async def test_output_followed_while_the_job_waits_for_its_users_quota_is_printed_once(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = await start_server(await start_client(), SERVICE_EXAMPLE_RUNS_PER_USER="1")
+    jo = Jo(server.url, tmp_path)
+    os.mkfifo(tmp_path / "go")
+    write(jo, f"read -r _ < {tmp_path}/go\n")
+    await jo(*SUBMIT, "run.sh")
+    write(jo, "echo one; echo two\n")
+    process = await jo.start(*SUBMIT, "run.sh", "--follow")
+    assert process.stderr is not None
+    queued = await jo("status", "2", "--json")
+    while queued.code != 0:
+        queued = await jo("status", "2", "--json")
+    assert queued.json["status"] == "Queued"
+    await asyncio.to_thread((tmp_path / "go").write_text, "go\n")
+    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert (process.returncode, out) == (0, b"one\ntwo\n")
+    assert b"run again" not in err
+
+
 async def test_running_job_is_not_downloaded_times_out_and_is_cancelled(jo: Jo) -> None:
     write(jo, "echo begun > begun.txt; sleep 300\n")
     await jo(*SUBMIT, "run.sh")
@@ -154,6 +175,26 @@ async def test_running_job_is_not_downloaded_times_out_and_is_cancelled(jo: Jo) 
     assert (await jo("cancel", "1")).out == "Job 1 is Killed\n"
     assert (await jo("cancel", "1")).code == 1
     assert (await jo("wait", "1")).code == 137
+
+
+async def test_job_whose_machine_is_gone_is_cancelled_later_and_has_no_output_now(
+    start_client: StartClient, start_server: StartServer, tmp_path: Path
+) -> None:
+    client = await start_client()
+    jo = Jo((await start_server(client)).url, tmp_path)
+    write(jo, f"mkfifo {tmp_path}/begun; cat {tmp_path}/begun\n")
+    await jo(*SUBMIT, "run.sh")
+    while (await jo("status", "1", "--json")).json["status"] != "Running":
+        pass
+    await client.end(signal.SIGKILL)
+    logs = await jo("logs", "1")
+    assert (logs.code, logs.out) == (1, "")
+    cancelled = await jo("cancel", "1")
+    assert cancelled.code == 75
+    assert "It will be ended as soon as its machine can be reached" in cancelled.out
+    assert "It will be ended" in (await jo("status", "1", "--json")).json["message"]
+    await client.start()
+    assert (await jo("wait", "1", "--timeout", "2m")).code == 137
 
 
 async def test_queued_jobs_are_held_released_and_moved_while_the_service_is_paused(jo: Jo) -> None:

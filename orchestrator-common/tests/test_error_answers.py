@@ -16,7 +16,7 @@ Visitor = TestClient[web.Request, web.Application]
 async def visitor() -> AsyncIterator[Visitor]:
     """Session with a service whose handlers all fail."""
 
-    def body(error: Exception | None, message: str) -> bytes:
+    def body(_: web.Request | None, error: Exception | None, message: str) -> bytes:
         return message.encode()
 
     async def late(request: web.Request) -> web.StreamResponse:

@@ -26,7 +26,7 @@ async def ask(
 ) -> tuple[int, str]:
     """Send a request to a service with a policy; return status and body."""
 
-    def body(_: Exception | None, message: str) -> bytes:
+    def body(_: web.Request | None, __: Exception | None, message: str) -> bytes:
         return message.encode()
 
     middlewares = [error_middleware({}, body), refuse_foreign_pages(policy)]

@@ -1,13 +1,12 @@
-"""Output of a job that is followed: each byte once, also when its attempt begins late."""
+"""Output of a job that is followed: each byte once, whichever change falls between two requests."""
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from job_orchestrator.common.messages import JobDetail, WireTime, encode
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import AsyncClient
-
-OUTPUT = {1: b"first\n", 2: b"second\n"}
 
 
 def detail(status: JobStatus, attempt: int) -> JobDetail:
@@ -25,42 +24,74 @@ def detail(status: JobStatus, attempt: int) -> JobDetail:
     )
 
 
-async def followed(*states: tuple[JobStatus, int]) -> tuple[bytes, list[int]]:
-    """Follow a job that is in these states, one for each request; return output and re-runs.
+async def followed(
+    jobs: list[tuple[JobStatus, int]], logs: list[tuple[int, bytes]]
+) -> tuple[bytes, list[int]]:
+    """Follow a job; return its output and the re-runs that were reported.
 
-    A request for the output is answered with that of the attempt that the next state has.
+    ``jobs`` are its states at the requests for the job, ``logs`` attempt and output at those for
+    the output. The last of each is repeated.
     """
-    shown = list(states)
     reruns: list[int] = []
 
     async def job(_: web.Request) -> web.Response:
-        status, attempt = shown.pop(0) if len(shown) > 1 else shown[0]
+        status, attempt = jobs.pop(0) if len(jobs) > 1 else jobs[0]
         return web.Response(body=encode(detail(status, attempt)), content_type="application/json")
 
-    async def logs(request: web.Request) -> web.Response:
-        return web.Response(body=OUTPUT[shown[0][1]][int(request.query["offset"]) :])
+    async def output(request: web.Request) -> web.Response:
+        attempt, text = logs.pop(0) if len(logs) > 1 else logs[0]
+        headers = {"Job-Attempt": str(attempt)}
+        return web.Response(body=text[int(request.query["offset"]) :], headers=headers)
 
     app = web.Application()
     app.router.add_get("/jobs/1", job)
-    app.router.add_get("/jobs/1/logs", logs)
+    app.router.add_get("/jobs/1/logs", output)
     async with TestServer(app) as server, AsyncClient(str(server.make_url(""))) as client:
         blocks = client.logs(1, stream="stdout", follow=True, on_rerun=reruns.append)
         return b"".join([block async for block in blocks]), reruns
 
 
-async def test_output_of_a_job_that_was_queued_at_the_first_request_is_yielded_once() -> None:
-    output, reruns = await followed((JobStatus.QUEUED, 0), (JobStatus.COMPLETED, 1))
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [(JobStatus.QUEUED, 0), (JobStatus.COMPLETED, 1)],
+        [(JobStatus.QUEUED, 0), (JobStatus.QUEUED, 0), (JobStatus.COMPLETED, 1)],
+        [(JobStatus.QUEUED, 0), (JobStatus.PROCESSING, 1), (JobStatus.COMPLETED, 1)],
+        [(JobStatus.PROCESSING, 1), (JobStatus.RUNNING, 1), (JobStatus.COMPLETED, 1)],
+        [(JobStatus.COMPLETED, 1)],
+    ],
+)
+async def test_output_of_the_first_attempt_is_yielded_once_whenever_it_is_claimed(
+    jobs: list[tuple[JobStatus, int]],
+) -> None:
+    assert await followed(jobs, [(1, b"first\n")]) == (b"first\n", [])
 
+
+async def test_output_that_a_restart_of_the_server_cuts_off_is_continued() -> None:
+    output, reruns = await followed(
+        [(JobStatus.RUNNING, 1), (JobStatus.RUNNING, 1), (JobStatus.COMPLETED, 1)],
+        [(1, b"fir"), (1, b"first\n")],
+    )
     assert (output, reruns) == (b"first\n", [])
 
 
-async def test_output_of_a_job_that_is_run_again_restarts_at_its_beginning() -> None:
-    output, reruns = await followed(
-        (JobStatus.RUNNING, 1),
-        (JobStatus.RUNNING, 1),
-        (JobStatus.QUEUED, 1),
-        (JobStatus.COMPLETED, 2),
-    )
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [(JobStatus.RUNNING, 1), (JobStatus.QUEUED, 1), (JobStatus.COMPLETED, 2)],
+        [(JobStatus.RUNNING, 1), (JobStatus.COMPLETED, 2)],
+    ],
+)
+async def test_output_of_another_attempt_restarts_at_its_beginning_and_is_reported_once(
+    jobs: list[tuple[JobStatus, int]],
+) -> None:
+    logs = [(1, b"first\n"), (2, b"second\n")]
+    assert await followed(jobs, logs) == (b"first\nsecond\n", [2])
 
-    assert output == b"first\nsecond\n"
-    assert reruns == [2]
+
+async def test_attempt_that_printed_nothing_is_not_reported_as_a_rerun() -> None:
+    output, reruns = await followed(
+        [(JobStatus.RUNNING, 1), (JobStatus.RUNNING, 2), (JobStatus.COMPLETED, 2)],
+        [(1, b""), (2, b"second\n")],
+    )
+    assert (output, reruns) == (b"second\n", [])

@@ -58,7 +58,7 @@ async def service() -> AsyncIterator[TestServer]:
     async def swallow(request: web.Request) -> web.Response:
         return web.Response(text=str(len(await request.read())))
 
-    def body_of_error(_: Exception | None, message: str) -> bytes:
+    def body_of_error(_: web.Request | None, __: Exception | None, message: str) -> bytes:
         return message.encode()
 
     app = web.Application(

@@ -528,5 +528,5 @@ async def test_user_sees_no_client_and_an_administrator_sees_its_url(
         assert url in str(await Portal(server, admin)("GET", path)), path
     assert await Portal(server, user)("GET", f"/download_partial/{job}") == (
         502,
-        {"id": 0, "status": "Unknown", "message": ClientError.for_users},
+        {"id": job, "status": "Submitted", "message": ClientError.for_users},
     )

@@ -218,3 +218,54 @@ async def test_logs_too_many_readers_are_a_503_and_other_jobs_are_not_affected(
     async with asyncio.timeout(60):
         while await logs_status(server, job) != 200:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.01)
+
+
+async def test_output_names_its_attempt_followed_from_the_queue_over_the_claim(
+    server: Server, client: FakeClient
+) -> None:
+    end = asyncio.Event()
+    client.instead["logs"] = serving_logs(client, end)
+    gate = client.hold_submits()
+    job = await server.submit()
+    await server.until(job, "Processing")
+    async with asyncio.timeout(60), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
+        assert response.headers["Job-Attempt"] == "1"
+        gate.set()
+        payload = await client.next_payload()
+        assert await response.content.readexactly(4) == b"one\n"
+        client.complete(payload, **STORED)
+        end.set()
+        assert await response.read() == b"two\n"
+    async with server.http.get(f"/jobs/{job}/logs") as response:
+        assert response.headers["Job-Attempt"] == "1"
+
+
+async def test_output_of_a_queued_job_names_the_attempt_that_is_next(idle_server: Server) -> None:
+    job = await idle_server.submit()
+    async with idle_server.http.get(f"/jobs/{job}/logs") as response:
+        assert (response.headers["Job-Attempt"], await response.read()) == ("1", b"")
+    async with idle_server.http.get(f"/jobs/{job}/logs?follow=1") as response:
+        assert response.headers["Job-Attempt"] == "1"
+
+
+async def test_followed_output_ends_when_its_attempt_was_given_up(
+    server: Server, client: FakeClient
+) -> None:
+    gate = client.hold_submits()
+    job = await server.submit()
+    await server.until(job, "Processing")
+    store = server.app[keys.JOB_LOGS].store
+    async with asyncio.timeout(60), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
+        assert response.headers["Job-Attempt"] == "1"
+        await store.requeue(
+            await store.get(job),
+            "given up",
+            delay_s=3600.0,
+            max_attempts=9,
+            counts=True,
+            may_still_run=False,
+        )
+        assert await response.read() == b""
+    async with asyncio.timeout(60), server.http.get(f"/jobs/{job}/logs?follow=1") as response:
+        assert response.headers["Job-Attempt"] == "2"
+    gate.set()

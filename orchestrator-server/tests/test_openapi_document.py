@@ -44,10 +44,10 @@ async def test_document_distinguishes_errors_and_open_routes(
         for status, answer in operation["responses"].items()
         if status >= "400"
     }
-    assert responses["/terminate/{id}", "502"]["example"] == {
+    assert responses["/jobs/{id}/logs", "502"]["example"] == {
         "id": 0,
         "status": "Unknown",
-        "message": "The job's client can't be reached; the job is terminated as soon as it can be",
+        "message": "The job's client can't be reached or fails",
     }
     assert responses["/terminate/{id}", "409"]["example"]["status"] == "Completed"
     for place, body in responses.items():

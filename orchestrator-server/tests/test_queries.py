@@ -119,7 +119,11 @@ async def test_job_queued_has_its_position_and_an_estimate(
 @pytest.mark.parametrize(
     ("settings", "slots", "reason"),
     [
-        ({}, 10, "5 of this user's jobs are active, of at most 5"),
+        (
+            {},
+            10,
+            "5 of this user's jobs are active, of at most 5",
+        ),
         (
             {"SERVICE_EXAMPLE_RUNS_PER_USER": "10", "SERVICE_EXAMPLE_MAX_RUNS": "5"},
             10,

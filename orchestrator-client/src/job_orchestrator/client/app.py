@@ -31,7 +31,7 @@ from job_orchestrator.client.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.client.telemetry.startup_summary import summary
 from job_orchestrator.client.web.answers import SCHEMAS, error_body
 from job_orchestrator.client.web.guard import is_open, server_only
-from job_orchestrator.client.web.routes import OPERATIONS, ROUTES
+from job_orchestrator.client.web.routes import OPERATIONS, ROUTES, TAGS
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.messages import ClientLimits
@@ -86,6 +86,7 @@ def create_app(settings: Settings) -> web.Application:
             version=__version__,
             description="Runs payloads. For jo-server only.",
             operations=OPERATIONS,
+            tags=TAGS,
             schemas=SCHEMAS,
             error="Payload",
             error_body=error_body,

@@ -27,7 +27,7 @@ UNAVAILABLE = 69
 """EX_UNAVAILABLE: the server can't be reached."""
 
 TRY_LATER = 75
-"""EX_TEMPFAIL: a quota is used up."""
+"""EX_TEMPFAIL: a quota is used up, or the machine of a job to cancel does not answer."""
 
 NO_PERMISSION = 77
 """EX_NOPERM: the token is missing, wrong, or does not allow the call."""

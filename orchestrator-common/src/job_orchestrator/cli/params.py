@@ -1,10 +1,10 @@
 """Types and callbacks of command-line parameters, with messages that name what is expected."""
 
-import math
 from typing import Any
 
 import click
 
+from job_orchestrator.common.protocol.durations import parse_duration_s
 from job_orchestrator.sdk import JobStatus
 
 _STATES = {status.value.lower(): status for status in JobStatus}
@@ -41,7 +41,7 @@ class WholeNumber(click.IntRange):
 
 
 class Seconds(click.FloatRange):
-    """A time in seconds, 0 or more."""
+    """A time in seconds, or with a unit: ``90``, ``30m``."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -50,12 +50,14 @@ class Seconds(click.FloatRange):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return the seconds that ``value`` stands for."""
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not seconds >= 0:
-            self.fail(f"{value!r} is not a time: it must be a number of seconds.", param, ctx)
+        seconds = parse_duration_s(str(value))
+        if seconds is None:
+            self.fail(
+                f"{value!r} is not a time: it must be a number of seconds,"
+                " or a number with s, m, h or d, such as 30m.",
+                param,
+                ctx,
+            )
         return seconds
 
 

@@ -331,16 +331,15 @@ class AsyncClient:
         return decode(body, ResultFiles, self.url)
 
     async def cancel(self, job_id: int) -> Submitted:
-        """Cancel a job. When the call returns, all processes of the job have ended.
+        """Cancel a job. When the call returns, all processes of a Killed job have ended.
 
         Returns:
-            Id and final state of the job.
+            Id and state of the job. If that is not Killed, its machine does not answer at present;
+            the server ends the job as soon as it does.
 
         Raises:
             AlreadyEnded: The job had ended before.
             JobNotFound: No job has this id, or it belongs to another user.
-            MachineUnavailable: The client of the job can't be reached. The server has recorded the
-                request and ends the job as soon as it can; do not repeat the call.
         """
         return await calls.cancel(self._connection, job_id)
 

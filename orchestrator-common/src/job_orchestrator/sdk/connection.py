@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 """Default time-out of a read. Calls whose answer takes longer give their own."""
 
-SUCCESS = (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.PARTIAL_CONTENT)
+SUCCESS = (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.PARTIAL_CONTENT)
 READ_BUFFER_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20
 MAX_ERROR_BYTES = 1 << 16

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 
+import aiohttp
+
 from job_orchestrator.common.messages import ClientList, Job, JobDetail, ServiceList
-from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
+from job_orchestrator.common.protocol.headers import JOB_ATTEMPT, LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
-from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.connection import READ_TIMEOUT_S, Connection, read_all
 from job_orchestrator.sdk.errors import (
     ConnectionBroken,
@@ -92,7 +93,7 @@ async def log_blocks(
     """
     retries = connection.retries()
     job = await job_detail(connection, job_id)
-    received = False
+    attempt, received = 0, False
     while True:
         params: dict[str, str | int] = {"stream": stream, "offset": offset, "follow": int(follow)}
         read_timeout_s = FOLLOW_TIMEOUT_S if follow else READ_TIMEOUT_S
@@ -101,28 +102,36 @@ async def log_blocks(
             async with connection.open(
                 "GET", f"/jobs/{job_id}/logs", params=params, read_timeout_s=read_timeout_s
             ) as response:
+                served = _attempt_of(response)
+                if received and served != attempt:
+                    attempt, offset, received = served, 0, False
+                    if on_rerun is not None:
+                        on_rerun(served)
+                    continue
+                attempt = served
                 async for block in response.content.iter_any():
                     retries.reset()
                     offset += len(block)
                     received = True
                     yield block
             complete = True
-        except (ServerUnavailable, MachineUnavailable) as error:
+        except MachineUnavailable as error:
+            if not follow:
+                raise
+            await retries.wait_after(error)
+        except ServerUnavailable as error:
             await retries.wait_after(error)
         if complete and (job.has_ended or not follow):
             return
         if complete:
             await asyncio.sleep(REOPEN_DELAY_S)
-        previous, job = job, await job_detail(connection, job_id)
-        if received and _attempt_with_output(job) > _attempt_with_output(previous):
-            offset, received = 0, False
-            if on_rerun is not None:
-                on_rerun(_attempt_with_output(job))
+        job = await job_detail(connection, job_id)
 
 
-def _attempt_with_output(job: JobDetail) -> int:
-    """Return the number of the attempt whose output is served: the next one of a queued job."""
-    return job.attempt + (job.status is JobStatus.QUEUED)
+def _attempt_of(response: aiohttp.ClientResponse) -> int:
+    """Return the number of the attempt whose output the answer has."""
+    text = response.headers.get(JOB_ATTEMPT, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 async def job_detail(connection: Connection, job_id: int) -> JobDetail:

@@ -56,12 +56,17 @@ from job_orchestrator.server.store.sqlite.store import open_store
 from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web.access import access, is_open
-from job_orchestrator.server.web.answers import SCHEMAS, error_body, message_for
+from job_orchestrator.server.web.answers import (
+    SCHEMAS,
+    error_body,
+    message_for,
+    name_job_of_errors,
+)
 from job_orchestrator.server.web.cors import allow_origins
 from job_orchestrator.server.web.dashboard import Dashboard
 from job_orchestrator.server.web.long_polls import LONG_POLLS, LongPolls
 from job_orchestrator.server.web.results import results_response
-from job_orchestrator.server.web.routes import OPERATIONS, ROUTES
+from job_orchestrator.server.web.routes import OPERATIONS, ROUTES, TAGS
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +87,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/upload"),
             access,
+            name_job_of_errors,
         ]
     )
     app[keys.SETTINGS] = settings
@@ -96,6 +102,7 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
             version=__version__,
             description="Submit jobs, follow them, fetch their results.",
             operations=OPERATIONS,
+            tags=TAGS,
             schemas=SCHEMAS,
             error="JobAnswer",
             error_body=error_body,

@@ -29,7 +29,6 @@ class JobAlreadyEnded(DomainError):
 
     def __init__(self, job_id: int, status: JobStatus) -> None:
         super().__init__(f"Job {job_id} has already ended: it is {status}")
-        self.job_id = job_id
         self.status = status
 
 
@@ -164,10 +163,6 @@ class PayloadGivenBack(PayloadLost):
     """The client has given the payload back, and its script never begins."""
 
 
-class TerminationPending(DomainError):
-    """The client of the job does not answer. The job is terminated as soon as the client does."""
-
-
 class DatabaseTooNew(StartupError):
     """The schema of the database belongs to a later version of jo-server."""
 
@@ -186,5 +181,4 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     TooMuchStored: HTTPStatus.INSUFFICIENT_STORAGE,
     ClientTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     ClientError: HTTPStatus.BAD_GATEWAY,
-    TerminationPending: HTTPStatus.GATEWAY_TIMEOUT,
 }

@@ -76,7 +76,7 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
     )
 
 
-def error_body(error: Exception | None, message: str) -> bytes:
+def error_body(_: web.Request | None, error: Exception | None, message: str) -> bytes:
     """Return the body of an error."""
     code = error.code if isinstance(error, DomainError) else ""
     return encode(ErrorPayload(message, code=code))

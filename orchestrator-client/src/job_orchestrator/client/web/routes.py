@@ -17,6 +17,12 @@ from job_orchestrator.common.web.openapi import UI_PATH
 OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
+TAGS = {
+    "payloads": "Submit payloads, fetch their results, and end them",
+    "service": "The client itself",
+}
+"""Tags of the operations, and what they have in common."""
+
 ROUTES = (
     web.get("/", front_page(UI_PATH, api=UI_PATH)),
     web.get("/health", health),

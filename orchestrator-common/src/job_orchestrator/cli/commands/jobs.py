@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from job_orchestrator.cli import exit_codes
 from job_orchestrator.cli.completion import (
     complete_jobs,
     complete_services,
@@ -24,6 +25,7 @@ from job_orchestrator.cli.wait import (
 )
 from job_orchestrator.sdk import (
     ApiError,
+    JobStatus,
     LogStream,
     NotAuthorized,
     Refused,
@@ -282,6 +284,7 @@ async def download(session: Session, job_id: int, output: Path | None, partial: 
 async def cancel(session: Session, job_ids: tuple[int, ...]) -> int:
     """Cancel jobs. On return, all their processes have ended.
 
+    Exit status 75: a machine does not answer at present; its job is cancelled as soon as it does.
     If a job can't be cancelled, the other ones are cancelled nevertheless. The exit status is that
     of the first failure.
     """
@@ -301,5 +304,8 @@ async def cancel(session: Session, job_ids: tuple[int, ...]) -> int:
         if session.json:
             session.show(cancelled)
         else:
-            click.echo(f"Job {job_id} is {cancelled.status}")
+            why = "" if cancelled.status is JobStatus.KILLED else f". {cancelled.message}"
+            click.echo(f"Job {job_id} is {cancelled.status}{why}")
+        if cancelled.status is not JobStatus.KILLED:
+            code = code or exit_codes.TRY_LATER
     return code

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from job_orchestrator.common.config.units import parse_duration_s, parse_size_bytes, size_text
+from job_orchestrator.common.config.units import parse_size_bytes, size_text
+from job_orchestrator.common.protocol.durations import parse_duration_s
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)

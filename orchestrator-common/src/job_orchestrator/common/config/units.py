@@ -1,9 +1,9 @@
 """Times and sizes as people write them: a number with an optional unit."""
 
-import re
 from collections.abc import Mapping
 
-SECONDS_PER_UNIT: Mapping[str, float] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+from job_orchestrator.common.protocol.durations import parse_number
+
 BYTES_PER_UNIT: Mapping[str, float] = {
     "": 1,
     "b": 1,
@@ -26,19 +26,11 @@ _SIZE_UNITS = (
     ("B", 1),
 )
 _DURATION_UNITS = (("days", 86400), ("h", 3600), ("min", 60))
-# Larger numbers overflow the 64-bit integers of SQLite and of the kernel.
-_MAX_NUMBER = 1e18
-_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
-
-
-def parse_duration_s(text: str) -> float | None:
-    """Convert ``90``, ``30s``, ``5m``, ``48h`` or ``2d`` to seconds; None if it is not a time."""
-    return _parse(text, SECONDS_PER_UNIT)
 
 
 def parse_size_bytes(text: str) -> int | None:
     """Convert ``1000``, ``400MB`` or ``10 GiB`` to bytes; None if it is not a size."""
-    size = _parse(text, BYTES_PER_UNIT)
+    size = parse_number(text, BYTES_PER_UNIT)
     return None if size is None else int(size)
 
 
@@ -55,11 +47,3 @@ def duration_text(seconds: float) -> str:
             count = int(seconds // factor)
             return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
     return f"{seconds:g} s"
-
-
-def _parse(text: str, units: Mapping[str, float]) -> float | None:
-    match = _NUMBER_WITH_UNIT.fullmatch(text)
-    if match is None or match[2].lower() not in units:
-        return None
-    number = float(match[1]) * units[match[2].lower()]
-    return number if number < _MAX_NUMBER else None

@@ -17,5 +17,8 @@ X_REQUEST_ID: Final = "X-Request-Id"
 REPR_DIGEST: Final = "Repr-Digest"
 """Digest of a whole file, also where an answer holds only a range of it (RFC 9530)."""
 
+JOB_ATTEMPT: Final = "Job-Attempt"
+"""Number of the attempt whose output an answer holds. Sent by jo-server."""
+
 LAST_EVENT_ID: Final = "Last-Event-ID"
 """Number of the last event that a reader of an event stream has received (WHATWG HTML, 9.2)."""

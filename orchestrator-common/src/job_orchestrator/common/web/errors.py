@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 DescribeError = Callable[[web.Request, DomainError], str]
 """Function from a request and its domain error to the message for the sender of the request."""
 
-ErrorBody = Callable[[Exception | None, str], bytes]
-"""Function from the domain error, if there is one, and the message to the JSON body."""
+ErrorBody = Callable[[web.Request | None, Exception | None, str], bytes]
+"""Function from the request, the domain error, if there is one, and the message to the JSON body.
+
+There is no request for the examples of the documentation.
+"""
 
 COMMON_STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
@@ -60,9 +63,11 @@ def error_middleware(
     """
     table = {**COMMON_STATUSES, **statuses}
 
-    def answer(status: int, error: Exception | None, message: str) -> web.Response:
+    def answer(
+        request: web.Request, status: int, error: Exception | None, message: str
+    ) -> web.Response:
         return web.Response(
-            body=error_body(error, message) + b"\n",
+            body=error_body(request, error, message) + b"\n",
             status=status,
             content_type="application/json",
         )
@@ -74,7 +79,7 @@ def error_middleware(
             if error.status < HTTPStatus.BAD_REQUEST:
                 raise
             known = NoSuchPath() if error.status == HTTPStatus.NOT_FOUND else None
-            response = answer(error.status, known, _router_message(request, error))
+            response = answer(request, error.status, known, _router_message(request, error))
             if isinstance(error, web.HTTPMethodNotAllowed):
                 response.headers["Allow"] = error.headers["Allow"]
             return response
@@ -82,7 +87,7 @@ def error_middleware(
             status = _status_of(error, table)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TryLater):
                 logger.error("%s %s: %s", request.method, request.path, error)
-            response = answer(status, error, describe(request, error))
+            response = answer(request, status, error, describe(request, error))
             if status == HTTPStatus.UNAUTHORIZED:
                 response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             if isinstance(error, CompressedBody):
@@ -92,11 +97,16 @@ def error_middleware(
             return response
         except (web.RequestPayloadError, ConnectionError) as error:
             logger.info("%s %s: the peer disconnected: %s", request.method, request.path, error)
-            return answer(HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off")
+            return answer(
+                request, HTTPStatus.BAD_REQUEST, None, "Multipart error: the body broke off"
+            )
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             return answer(
-                HTTPStatus.INTERNAL_SERVER_ERROR, None, "Internal error; the log has the details"
+                request,
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                None,
+                "Internal error; the log has the details",
             )
 
     @web.middleware

@@ -51,6 +51,9 @@ SERVICE_SCHEMAS: Mapping[str, Any] = {
 }
 """Schemas of the answers that every service gives."""
 
+CONTACT = {"name": "The authors of job-orchestrator"}
+LICENSE = {"name": "MIT", "url": "https://opensource.org/license/mit"}
+
 HEAD = "HEAD requests are answered wherever GET requests are, with the same headers."
 
 REFUSALS: Mapping[str, str] = {
@@ -97,15 +100,17 @@ _UI_START = """SwaggerUIBundle({
 class Api:
     """Contents of the document.
 
-    ``operations`` is a folder of YAML files. ``schemas``, with those of the answers that every
-    service gives, become ``components/schemas``. ``error`` is the name of the schema of errors, and
-    ``error_body`` builds their bodies. ``is_open`` returns whether a path requires no token.
+    ``operations`` is a folder of YAML files, ``tags`` describes their tags. ``schemas``, with those
+    of the answers that every service gives, become ``components/schemas``. ``error`` is the name of
+    the schema of errors, and ``error_body`` builds their bodies. ``is_open`` returns whether a path
+    requires no token.
     """
 
     title: str
     version: str
     description: str
     operations: Path
+    tags: Mapping[str, str]
     schemas: Mapping[str, Any]
     error: str
     error_body: ErrorBody
@@ -164,16 +169,23 @@ class _Document:
             "parameters": log_query.PARAMETERS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
+        docs.spec["info"].update(license=LICENSE, contact=CONTACT)
+        docs.spec["servers"] = [{"url": "/"}]
+        docs.spec["tags"] = [
+            {"name": name, "description": text} for name, text in self._api.tags.items()
+        ]
         # With and without, because settings decide whether a token is required.
         docs.spec["security"] = [{}, {"token": []}]
         operations = read_operations(self._api.operations)
         for route in self._routes:
             operation = operations[route.method, route.path]
+            operation.setdefault("description", f"{operation['summary']}.")
             self._add_refusals(route.path, operation)
             for status, response in operation["responses"].items():
                 if status >= "400":
                     self._add_error(response)
             docs.spec["paths"][route.path][route.method.lower()] = operation
+        _add_types(docs.spec, docs.spec["components"]["schemas"])
         docs.spec_validate(docs.spec)
         return json.dumps(docs.spec).encode() + b"\n"
 
@@ -192,7 +204,20 @@ class _Document:
         body = response.setdefault("content", {}).setdefault("application/json", {})
         body.setdefault("schema", {"$ref": f"#/components/schemas/{self._api.error}"})
         if "example" not in body:
-            body["example"] = json.loads(self._api.error_body(None, response["description"]))
+            body["example"] = json.loads(self._api.error_body(None, None, response["description"]))
+
+
+def _add_types(part: Any, schemas: Mapping[str, Any]) -> None:
+    """Add the type to references that may be null: OpenAPI 3.0.3 requires it next to nullable."""
+    if isinstance(part, list):
+        for each in part:
+            _add_types(each, schemas)
+    elif isinstance(part, dict):
+        if part.get("nullable") is True and "allOf" in part:
+            name = part["allOf"][0]["$ref"].rpartition("/")[2]
+            part["type"] = schemas[name].get("type", "string")  # those of enumerations have none
+        for each in part.values():
+            _add_types(each, schemas)
 
 
 def read_operations(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:

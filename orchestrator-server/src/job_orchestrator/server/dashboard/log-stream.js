@@ -9,14 +9,16 @@ const HIDDEN_MS = 20_000;
 
 /**
  * Reader of one stream. Handlers: `text(text)` receives the output, `state(state, detail)` the states
- * "open", "lost", "done" and "error" (`detail` is the error). Set `over` when the job has ended.
+ * "open", "lost", "done" and "error" (`detail` is the error), `rerun()` that the output begins again, because
+ * it is that of another attempt. Set `over` when the job has ended.
  */
 export class LogStream {
-  constructor(id, stream, { text, state }) {
+  constructor(id, stream, { text, state, rerun }) {
     this.id = id;
     this.stream = stream;
     this.text = text;
     this.state = state;
+    this.rerun = rerun;
     this.over = false;
     this.finished = false;
     this.running = null;
@@ -25,6 +27,7 @@ export class LogStream {
 
   reset() {
     this.offset = 0;
+    this.attempt = null;
     this.decoder = new TextDecoder();
   }
 
@@ -51,13 +54,6 @@ export class LogStream {
     this.running = null;
   }
 
-  /** Stop reading; `start` reads from the first byte. */
-  restart() {
-    this.stop();
-    this.reset();
-    this.finished = false;
-  }
-
   async run(stopped) {
     let delayMs = MIN_DELAY_MS;
     while (!stopped.aborted) {
@@ -78,6 +74,7 @@ export class LogStream {
         return;
       }
       if (this.offset > before || outcome === "end") delayMs = MIN_DELAY_MS;
+      if (outcome === "rerun") continue;
       if (outcome === "lost") this.state("lost");
       if (document.hidden) await this.pause(600_000);
       else if (!(outcome === "end" && this.over)) await this.pause(delayMs);
@@ -92,6 +89,14 @@ export class LogStream {
     try {
       const url = apiUrl(`jobs/${this.id}/logs`, { stream: this.stream, offset: this.offset, follow: follow ? 1 : 0 });
       const response = await request(url, { signal });
+      const attempt = response.headers.get("Job-Attempt");
+      if (this.offset > 0 && attempt !== this.attempt) {
+        this.connection.abort();
+        this.reset();
+        this.rerun();
+        return "rerun";
+      }
+      this.attempt = attempt;
       this.state("open");
       const reader = response.body.getReader();
       for (;;) {

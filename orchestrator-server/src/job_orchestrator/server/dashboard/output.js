@@ -92,20 +92,18 @@ class Pane {
     this.source = new LogStream(id, stream, {
       text: (text) => this.append(text),
       state: (state, detail) => this.showState(state, detail),
+      rerun: () => this.clear(),
     });
   }
 
-  update({ status, attempt }) {
-    if (this.attempt !== undefined && this.attempt !== attempt) this.restart();
-    this.attempt = attempt;
+  update({ status }) {
     this.status = status;
     this.source.over = hasEnded(status);
     this.showState(this.state, this.detail);
   }
 
   /** Discard the text, because another attempt of the job has its own output. */
-  restart() {
-    this.source.restart();
+  clear() {
     this.text.clear();
     this.dropped.hidden = true;
   }

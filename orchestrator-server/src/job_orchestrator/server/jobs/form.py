@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from job_orchestrator.common.config.units import parse_duration_s
+from job_orchestrator.common.protocol.durations import parse_duration_s
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.storage.form_writer import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import IO
@@ -64,12 +64,19 @@ class JobLogs:
             timeout.reschedule(0.0)
 
     async def read(
-        self, job_id: int, stream: str, *, offset: int = 0, follow: bool = False
+        self,
+        job_id: int,
+        stream: str,
+        *,
+        offset: int = 0,
+        follow: bool = False,
+        on_attempt: Callable[[int], None] = lambda attempt: None,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of ``stream`` (``stdout`` or ``stderr``) from byte ``offset`` on.
 
-        The first block is empty, and shows that the output can be read. With ``follow`` the output
-        goes on until the job has ended, or is queued again for another attempt. Raises
+        The first block is empty, and shows that the output can be read. ``on_attempt`` is called
+        before it with the number of the attempt, of which all bytes are: of a queued job, that is
+        the next one. With ``follow`` the output goes on until that attempt has ended. Raises
         ``JobNotFound``, ``OutputNotFound`` if the job's files were removed, ``TooManyReaders``,
         and before the first block ``ClientError``.
         """
@@ -87,6 +94,7 @@ class JobLogs:
             job = await self.store.get(job_id)
             if job.status is JobStatus.CLEANED:
                 raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
+            on_attempt(_attempt_with_output(job))
             if follow:
                 source = self._follow(job, stream, offset, changes)
             elif job.status in DISPATCHED_JOB:
@@ -100,13 +108,13 @@ class JobLogs:
     async def _follow(
         self, job: Job, stream: str, offset: int, changes: Changes
     ) -> AsyncGenerator[bytes, None]:
+        attempt, has_begun = _attempt_with_output(job), False
         while job.status in (JobStatus.QUEUED, JobStatus.PROCESSING):
             yield b""
             changed = await changes.wait(MAX_QUEUE_WAIT_S)
-            if changed is None:
+            if changed is None or _attempt_with_output(changed) != attempt:
                 return
             job = changed
-        attempt, has_begun = job.attempt, False
         while job.status in DISPATCHED_JOB and job.attempt == attempt:
             try:
                 async with aclosing(self._live(job, stream, offset, follow=True)) as live:
@@ -163,6 +171,11 @@ class JobLogs:
                 yield block
         finally:
             await in_thread(output.close)
+
+
+def _attempt_with_output(job: Job) -> int:
+    """Return the number of the attempt whose output is served: the next one of a queued job."""
+    return job.attempt + (job.status is JobStatus.QUEUED)
 
 
 def _open_entry(archive: IO[bytes], path: str, offset: int) -> EntryReader | None:

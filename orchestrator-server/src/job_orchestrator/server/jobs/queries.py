@@ -19,13 +19,13 @@ from job_orchestrator.common.messages import (
 from job_orchestrator.common.messages import Job as JobView
 from job_orchestrator.common.messages import Service as ServiceView
 from job_orchestrator.common.runtime.clock import steady_time
-from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
+from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
-from job_orchestrator.server.jobs.reasons import reason_for, with_details
+from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING, reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
 from job_orchestrator.server.jobs.views import minute_of, position_of, step_of, view_of, waiting_of
-from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE
+from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, OF_USER
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
 from job_orchestrator.server.store.base import JobStore
@@ -93,6 +93,9 @@ class JobQueries:
     def view(self, job: Job, *, details: bool) -> JobView:
         """Return the message that shows a job, with the reason why a queued one can't start."""
         view = view_of(job, details=details)
+        if self._waits_for_termination(job):
+            message = _joined(view.message, TERMINATION_PENDING)
+            return msgspec.structs.replace(view, message=message)
         if job.status is not JobStatus.QUEUED:
             return view
         message = _joined(self.outlooks.hindrances.of(job, details=details), view.message)
@@ -117,14 +120,16 @@ class JobQueries:
     async def explain(self, job: Job, *, details: bool) -> str:
         """Return the reason for a job's state, with the queue position of a queued one."""
         reason = reason_for(job.message, details=details)
+        if self._waits_for_termination(job):
+            return _joined(reason, TERMINATION_PENDING)
         if job.status is not JobStatus.QUEUED:
             return reason
         ahead = await self.store.queue.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
-        position = (
-            f"{count} of this user's jobs for {job.service} are ahead" if ahead else "Next in line"
-        )
         hindrance = await self.outlooks.hindrance(job, details=details)
+        position = "" if OF_USER in hindrance else "Next in line"
+        if ahead:
+            position = f"{count} of this user's jobs for {job.service} are ahead"
         return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
@@ -168,6 +173,13 @@ class JobQueries:
             wait_s_mean=round(waited_s / count, 3) if count else None,
             wait_s_max=round(longest_s, 3) if count else None,
         )
+
+    def _waits_for_termination(self, job: Job) -> bool:
+        """Return whether the termination of a job was requested while its client is away."""
+        if not job.kill_requested or job.status not in DISPATCHED_JOB:
+            return False
+        client = self.clients.get(job.client)
+        return job.status is JobStatus.UNKNOWN or client is None or not client.is_connected
 
     def _service(
         self, service: Service, counts: Mapping[tuple[str, JobStatus], int], *, details: bool

@@ -4,6 +4,9 @@ Both are stored as one text. Details name clients, payloads and errors of connec
 neither know nor may learn. Everything that shows a reason gets it from ``reason_for``.
 """
 
+TERMINATION_PENDING = "It will be ended as soon as its machine can be reached"
+"""Added to the reason of a job whose termination was requested while its client was away."""
+
 _DETAILS = "\x1f"
 """The unit separator of ASCII, which texts for people do not contain."""
 

@@ -47,7 +47,8 @@ class JobResults:
             raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
         client = self._clients.get(job.client)
         if client is None or job.dest_id is None:
-            raise OutputNotFound(f"Job {job.id} is {job.status} and has no output yet")
+            yet = "no output" if job.status.has_ended else "no output yet"
+            raise OutputNotFound(f"Job {job.id} is {job.status} and has {yet}")
         return client, job.dest_id
 
 

@@ -1,6 +1,7 @@
 """Termination of jobs."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,16 +9,18 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.errors import (
+    ClientError,
     ClientUnreachable,
     JobAlreadyEnded,
     PayloadLost,
-    TerminationPending,
 )
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.model import Job
 from job_orchestrator.server.store.base import JobStore
 
 TERMINATE_TIMEOUT_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class JobTermination:
     follow_up: Callable[[Job], None]
 
     async def terminate(self, job_id: int) -> Job:
-        """Terminate a job; on return no process of the job runs any more.
+        """Terminate a job, and return it: Killed if no process of the job runs any more.
 
         The request is stored first, so that it survives a crash and also reaches a job that is
-        being sent to a client. Raises ``JobNotFound``, ``JobAlreadyEnded``; ``ClientError`` or
-        ``TerminationPending`` if the client does not answer, in which case the job is terminated
-        as soon as the client answers again.
+        being sent to a client. If the client of the job does not answer, the job is returned as it
+        is, and is terminated as soon as the client answers again. Raises ``JobNotFound``,
+        ``JobAlreadyEnded``.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TERMINATE_TIMEOUT_S
@@ -49,15 +52,17 @@ class JobTermination:
             if not job.kill_requested or job.status.has_ended:
                 raise JobAlreadyEnded(job.id, job.status)
             while True:
-                killed = await self._try_to_kill(job)
+                try:
+                    killed = await self._try_to_kill(job)
+                except ClientError as error:
+                    logger.warning("Job %d can't be terminated yet: %s", job.id, error)
+                    return await self.store.get(job.id)
                 if killed is not None:
                     return killed
                 changed = await changes.wait(deadline - loop.time())
                 if changed is None:
-                    raise TerminationPending(
-                        f"Job {job.id} is being sent to a machine that does not answer;"
-                        " it is ended as soon as that does"
-                    )
+                    logger.warning("Job %d can't be terminated yet: no answer", job.id)
+                    return await self.store.get(job.id)
                 job = changed
 
     async def _try_to_kill(self, job: Job) -> Job | None:

@@ -1,13 +1,21 @@
 """JSON bodies of errors, and the schemas of all JSON bodies in the OpenAPI document."""
 
+import contextlib
 import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from job_orchestrator.common.errors import NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from job_orchestrator.common.errors import (
+    NO_SUCH_JOB,
+    NO_SUCH_PATH,
+    TOO_MUCH_STORED,
+    BadRequest,
+    DomainError,
+)
 from job_orchestrator.common.messages import (
     ClientList,
     JobDetail,
@@ -21,8 +29,11 @@ from job_orchestrator.common.messages import (
     encode,
 )
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.web.parameters import PRINCIPAL
+from job_orchestrator.server import keys
+from job_orchestrator.server.errors import ClientError, JobAlreadyEnded, JobNotFound
+from job_orchestrator.server.model import Job
+from job_orchestrator.server.store.base import StoreError
+from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
 
 def _schemas_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, Any]:
@@ -62,6 +73,9 @@ def _in_version_3_0(schema: Any) -> Any:
     return {name: _in_version_3_0(value) for name, value in schema.items()}
 
 
+_CONCERNED = web.RequestKey("concerned", Job)
+"""The job that a failed request is about."""
+
 SCHEMAS: dict[str, Any] = {
     **_schemas_of(
         [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
@@ -83,7 +97,18 @@ SCHEMAS: dict[str, Any] = {
                 "allOf": [{"$ref": "#/components/schemas/PersonalLimits"}],
             },
         },
-        "example": {"user_id": 7, "admin": False, "auth": True, "limits": None},
+        "example": {
+            "user_id": 7,
+            "admin": False,
+            "auth": True,
+            "limits": {
+                "active": 2,
+                "max_runs": 4,
+                "jobs_per_hour": 60.0,
+                "jobs_left": 17,
+                "paused": False,
+            },
+        },
     },
     "JobAnswer": {
         "type": "object",
@@ -111,9 +136,28 @@ def message_for(request: web.Request, error: DomainError) -> str:
     return str(error)
 
 
-def error_body(error: Exception | None, message: str) -> bytes:
+@web.middleware
+async def name_job_of_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let errors about the job in the path name the job and its state.
+
+    It runs within ``access``, so that nobody learns of jobs of others.
+    """
+    try:
+        return await handler(request)
+    except DomainError as error:
+        if "id" in request.match_info and not isinstance(error, JobNotFound):
+            # The error is answered without the job if the database fails, or the id is invalid.
+            with contextlib.suppress(JobNotFound, BadRequest, StoreError):
+                store = request.app[keys.QUERIES].store
+                request[_CONCERNED] = await store.get(job_id(request))
+        raise
+
+
+def error_body(request: web.Request | None, error: Exception | None, message: str) -> bytes:
     """Return the body of an error, with the job that it concerns and the state, as far as known."""
     code = error.code if isinstance(error, DomainError) else ""
-    job_id = getattr(error, "job_id", 0)
-    status = getattr(error, "status", JobStatus.UNKNOWN)
-    return encode(JobError(job_id, status, message, code))
+    job = None if request is None else request.get(_CONCERNED)
+    number, status = (job.id, job.status) if job is not None else (0, JobStatus.UNKNOWN)
+    if isinstance(error, JobAlreadyEnded):
+        status = error.status
+    return encode(JobError(number, status, message, code))

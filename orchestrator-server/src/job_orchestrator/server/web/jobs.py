@@ -1,10 +1,15 @@
 """Routes about jobs: list, detail, files of the results, termination."""
 
+from http import HTTPStatus
+
 from aiohttp import web
 
 from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys
+from job_orchestrator.server.errors import JobAlreadyEnded
+from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING
 from job_orchestrator.server.web.parameters import (
     PRINCIPAL,
     JobChange,
@@ -52,5 +57,10 @@ async def change(request: web.Request) -> web.Response:
 
 async def terminate(request: web.Request) -> web.Response:
     """Terminate a job."""
-    ended = await request.app[keys.TERMINATION].terminate(job_id(request))
-    return json_response(JobAnswer(ended.id, ended.status, "job terminated"))
+    job = await request.app[keys.TERMINATION].terminate(job_id(request))
+    if job.status is JobStatus.KILLED:
+        return json_response(JobAnswer(job.id, job.status, "job terminated"))
+    if job.status.has_ended:
+        raise JobAlreadyEnded(job.id, job.status)
+    answer = JobAnswer(job.id, job.status, TERMINATION_PENDING)
+    return json_response(answer, status=HTTPStatus.ACCEPTED)

@@ -26,6 +26,13 @@ from job_orchestrator.server.web.upload import upload
 OPERATIONS = Path(__file__).with_name("openapi")
 """Folder of the OpenAPI operations of these routes."""
 
+TAGS = {
+    "jobs": "Submit jobs, follow them, fetch their results, and terminate them",
+    "overview": "Services, compute machines, statistics and pauses",
+    "service": "The server itself",
+}
+"""Tags of the operations, and what they have in common."""
+
 ROUTES = (
     web.get("/", front_page(DASHBOARD_PATH, dashboard=DASHBOARD_PATH, api=UI_PATH)),
     web.get("/health", health),

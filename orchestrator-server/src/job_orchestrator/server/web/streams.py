@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.protocol.headers import LAST_EVENT_ID
+from job_orchestrator.common.protocol.headers import JOB_ATTEMPT, LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE
 from job_orchestrator.common.web.log_query import log_query, log_response
 from job_orchestrator.common.web.streaming import send, started, stream_response
@@ -38,11 +38,19 @@ async def job_logs(request: web.Request) -> web.StreamResponse:
     """Return the standard output or error of a job."""
     logs, response = request.app[keys.JOB_LOGS], log_response()
     query = log_query(request)
+
+    def name_attempt(attempt: int) -> None:
+        response.headers[JOB_ATTEMPT] = str(attempt)
+
     try:
         async with asyncio.timeout(None) as bound:
             with logs.expiring_at_stop(bound):
                 blocks = logs.read(
-                    job_id(request), query.stream, offset=query.offset, follow=query.follow
+                    job_id(request),
+                    query.stream,
+                    offset=query.offset,
+                    follow=query.follow,
+                    on_attempt=name_attempt,
                 )
                 return await send(request, response, await started(blocks))
     except TimeoutError:

@@ -11,6 +11,8 @@ from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.rules import Rules
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
+OF_USER = "of this user's jobs are active"
+"""Part of the reason of a job that waits for other jobs of its user."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,11 @@ class Hindrances:
         of_user = self._active(service, job.user_id)
         most = limits.ceiling(job.user_id)
         if of_user >= most:
-            return f"{of_user} of this user's jobs are active, of at most {most}"
+            return f"{of_user} {OF_USER}, of at most {most}"
         if total := limits.of_all_services(job.user_id):
             everywhere = self.active_of_user(job.user_id)
             if everywhere >= total:
-                return (
-                    f"{everywhere} of this user's jobs are active in all services, of at most"
-                    f" {total}"
-                )
+                return f"{everywhere} {OF_USER} in all services, of at most {total}"
         return self._limit_of_groups(job.user_id, limits)
 
     def _limit_of_groups(self, user_id: int, limits: Limits) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from job_orchestrator.server.store.base import StoreError
+from job_orchestrator.server.errors import StoreError
 from job_orchestrator.server.store.sqlite.connection import Connection, Work, connect
 from job_orchestrator.server.store.sqlite.writer import Writer
 

@@ -1,4 +1,4 @@
-"""Domain errors of the server, and the HTTP status of each."""
+"""Errors of the server, and the HTTP status of each domain error."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,6 +13,13 @@ from job_orchestrator.common.errors import (
     TryLater,
 )
 from job_orchestrator.common.status import JobStatus
+
+
+class StoreError(Exception):
+    """The database failed: it can't be read or written, or it is closed.
+
+    This is a fault of the system, not of a request. Therefore it is not a ``DomainError``.
+    """
 
 
 class JobNotFound(DomainError):

@@ -50,7 +50,10 @@ async def release(session: Session, job_ids: tuple[int, ...]) -> int:
 @click.argument("priority", type=WholeNumber("priority", -100, 100))
 @command
 async def priority(session: Session, job_id: int, priority: int) -> int:
-    """Change the priority of a queued job: -100 to 100, higher ones start first."""
+    """Change the priority of a queued job.
+
+    It is from -100 to 100; jobs with a higher one start first.
+    """
     return await _change(
         session,
         (job_id,),
@@ -63,7 +66,7 @@ async def priority(session: Session, job_id: int, priority: int) -> int:
 @click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_unended_jobs)
 @command
 async def explain(session: Session, job_id: int) -> None:
-    """Say in one sentence why a job waits, and when it is expected to start."""
+    """Say why a job waits, and when it is expected to start."""
     job = await session.client.job(job_id)
     if session.json:
         session.show(job)

@@ -1,6 +1,5 @@
 """The command ``jo-server import``."""
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -12,9 +11,12 @@ import click
 from job_orchestrator.common.errors import StartupError
 from job_orchestrator.server.cli.maintenance import Flags, locations_of
 from job_orchestrator.server.maintenance.backup import Locations
-from job_orchestrator.server.maintenance.takeover.importer import Importer, ImportReport
+from job_orchestrator.server.maintenance.takeover.importer import (
+    Importer,
+    ImportReport,
+    prepare_database,
+)
 from job_orchestrator.server.settings.server import services_of_process
-from job_orchestrator.server.store.sqlite.maintenance.imports import create_database
 
 
 @click.command("import")
@@ -44,7 +46,7 @@ def import_original(
         if not dry_run:
             locations.files.prepare()
             stack.enter_context(locations.files.locked())
-            asyncio.run(create_database(locations.database))
+            prepare_database(locations)
         importer = Importer(old_db, data, locations, services, dry_run=dry_run)
         with _progress() as advance:
             report = importer.run(advance)

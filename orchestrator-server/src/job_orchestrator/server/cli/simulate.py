@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from job_orchestrator.common.config.units import parse_duration_s
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.protocol.durations import parse_duration_s
 from job_orchestrator.server.model import Order
 from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.policy_file import PolicyFile, parse_policy
 from job_orchestrator.server.scheduling.rules import Terms, policies
+from job_orchestrator.server.scheduling.simulation.history import read_history
 from job_orchestrator.server.scheduling.simulation.replay import Replay
 from job_orchestrator.server.scheduling.simulation.report import Figures, figures_of, svg, table
 from job_orchestrator.server.scheduling.simulation.trace import (
@@ -21,7 +22,6 @@ from job_orchestrator.server.scheduling.simulation.trace import (
     read_swf,
 )
 from job_orchestrator.server.settings.server import paths_of_process
-from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 
 UNLIMITED = 1_000_000_000
 
@@ -119,8 +119,7 @@ def _jobs(trace: Path | None, flags: Mapping[str, str | None]) -> tuple[float, l
         with trace.open(encoding="utf-8", errors="replace") as lines:
             return 0.0, read_swf(lines)
     db_path, _ = paths_of_process(flags)
-    with kept_jobs.opened(db_path) as connection:
-        jobs = [TraceJob(*row) for row in kept_jobs.runs(connection)]
+    jobs = read_history(db_path)
     begin = min((job.arrival_s for job in jobs), default=0.0)
     return begin, in_order(jobs)
 

@@ -25,9 +25,10 @@ from job_orchestrator.server.dispatch.outcome import (
     ClientSilent,
     FailedAttempts,
 )
+from job_orchestrator.server.errors import StoreError
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.model import Job, Service
-from job_orchestrator.server.store.base import JobStore, StoreError
+from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from job_orchestrator.common.errors import Unhealthy
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.server.errors import StoreError
 from job_orchestrator.server.files.base import JobFiles
-from job_orchestrator.server.store.base import JobStore, StoreError
+from job_orchestrator.server.store.base import JobStore
 
 TIMEOUT_S = 5.0
 

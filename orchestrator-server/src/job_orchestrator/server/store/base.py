@@ -41,13 +41,6 @@ Subscriber = Callable[[Job], None]
 """Function that is called in the event loop with a job that has changed. It must not block."""
 
 
-class StoreError(Exception):
-    """The database failed: it can't be read or written, or it is closed.
-
-    This is a fault of the system, not of a request. Therefore it is not a ``DomainError``.
-    """
-
-
 @dataclass(frozen=True)
 class JobEvent:
     """A change to ``status``, with its reason ``why``. ``job`` is the job as it is now."""

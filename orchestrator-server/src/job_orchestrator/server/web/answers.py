@@ -30,9 +30,8 @@ from job_orchestrator.common.messages import (
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
-from job_orchestrator.server.errors import ClientError, JobAlreadyEnded, JobNotFound
+from job_orchestrator.server.errors import ClientError, JobAlreadyEnded, JobNotFound, StoreError
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.base import StoreError
 from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
 

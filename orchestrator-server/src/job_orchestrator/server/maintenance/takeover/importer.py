@@ -6,6 +6,7 @@ next import, or removed by the next start of jo-server. Rows that are here alrea
 the original, so that a later import takes what is new there or has changed. All functions block.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from job_orchestrator.server.store.sqlite.maintenance.imports import (
     IMPORTED,
     ImportedJob,
     PresentJob,
+    create_database,
     known_uuids,
     present_jobs,
     skip_ids,
@@ -48,6 +50,11 @@ from job_orchestrator.server.store.sqlite.maintenance.original import (
     opened_original,
     pages_of,
 )
+
+
+def prepare_database(locations: Locations) -> None:
+    """Create the database to import into, or migrate it to the current schema."""
+    asyncio.run(create_database(locations.database))
 
 
 class ImportFailed(DomainError):

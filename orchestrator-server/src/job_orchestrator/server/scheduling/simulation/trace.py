@@ -1,4 +1,4 @@
-"""Traces of jobs: from a file in Standard Workload Format, or from the server's own history."""
+"""Traces of jobs, and files of them in Standard Workload Format."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -15,7 +15,7 @@ from job_orchestrator.common.errors import StartupError, StorageFull
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import touch_private
-from job_orchestrator.server.store.base import StoreError
+from job_orchestrator.server.errors import StoreError
 from job_orchestrator.server.store.sqlite.maintenance.original import is_original
 
 BUSY_TIMEOUT_MS = 30_000

@@ -11,7 +11,7 @@ from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub, EventStream
 from job_orchestrator.client.web import streams
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.protocol.sse import read_events
 from job_orchestrator.common.runtime.bounded_queue import MAX_QUEUED, SubscriberQueue
 from job_orchestrator.common.status import PayloadStatus

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from job_orchestrator.client.payloads.load import CpuTimes, LoadMeter, cpu_percent
 from job_orchestrator.client.payloads.store import open_payloads
-from job_orchestrator.common.messages import ClientLimits, LoadEvent
+from job_orchestrator.common.messages.payloads import ClientLimits, LoadEvent
 
 seconds = st.floats(0, 1e9)
 

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull

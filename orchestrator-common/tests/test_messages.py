@@ -6,17 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from job_orchestrator.common.messages import (
-    ErrorPayload,
-    Job,
-    JobAnswer,
-    JobError,
-    Minute,
-    Payload,
-    PayloadEvent,
-    WireTime,
-    encode,
-)
+from job_orchestrator.common.messages.encoding import WireTime, encode
+from job_orchestrator.common.messages.jobs import Job, JobAnswer, JobError
+from job_orchestrator.common.messages.payloads import ErrorPayload, Payload, PayloadEvent
+from job_orchestrator.common.messages.service import Minute
 from job_orchestrator.common.protocol.decoding import (
     MalformedMessage,
     decode_load_event,

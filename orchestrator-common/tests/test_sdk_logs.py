@@ -4,7 +4,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from job_orchestrator.common.messages import JobDetail, WireTime, encode
+from job_orchestrator.common.messages.encoding import WireTime, encode
+from job_orchestrator.common.messages.jobs import JobDetail
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import AsyncClient
 

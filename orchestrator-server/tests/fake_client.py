@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from fake_link import FakeLink
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.payloads import (
     ClientLimits,
     ErrorPayload,
     InventoryEntry,

@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent, Payload
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent, Payload
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.decoding import MalformedMessage, decode_payload
 from job_orchestrator.server.clients.base import SmallInputs

@@ -3,7 +3,7 @@
 import pytest
 
 from fake_client import FakeClient, StartClient
-from job_orchestrator.common.messages import ClientLimits
+from job_orchestrator.common.messages.payloads import ClientLimits
 from job_orchestrator.server.clients.agreement import ServerLimits, contradictions
 from running_server import Server, StartServer
 

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.base import ClientTransport
 from job_orchestrator.server.clients.registry import Client, ClientRegistry

@@ -13,7 +13,12 @@ import pytest
 from aiohttp import web
 
 from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never, zip_of
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.messages.payloads import (
+    InventoryEntry,
+    LoadEvent,
+    Payload,
+    PayloadEvent,
+)
 from job_orchestrator.common.protocol.link import CloseCode
 from job_orchestrator.common.protocol.small_files import SmallFile, encode_files
 from job_orchestrator.common.status import PayloadStatus

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from fake_client import Answer, FakeClient, StartClient, answering, hang_up, never
-from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.server import keys

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, StartClient, answering, hang_up, zip_of
-from job_orchestrator.common.messages import Payload, PayloadEvent
+from job_orchestrator.common.messages.payloads import Payload, PayloadEvent
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.status import JobStatus, PayloadStatus
 from job_orchestrator.server import keys

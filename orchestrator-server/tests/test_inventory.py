@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from fake_client import FakeClient, StartClient, answering
-from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.status import PayloadStatus
 from running_server import Server, StartServer
 

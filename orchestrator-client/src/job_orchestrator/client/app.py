@@ -34,7 +34,7 @@ from job_orchestrator.client.web.guard import is_open, server_only
 from job_orchestrator.client.web.routes import OPERATIONS, ROUTES, TAGS
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
-from job_orchestrator.common.messages import ClientLimits
+from job_orchestrator.common.messages.payloads import ClientLimits
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop

@@ -4,18 +4,20 @@
 ``ApiError``.
 """
 
-from job_orchestrator.common.messages import (
-    ComputeClient,
-    Identity,
+from job_orchestrator.common.messages.jobs import (
     Job,
     JobDetail,
-    Minute,
-    PauseList,
     QueuePosition,
     ResultFile,
     ResultFiles,
-    Service,
     Step,
+)
+from job_orchestrator.common.messages.service import (
+    ComputeClient,
+    Identity,
+    Minute,
+    PauseList,
+    Service,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client

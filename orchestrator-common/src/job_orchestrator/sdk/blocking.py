@@ -11,14 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
+from job_orchestrator.common.messages.service import (
     ComputeClient,
     Identity,
-    Job,
-    JobDetail,
     Minute,
     PauseList,
-    ResultFiles,
     Service,
 )
 from job_orchestrator.common.status import JobStatus

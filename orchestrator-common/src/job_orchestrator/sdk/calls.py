@@ -9,7 +9,8 @@ from http import HTTPStatus
 import aiohttp
 import msgspec
 
-from job_orchestrator.common.messages import Job, JobAnswer, JobDetail, JobPage, PauseList
+from job_orchestrator.common.messages.jobs import Job, JobAnswer, JobDetail, JobPage
+from job_orchestrator.common.messages.service import PauseList
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.connection import Connection, read_all

@@ -8,15 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
+from job_orchestrator.common.messages.service import (
     ClientList,
     ComputeClient,
     Identity,
-    Job,
-    JobDetail,
     Minute,
     PauseList,
-    ResultFiles,
     Service,
     ServiceList,
     Stats,

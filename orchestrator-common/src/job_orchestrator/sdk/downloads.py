@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.messages.jobs import JobAnswer
 from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
 from job_orchestrator.common.protocol.headers import REPR_DIGEST
 from job_orchestrator.sdk.connection import Connection, read_all

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import msgspec
 
 from job_orchestrator.common.errors import NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
-from job_orchestrator.common.messages import JobError
+from job_orchestrator.common.messages.jobs import JobError
 from job_orchestrator.common.status import JobStatus
 
 

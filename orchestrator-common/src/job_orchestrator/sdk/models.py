@@ -8,14 +8,15 @@ from typing import TypeVar
 
 import msgspec
 
-from job_orchestrator.common import messages
-from job_orchestrator.common.messages import ComputeClient, Job, Service
+from job_orchestrator.common.messages import service
+from job_orchestrator.common.messages.jobs import Job, JobAnswer
+from job_orchestrator.common.messages.service import ComputeClient, Service
 from job_orchestrator.sdk.errors import NotAJobServer
 
 T = TypeVar("T")
 
 
-class Submitted(messages.JobAnswer, frozen=True):
+class Submitted(JobAnswer, frozen=True):
     """Answer to a submit or a cancel: the job's id and status, and a message.
 
     ``repeated`` is True if the job existed already, from an earlier submit with the same key.
@@ -24,7 +25,7 @@ class Submitted(messages.JobAnswer, frozen=True):
     repeated: bool = False
 
 
-class Health(messages.Health, frozen=True, kw_only=True):
+class Health(service.Health, frozen=True, kw_only=True):
     """State of a server that can do its work, and its ``version``.
 
     ``ahead_s`` is the difference between the server's clock and the local one, in seconds, exact to

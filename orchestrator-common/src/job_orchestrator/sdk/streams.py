@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 import aiohttp
 
-from job_orchestrator.common.messages import ClientList, Job, JobDetail, ServiceList
+from job_orchestrator.common.messages.jobs import Job, JobDetail
+from job_orchestrator.common.messages.service import ClientList, ServiceList
 from job_orchestrator.common.protocol.headers import JOB_ATTEMPT, LAST_EVENT_ID
 from job_orchestrator.common.protocol.sse import Event, StreamBroken, read_events
 from job_orchestrator.sdk.connection import READ_TIMEOUT_S, Connection, read_all

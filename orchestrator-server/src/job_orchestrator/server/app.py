@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import web
 
-from job_orchestrator.common.messages import encode
+from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop

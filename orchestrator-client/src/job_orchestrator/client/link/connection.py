@@ -7,7 +7,7 @@ from job_orchestrator.client import __version__
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import PayloadStatus

@@ -12,7 +12,7 @@ from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.common.errors import BadRequest, DomainError, StorageFull, TryLater
 from job_orchestrator.common.logs.context import REQUEST_ID, logging_about
-from job_orchestrator.common.messages import InventoryEntry
+from job_orchestrator.common.messages.payloads import InventoryEntry
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner

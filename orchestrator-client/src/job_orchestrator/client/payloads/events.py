@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.common.messages import LoadEvent, PayloadEvent, encode
+from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.payloads import LoadEvent, PayloadEvent
 from job_orchestrator.common.protocol.sse import encode_event
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.status import PayloadStatus

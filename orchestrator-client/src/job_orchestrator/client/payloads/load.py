@@ -7,7 +7,7 @@ import psutil
 
 from job_orchestrator.client import __version__
 from job_orchestrator.client.payloads.store import PayloadStore
-from job_orchestrator.common.messages import ClientLimits, LoadEvent
+from job_orchestrator.common.messages.payloads import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
 

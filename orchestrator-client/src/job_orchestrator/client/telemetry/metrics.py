@@ -9,7 +9,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.status import FINAL_PAYLOAD, PayloadStatus
 from job_orchestrator.common.telemetry import LONG_S, new_registry
 

@@ -7,7 +7,8 @@ from aiohttp import web
 from job_orchestrator.client import keys
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.errors import BadRequest, DomainError
-from job_orchestrator.common.messages import ErrorPayload, Payload, encode
+from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.payloads import ErrorPayload, Payload
 from job_orchestrator.common.status import PayloadStatus
 
 _MAX_DIGITS = 12

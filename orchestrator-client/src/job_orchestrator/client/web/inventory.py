@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from job_orchestrator.client import keys
-from job_orchestrator.common.messages import InventoryEntry
+from job_orchestrator.common.messages.payloads import InventoryEntry
 from job_orchestrator.common.web.answers import json_response
 
 

@@ -11,7 +11,7 @@ from job_orchestrator.client.errors import PayloadNotEnded, ResultsGone
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.web.answers import payload_id, payload_id_of, payload_of
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages import AcknowledgedPayloads
+from job_orchestrator.common.messages.payloads import AcknowledgedPayloads
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST
 from job_orchestrator.common.runtime.fault_injection import Point, reach

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from job_orchestrator.client import __version__, keys
-from job_orchestrator.common.messages import Health
+from job_orchestrator.common.messages.service import Health
 from job_orchestrator.common.web.answers import json_response, metrics_response
 
 

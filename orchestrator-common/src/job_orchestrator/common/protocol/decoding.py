@@ -6,7 +6,12 @@ from typing import TypeVar
 import msgspec
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent, Payload, PayloadEvent
+from job_orchestrator.common.messages.payloads import (
+    InventoryEntry,
+    LoadEvent,
+    Payload,
+    PayloadEvent,
+)
 
 T = TypeVar("T")
 

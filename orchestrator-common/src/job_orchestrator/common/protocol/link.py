@@ -19,7 +19,8 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent, StoredInteger
+from job_orchestrator.common.messages.encoding import StoredInteger
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
 from job_orchestrator.common.status import PayloadStatus
 
 PROTOCOL = 1

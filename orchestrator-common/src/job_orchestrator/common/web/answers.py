@@ -8,7 +8,8 @@ import prometheus_client
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from job_orchestrator.common.messages import Pong, encode
+from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.service import Pong
 from job_orchestrator.common.runtime.threads import in_thread
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from job_orchestrator.common.config.units import size_text
-from job_orchestrator.common.messages import ClientLimits
+from job_orchestrator.common.messages.payloads import ClientLimits
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.payloads import (
     InventoryEntry,
     LoadEvent,
     Payload,

@@ -8,10 +8,7 @@ import aiohttp
 import msgspec
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.common.messages import (
-    InventoryEntry,
-    Payload,
-)
+from job_orchestrator.common.messages.payloads import InventoryEntry, Payload
 from job_orchestrator.common.protocol.decoding import (
     MalformedMessage,
     decode_inventory,

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from job_orchestrator.common.logs.context import request_id
-from job_orchestrator.common.messages import InventoryEntry, Payload
+from job_orchestrator.common.messages.payloads import InventoryEntry, Payload
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.decoding import shortened
 from job_orchestrator.common.protocol.multipart_writer import FormBody

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from job_orchestrator.common.messages import InventoryEntry, LoadEvent, PayloadEvent
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent, PayloadEvent
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.decoding import MAX_VERSION_BYTES, shortened
 from job_orchestrator.common.status import PayloadStatus

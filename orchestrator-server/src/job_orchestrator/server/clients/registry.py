@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from job_orchestrator.common.messages import ClientLimits, LoadEvent
+from job_orchestrator.common.messages.payloads import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import ACTIVE_JOB
 from job_orchestrator.server.clients.agreement import ServerLimits, contradictions

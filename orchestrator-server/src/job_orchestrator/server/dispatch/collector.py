@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.messages import Payload, PayloadEvent
+from job_orchestrator.common.messages.payloads import Payload, PayloadEvent
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.status import DISPATCHED_JOB, JobStatus, PayloadStatus
 from job_orchestrator.server.clients.base import EndedPayload

@@ -5,7 +5,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import JobStatus, TransitionRefused

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from job_orchestrator.common.errors import StorageFull
-from job_orchestrator.common.messages import Payload
+from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
 from job_orchestrator.common.status import JobStatus, PayloadStatus, TransitionRefused

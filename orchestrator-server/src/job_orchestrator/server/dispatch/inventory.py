@@ -8,7 +8,7 @@ them apart (see ``Installation``).
 import logging
 from collections.abc import Callable
 
-from job_orchestrator.common.messages import InventoryEntry
+from job_orchestrator.common.messages.payloads import InventoryEntry
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.base import InventoryNotOffered
 from job_orchestrator.server.clients.registry import Client

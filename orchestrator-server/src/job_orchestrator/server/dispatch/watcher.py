@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from job_orchestrator.common.messages import LoadEvent
+from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.server.clients.base import EventsNotOffered
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.abandoned import AbandonedAttempts

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from job_orchestrator.common.messages import PauseList
+from job_orchestrator.common.messages.service import PauseList
 from job_orchestrator.server.errors import ServiceNotFound
 from job_orchestrator.server.jobs.form import check_priority
 from job_orchestrator.server.model import Job, Principal, Service

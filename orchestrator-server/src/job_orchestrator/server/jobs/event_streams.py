@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from job_orchestrator.common.messages import encode
+from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.protocol.sse import KEEP_ALIVE, encode_event
 from job_orchestrator.common.runtime.bounded_queue import SubscriberQueue
 from job_orchestrator.common.runtime.loops import Loop

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.jobs import Job as JobView
+from job_orchestrator.common.messages.jobs import JobDetail, JobPage
+from job_orchestrator.common.messages.service import (
     ClientList,
     ComputeClient,
-    JobDetail,
-    JobPage,
     PersonalLimits,
     ServiceList,
     Stats,
 )
-from job_orchestrator.common.messages import Job as JobView
-from job_orchestrator.common.messages import Service as ServiceView
+from job_orchestrator.common.messages.service import Service as ServiceView
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import ACTIVE_JOB, DISPATCHED_JOB, JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry

@@ -3,7 +3,7 @@
 import asyncio
 from typing import IO
 
-from job_orchestrator.common.messages import ResultFile, ResultFiles
+from job_orchestrator.common.messages.jobs import ResultFile, ResultFiles
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry

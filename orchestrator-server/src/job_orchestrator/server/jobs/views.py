@@ -1,7 +1,8 @@
 """Conversion of the server's values to the messages that web apps read."""
 
-from job_orchestrator.common import messages
-from job_orchestrator.common.messages import WireTime
+from job_orchestrator.common.messages import jobs as messages
+from job_orchestrator.common.messages import service
+from job_orchestrator.common.messages.encoding import WireTime
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
@@ -50,9 +51,9 @@ def step_of(change: Change, until: float, *, details: bool) -> messages.Step:
     )
 
 
-def minute_of(minute: Minute) -> messages.Minute:
+def minute_of(minute: Minute) -> service.Minute:
     """Return the message that shows the counts of one minute."""
-    return messages.Minute(
+    return service.Minute(
         at=WireTime.at(minute.number * 60),
         submitted=minute.submitted,
         completed=minute.completed,

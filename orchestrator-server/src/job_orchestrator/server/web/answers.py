@@ -16,17 +16,14 @@ from job_orchestrator.common.errors import (
     BadRequest,
     DomainError,
 )
-from job_orchestrator.common.messages import (
+from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.jobs import JobDetail, JobError, JobPage, ResultFiles
+from job_orchestrator.common.messages.service import (
     ClientList,
-    JobDetail,
-    JobError,
-    JobPage,
     PauseList,
     PersonalLimits,
-    ResultFiles,
     ServiceList,
     Stats,
-    encode,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.messages.jobs import JobAnswer
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys

@@ -14,7 +14,7 @@ from typing import assert_never
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
-from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.messages.jobs import JobAnswer
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.headers import REPR_DIGEST
 from job_orchestrator.common.runtime.threads import in_thread

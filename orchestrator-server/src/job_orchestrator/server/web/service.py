@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages import Health, Identity
+from job_orchestrator.common.messages.service import Health, Identity
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.web.parameters import PRINCIPAL, PauseRequest, json_body, sees_details

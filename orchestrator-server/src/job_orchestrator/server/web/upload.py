@@ -3,7 +3,7 @@
 from aiohttp import hdrs, web
 
 from job_orchestrator.common.errors import FilesTooLarge
-from job_orchestrator.common.messages import JobAnswer
+from job_orchestrator.common.messages.jobs import JobAnswer
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
 from job_orchestrator.server import keys

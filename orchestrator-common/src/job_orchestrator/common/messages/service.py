@@ -1,0 +1,141 @@
+"""Messages about a service: its health, and what jo-server says of users, services and clients."""
+
+from datetime import datetime
+
+import msgspec
+
+
+class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``GET /`` to programs, with the paths of the pages for people."""
+
+    message: str
+    dashboard: str = ""
+    api: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /health`` of a service that can do its work."""
+
+    version: str = ""
+    status: str
+    database: str = "ok"
+
+
+class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now."""
+
+    active: int = 0
+    max_runs: int | None = None
+    jobs_per_hour: float | None = None
+    jobs_left: int | None = None
+    paused: bool = False
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The user that the server takes the caller for; ``user_id`` is None for an administrator.
+
+    ``auth`` is False where the server requires no tokens; then every caller is an administrator,
+    who has no ``limits``.
+    """
+
+    user_id: int | None = None
+    admin: bool = False
+    auth: bool = False
+    limits: PersonalLimits | None = None
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A service of the server: its limits, its current use and its state.
+
+    ``state`` is ``ok``, ``degraded`` (some clients can't be used) or ``down``, for ``problem``.
+    ``clients`` has upload URLs, none for users. ``active`` jobs count for the limits; ``running``
+    and ``waiting`` are all that have not ended. A user may use idle slots up to
+    ``runs_per_user_burst``. ``policy`` is the order of queued jobs: fair, fifo or priority.
+    """
+
+    name: str
+    runs_per_user: int
+    max_runs: int
+    max_attempts: int
+    time_limit_s: float | None = None
+    active: int = 0
+    queued: int = 0
+    state: str = "ok"
+    problem: str = ""
+    clients: list[str] = []
+    running: int = 0
+    waiting: int = 0
+    policy: str = "fair"
+    runs_per_user_burst: int | None = None
+    paused: bool = False
+
+
+class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /services``: the services of the server."""
+
+    services: list[Service]
+
+
+class PauseList(msgspec.Struct, frozen=True, kw_only=True):
+    """The services and users whose queued jobs don't start."""
+
+    services: list[str] = []
+    users: list[int] = []
+
+
+class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
+    """A jo-client, as the server sees it; values that the server does not know are None.
+
+    ``state`` is ``connected``, ``polled`` (the client has no event stream), ``unreachable`` or
+    ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
+    the server has given to it, ``running`` and ``waiting`` what the client itself reports.
+    ``warnings`` are about settings of the client, also if they contradict those of the server.
+    """
+
+    url: str
+    services: list[str] = []
+    state: str = "unknown"
+    problem: str = ""
+    slots: int | None = None
+    running: int | None = None
+    waiting: int | None = None
+    cpu: float | None = None
+    memory: float | None = None
+    jobs: int = 0
+    version: str | None = None
+    draining: bool = False
+    warnings: list[str] = []
+
+
+class ClientList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /clients``: the clients of the server."""
+
+    clients: list[ComputeClient]
+
+
+class Minute(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of one minute.
+
+    ``failed`` counts Failed and Invalid jobs, ``cancelled`` Killed ones. The waiting times are
+    those of the jobs that started in this minute, None if none did.
+    """
+
+    at: datetime
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    wait_s_mean: float | None = None
+    wait_s_max: float | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of the last 60 minutes, oldest first.
+
+    The waiting times include those of the jobs that still wait, whose number is ``waiting``.
+    """
+
+    minutes: list[Minute]
+    waiting: int = 0
+    wait_s_mean: float | None = None
+    wait_s_max: float | None = None

@@ -72,8 +72,8 @@ async def test_server_keeps_what_its_document_says(
             await portal.end_of(await portal.submit(script))
         await fuzz(server, tmp_path / "fuzz", token)
         # The fuzzer may have paused the service, or the user.
-        for whom in ({"service": "example"}, {"user_id": "1"}):
-            async with http.post(f"{server.url}/resume", params=whom) as response:
+        for whom in ({"service": "example"}, {"user_id": 1}):
+            async with http.post(f"{server.url}/resume", json=whom) as response:
                 assert response.status == 200, await response.text()
         assert (await portal.end_of(await portal.submit("exit 0\n")))["status"] == "Completed"
 

@@ -238,6 +238,7 @@ async def test_import_from_a_wrong_folder_is_corrected_by_another_import(
     assert await command(here, "check") == AGREE
 
 
+@pytest.mark.slow
 async def test_import_killed_at_any_moment_and_repeated_loses_and_doubles_nothing(
     original: OriginalInstallation, here: Path, tmp_path: Path
 ) -> None:

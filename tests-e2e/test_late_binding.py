@@ -106,7 +106,7 @@ async def test_results_that_are_packed_hold_no_slot(
 ) -> None:
     portal = Portal((await start_server(await start_client(SLOTS="1"))).url, session)
     # Holes are never read, and cost no disk: the files are many, so that packing takes long.
-    packed = await portal.submit("mkdir d; cd d; seq 120000 | xargs touch\n", user=1)
+    packed = await portal.submit("mkdir d; cd d; seq 50000 | xargs touch\n", user=1)
     other = await portal.submit("exit 0\n", user=2)
     await portal.until(other, "Completed")
     assert (await portal.state(packed))["status"] == "Running"

@@ -76,6 +76,22 @@ async def test_trap_50_payload_that_the_machine_could_not_start_is_given_back(
     assert await asyncio.to_thread(lambda: list(client.data.glob("probe*"))) == []
 
 
+async def test_late_repeat_of_a_submit_does_not_run_a_payload_that_was_given_back(
+    start_client: StartClient, bash: Path
+) -> None:
+    client = await start_client(PATH=str(bash.parent))
+    await asyncio.to_thread(bash.unlink)
+    async with asyncio.timeout(60), client.events() as events:
+        payload = await client.submit("exit 0\n", key="a.1.nonce")
+        await next_of(events, "payload", id=payload, status="Cleaned")
+        await asyncio.to_thread(bash.symlink_to, shutil.which("bash", path=os.defpath) or "")
+        await next_of(events, "load", draining=False, problem="")
+    # Its job may run elsewhere by now.
+    status, refused = await client.post("exit 0\n", key="a.1.nonce")
+    assert (status, refused["code"]) == (404, "given-back")
+    assert (await client.run("exit 0\n"))["status"] == "Completed"
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """Data folder on a file system with few inodes."""

@@ -152,7 +152,7 @@ def test_members_of_a_group_share_its_limit_in_all_services() -> None:
 
 @pytest.mark.parametrize("weights", [{1: 1.0, 2: 1.0}, {1: 3.0, 2: 1.0}, {1: 1.0, 2: 2.0, 3: 5.0}])
 def test_shares_of_a_full_service_converge_to_the_weights(weights: dict[int, float]) -> None:
-    half_life_s, run_s, slots = 20_000.0, 100.0, 16
+    half_life_s, run_s, slots = 4_000.0, 100.0, 16
     limits = Limits(
         per_user=99,
         per_service=99,

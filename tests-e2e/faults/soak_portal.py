@@ -137,9 +137,10 @@ class SoakPortal:
                 self.record.problems.append(
                     f"job {job.job_id} was cancelled and left processes: {left}"
                 )
-        if response.status not in (200, 409) and response.status < 500:
+        # 202: the job will be ended when its client can be reached.
+        if response.status not in (200, 202, 409) and response.status < 500:
             raise AssertionError(f"the cancellation was answered with {response.status}: {answer}")
-        return response.status in (200, 409)
+        return response.status in (200, 202, 409)
 
     async def _wait(self, job: SoakJob) -> bool:
         url = f"{self.url}/download/{job.job_id}"

@@ -19,11 +19,11 @@ class PayloadGivenBack(PayloadNotFound):
     code = GIVEN_BACK
 
 
-class PayloadRecalled(PayloadGivenBack):
-    """The server has taken the payload of this key back; its job is in another attempt."""
+class AttemptReturned(PayloadGivenBack):
+    """The payload of this key was recalled or given back; its job is in another attempt."""
 
     def __init__(self) -> None:
-        DomainError.__init__(self, "This attempt was called back, and is not run")
+        DomainError.__init__(self, "This attempt was called back or given back, and is not run")
 
 
 class PayloadNotEnded(DomainError):

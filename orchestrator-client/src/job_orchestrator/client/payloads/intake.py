@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from job_orchestrator.client.errors import (
+    AttemptReturned,
     ClientStops,
     ClientUnfit,
     MissingScript,
     PayloadNotFound,
-    PayloadRecalled,
 )
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
@@ -204,8 +204,8 @@ class Intake:
         """Add the row, or return that of an earlier submit with the same key."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
-        if key and self.store.was_recalled(key):
-            raise PayloadRecalled
+        if key and self.store.was_returned(key):
+            raise AttemptReturned
         try:
             row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
         except StoreError:

@@ -140,7 +140,7 @@ class Runner:
         if (row := await self._store.recall(key)) is not None:
             reach(Point.CLIENT_RECALLED)
             await in_thread(self._workspaces.discard, row.uuid)
-        elif not self._store.was_recalled(key):
+        elif not self._store.was_returned(key):
             if await self._store.by_key(key) is None:
                 raise PayloadNotFound(key)
             return False

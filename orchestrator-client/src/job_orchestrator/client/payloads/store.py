@@ -8,7 +8,6 @@ coroutines nevertheless, so that callers do not depend on this.
 import asyncio
 import contextlib
 import sqlite3
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.payloads.returned import ReturnedPayloads
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
@@ -74,10 +74,6 @@ RETURNING {COLUMNS}
 """  # noqa: S608
 
 
-MAX_REMEMBERED = 10_000
-"""Payloads that never start, and keys of recalled ones, that are remembered for repeats."""
-
-
 class StoreError(Exception):
     """A statement failed. It may have had its effect nevertheless."""
 
@@ -98,8 +94,7 @@ class PayloadStore:
         self._now = now
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
-        self._unstarted: OrderedDict[int, None] = OrderedDict()
-        self._recalled: OrderedDict[str, None] = OrderedDict()
+        self._returned = ReturnedPayloads()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call ``subscriber`` with every payload that is added or changed. It must not block."""
@@ -142,7 +137,7 @@ class PayloadStore:
         )
         if not rows:
             self._given_back.discard(payload_id)  # its server has seen the loss
-            if payload_id in self._unstarted:
+            if self._returned.never_started(payload_id):
                 raise PayloadGivenBack(payload_id)
             raise PayloadNotFound(payload_id)
         return rows[0]
@@ -264,16 +259,13 @@ class PayloadStore:
             (key,),
         )
         for row in rows:
-            self._note_unstarted(row.id)
-            self._recalled[key] = None
-            if len(self._recalled) > MAX_REMEMBERED:
-                self._recalled.popitem(last=False)
+            self._returned.add(row, started=False)
             return row
         return None
 
-    def was_recalled(self, key: str) -> bool:
-        """Return whether the payload of ``key`` was recalled."""
-        return key in self._recalled
+    def was_returned(self, key: str) -> bool:
+        """Return whether the payload of ``key`` was recalled or given back."""
+        return self._returned.has_key(key)
 
     async def give_back_lost(self, payload_id: int, reason: str) -> None:
         """Forget a Running payload whose run was lost, so that its server runs the job again."""
@@ -297,9 +289,7 @@ class PayloadStore:
             f" RETURNING {COLUMNS}",
             (payload_id,),
         )
-        for row in rows:
-            self._note_unstarted(row.id)
-        self._notify_given_back(rows, reason)
+        self._notify_given_back(rows, reason, started=False)
 
     async def unseen_count(self) -> int:
         """Count what servers must still ask for: results not fetched, and losses not seen."""
@@ -369,15 +359,12 @@ class PayloadStore:
             subscriber(row)
         return row
 
-    def _note_unstarted(self, payload_id: int) -> None:
-        """Remember that the script of a payload never begins, for its server, which may ask."""
-        self._unstarted[payload_id] = None
-        if len(self._unstarted) > MAX_REMEMBERED:
-            self._unstarted.popitem(last=False)
-
-    def _notify_given_back(self, rows: Sequence[PayloadRow], reason: str) -> None:
+    def _notify_given_back(
+        self, rows: Sequence[PayloadRow], reason: str, *, started: bool = True
+    ) -> None:
         for row in rows:
             self._given_back.add(row.id)
+            self._returned.add(row, started=started)
             self._notify(replace(row, status=PayloadStatus.CLEANED, message=reason))
 
 

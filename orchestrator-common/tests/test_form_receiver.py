@@ -51,6 +51,9 @@ class Stream:
             await asyncio.Event().wait()
         return b""
 
+    def is_eof(self) -> bool:
+        return self.at_eof()
+
     def at_eof(self) -> bool:
         return self._knows_its_end and not self._pieces
 

@@ -36,6 +36,9 @@ class Trickle:
         await asyncio.sleep(self._pause_s)
         return self._block
 
+    def is_eof(self) -> bool:
+        return False
+
     def at_eof(self) -> bool:
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from job_orchestrator.common.errors import DomainError, FilesTooLarge
-from job_orchestrator.common.protocol.multipart_reader import MultipartReader
+from job_orchestrator.common.protocol.multipart_reader import MultipartReader, read_whole
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.form_writer import (
@@ -43,8 +43,11 @@ class BodyStream(Protocol):
     async def readany(self) -> bytes:
         """Return the bytes that have arrived, or b"" at the end."""
 
+    def is_eof(self) -> bool:
+        """Return whether all of the body has arrived."""
+
     def at_eof(self) -> bool:
-        """Return whether the body is known to have ended, and has been read."""
+        """Return whether all of the body has arrived, and has been read."""
 
 
 async def receive_form(
@@ -110,12 +113,10 @@ def _small_form(
     """Parse a whole body in memory. Returns None if its files are not small. Raises its errors."""
     files = FilesInMemory(small_bytes)
     writer = FormWriter(files, limits, wants_digests)
-    reader = MultipartReader(content_type, writer)
     try:
-        reader.feed(body)
+        read_whole(content_type, body, writer)
     except NotSmall:
         return None
-    reader.finish()
     writer.form.small = files.content()
     return writer.form
 
@@ -144,16 +145,10 @@ class _Body:
         return b"".join(pieces), False
 
     async def _next_piece(self) -> bytes:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        try:
-            async with asyncio.timeout(self._limits.idle_s):
-                piece = await self._stream.readany()
-        except TimeoutError:
-            raise BodyTimeout(
-                f"No data arrived for {self._limits.idle_s:g} s; the upload was dropped"
-            ) from None
-        self._waited_s += clock() - begun
+        if self._stream.is_eof():  # nothing to wait for
+            piece = await self._stream.readany()
+        else:
+            piece = await self._wait_for_piece()
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
@@ -164,4 +159,17 @@ class _Body:
                 f"The data came slower than {self._limits.min_rate} bytes a second;"
                 " the upload was dropped"
             )
+        return piece
+
+    async def _wait_for_piece(self) -> bytes:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                piece = await self._stream.readany()
+        except TimeoutError:
+            raise BodyTimeout(
+                f"No data arrived for {self._limits.idle_s:g} s; the upload was dropped"
+            ) from None
+        self._waited_s += clock() - begun
         return piece

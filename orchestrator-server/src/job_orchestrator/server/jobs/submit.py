@@ -212,6 +212,8 @@ class JobSubmission:
 
     def _check_least_bytes(self, least_bytes: int) -> None:
         """Raise ``TooLarge`` for an upload that the clients of no service take."""
+        if not least_bytes:
+            return
         limits = [self.max_upload_bytes(service) for service in self.services.values()]
         known = [limit for limit in limits if limit is not None]
         if known and len(known) == len(limits) and least_bytes > max(known):

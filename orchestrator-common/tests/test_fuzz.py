@@ -123,7 +123,7 @@ def _receive(top: Path, body: bytes, content_type: str, size: int, small: int) -
     async def receive() -> ReceivedForm | None:
         try:
             return await receive_form(
-                Cut(body, size), content_type, folder, limits, complete, small_bytes=small
+                Cut(body, size), content_type, lambda: folder, limits, complete, small_bytes=small
             )
         except BadRequest:
             return None

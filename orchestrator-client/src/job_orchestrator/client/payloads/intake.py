@@ -91,7 +91,7 @@ class Intake:
             return await receive_form(
                 body,
                 content_type,
-                workspace.work,
+                lambda: workspace.work,
                 self.limits,
                 partial(complete, workspace),
                 wants_digests=wants_digests,

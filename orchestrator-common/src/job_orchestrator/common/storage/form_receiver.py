@@ -53,7 +53,7 @@ class BodyStream(Protocol):
 async def receive_form(
     stream: BodyStream,
     content_type: str,
-    folder: Path,
+    folder: Callable[[], Path],
     limits: FormLimits,
     complete: Callable[[ReceivedForm], R],
     *,
@@ -64,11 +64,11 @@ async def receive_form(
     """Receive a multipart body, and return the result of ``complete`` for the complete form.
 
     Files that have at most ``small_bytes`` together are kept in memory (``ReceivedForm.small``),
-    and ``complete`` is called in the event loop. Others are written below ``folder``, which is
-    created with its parents, and ``complete`` is called in a thread. Nothing is flushed to the
-    disk, and nothing is cleaned up: on any error the caller removes ``folder``. ``write_behind``: a
-    flush follows, so large files are written to the disk while they arrive. ``wants_digests``
-    decides for each file, from the fields before it, whether it gets a digest.
+    and ``complete`` is called in the event loop. Others are written below the path that ``folder``
+    returns, which is created with its parents, and ``complete`` is called in a thread. Nothing is
+    flushed to the disk, and nothing is cleaned up: on any error the caller removes the folder.
+    ``write_behind``: a flush follows, so large files are written to the disk while they arrive.
+    ``wants_digests`` decides for each file, from the fields before it, whether it gets a digest.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``, and the errors of ``stream`` when the connection breaks.
@@ -79,7 +79,7 @@ async def receive_form(
         block, ended = await body.next_block(small_bytes + SMALL_OVERHEAD_BYTES)
         if ended and (form := _small_form(block, content_type, limits, small_bytes, wants_digests)):
             return complete(form)
-    writer = FormWriter(FilesInFolder(folder, write_behind=write_behind), limits, wants_digests)
+    writer = FormWriter(FilesInFolder(folder(), write_behind=write_behind), limits, wants_digests)
     reader = MultipartReader(content_type, writer)
 
     def feed(block: bytes) -> None:

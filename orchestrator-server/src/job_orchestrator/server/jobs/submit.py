@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from job_orchestrator.common.errors import TooLarge
@@ -153,11 +154,10 @@ class JobSubmission:
             return _ReceivedJob(job_form, sum(form.files.values()), inputs)
 
         try:
-            folder = self.files.staging_folder(job_uuid)
             received = await receive_form(
                 body,
                 content_type,
-                folder,
+                partial(self.files.staging_folder, job_uuid),
                 self.form_limits,
                 accept,
                 small_bytes=self.inline_bytes,

@@ -86,6 +86,8 @@ def job_card(job: JobDetail) -> Table:
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
         "selected results": escape(_selection(job)),
+        "after": ", ".join(map(str, job.after)),
+        "after any end of": ", ".join(map(str, job.afterany)),
         "submitted": moment(job.created_at),
         "waited": duration(waited_s(job)),
         "ran": duration(ran_s(job)),

@@ -122,6 +122,8 @@ class Client:
         callback_url: str | None = None,
         outputs: Iterable[str] = (),
         results: ResultKind | None = None,
+        after: int | Iterable[int] = (),
+        afterany: int | Iterable[int] = (),
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -138,6 +140,8 @@ class Client:
                 callback_url=callback_url,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 idempotency_key=idempotency_key,
                 progress=progress,
             )

@@ -203,6 +203,7 @@ async def _compose(
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
+        max_input_bytes=settings.max_upload_bytes,
     )
     await dispatch.load()
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)

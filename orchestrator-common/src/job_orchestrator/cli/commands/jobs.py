@@ -13,7 +13,7 @@ from job_orchestrator.cli.completion import (
     complete_services,
     complete_unended_jobs,
 )
-from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns
+from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns, parse_job_ids
 from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
@@ -92,6 +92,18 @@ timeout = click.option(
     type=click.Choice(RESULT_KINDS),
     help="Whether the results have all files, or only those that the script made or changed.",
 )
+@click.option(
+    "--after",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have completed, with their results in .inputs/JOB/.",
+)
+@click.option(
+    "--afterany",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have ended, in any state.",
+)
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
     "-f",
@@ -112,6 +124,8 @@ async def submit(
     time_limit: str | None,
     outputs: tuple[str, ...],
     results: ResultKind | None,
+    after: tuple[int, ...],
+    afterany: tuple[int, ...],
     wait: bool,
     follow: bool,
     output: Path | None,
@@ -140,6 +154,8 @@ async def submit(
                 time_limit=time_limit,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 progress=progress,
             )
     except UnusableFiles:

@@ -77,7 +77,7 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and not job.held and len(self._arrivals) < MAX_ARRIVALS:
+        if job.is_ready and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
 
     async def run_pass(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.returned import ReturnedPayloads
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
@@ -39,7 +40,10 @@ CREATE TABLE payloads (
     message TEXT NOT NULL DEFAULT '',
     ended_at REAL,
     packing INTEGER NOT NULL DEFAULT 0,
-    results_sha256 BLOB
+    results_sha256 BLOB,
+    cpus REAL NOT NULL DEFAULT 0,
+    memory_bytes INTEGER NOT NULL DEFAULT 0,
+    gpus INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -51,6 +55,9 @@ UPDATE payloads SET status = 'Running'
 WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
 RETURNING {COLUMNS}
 """  # noqa: S608
+NEXT_WANTED = """
+SELECT cpus, memory_bytes, gpus FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?
+"""
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
 """  # noqa: S608
@@ -105,13 +112,16 @@ class PayloadStore:
         key: str | None,
         refusal: str = "",
         time_limit_s: float | None = None,
+        wanted: Resources = NOTHING,
     ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is a payload with this key already."""
+        amounts = (wanted.cpus, wanted.memory_bytes, wanted.gpus)
         rows = self._rows(
-            f"""INSERT INTO payloads (id, uuid, key, refusal, time_limit_s, status)
-                VALUES (?, ?, ?, ?, ?, 'Prepared')
+            f"""INSERT INTO payloads (id, uuid, key, refusal, time_limit_s, status,
+                    cpus, memory_bytes, gpus)
+                VALUES (?, ?, ?, ?, ?, 'Prepared', ?, ?, ?)
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, refusal, time_limit_s),
+            (payload_id, uuid, key, refusal, time_limit_s, *amounts),
         )
         return self._notify(rows[0]) if rows else None
 
@@ -147,6 +157,10 @@ class PayloadStore:
             (key,),
         )
         return rows[0] if rows else None
+
+    async def next_wanted(self, limit: int) -> Sequence[Resources]:
+        """Return what the oldest Prepared payloads ask for, at most ``limit`` of them."""
+        return [Resources(*row) for row in self._execute(NEXT_WANTED, (limit,))]
 
     async def start(self, limit: int) -> Sequence[PayloadRow]:
         """Change at most ``limit`` Prepared payloads, the oldest, to Running, and return them.

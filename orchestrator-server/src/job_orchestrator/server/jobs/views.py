@@ -36,6 +36,9 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         output_bytes=job.output_bytes,
         failures=job.failures,
         held=job.held,
+        cpus=job.cpus,
+        memory_bytes=job.memory_bytes,
+        gpus=job.gpus,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.server.model import Job, Rate
 
 MAX_AHEAD = 1000
@@ -20,6 +21,8 @@ class QueuedJob:
     id: int
     priority: int
     created_at: float
+    time_limit_s: float | None = None
+    wanted: Resources = NOTHING
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ active jobs of each user in all services to the user of each job to claim, in or
 limit of the service. It must be pure and must not block: the store calls it within a transaction,
 and possibly in another thread."""
 
+MAX_BACKFILL = 10
+"""Queued jobs of a user beyond the free slots that ``Arrange`` gets, to start one that fits."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Decision to start a job of a user on a client: this one, or the first in the queue (None)."""
+
+    user_id: int
+    client: str
+    job: int | None = None
+
+
+Arrange = Callable[[int, Sequence[WaitingUser], Mapping[int, int]], Sequence[Start]]
+"""Scheduling decision for jobs that ask for resources. It gets the same as ``Decide``, with the
+queued jobs of each user, and chooses the jobs and their clients. The same rules hold; in addition
+it may be repeated, with other counts, for a transaction that failed."""
+
 RateOf = Callable[[int], Rate | None]
 """Maps a user to the rate at which jobs of the user may start; None: at any rate."""
 
@@ -65,6 +86,9 @@ class Offer:
     claimed. ``in_order``: ``decide`` needs the queued jobs of each user (``WaitingUser.next``).
     ``everywhere``: it needs the active jobs of each user in all services, which are otherwise left
     out. ``rate_of`` limits how many jobs start; each first attempt takes a token.
+
+    ``arrange`` decides instead of ``decide`` if a queued job of the service asks for resources, or
+    if clients are ``reserved`` for jobs that do.
     """
 
     max_active: int
@@ -74,6 +98,8 @@ class Offer:
     in_order: bool = False
     everywhere: bool = False
     rate_of: RateOf | None = None
+    arrange: Arrange | None = None
+    reserved: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +108,8 @@ class Claim:
 
     ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
     and the offer has no holders. ``held_usage_s`` is the usage of each holder, ``everywhere`` the
-    active jobs of each user in all services, if the offer asks for them.
+    active jobs of each user in all services, if the offer asks for them. ``arranged``: queued jobs
+    ask for resources.
     """
 
     jobs: Sequence[Job]
@@ -90,6 +117,7 @@ class Claim:
     waiting: Sequence[WaitingUser]
     held_usage_s: Mapping[int, float] = field(default_factory=dict)
     everywhere: Mapping[int, int] = field(default_factory=dict)
+    arranged: bool = False
 
 
 @dataclass(frozen=True)

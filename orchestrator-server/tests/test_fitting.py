@@ -135,7 +135,7 @@ streams = st.lists(
 @pytest.mark.parametrize("policy", [FairShare(), FirstCome()], ids=["fair", "fifo"])
 @settings(deadline=None)
 @given(clusters, streams)
-def test_no_client_is_overfilled_and_no_job_waits_that_fits_beside_what_is_reserved(
+def test_no_client_is_overfilled_and_no_job_waits_that_fits_on_an_unreserved_one(
     policy: SchedulingPolicy,
     totals: dict[str, tuple[int, Resources]],
     stream: list[tuple[int, Resources, int, bool]],
@@ -297,7 +297,7 @@ def test_clients_that_are_reserved_are_so_for_other_services_too() -> None:
     assert fitting.place("x", QueuedJob(1, 0, 0.0, None, Resources(4.0)), None) is None
     assert fitting.reserved("y")
     assert fitting.place("y", QueuedJob(2, 0, 0.0, None, Resources(1.0)), None) is None
-    # A slot is a resource like others: three slots are left beside the wide job.
+    # A slot is a resource like others: the wide job needs one of the three.
     assert fitting.place("y", QueuedJob(3, 0, 0.0, None, NOTHING), None) == "a"
 
 

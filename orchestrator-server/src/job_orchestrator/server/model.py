@@ -177,7 +177,7 @@ class Job:
 
     @property
     def wanted(self) -> Resources:
-        """What the job asks for in addition to a slot."""
+        """Resources that the job asks for in addition to a slot."""
         if not (self.cpus or self.memory_bytes or self.gpus):
             return NOTHING
         return Resources(self.cpus, self.memory_bytes, self.gpus)

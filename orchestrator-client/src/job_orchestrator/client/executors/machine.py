@@ -69,12 +69,12 @@ class Machine:
 
     @property
     def offer(self) -> Resources:
-        """What the machine has for all payloads together."""
+        """Resources for all payloads together."""
         return Resources(self.cpus, self.memory_bytes, len(self.gpus))
 
     @property
     def used(self) -> Resources:
-        """What running payloads have asked for."""
+        """Resources that running payloads have asked for."""
         return _sum([share.amounts for share in self._shares.values()])
 
     def count_fitting(self, wanted: Sequence[Resources]) -> int:

@@ -56,7 +56,7 @@ class Resources(msgspec.Struct, frozen=True):
 
 
 NOTHING = Resources()
-"""What a job asks for that only needs a slot."""
+"""Resources that a job asks for which only needs a slot."""
 
 
 def resources_of(fields: Mapping[str, Sequence[str]]) -> Resources:

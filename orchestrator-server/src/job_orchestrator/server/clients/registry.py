@@ -71,12 +71,12 @@ class Client:
 
     @property
     def offer(self) -> Resources:
-        """What its machine has for jobs that ask for resources; older clients offer none."""
+        """Resources of its machine for jobs that ask for some; older clients offer none."""
         return self.load.resources or NOTHING if self.load is not None else NOTHING
 
     @property
     def used(self) -> Resources:
-        """What the jobs that occupy its slots have asked for."""
+        """Resources that the jobs have asked for which occupy its slots."""
         own = [job.wanted for job in self.jobs.values() if job.id not in self.packing]
         return sum((each for each in own if each), start=self.foreign_resources)
 

@@ -83,10 +83,14 @@ class Cluster:
             if queue
         ]
         active = sum(len(jobs) for jobs in self.running.values())
-        slots = sum(slots for slots, _ in self.totals.values()) - active
+        offered = [
+            name
+            for name, (slots, _) in self.totals.items()
+            for _ in range(slots - len(self.running.get(name, {})))
+        ]
         starts = []
-        if slots > 0:
-            starts = arrange(fitting, TERMS, self.policy, self.limits, active, slots, waiting, {})
+        if offered:
+            starts = arrange(fitting, TERMS, self.policy, self.limits, active, offered, waiting, {})
         self.reservations = fitting.reservations
         for start in starts:
             assert start.job is not None
@@ -222,7 +226,9 @@ def test_equal_clients_get_jobs_by_load_then_in_turn() -> None:
     def chosen(*clients: Candidate) -> list[str | None]:
         total = Resources(4.0)
         machines = [Machine(each, total, total, {}) for each in clients]
-        fitting = Fitting(machines, {SERVICE: [each.name for each in clients]}, {}, 0.0)
+        names = [each.name for each in clients]
+        fitting = Fitting(machines, {SERVICE: names}, {}, 0.0)
+        fitting.offer(names * 4)
         return [
             fitting.place(SERVICE, QueuedJob(n, 0, 0.0, None, Resources(4.0)), None)
             for n in range(1, 3)
@@ -294,6 +300,7 @@ def test_clients_that_are_reserved_are_so_for_other_services_too() -> None:
     machine = Machine(Candidate("a", 1, 4), total, Resources(1.0), {9: Occupant(Resources(3), 9e9)})
     services = {"x": ["a"], "y": ["a"]}
     fitting = Fitting([machine], services, {}, 0.0)
+    fitting.offer(["a"] * 3)
     assert fitting.place("x", QueuedJob(1, 0, 0.0, None, Resources(4.0)), None) is None
     assert fitting.reserved("y")
     assert fitting.place("y", QueuedJob(2, 0, 0.0, None, Resources(1.0)), None) is None

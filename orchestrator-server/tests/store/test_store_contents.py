@@ -138,7 +138,9 @@ async def test_claim_just_before_a_requeue_does_not_hide_the_job(store: JobStore
 async def test_failed_claim_right_behind_a_creation_leaves_the_job_queued(
     store: JobStore,
 ) -> None:
-    def fails(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+    def fails(
+        active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+    ) -> Sequence[int]:
         raise ZeroDivisionError
 
     created, failed = await asyncio.gather(

@@ -15,6 +15,13 @@ from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, Queu
 
 logger = logging.getLogger(__name__)
 
+HOLD_S = 0.02
+"""Time for which it may be held back that a payload was accepted, or that it was started.
+
+So both are in the message of the end of a short script. Each message costs both sides as much as
+all else that they do with what is in it.
+"""
+
 SmallResults = Callable[[str], bytes | None]
 """Maps the uuid of a payload to its results, if they are small."""
 
@@ -55,7 +62,7 @@ class LinkConnection:
             case PayloadStatus.RUNNING if row.packing:
                 self._send(link.SlotFree(row.id, row.key, row.message))
             case PayloadStatus.RUNNING:
-                self._send(link.Started(row.id, row.key))
+                self._send(link.Started(row.id, row.key), hold_s=HOLD_S)
             case _:
                 self._report_end(row)
 
@@ -93,13 +100,17 @@ class LinkConnection:
 
     def _received(self, message: bytes) -> None:
         for request in link.decode_requests(message):
-            self._requests.begin(request, self._send)
+            self._requests.begin(request, self._answer)
 
-    def _send(self, item: link.Answer | link.Report) -> None:
+    def _answer(self, answer: link.Answer) -> None:
+        is_accepted = isinstance(answer, link.PayloadState) and not answer.status.has_ended
+        self._send(answer, hold_s=HOLD_S if is_accepted else 0.0)
+
+    def _send(self, item: link.Answer | link.Report, *, hold_s: float = 0.0) -> None:
         if not self._open:
             return
         try:
-            self._socket.put(link.encode_item(item))
+            self._socket.put(link.encode_item(item), hold_s=hold_s)
         except QueueFull as error:
             self._open = False
             self._socket.break_off(link.CloseCode.SLOW_READER, str(error))

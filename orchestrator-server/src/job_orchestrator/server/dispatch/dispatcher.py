@@ -209,9 +209,9 @@ class Dispatcher:
         limits, policy = self._rules.limits(service), self._rules.policy(service)
 
         def decide(
-            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+            active: int, slots: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
         ) -> Sequence[int]:
-            return policy.choose(limits, active, len(clients), waiting, everywhere)
+            return policy.choose(limits, active, slots, waiting, everywhere)
 
         return Offer(
             service.max_runs,
@@ -221,17 +221,20 @@ class Dispatcher:
             in_order=policy.in_order,
             everywhere=limits.depend_on_other_services,
             rate_of=self._rules.start_rate if self._rules.limit_starts else None,
-            arrange=None if fitting is None else self._arrangement(service, fitting, len(clients)),
+            arrange=None if fitting is None else self._arrangement(service, fitting),
             reserved=fitting is not None and fitting.reserved(service.name),
         )
 
-    def _arrangement(self, service: Service, fitting: Fitting, slots: int) -> Arrange:
+    def _arrangement(self, service: Service, fitting: Fitting) -> Arrange:
         limits, policy = self._rules.limits(service), self._rules.policy(service)
 
         def arrange_jobs(
-            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+            active: int,
+            offered: Sequence[str],
+            waiting: Sequence[WaitingUser],
+            everywhere: Mapping[int, int],
         ) -> Sequence[Start]:
-            return arrange(fitting, service, policy, limits, active, slots, waiting, everywhere)
+            return arrange(fitting, service, policy, limits, active, offered, waiting, everywhere)
 
         return arrange_jobs
 

@@ -7,6 +7,7 @@ client when it was reserved, however many narrow jobs wait.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -121,12 +122,17 @@ class Fitting:
             if each.client in services.get(service, ())
         }
         self._turns: dict[str, int] = {}
+        self._offered: Counter[str] = Counter()
         self._last_turn = max((m.candidate.turn for m in self._machines.values()), default=0)
 
     def reserved(self, service: str) -> bool:
         """Return whether a client of ``service`` is reserved."""
         names = self._services[service]
         return any(each.client in names for each in self.reservations.values())
+
+    def offer(self, clients: Sequence[str]) -> None:
+        """Restrict the next service to these slots: others may have taken some already."""
+        self._offered = Counter(clients)
 
     def place(self, service: str, job: QueuedJob, limit_s: float | None) -> str | None:
         """Return the client that a job is sent to now; None if it must wait.
@@ -139,11 +145,14 @@ class Fitting:
         fitting = [
             machine
             for machine in machines
-            if machine.has_room(job.wanted) and self._leaves_room(machine, job, until)
+            if self._offered[machine.name] > 0
+            and machine.has_room(job.wanted)
+            and self._leaves_room(machine, job, until)
         ]
         if fitting:
             best = min(fitting, key=lambda machine: self._waste(machine, job.wanted))
             best.add(job, until)
+            self._offered[best.name] -= 1
             self._last_turn += 1
             self._turns[best.name] = self._last_turn
             if self._holds(service, job.id):
@@ -204,7 +213,7 @@ def arrange(
     policy: SchedulingPolicy,
     limits: Limits,
     active: int,
-    slots: int,
+    offered: Sequence[str],
     waiting: Sequence[WaitingUser],
     everywhere: Mapping[int, int],
 ) -> list[Start]:
@@ -213,6 +222,8 @@ def arrange(
     The policy chooses users within the limits, as ever. A user whose jobs fit nowhere is passed
     over. The job that holds the reservation comes first, as long as the limits allow it.
     """
+    slots = len(offered)
+    fitting.offer(offered)
     starts: list[Start] = []
     started: set[int] = set()
     too_wide: set[tuple[Resources, float | None]] = set()

@@ -1,7 +1,8 @@
 """Contract of the queue: what a claim gets and returns, and who waits."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from job_orchestrator.common.messages.resources import NOTHING, Resources
@@ -47,11 +48,11 @@ class WaitingUser:
     tokens: float | None = None
 
 
-Decide = Callable[[int, Sequence[WaitingUser], Mapping[int, int]], Sequence[int]]
-"""Scheduling decision: maps the number of active jobs of a service, its waiting users, and the
-active jobs of each user in all services to the user of each job to claim, in order. It keeps to the
-limit of the service. It must be pure and must not block: the store calls it within a transaction,
-and possibly in another thread."""
+Decide = Callable[[int, int, Sequence[WaitingUser], Mapping[int, int]], Sequence[int]]
+"""Scheduling decision: maps the number of active jobs of a service, the number of slots offered to
+it, its waiting users, and the active jobs of each user in all services to the user of each job to
+claim, in order. It keeps to the limit of the service. It must be pure and must not block: the store
+calls it within a transaction, and possibly in another thread."""
 
 MAX_BACKFILL = 10
 """Queued jobs of a user beyond the free slots that ``Arrange`` gets, to start one that fits."""
@@ -66,10 +67,10 @@ class Start:
     job: int | None = None
 
 
-Arrange = Callable[[int, Sequence[WaitingUser], Mapping[int, int]], Sequence[Start]]
-"""Scheduling decision for jobs that ask for resources. It gets the same as ``Decide``, with the
-queued jobs of each user, and chooses the jobs and their clients. The same rules hold; in addition
-it may be repeated, with other counts, for a transaction that failed."""
+Arrange = Callable[[int, Sequence[str], Sequence[WaitingUser], Mapping[int, int]], Sequence[Start]]
+"""Scheduling decision for jobs that ask for resources. It gets the same as ``Decide``, but the
+clients of the offered slots and the queued jobs of each user, and chooses jobs and their clients.
+The same rules hold; it may be repeated, with other counts, for a transaction that failed."""
 
 RateOf = Callable[[int], Rate | None]
 """Maps a user to the rate at which jobs of the user may start; None: at any rate."""
@@ -81,11 +82,12 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice. ``holders`` has the user of each job of the service that waits at a client
-    and may be called back: if there are any, the waiting users are returned even if no job can be
-    claimed. ``in_order``: ``decide`` needs the queued jobs of each user (``WaitingUser.next``).
-    ``everywhere``: it needs the active jobs of each user in all services, which are otherwise left
-    out. ``rate_of`` limits how many jobs start; each first attempt takes a token.
+    slots appears twice. Services that name the same client share its slots. ``holders`` has the
+    user of each job of the service that waits at a client and may be called back: if there are any,
+    the waiting users are returned even if no job can be claimed. ``in_order``: ``decide`` needs the
+    queued jobs of each user (``WaitingUser.next``). ``everywhere``: it needs the active jobs of
+    each user in all services, which are otherwise left out. ``rate_of`` limits how many jobs start;
+    each first attempt takes a token.
 
     ``arrange`` decides instead of ``decide`` if a queued job of the service asks for resources, or
     if clients are ``reserved`` for jobs that do.
@@ -100,6 +102,22 @@ class Offer:
     rate_of: RateOf | None = None
     arrange: Arrange | None = None
     reserved: bool = False
+
+    def without(self, taken: Mapping[str, int]) -> "Offer":
+        """Return the offer without slots that were taken for other services, by client.
+
+        A client loses its last places: the first ones may be free slots, the others look-ahead.
+        """
+        if not any(name in taken for name in self.clients):
+            return self
+        left = Counter(self.clients)
+        left.subtract(taken)
+        clients = []
+        for name in self.clients:
+            if left[name] > 0:
+                left[name] -= 1
+                clients.append(name)
+        return replace(self, clients=clients)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def transition(
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
         result=None if output is None else output.content,
-        ends_attempt=now if wanted in FINAL_JOB else None,
+        ends_attempt=now if wanted in FINAL_JOB or wanted is JobStatus.QUEUED else None,
         may_be_queued=True,
         durable=wanted in FINAL_JOB,
     )

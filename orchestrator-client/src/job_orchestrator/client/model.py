@@ -1,7 +1,8 @@
 """Values of the client: payloads, limits, users. They do no I/O and know neither SQL nor HTTP."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.status import PayloadStatus
@@ -84,6 +85,15 @@ class PayloadRow:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> "PayloadRow":
+        """Return the row with these values of its fields, as SQLite has them."""
+        named = dict(zip((field.name for field in fields(cls)), values, strict=True))
+        named["status"] = PayloadStatus(named["status"])
+        named["killed"] = bool(named["killed"])
+        named["packing"] = bool(named["packing"])
+        return cls(**named)
 
     @property
     def wanted(self) -> Resources:

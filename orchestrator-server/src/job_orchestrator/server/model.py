@@ -83,6 +83,7 @@ class Service:
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
+    ``weight`` is the share of slots relative to other services of the same clients.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Service:
     burst: int = 0
     resources: Resources = NOTHING
     max_resources: Resources = NOTHING
+    weight: int = 1
 
     @property
     def client_names(self) -> tuple[str, ...]:

@@ -95,10 +95,9 @@ class Runner:
         free = await self._free()
         if free <= 0 or self._paused or self._fitness.problem:
             return
-        wanted = await self._store.next_wanted(free)
-        fitting = self._machine.count_fitting(wanted)
-        rows = await self._next(fitting) if fitting or self._start_in_doubt else ()
-        self._none_waits = fitting == len(wanted) < free
+        startable = await self._count_startable(free)
+        rows = await self._next(startable)
+        self._none_waits = startable == free and len(rows) < free
         for row in rows:
             self._occupied.add(row.id)
             run = self._runs[row.id] = PayloadRun(
@@ -190,6 +189,12 @@ class Runner:
         free = self._slots - len(self._occupied)
         capacity = await self._executor.capacity()
         return free if capacity is None else min(free, capacity)
+
+    async def _count_startable(self, free: int) -> int:
+        """Return how many payloads may start, the oldest first, until one lacks resources."""
+        wanted = await self._store.next_wanted(free)
+        fitting = self._machine.count_fitting(wanted)
+        return free if fitting == len(wanted) else fitting
 
     async def _next(self, free: int) -> Sequence[PayloadRow]:
         """Change at most ``free`` payloads to Running, and return them.

@@ -27,6 +27,10 @@ class Resources(msgspec.Struct, frozen=True):
             self.gpus + other.gpus,
         )
 
+    def amounts(self) -> tuple[float, int, int]:
+        """Return CPUs, bytes of memory, and GPUs."""
+        return self.cpus, self.memory_bytes, self.gpus
+
     def less(self, other: "Resources") -> "Resources":
         """Return what is left without ``other``; nothing is below 0."""
         return Resources(

@@ -47,6 +47,7 @@ class Dispatch:
         *,
         lost_after_s: float,
         max_result_bytes: int,
+        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -91,6 +92,7 @@ class Dispatch:
             services,
             tuning,
             lost_after_s=lost_after_s,
+            half_life_s=half_life_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]

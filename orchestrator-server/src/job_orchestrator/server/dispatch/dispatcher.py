@@ -16,6 +16,7 @@ from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, JobOptions, Service
 from job_orchestrator.server.scheduling.base import Limits
+from job_orchestrator.server.scheduling.client_use import ClientUse
 from job_orchestrator.server.scheduling.fitting import (
     Fitting,
     Reservation,
@@ -55,10 +56,15 @@ class Dispatcher:
         tuning: Tuning,
         *,
         lost_after_s: float,
+        half_life_s: float,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = steady_time,
     ) -> None:
-        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
+        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch.
+
+        ``half_life_s`` is that of what services use of shared clients.
+        """
+        self._client_use = ClientUse(services.values(), half_life_s)
         self._store = store
         self._registry = registry
         self._rules = rules
@@ -134,6 +140,7 @@ class Dispatcher:
         offers, replaceable = {}, {}
         arrivals, self._arrivals = self._arrivals, []
         fitting = self._fitting()
+        self._client_use.observe(self._registry, self._now())
         for service in self._services.values():
             if service.name in self._rules.pauses.services:
                 continue
@@ -223,6 +230,9 @@ class Dispatcher:
             rate_of=self._rules.start_rate if self._rules.limit_starts else None,
             arrange=None if fitting is None else self._arrangement(service, fitting),
             reserved=fitting is not None and fitting.reserved(service.name),
+            weight=service.weight,
+            used_s=self._client_use.used_s(service, limits.run_s),
+            run_s=limits.run_s,
         )
 
     def _arrangement(self, service: Service, fitting: Fitting) -> Arrange:

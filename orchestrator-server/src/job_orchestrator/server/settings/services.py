@@ -117,6 +117,12 @@ class ServiceSettings:
         default=no_default(0),
         help="Maximum number of GPUs that a job may ask for",
     )
+    weight: int = setting(
+        "WEIGHT",
+        Integer(1, 1000),
+        default="1",
+        help="Share of the slots of clients that run other services as well, relative to these",
+    )
     order: Order = setting(
         "POLICY",
         Choice({order.value: order for order in Order}),
@@ -197,6 +203,7 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         time_limit_s=settings.time_limit_s or None,
         order=settings.order,
         burst=settings.runs_per_user_burst,
+        weight=settings.weight,
         resources=Resources(settings.cpus, settings.memory_bytes, settings.gpus),
         max_resources=Resources(settings.max_cpus, settings.max_memory_bytes, settings.max_gpus),
     )

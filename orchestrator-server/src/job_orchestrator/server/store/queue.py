@@ -91,6 +91,10 @@ class Offer:
 
     ``arrange`` decides instead of ``decide`` if a queued job of the service asks for resources, or
     if clients are ``reserved`` for jobs that do.
+
+    Of services that name the same client, the next slot goes to the one with the lowest ``rank``:
+    ``used_s`` has the slot-seconds of each client that the service has used and is going to use, to
+    which a further job adds ``run_s``, in proportion to its ``weight``.
     """
 
     max_active: int
@@ -102,6 +106,13 @@ class Offer:
     rate_of: RateOf | None = None
     arrange: Arrange | None = None
     reserved: bool = False
+    weight: float = 1.0
+    used_s: Mapping[str, float] = field(default_factory=dict)
+    run_s: float = 1.0
+
+    def rank(self, client: str, further: int) -> float:
+        """Return how much the service has used of a client, with so many ``further`` jobs."""
+        return (self.used_s.get(client, 0.0) + further * self.run_s) / self.weight
 
     def without(self, taken: Mapping[str, int]) -> "Offer":
         """Return the offer without slots that were taken for other services, by client.
@@ -127,7 +138,7 @@ class Claim:
     ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
     and the offer has no holders. ``held_usage_s`` is the usage of each holder, ``everywhere`` the
     active jobs of each user in all services, if the offer asks for them. ``arranged``: queued jobs
-    ask for resources.
+    ask for resources, or that is not known.
     """
 
     jobs: Sequence[Job]
@@ -136,6 +147,16 @@ class Claim:
     held_usage_s: Mapping[int, float] = field(default_factory=dict)
     everywhere: Mapping[int, int] = field(default_factory=dict)
     arranged: bool = False
+
+    def extended(self, later: "Claim") -> "Claim":
+        """Return this claim with the jobs of a later one in the same transaction."""
+        known = self if self.waiting else later
+        return replace(
+            known,
+            jobs=[*self.jobs, *later.jobs],
+            active=self.active,
+            arranged=self.arranged or later.arranged,
+        )
 
 
 @dataclass(frozen=True)

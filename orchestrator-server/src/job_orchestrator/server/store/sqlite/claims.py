@@ -18,6 +18,7 @@ from job_orchestrator.server.store.queue import (
     Start,
     WaitingUser,
 )
+from job_orchestrator.server.store.sharing import divide
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, IS_READY, job_of
@@ -129,13 +130,22 @@ class Claimer:
         everywhere: Counter[int] = Counter()
         if any(offer.everywhere for offer in offers.values()):
             everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
+        asked = {name: offers[name] for name in queued if name in offers}
+        parts = divide(asked)
         taken: Counter[str] = Counter()
         claims = {}
-        for name in queued:
-            if name in offers:
-                offer = offers[name].without(taken)
-                claims[name] = self._claim(connection, name, offer, everywhere, now)
-                taken.update(job.client for job in claims[name].jobs if job.client is not None)
+        for name, offer in parts.items():
+            claims[name] = self._claim(connection, name, offer, everywhere, now)
+            taken.update(job.client for job in claims[name].jobs if job.client is not None)
+        # What a service leaves of its part, those may have that got less than they could use.
+        for name, offer in asked.items():
+            part = parts[name]
+            if part is not offer and len(claims[name].jobs) == len(part.clients):
+                rest = offer.without(taken)
+                if rest.clients:
+                    more = self._claim(connection, name, rest, everywhere, now)
+                    claims[name] = claims[name].extended(more)
+                    taken.update(job.client for job in more.jobs if job.client is not None)
         return claims
 
     def _claim(
@@ -156,7 +166,8 @@ class Claimer:
         free = min(offer.max_active - active, len(offer.clients))
         counted = max(free, len(offer.holders))
         if counted <= 0:
-            return Claim((), active, ())
+            # Whether queued jobs ask for resources was not looked up.
+            return Claim((), active, (), arranged=offer.arrange is not None)
         values = {"service": service, "now": now, "free": counted}
         rows = connection.execute(WAITING_USERS, values).fetchall()
         usages = {row[0]: Usage(*row[5:]) for row in rows}

@@ -1,7 +1,7 @@
 """Values of the client: payloads, limits, users. They do no I/O and know neither SQL nor HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from job_orchestrator.common.messages.resources import NOTHING, Resources
@@ -89,7 +89,7 @@ class PayloadRow:
     @classmethod
     def of(cls, values: Sequence[Any]) -> "PayloadRow":
         """Return the row with these values of its fields, as SQLite has them."""
-        named = dict(zip((field.name for field in fields(cls)), values, strict=True))
+        named = dict(zip(cls.__dataclass_fields__, values, strict=True))
         named["status"] = PayloadStatus(named["status"])
         named["killed"] = bool(named["killed"])
         named["packing"] = bool(named["packing"])

@@ -51,6 +51,7 @@ class FakeClient:
         self.payloads: dict[int, Payload] = {}
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
+        self.files: dict[int, dict[str, bytes]] = {}
         self.selections: list[tuple[list[str], list[str]]] = []
         self.wanted: dict[int, Resources] = {}
         self.resources: Resources | None = None
@@ -200,19 +201,21 @@ class FakeClient:
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a payload, or return the one that the key has."""
         key = request.headers.get("Idempotency-Key", "")
-        names, fields = set(), defaultdict[str, list[str]](list)
+        files: dict[str, bytes] = {}
+        fields = defaultdict[str, list[str]](list)
         async for part in await request.multipart():
             assert isinstance(part, aiohttp.BodyPartReader)
             content = await part.read()
             if part.filename is None:
                 fields[part.name or ""].append(content.decode())
             else:
-                names.add(part.name or "")
+                files[part.name or ""] = bytes(content)
         known = [payload_id for payload_id, other in self.keys.items() if other == key]
         if known:
             return _json(self.payloads[known[0]])
         payload_id, self._next_id = self._next_id, self._next_id + 1
-        self.keys[payload_id], self.names[payload_id] = key, names
+        self.keys[payload_id], self.names[payload_id] = key, set(files)
+        self.files[payload_id] = files
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
         self.wanted[payload_id] = resources_of(fields)
         self.selections.append((fields["outputs"], fields["results"]))

@@ -87,6 +87,8 @@ def job_card(job: JobDetail) -> Table:
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
         "asks for": _resources(job),
         "selected results": escape(_selection(job)),
+        "after": ", ".join(map(str, job.after)),
+        "after any end of": ", ".join(map(str, job.afterany)),
         "submitted": moment(job.created_at),
         "waited": duration(waited_s(job)),
         "ran": duration(ran_s(job)),

@@ -125,6 +125,8 @@ class Client:
         callback_url: str | None = None,
         outputs: Iterable[str] = (),
         results: ResultKind | None = None,
+        after: int | Iterable[int] = (),
+        afterany: int | Iterable[int] = (),
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -144,6 +146,8 @@ class Client:
                 callback_url=callback_url,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 idempotency_key=idempotency_key,
                 progress=progress,
             )
@@ -202,11 +206,14 @@ class Client:
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Download the results of a job into a file; see ``AsyncClient.download``."""
         return self._result(
-            self._client.download(job_id, target, partial=partial, progress=progress)
+            self._client.download(
+                job_id, target, partial=partial, overwrite=overwrite, progress=progress
+            )
         )
 
     def files(self, job_id: int) -> ResultFiles:

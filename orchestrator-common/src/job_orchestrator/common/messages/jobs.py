@@ -97,7 +97,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued."""
+    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued.
+
+    ``after`` and ``afterany`` are the ids of jobs that must complete, and that must end, before it
+    starts.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -105,6 +109,8 @@ class JobDetail(Job, frozen=True, kw_only=True):
     outputs: list[str] = []
     results: str = "all"
     waiting: Waiting | None = None
+    after: list[int] = []
+    afterany: list[int] = []
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):

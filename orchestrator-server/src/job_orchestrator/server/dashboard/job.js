@@ -185,6 +185,8 @@ class JobPage {
       job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
       resources(job) && ["Asks for", resources(job)],
       selection(job) && ["Selected results", selection(job)],
+      job.after.length > 0 && ["After", jobLinks(job.after)],
+      job.afterany.length > 0 && ["After any end of", jobLinks(job.afterany)],
       job.has_output && ["Output", size(job.output_bytes)],
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
@@ -193,6 +195,11 @@ class JobPage {
     ];
     fill(this.details, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
+}
+
+/** Links to the pages of jobs. */
+function jobLinks(ids) {
+  return ids.flatMap((id, number) => [number > 0 && ", ", h("a", { href: `#/jobs/${id}` }, id)]);
 }
 
 /** The files that its results have, empty if they have all. */

@@ -22,6 +22,7 @@ from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.dispatch.dispatcher import Dispatcher
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
+from job_orchestrator.server.dispatch.inputs import JobInputs
 from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
@@ -48,6 +49,7 @@ class Dispatch:
         lost_after_s: float,
         max_result_bytes: int,
         half_life_s: float,
+        max_input_bytes: int,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -76,7 +78,7 @@ class Dispatch:
         )
         delivery = Delivery(
             store,
-            files,
+            JobInputs(store, files, max_input_bytes),
             registry,
             services,
             failed_attempts,

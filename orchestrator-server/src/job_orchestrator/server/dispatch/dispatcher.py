@@ -99,7 +99,7 @@ class Dispatcher:
             self.loop.wake()
         if job.status is JobStatus.QUEUED and job.wanted:
             self._sized.add(job.service)
-        if job.status is JobStatus.QUEUED and not job.held and len(self._arrivals) < MAX_ARRIVALS:
+        if job.is_ready and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
 
     async def run_pass(self) -> None:

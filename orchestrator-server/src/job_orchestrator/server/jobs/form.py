@@ -11,6 +11,7 @@ from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.storage.form_writer import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
+from job_orchestrator.server.files.unpacking import INPUTS
 from job_orchestrator.server.model import (
     MAX_PRIORITY,
     MAX_USER_ID,
@@ -32,6 +33,10 @@ MIN_MEMORY_BYTES = 16 * 1024 * 1024
 """With less memory, bash and a small program may not even start."""
 
 _CPUS = re.compile(r"\d{1,5}(\.\d{1,3})?", re.ASCII)
+MAX_DEPENDENCIES = 100
+"""Jobs in one of the fields ``after`` and ``afterany``."""
+
+_JOB_ID = re.compile(r"\d{1,18}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
@@ -70,6 +75,8 @@ def read_job_form(
             callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
             selection=read_selection(form.fields),
             wanted=_resources(form),
+            after_success=_job_ids(form, "after"),
+            after_end=_job_ids(form, "afterany"),
             idempotency_key=_checked_key(idempotency_key),
         ),
     )
@@ -199,6 +206,21 @@ def check_machines(wanted: Resources, service: Service, offers: Sequence[Resourc
 
 def _size(offer: Resources) -> tuple[int, float, int]:
     return offer.gpus, offer.cpus, offer.memory_bytes
+
+
+def _job_ids(form: ReceivedForm, name: str) -> tuple[int, ...]:
+    """Return the ids of a field with commas, each once. Whether they exist is checked later."""
+    text = _text(form, name)
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(_JOB_ID.fullmatch(word) for word in words):
+        raise InvalidSubmission(f"Invalid {name}, should be ids of jobs with commas: 12,13")
+    if len(words) > MAX_DEPENDENCIES:
+        raise InvalidSubmission(f"Invalid {name}, should be at most {MAX_DEPENDENCIES} jobs")
+    if words and any(path.split("/")[0] == INPUTS for path in form.files):
+        raise InvalidSubmission(
+            f"Invalid file name {INPUTS}: the results of other jobs are put there"
+        )
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def _callback_url(text: str, rules: CallbackRules) -> str | None:

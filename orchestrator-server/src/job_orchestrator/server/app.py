@@ -203,8 +203,8 @@ async def _compose(
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
-        half_life_s=settings.fair_half_life_s,
         max_input_bytes=settings.max_upload_bytes,
+        half_life_s=settings.fair_half_life_s,
     )
     await dispatch.load()
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)

@@ -137,9 +137,9 @@ class Job:
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
     - ``held``: a queued job that does not start before its user releases it.
-    - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
       before it starts. ``open_dependencies`` counts those that have not ended yet.
+    - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -175,9 +175,17 @@ class Job:
     outputs: tuple[str, ...] = ()
     results: ResultKind = ResultKind.ALL
     held: bool = False
+    after_success: tuple[int, ...] = ()
+    after_end: tuple[int, ...] = ()
+    open_dependencies: int = 0
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """True for a queued job that neither is on hold nor waits for other jobs."""
+        return self.status is JobStatus.QUEUED and not (self.held or self.open_dependencies)
 
     @property
     def wanted(self) -> Resources:
@@ -189,15 +197,6 @@ class Job:
     def fields(self) -> list[tuple[str, str]]:
         """Return the form fields that its client gets with the files."""
         return [*self.selection.fields(), *self.wanted.fields()]
-
-    after_success: tuple[int, ...] = ()
-    after_end: tuple[int, ...] = ()
-    open_dependencies: int = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """True for a queued job that neither is on hold nor waits for other jobs."""
-        return self.status is JobStatus.QUEUED and not (self.held or self.open_dependencies)
 
     @property
     def selection(self) -> Selection:
@@ -262,9 +261,9 @@ class JobOptions:
     callback_url: str | None = None
     idempotency_key: str | None = None
     selection: Selection = EVERYTHING
-    wanted: Resources = NOTHING
     after_success: tuple[int, ...] = ()
     after_end: tuple[int, ...] = ()
+    wanted: Resources = NOTHING
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
 
+WATCHER_INTERVAL_S = 0.01
+"""Short, because watchers themselves wait before they dial a client again."""
+
 
 class Dispatch:
     """The components that bring jobs to clients and fetch their results."""
@@ -48,8 +51,8 @@ class Dispatch:
         *,
         lost_after_s: float,
         max_result_bytes: int,
-        half_life_s: float,
         max_input_bytes: int,
+        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -135,7 +138,7 @@ class Dispatch:
                 ),
             ]
             streams.append(
-                Loop(f"watcher {number}", watcher.run_pass, interval_s=tuning.reconnect_interval_s)
+                Loop(f"watcher {number}", watcher.run_pass, interval_s=WATCHER_INTERVAL_S)
             )
         return [
             Component(loops, prepare=self.collector.resume, close=self._close),

@@ -74,9 +74,9 @@ def read_job_form(
             time_limit_s=_time_limit_s(_text(form, "time_limit")),
             callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
             selection=read_selection(form.fields),
-            wanted=_resources(form),
             after_success=_job_ids(form, "after"),
             after_end=_job_ids(form, "afterany"),
+            wanted=_resources(form),
             idempotency_key=_checked_key(idempotency_key),
         ),
     )
@@ -134,6 +134,21 @@ def _time_limit_s(text: str) -> float | None:
             " at most 365d"
         )
     return seconds
+
+
+def _job_ids(form: ReceivedForm, name: str) -> tuple[int, ...]:
+    """Return the ids of a field with commas, each once. Whether they exist is checked later."""
+    text = _text(form, name)
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(_JOB_ID.fullmatch(word) for word in words):
+        raise InvalidSubmission(f"Invalid {name}, should be ids of jobs with commas: 12,13")
+    if len(words) > MAX_DEPENDENCIES:
+        raise InvalidSubmission(f"Invalid {name}, should be at most {MAX_DEPENDENCIES} jobs")
+    if words and any(path.split("/")[0] == INPUTS for path in form.files):
+        raise InvalidSubmission(
+            f"Invalid file name {INPUTS}: the results of other jobs are put there"
+        )
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def _resources(form: ReceivedForm) -> Resources:
@@ -206,21 +221,6 @@ def check_machines(wanted: Resources, service: Service, offers: Sequence[Resourc
 
 def _size(offer: Resources) -> tuple[int, float, int]:
     return offer.gpus, offer.cpus, offer.memory_bytes
-
-
-def _job_ids(form: ReceivedForm, name: str) -> tuple[int, ...]:
-    """Return the ids of a field with commas, each once. Whether they exist is checked later."""
-    text = _text(form, name)
-    words = [word.strip() for word in text.split(",")] if text else []
-    if not all(_JOB_ID.fullmatch(word) for word in words):
-        raise InvalidSubmission(f"Invalid {name}, should be ids of jobs with commas: 12,13")
-    if len(words) > MAX_DEPENDENCIES:
-        raise InvalidSubmission(f"Invalid {name}, should be at most {MAX_DEPENDENCIES} jobs")
-    if words and any(path.split("/")[0] == INPUTS for path in form.files):
-        raise InvalidSubmission(
-            f"Invalid file name {INPUTS}: the results of other jobs are put there"
-        )
-    return tuple(dict.fromkeys(map(int, words)))
 
 
 def _callback_url(text: str, rules: CallbackRules) -> str | None:

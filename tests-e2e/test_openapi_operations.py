@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from openapi_spec_validator import validate
 
 from job_orchestrator.common.web.openapi import read_operations
 from job_orchestrator.sdk import AsyncClient
@@ -42,6 +43,7 @@ def test_stored_documents_are_those_of_the_services() -> None:
 
 def test_operations_have_what_generators_need() -> None:
     for name, document in documents().items():
+        validate(document)
         ids = set()
         tags = [tag["name"] for tag in document["tags"]]
         assert document["info"]["license"]["name"] == "MIT"

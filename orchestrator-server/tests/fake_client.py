@@ -67,6 +67,7 @@ class FakeClient:
         self.small_bytes = 64_000
         self._tasks: list[asyncio.Future[None]] = []
         self.links: list[FakeLink] = []
+        self.clock: Callable[[], float] | None = None
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -291,7 +292,7 @@ class FakeClient:
         """Open a link, if the client is not an older one."""
         if not self.offers_link:
             return _json(ErrorPayload("nothing is here"), 404)
-        opened = FakeLink(request)
+        opened = FakeLink(request, self.clock() if self.clock is not None else None)
         self.links.append(opened)
         self.connected.set()
         try:

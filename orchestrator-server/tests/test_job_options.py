@@ -177,7 +177,7 @@ async def test_claim_higher_priority_is_first_among_jobs_of_one_user_only(store:
     assert ahead == [2, 3, 0, 1, 0]
     heads: list[int] = []
 
-    def decide(_: int, waiting: Sequence[WaitingUser], __: object) -> list[int]:
+    def decide(_: int, slots: int, waiting: Sequence[WaitingUser], __: object) -> list[int]:
         heads.extend(user.head for user in waiting)
         return [1, 1, 2, 1, 1]
 

@@ -191,6 +191,9 @@ class Body:
     async def readany(self) -> bytes:
         return self._blocks.pop(0) if self._blocks else b""
 
+    def is_eof(self) -> bool:
+        return False
+
     def at_eof(self) -> bool:
         return False
 

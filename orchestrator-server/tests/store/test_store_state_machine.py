@@ -153,7 +153,9 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, slots: int) -> None:
         """Claim as many jobs as there are slots."""
 
-        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+        def decide(
+            active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+        ) -> Sequence[int]:
             assert active == sum(status in ACTIVE_JOB for status in self._status.values())
             return [user.user_id for user in waiting for _ in range(user.queued)]
 

@@ -273,6 +273,7 @@ class AsyncClient(ServiceCalls):
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Download the results of a job, a ZIP, into a file.
@@ -285,6 +286,7 @@ class AsyncClient(ServiceCalls):
             target: Path of the file to write.
             partial: Download what there is: the current work folder of a running job, or the output
                 of a job that failed.
+            overwrite: Replace an existing file.
             progress: Called with the bytes received and their total.
 
         Returns:
@@ -294,11 +296,13 @@ class AsyncClient(ServiceCalls):
             NotCompleted: The job is not Completed, and ``partial`` is False.
             OutputNotFound: There is nothing to download.
             JobNotFound: No job has this id, or it belongs to another user.
-            LocalStorageFailed: The file can't be written.
+            LocalStorageFailed: The file can't be written, or exists and ``overwrite`` is False.
         """
         route = "download_partial" if partial else "download"
         path = Path(target)
-        await Download(self._connection, f"/{route}/{job_id}", progress).to(path)
+        await Download(self._connection, f"/{route}/{job_id}", progress).to(
+            path, overwrite=overwrite
+        )
         return path
 
     async def files(self, job_id: int) -> ResultFiles:

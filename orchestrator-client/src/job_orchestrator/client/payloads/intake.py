@@ -4,7 +4,7 @@ import errno
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -21,14 +21,19 @@ from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
-from job_orchestrator.client.workspace.layout import SCRIPT, Workspace, Workspaces
+from job_orchestrator.client.workspace.layout import (
+    MAX_CHECKED_BYTES,
+    SCRIPT,
+    Workspace,
+    Workspaces,
+)
 from job_orchestrator.common.errors import FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
-from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
+from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
@@ -77,13 +82,16 @@ class Intake:
         """
 
         def complete(workspace: Workspace, form: ReceivedForm) -> tuple[int, str]:
-            return self._complete(workspace, form.files, form.fields, form.digests)
+            if SCRIPT not in form.files:
+                raise MissingScript(f"Missing {SCRIPT}")
+            workspace.complete()
+            return self._complete(workspace, workspace.script(), form.fields, form.digests)
 
         async def receive(workspace: Workspace) -> tuple[int, str]:
             return await receive_form(
                 body,
                 content_type,
-                workspace.work,
+                lambda: workspace.work,
                 self.limits,
                 partial(complete, workspace),
                 wants_digests=wants_digests,
@@ -108,11 +116,15 @@ class Intake:
         for name, value in fields:
             values.setdefault(name, []).append(value)
 
+        script = next((file.content for file in files if file.name == SCRIPT), None)
+        if script is None:
+            raise MissingScript(f"Missing {SCRIPT}")
+
         def write(workspace: Workspace) -> tuple[int, str]:
             workspace.write(files)
             wanted = files if wants_digests(values) else []
             digests = {file.name: hashlib.sha256(file.content).digest() for file in wanted}
-            return self._complete(workspace, {file.name for file in files}, values, digests)
+            return self._complete(workspace, script[:MAX_CHECKED_BYTES], values, digests)
 
         is_small = _is_small(files)
 
@@ -137,14 +149,11 @@ class Intake:
             return await self._known(key)
         name = str(uuid.uuid4())
         self.arriving.add(name)
-        accepted: list[PayloadRow] = []
-
-        async def add(payload_id: int, refusal: str) -> None:
-            accepted.append(await self._add(payload_id, name, key, refusal, time_limit_s))
-
+        row: PayloadRow | None = None
         try:
-            payload = await receive(self.workspaces.of(name))
-            await run_to_completion(add(*payload))
+            payload_id, refusal = await receive(self.workspaces.of(name))
+            # The store does not suspend, so no cancellation separates the row from its files.
+            row = await self._add(payload_id, name, key, refusal, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
             # A repeat needs no space: the files of the first submit are here.
@@ -159,11 +168,10 @@ class Intake:
             raise ClientUnfit(self.fitness.problem) from error
         finally:
             try:
-                if not (accepted and accepted[0].uuid == name):
+                if row is None or row.uuid != name:
                     await in_thread(self.workspaces.discard, name)
             finally:
                 self.arriving.discard(name)
-        (row,) = accepted
         with logging_about(payload=row.id, key=key):
             logger.debug("Payload %d is %s", row.id, row.status)
         return row
@@ -171,20 +179,15 @@ class Intake:
     def _complete(
         self,
         workspace: Workspace,
-        names: Container[str],
+        script: bytes,
         fields: Fields,
         digests: Mapping[str, bytes],
     ) -> tuple[int, str]:
-        """Complete a workspace whose files have arrived. Blocks; for ``_accept``."""
-        if SCRIPT not in names:
-            raise MissingScript(f"Missing {SCRIPT}")
+        """Check a payload whose files have arrived. Blocks; for ``_accept``."""
         # The files are not flushed to the disk: after a power cut the server sends them again.
         reach(Point.CLIENT_FORM_WHOLE)
-        selection = read_selection(fields)
-        workspace.complete()
-        store_selection(workspace, selection, digests)
-        refusal = _check(workspace.script())
-        return self.ids.take(), refusal
+        store_selection(workspace, read_selection(fields), digests)
+        return self.ids.take(), _check(script)
 
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""

@@ -26,6 +26,8 @@ Subscriber = Callable[[PayloadRow], None]
 _FIELDS = tuple(field.name for field in fields(PayloadRow))
 COLUMNS = ", ".join(_FIELDS)
 
+_STATUSES = {str(status): status for status in PayloadStatus}
+
 SCHEMA = """
 CREATE TABLE payloads (
     id INTEGER PRIMARY KEY,
@@ -367,11 +369,14 @@ class PayloadStore:
 
 
 def _row(row: Any) -> PayloadRow:
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["status"] = PayloadStatus(values["status"])
+    # The attributes are set together: the constructor of a frozen dataclass sets them one by one.
+    payload = object.__new__(PayloadRow)
+    values = payload.__dict__
+    values.update(zip(_FIELDS, row, strict=True))
+    values["status"] = _STATUSES[values["status"]]
     values["killed"] = bool(values["killed"])
     values["packing"] = bool(values["packing"])
-    return PayloadRow(**values)
+    return payload
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from job_orchestrator.cli.completion import (
     complete_services,
     complete_unended_jobs,
 )
-from job_orchestrator.cli.params import Seconds, WholeNumber, parse_job_ids
+from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns, parse_job_ids
 from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
@@ -84,6 +84,7 @@ timeout = click.option(
     "--outputs",
     metavar="GLOB",
     multiple=True,
+    callback=check_patterns,
     help="Files that the results have, such as 'out/*.csv'; may be repeated. Default: all.",
 )
 @click.option(
@@ -133,7 +134,8 @@ async def submit(
 
     A single folder is the job's folder. Several paths are copied into the job's folder as `cp -r`
     would. Prints the id of the job. With --wait, --follow or -o, jo waits until the job has ended
-    and exits with the job's own exit status.
+    and exits with the job's own exit status. With --follow, standard output is that of the job, and
+    the first line on standard error says the id: "Submitted as job 7".
     """
     waits = wait or follow or output is not None
     if output is not None:
@@ -168,6 +170,8 @@ async def submit(
         return None
     if not session.json:
         session.say(f"Submitted as job {submitted.id}")
+        if not follow:
+            click.echo(submitted.id)
     ended = await wait_for_end(session, submitted.id, follow=follow)
     return await report_end(session, ended, output)
 

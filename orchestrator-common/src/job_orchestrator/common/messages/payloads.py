@@ -14,7 +14,7 @@ class Payload(msgspec.Struct, frozen=True):
     Only ``id`` and ``status`` are required when reading: older clients leave out ``exit_code`` and
     ``message``, and echo the uploaded bytes in ``input``. When writing, the first six are always
     there, ``pid`` as an integer (0: no process), because older servers refuse a payload without
-    them.
+    them. ``at`` is the time of the report, by the clock of the reader; it is not sent.
     """
 
     id: StoredInteger
@@ -25,6 +25,7 @@ class Payload(msgspec.Struct, frozen=True):
     killed: bool = False
     exit_code: StoredInteger | None = None
     message: str | None = ""
+    at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class InventoryEntry(msgspec.Struct, frozen=True):
@@ -61,7 +62,9 @@ class AcknowledgedPayloads(msgspec.Struct, frozen=True):
 class PayloadEvent(msgspec.Struct, frozen=True):
     """``event: payload`` of a client's event stream: a payload has changed to this status.
 
-    A Running payload that is ``packing`` holds no slot any more: its script has ended.
+    A Running payload that is ``packing`` holds no slot any more: its script has ended. ``at`` is
+    when it changed, by the clock of the reader. It is not sent in the stream, whose reader does not
+    know the clock of the client.
     """
 
     id: StoredInteger
@@ -69,6 +72,7 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     exit_code: StoredInteger | None = None
     message: str = ""
     packing: bool = False
+    at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClientLimits(msgspec.Struct, frozen=True):

@@ -32,6 +32,9 @@ from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
 
+WATCHER_INTERVAL_S = 0.01
+"""Short, because watchers themselves wait before they dial a client again."""
+
 
 class Dispatch:
     """The components that bring jobs to clients and fetch their results."""
@@ -133,7 +136,7 @@ class Dispatch:
                 ),
             ]
             streams.append(
-                Loop(f"watcher {number}", watcher.run_pass, interval_s=tuning.reconnect_interval_s)
+                Loop(f"watcher {number}", watcher.run_pass, interval_s=WATCHER_INTERVAL_S)
             )
         return [
             Component(loops, prepare=self.collector.resume, close=self._close),

@@ -173,7 +173,12 @@ class Delivery:
             # transaction. Before a crash forgets it, the same payload answers a repeat.
             with self._collector.accepted(job, payload):
                 submitted = await self._store.transition(
-                    job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id, deferred=True
+                    job,
+                    JobStatus.SUBMITTED,
+                    WAITS_FOR_SLOT,
+                    dest_id=payload.id,
+                    at=payload.at or None,
+                    deferred=True,
                 )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the

@@ -162,9 +162,9 @@ class Dispatcher:
         limits, policy = self._rules.limits(service), self._rules.policy(service)
 
         def decide(
-            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+            active: int, slots: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
         ) -> Sequence[int]:
-            return policy.choose(limits, active, len(clients), waiting, everywhere)
+            return policy.choose(limits, active, slots, waiting, everywhere)
 
         return Offer(
             service.max_runs,

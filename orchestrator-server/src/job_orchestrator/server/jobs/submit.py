@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from job_orchestrator.common.errors import TooLarge
@@ -153,11 +154,10 @@ class JobSubmission:
             return _ReceivedJob(job_form, sum(form.files.values()), inputs)
 
         try:
-            folder = self.files.staging_folder(job_uuid)
             received = await receive_form(
                 body,
                 content_type,
-                folder,
+                partial(self.files.staging_folder, job_uuid),
                 self.form_limits,
                 accept,
                 small_bytes=self.inline_bytes,
@@ -212,6 +212,8 @@ class JobSubmission:
 
     def _check_least_bytes(self, least_bytes: int) -> None:
         """Raise ``TooLarge`` for an upload that the clients of no service take."""
+        if not least_bytes:
+            return
         limits = [self.max_upload_bytes(service) for service in self.services.values()]
         known = [limit for limit in limits if limit is not None]
         if known and len(known) == len(limits) and least_bytes > max(known):

@@ -1,7 +1,8 @@
 """Contract of the queue: what a claim gets and returns, and who waits."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from job_orchestrator.server.model import Job, Rate
@@ -44,11 +45,11 @@ class WaitingUser:
     tokens: float | None = None
 
 
-Decide = Callable[[int, Sequence[WaitingUser], Mapping[int, int]], Sequence[int]]
-"""Scheduling decision: maps the number of active jobs of a service, its waiting users, and the
-active jobs of each user in all services to the user of each job to claim, in order. It keeps to the
-limit of the service. It must be pure and must not block: the store calls it within a transaction,
-and possibly in another thread."""
+Decide = Callable[[int, int, Sequence[WaitingUser], Mapping[int, int]], Sequence[int]]
+"""Scheduling decision: maps the number of active jobs of a service, the number of slots offered to
+it, its waiting users, and the active jobs of each user in all services to the user of each job to
+claim, in order. It keeps to the limit of the service. It must be pure and must not block: the store
+calls it within a transaction, and possibly in another thread."""
 
 RateOf = Callable[[int], Rate | None]
 """Maps a user to the rate at which jobs of the user may start; None: at any rate."""
@@ -60,11 +61,12 @@ class Offer:
 
     At most ``max_active`` jobs of the service may be active; if they are, ``decide`` is not called.
     ``clients`` has the name of a client for each job that may be claimed: a client with two free
-    slots appears twice. ``holders`` has the user of each job of the service that waits at a client
-    and may be called back: if there are any, the waiting users are returned even if no job can be
-    claimed. ``in_order``: ``decide`` needs the queued jobs of each user (``WaitingUser.next``).
-    ``everywhere``: it needs the active jobs of each user in all services, which are otherwise left
-    out. ``rate_of`` limits how many jobs start; each first attempt takes a token.
+    slots appears twice. Services that name the same client share its slots. ``holders`` has the
+    user of each job of the service that waits at a client and may be called back: if there are any,
+    the waiting users are returned even if no job can be claimed. ``in_order``: ``decide`` needs the
+    queued jobs of each user (``WaitingUser.next``). ``everywhere``: it needs the active jobs of
+    each user in all services, which are otherwise left out. ``rate_of`` limits how many jobs start;
+    each first attempt takes a token.
     """
 
     max_active: int
@@ -74,6 +76,22 @@ class Offer:
     in_order: bool = False
     everywhere: bool = False
     rate_of: RateOf | None = None
+
+    def without(self, taken: Mapping[str, int]) -> "Offer":
+        """Return the offer without slots that were taken for other services, by client.
+
+        A client loses its last places: the first ones may be free slots, the others look-ahead.
+        """
+        if not any(name in taken for name in self.clients):
+            return self
+        left = Counter(self.clients)
+        left.subtract(taken)
+        clients = []
+        for name in self.clients:
+            if left[name] > 0:
+                left[name] -= 1
+                clients.append(name)
+        return replace(self, clients=clients)
 
 
 @dataclass(frozen=True)

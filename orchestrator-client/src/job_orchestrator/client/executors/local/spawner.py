@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
@@ -135,7 +136,11 @@ class Spawner:
         Raises ``FileNotFoundError``, which names bash. Otherwise the error would come from the
         program that starts bash, such as the sandbox.
         """
-        bash = shutil.which("bash", path=self.environment["PATH"])
+        path = self.environment["PATH"]
+        bash = _find_bash(path)
+        if bash is None or not os.access(bash, os.X_OK):  # it may be installed or moved at any time
+            _find_bash.cache_clear()
+            bash = _find_bash(path)
         if bash is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
         return bash
@@ -147,6 +152,11 @@ class Spawner:
             "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
             processes.WORKSPACE_VARIABLE: str(workspace.root),
         }
+
+
+@cache
+def _find_bash(path: str) -> str | None:
+    return shutil.which("bash", path=path)
 
 
 async def _start_in(program: Program, cgroup: PayloadCgroup, starter: CgroupStarter) -> Process:

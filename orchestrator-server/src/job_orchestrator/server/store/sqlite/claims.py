@@ -117,11 +117,14 @@ class Claimer:
         everywhere: Counter[int] = Counter()
         if any(offer.everywhere for offer in offers.values()):
             everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
-        return {
-            name: self._claim(connection, name, offers[name], everywhere, now)
-            for name in queued
-            if name in offers
-        }
+        taken: Counter[str] = Counter()
+        claims = {}
+        for name in queued:
+            if name in offers:
+                offer = offers[name].without(taken)
+                claims[name] = self._claim(connection, name, offer, everywhere, now)
+                taken.update(job.client for job in claims[name].jobs if job.client is not None)
+        return claims
 
     def _claim(
         self,
@@ -158,7 +161,7 @@ class Claimer:
             return Claim((), active, waiting, held, everywhere)
         jobs = []
         before = dict(everywhere)
-        chosen = offer.decide(active, waiting, before)
+        chosen = offer.decide(active, len(offer.clients), waiting, before)
         for user_id, client in zip(chosen, offer.clients, strict=False):
             values = {
                 "service": service,

@@ -235,8 +235,8 @@ class SqliteJobStore:
             job,
             wanted,
             message,
-            # A clock that was set back must not put a change into the future.
-            now if at is None else min(at, now),
+            now,
+            at=now if at is None else min(at, now),
             dest_id=dest_id,
             exit_code=exit_code,
             output=output,

@@ -80,22 +80,25 @@ def transition(
     message: str,
     now: float,
     *,
+    at: float,
     dest_id: int | None,
     exit_code: int | None,
     output: StoredOutput | None,
     acknowledge: int | None,
 ) -> Update:
-    """Change the status of ``job`` to ``wanted``."""
+    """Change the status of ``job`` to ``wanted``. The change happened ``at`` this time.
+
+    A time before the previous change, which another clock may have given, is moved to it.
+    """
     statement = f"""
-        UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,
+        UPDATE jobs SET status = :wanted, message = :message, changed_at = max(:at, changed_at),
             dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
             has_output = has_output OR :output_bytes IS NOT NULL,
             output_bytes = coalesce(:output_bytes, output_bytes),
             output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
-                THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
-                ELSE ended_at END
+                THEN coalesce(started_at, max(:at, changed_at)) ELSE started_at END,
+            ended_at = CASE WHEN :ended THEN max(:at, changed_at) ELSE ended_at END
         WHERE id = :id AND attempt = :attempt AND {status_in(_origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
@@ -111,14 +114,14 @@ def transition(
         # The server did not see the job Running, or that change is not written yet.
         "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
         "ended": wanted in FINAL_JOB,
-        "now": now,
+        "at": at,
     }
     return Update(
         statement,
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
         result=None if output is None else output.content,
-        ends_attempt=now if wanted in FINAL_JOB else None,
+        ends_attempt=now if wanted in FINAL_JOB or wanted is JobStatus.QUEUED else None,
         may_be_queued=True,
         durable=wanted in FINAL_JOB,
     )

@@ -20,6 +20,7 @@ from job_orchestrator.common.messages.payloads import (
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.messages.resources import Resources, resources_of
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
@@ -52,6 +53,8 @@ class FakeClient:
         self.names: dict[int, set[str]] = {}
         self.files: dict[int, dict[str, bytes]] = {}
         self.selections: list[tuple[list[str], list[str]]] = []
+        self.wanted: dict[int, Resources] = {}
+        self.resources: Resources | None = None
         self.results: dict[int, bytes] = {}
         self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
@@ -165,6 +168,7 @@ class FakeClient:
             waiting=0,
             draining=self.draining,
             limits=self.limits,
+            resources=self.resources,
         )
 
     def load_event(self) -> bytes:
@@ -214,6 +218,7 @@ class FakeClient:
         self.keys[payload_id], self.names[payload_id] = key, set(files)
         self.files[payload_id] = files
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
+        self.wanted[payload_id] = resources_of(fields)
         self.selections.append((fields["outputs"], fields["results"]))
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])

@@ -17,7 +17,7 @@ from job_orchestrator.sdk.models import Change, Submitted, decode
 from job_orchestrator.sdk.service_calls import ServiceCalls
 from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
 from job_orchestrator.sdk.threads import in_thread
-from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect
+from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect, form_fields
 
 PATIENCE_S = 60.0
 
@@ -85,6 +85,9 @@ class AsyncClient(ServiceCalls):
         tag: str | None = None,
         priority: int | None = None,
         time_limit: float | str | None = None,
+        cpus: float | None = None,
+        memory: int | str | None = None,
+        gpus: int | None = None,
         callback_url: str | None = None,
         outputs: Iterable[str] = (),
         results: ResultKind | None = None,
@@ -107,6 +110,9 @@ class AsyncClient(ServiceCalls):
             tag: Word by which lists can be filtered, up to 100 characters.
             priority: From -100 to 100. Jobs of the same user with a higher priority start first.
             time_limit: How long the job may run, in seconds or as a text such as ``"5m"``.
+            cpus: CPUs that the job needs; it gets no more.
+            memory: Memory that it needs, in bytes or as a text such as ``"4GB"``.
+            gpus: GPUs that it needs, which are its own while it runs.
             callback_url: URL that the server calls when the job has ended.
             outputs: Glob patterns of the files that the results have, such as ``results/*.csv`` or
                 ``**/*.log``; a pattern that names a folder takes all that is in it. Without
@@ -130,10 +136,9 @@ class AsyncClient(ServiceCalls):
         """
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
-        fields |= {"results": results, "after": _ids(after), "afterany": _ids(afterany)}
-        given = [(field, str(value)) for field, value in fields.items() if value is not None]
-        patterns = [outputs] if isinstance(outputs, str) else outputs
-        given += [("outputs", pattern) for pattern in patterns]
+        fields |= {"cpus": cpus, "memory": memory, "gpus": gpus, "results": results}
+        fields |= {"after": _ids(after), "afterany": _ids(afterany)}
+        given = form_fields(fields, outputs=[outputs] if isinstance(outputs, str) else outputs)
         upload = Upload(await in_thread(collect, files), given, progress)
         key = idempotency_key or secrets.token_urlsafe(24)
         return await calls.submit(self._connection, upload, key)

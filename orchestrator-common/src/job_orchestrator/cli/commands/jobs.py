@@ -81,6 +81,11 @@ timeout = click.option(
 )
 @click.option("--time-limit", metavar="TIME", help="End the job after this time: 30s, 5m, 2h.")
 @click.option(
+    "--cpus", type=float, metavar="NUMBER", help="CPUs that the job needs, such as 4 or 0.5."
+)
+@click.option("--memory", metavar="SIZE", help="Memory that the job needs: 512MB, 4GB.")
+@click.option("--gpus", type=WholeNumber("gpus", 0, 1000), help="GPUs that the job needs.")
+@click.option(
     "--outputs",
     metavar="GLOB",
     multiple=True,
@@ -122,6 +127,9 @@ async def submit(
     tag: str | None,
     priority: int | None,
     time_limit: str | None,
+    cpus: float | None,
+    memory: str | None,
+    gpus: int | None,
     outputs: tuple[str, ...],
     results: ResultKind | None,
     after: tuple[int, ...],
@@ -152,6 +160,9 @@ async def submit(
                 tag=tag,
                 priority=priority,
                 time_limit=time_limit,
+                cpus=cpus,
+                memory=memory,
+                gpus=gpus,
                 outputs=outputs,
                 results=results,
                 after=after,

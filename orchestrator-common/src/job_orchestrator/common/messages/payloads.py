@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from job_orchestrator.common.messages.encoding import StoredInteger
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.status import PayloadStatus
 
 
@@ -95,7 +96,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     Prepared ones.
     A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
     ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings. Older
-    versions don't send their ``limits``.
+    versions don't send their ``limits``. ``resources`` is what the machine has for payloads that
+    ask for some, ``resources_used`` what these have asked for; older versions have none.
     """
 
     cpu: float
@@ -108,3 +110,5 @@ class LoadEvent(msgspec.Struct, frozen=True):
     limits: ClientLimits | None = None
     problem: str = ""
     warnings: tuple[str, ...] = ()
+    resources: Resources | None = None
+    resources_used: Resources | None = None

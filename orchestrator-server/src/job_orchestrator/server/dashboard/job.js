@@ -186,6 +186,7 @@ class JobPage {
       ["Ran", ran(job)],
       job.ended_at && ["Ended", when(job.ended_at)],
       job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
+      resources(job) && ["Asks for", resources(job)],
       selection(job) && ["Selected results", selection(job)],
       job.after.length > 0 && ["After", jobLinks(job.after)],
       job.afterany.length > 0 && ["After any end of", jobLinks(job.afterany)],
@@ -207,6 +208,10 @@ function jobLinks(ids) {
 /** The files that its results have, empty if they have all. */
 function selection({ outputs, results }) {
   return [results === "new" && "made or changed by the script", ...outputs].filter(Boolean).join(", ");
+}
+
+function resources({ cpus, memory_bytes: memory, gpus }) {
+  return [cpus && plural(cpus, "CPU"), memory && `${size(memory)} of memory`, gpus && plural(gpus, "GPU")].filter(Boolean).join(", ");
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */

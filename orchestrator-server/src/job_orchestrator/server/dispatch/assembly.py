@@ -52,6 +52,7 @@ class Dispatch:
         lost_after_s: float,
         max_result_bytes: int,
         max_input_bytes: int,
+        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -96,6 +97,7 @@ class Dispatch:
             services,
             tuning,
             lost_after_s=lost_after_s,
+            half_life_s=half_life_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]

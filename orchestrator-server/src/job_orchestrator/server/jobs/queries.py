@@ -233,4 +233,6 @@ class JobQueries:
             version=client.version or None,
             draining=client.draining,
             warnings=[*client.warnings, *(load.warnings if load else ())],
+            resources=load.resources if load else None,
+            resources_used=client.used if load and load.resources else None,
         )

@@ -78,6 +78,7 @@ class Hindrances:
             self._limit_of_user(job, service)
             or self._limit_of_all(service)
             or self._slots_are_busy(job, service)
+            or self._no_room(job, service)
         )
 
     def _limit_of_user(self, job: Job, service: Service) -> str:
@@ -130,6 +131,18 @@ class Hindrances:
                 " active jobs"
             )
         return ""
+
+    def _no_room(self, job: Job, service: Service) -> str:
+        """Say why a job that asks for resources waits although slots are free."""
+        wanted = job.wanted
+        usable = [client for client in self.clients.usable(service) if client.slots]
+        if not wanted or not usable:
+            return ""
+        large = [client for client in usable if client.offer.hold(wanted)]
+        if not large:
+            return f"No machine of this service that can be used now has {wanted}"
+        room = [c for c in large if c.offer.less(c.used).hold(wanted) and _free(c) > 0]
+        return "" if room else f"It asks for {wanted}, which no machine has free at present"
 
     def _active(self, service: Service, user_id: int | None = None) -> int:
         return sum(

@@ -13,10 +13,10 @@ from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
     priority, time_limit_s, callback_url, idempotency_key, input_bytes, outputs, results,
-    after_success, after_end)
+    after_success, after_end, cpus, memory_bytes, gpus)
 VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
     :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes, :outputs, :results,
-    :after_success, :after_end)
+    :after_success, :after_end, :cpus, :memory_bytes, :gpus)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
@@ -59,8 +59,11 @@ def add(
         "results": new.options.selection.kind,
         "after_success": ",".join(map(str, new.options.after_success)),
         "after_end": ",".join(map(str, new.options.after_end)),
+        "cpus": new.options.wanted.cpus,
+        "memory_bytes": new.options.wanted.memory_bytes,
+        "gpus": new.options.wanted.gpus,
     }
-    del values["selection"]
+    del values["selection"], values["wanted"]
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)

@@ -48,6 +48,26 @@ async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) ->
     assert "made or changed by the script, *.csv, out/*.csv" in shown.out
 
 
+async def test_submit_after_other_jobs_gets_their_results_and_fails_with_them(jo: Jo) -> None:
+    write(jo, "echo 41 > number.txt\n")
+    await jo(*SUBMIT, "run.sh")
+    write(jo, "exit 3\n")
+    await jo(*SUBMIT, "run.sh", "--after", "1")
+    write(jo, "cat .inputs/1/number.txt; ls .inputs\n")
+    both = await jo(*SUBMIT, "run.sh", "--after", "1", "--afterany", "2", "--follow")
+    assert (both.code, both.out) == (0, "41\n1\n2\n"), both.err
+    failed = await jo(*SUBMIT, "run.sh", "--after", "1,2", "--wait")
+    assert failed.code == 1
+    assert "Job 2, which had to complete before it, is Failed" in failed.err
+    shown = (await jo("status", "4")).out
+    assert "1, 2" in shown
+    missing = await jo(*SUBMIT, "run.sh", "--after", "99")
+    assert missing.code == 65
+    assert "there is no job 99 of user 1" in missing.err
+    wrong = await jo(*SUBMIT, "run.sh", "--afterany", "1,x")
+    assert (wrong.code, "is not a list of job ids" in wrong.err) == (2, True)
+
+
 async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:
     write(jo, "echo done\n")
     run = await jo(*SUBMIT, "run.sh")

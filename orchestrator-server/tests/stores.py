@@ -70,7 +70,9 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
 }
 
 
-def all_of_them(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+def all_of_them(
+    active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+) -> Sequence[int]:
     """Choose every job that may be claimed."""
     return [user.user_id for user in waiting for _ in range(user.queued)]
 

@@ -74,6 +74,14 @@ def check_patterns(
     return values
 
 
+def parse_job_ids(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Read ids of jobs, separated by commas."""
+    words = [word.strip() for word in value.split(",")] if value is not None else []
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise click.BadParameter(f"{value!r} is not a list of job ids, such as 12,13.")
+    return tuple(map(int, words))
+
+
 def parse_states(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> frozenset[JobStatus]:

@@ -13,7 +13,7 @@ from job_orchestrator.cli.completion import (
     complete_services,
     complete_unended_jobs,
 )
-from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns
+from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns, parse_job_ids
 from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
@@ -81,6 +81,11 @@ timeout = click.option(
 )
 @click.option("--time-limit", metavar="TIME", help="End the job after this time: 30s, 5m, 2h.")
 @click.option(
+    "--cpus", type=float, metavar="NUMBER", help="CPUs that the job needs, such as 4 or 0.5."
+)
+@click.option("--memory", metavar="SIZE", help="Memory that the job needs: 512MB, 4GB.")
+@click.option("--gpus", type=WholeNumber("gpus", 0, 1000), help="GPUs that the job needs.")
+@click.option(
     "--outputs",
     metavar="GLOB",
     multiple=True,
@@ -91,6 +96,18 @@ timeout = click.option(
     "--results",
     type=click.Choice(RESULT_KINDS),
     help="Whether the results have all files, or only those that the script made or changed.",
+)
+@click.option(
+    "--after",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have completed, with their results in .inputs/JOB/.",
+)
+@click.option(
+    "--afterany",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have ended, in any state.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
@@ -110,8 +127,13 @@ async def submit(
     tag: str | None,
     priority: int | None,
     time_limit: str | None,
+    cpus: float | None,
+    memory: str | None,
+    gpus: int | None,
     outputs: tuple[str, ...],
     results: ResultKind | None,
+    after: tuple[int, ...],
+    afterany: tuple[int, ...],
     wait: bool,
     follow: bool,
     output: Path | None,
@@ -138,8 +160,13 @@ async def submit(
                 tag=tag,
                 priority=priority,
                 time_limit=time_limit,
+                cpus=cpus,
+                memory=memory,
+                gpus=gpus,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 progress=progress,
             )
     except UnusableFiles:

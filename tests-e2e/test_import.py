@@ -213,7 +213,7 @@ async def test_import_reports_what_is_wrong_and_takes_the_others(
         place: "was left out: '/etc' is no folder of a job",
     }.items():
         assert f"Job {job} {text}" in problems
-    assert "1 jobs wait for the service 'gone', which is not configured" in problems
+    assert "1 job waits for the service 'gone', which is not configured" in problems
     assert len(report["problems"]) == 10
     found = rows(here)
     assert set(found) == {

@@ -19,7 +19,7 @@ async def test_submit_with_output_waits_and_unpacks_the_results(jo: Jo) -> None:
     (jo.folder / "job" / "in").mkdir()
     (jo.folder / "job" / "in" / "x.txt").write_text("abc")
     run = await jo(*SUBMIT, "job", "-o", "results", "--name", "my job", "--tag", "t")
-    assert (run.code, run.out) == (0, ""), run.err
+    assert (run.code, run.out) == (0, "1\n"), run.err
     assert "Submitted as job 1" in run.err
     assert "Job 1 is Completed" in run.err
     assert (jo.folder / "results" / "out.txt").read_text() == "ABC"
@@ -46,6 +46,22 @@ async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) ->
     assert {name for name in names if not name.startswith(".")} == {"out/a.csv", "in.csv"}
     shown = await jo("status", "1")
     assert "made or changed by the script, *.csv, out/*.csv" in shown.out
+
+
+async def test_submit_that_follows_prints_the_id_first_and_to_standard_error(jo: Jo) -> None:
+    write(jo, "echo out; echo err >&2\n")
+    run = await jo(*SUBMIT, "run.sh", "--follow")
+    assert (run.code, run.out) == (0, "out\n")
+    assert run.err.splitlines()[:2] == ["Submitted as job 1", "err"]
+
+
+@pytest.mark.parametrize("pattern", ["", " ", "out["])
+async def test_submit_with_a_pattern_that_selects_nothing_is_refused(jo: Jo, pattern: str) -> None:
+    write(jo, "true\n")
+    run = await jo(*SUBMIT, "run.sh", "--outputs", pattern)
+    assert (run.code, run.out) == (65, "")
+    assert run.err.startswith(f"jo: Invalid outputs {pattern!r}: it ")
+    assert (await jo("list", "--json")).json == []
 
 
 async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:

@@ -119,6 +119,23 @@ async def test_watched_list_is_requested_after_its_stream_is_open(jo: Jo) -> Non
     assert (run.code, run.err) == (65, "jo: enough\n")
 
 
+async def test_watched_list_in_a_pipe_is_the_list_and_a_line_for_each_change(jo: Jo) -> None:
+    write(jo, "true\n")
+    await jo(*SUBMIT, "--tag", "mine", "run.sh", "--wait")
+    watching = await jo.start("list", "--watch", "--tag", "mine")
+    assert watching.stdout is not None
+    header, first = [await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S) for _ in "12"]
+    assert (header.split()[0], first.split()[0]) == (b"ID", b"1")
+    await jo(*SUBMIT, "--tag", "other", "run.sh", "--wait")
+    await jo(*SUBMIT, "--tag", "mine", "run.sh", "--wait")
+    seen = [await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S)]
+    while b"Completed" not in seen[-1]:
+        seen.append(await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S))
+    assert {line.split()[0] for line in seen} == {b"3"}
+    watching.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(watching.wait(), TIMEOUT_S) == 130
+
+
 async def test_watched_list_in_a_terminal_is_a_table_that_follows_the_jobs(jo: Jo) -> None:
     write(jo, "true\n")
     ours, theirs = pty.openpty()

@@ -170,10 +170,10 @@ async def test_failed_job_has_an_exit_code_and_its_output_as_partial_results(
     target = tmp_path / "results.zip"
     target.write_bytes(b"older")
     with pytest.raises(NotCompleted, match="exited with code 7") as caught:
-        await client.download(job.id, target)
+        await client.download(job.id, target, overwrite=True)
     assert caught.value.status is JobStatus.FAILED
     assert target.read_bytes() == b"older"
-    await client.download(job.id, target, partial=True)
+    await client.download(job.id, target, partial=True, overwrite=True)
     assert content(target, "half.txt") == b"half\n"
     assert [file.path for file in (await client.files(job.id)).files][:1] == ["half.txt"]
 
@@ -249,7 +249,7 @@ async def test_failed_download_leaves_an_existing_file_unchanged(
         AsyncClient(proxy.url, patience_s=0) as impatient,
     ):
         with pytest.raises(ConnectionBroken):
-            await impatient.download(job.id, target)
+            await impatient.download(job.id, target, overwrite=True)
     assert names(folder) == ["results.zip"]
     assert target.read_bytes() == b"older"
 

@@ -167,8 +167,9 @@ async def test_time_limit_of_the_assignment_ends_the_script(client: Client) -> N
         (encode_files([SmallFile("../x", b"")]), []),
         (encode_files([SmallFile("a", b"")]), []),
         (encode_files([SmallFile("run.sh", b"exit 0\n")]), [("outputs", "/etc/*")]),
+        (encode_files([SmallFile("run.sh", b"exit 0\n")]), [("outputs", "[")]),
     ],
-    ids=["no block", "no files", "unsafe path", "no run.sh", "bad selection"],
+    ids=["no block", "no files", "unsafe path", "no run.sh", "bad selection", "open bracket"],
 )
 async def test_assign_that_is_not_acceptable_is_refused_and_leaves_no_files(
     client: Client, block: bytes, fields: list[tuple[str, str]]
@@ -232,6 +233,18 @@ async def test_acknowledge_removes_the_files_and_is_confirmed(client: Client) ->
     assert list(client.data.iterdir()) == []
 
 
+async def test_acknowledge_of_more_payloads_than_a_statement_takes_is_confirmed(
+    client: Client,
+) -> None:
+    async with linked(client) as server:
+        state = await server.assign(1, "exit 0\n")
+        await server.until(link.Ended)
+        others = range(state.id + 1, state.id + 300_000)
+        await server.send(link.Acknowledge(2, [*others, state.id]))
+        await server.until(link.Acknowledged)
+    assert list(client.data.iterdir()) == []
+
+
 async def test_inventory_comes_in_parts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "INVENTORY_BATCH", 2)
     async with linked(client) as server:
@@ -245,6 +258,28 @@ async def test_inventory_comes_in_parts(client: Client, monkeypatch: pytest.Monk
         assert [len(part.entries) for part in parts] == [2, 2, 1]
         assert [part.last for part in parts] == [False, False, True]
         assert {entry.key for part in parts for entry in part.entries} == set("23456")
+
+
+@pytest.mark.parametrize(
+    "assign",
+    [
+        link.Assign(1, "a\nb", b""),
+        link.Assign(1, "a\x1b[2J", b""),
+        link.Assign(1, "a\u2028b", b""),
+        link.Assign(1, KEY, b"", [("outputs", "a")] * 1001),
+        link.Assign(1, KEY, b"", time_limit_s=float("inf")),
+        link.Assign(1, KEY, b"", time_limit_s=float("nan")),
+        link.Assign(1, KEY, b"", time_limit_s=1e308),
+        link.Assign(1, KEY, b"", request_id="x" * 1000),
+    ],
+)
+async def test_assign_with_values_beyond_their_limits_closes_the_link(
+    client: Client, assign: link.Assign
+) -> None:
+    async with linked(client) as server:
+        await server.send(assign)
+        assert await server.closed() == link.CloseCode.MALFORMED
+    assert list(client.data.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,14 @@ def test_several_stars_for_folders_in_a_row_are_one() -> None:
 def test_pattern_with_too_many_components_is_refused() -> None:
     with pytest.raises(BadRequest, match="more than 20 components"):
         read_selection({"outputs": ["**/*/" * 11 + "x"]})
+
+
+@pytest.mark.parametrize("pattern", ["out[", "out[0-9", "a/[!x/b", "[]", "[!]", "[a]/[b"])
+def test_bracket_that_is_not_closed_is_refused(pattern: str) -> None:
+    with pytest.raises(BadRequest, match=r"'\[' without '\]'.*\[\[\]"):
+        read_selection({"outputs": [pattern]})
+
+
+@pytest.mark.parametrize("pattern", ["out[[]1", "[]]", "[!]]", "a]", "[a]x[b]"])
+def test_bracket_that_is_closed_is_accepted(pattern: str) -> None:
+    assert read_selection({"outputs": [pattern]}).outputs == (pattern,)

@@ -30,11 +30,11 @@ def _state_text(state: str) -> Text:
     return Text(state, style=_STATE_COLOURS.get(state, "yellow"))
 
 
-def job_table(jobs: Iterable[Job]) -> Table:
+def job_table(jobs: Iterable[Job], *, show_header: bool = True) -> Table:
     """Build a table with one line for each job. It has tags only if one of the jobs has one."""
     shown = list(jobs)
     tagged = any(job.tag for job in shown)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=show_header)
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):

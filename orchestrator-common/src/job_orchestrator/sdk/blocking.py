@@ -196,11 +196,14 @@ class Client:
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Download the results of a job into a file; see ``AsyncClient.download``."""
         return self._result(
-            self._client.download(job_id, target, partial=partial, progress=progress)
+            self._client.download(
+                job_id, target, partial=partial, overwrite=overwrite, progress=progress
+            )
         )
 
     def files(self, job_id: int) -> ResultFiles:

@@ -26,7 +26,7 @@ from job_orchestrator.sdk.downloads import Download
 from job_orchestrator.sdk.models import Change, Health, Submitted, decode
 from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
 from job_orchestrator.sdk.threads import in_thread
-from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect
+from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect, output_fields
 
 PATIENCE_S = 60.0
 
@@ -139,15 +139,14 @@ class AsyncClient:
 
         Raises:
             UnusableFiles: The files can't be sent; nothing has been sent.
-            Refused: The server rejects the service, a file or an option.
+            Refused: The service, a file, a pattern or an option is not acceptable.
             QuotaExceeded: The user has too many jobs or bytes on the server.
         """
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
         fields["results"] = results
         given = [(field, str(value)) for field, value in fields.items() if value is not None]
-        patterns = [outputs] if isinstance(outputs, str) else outputs
-        given += [("outputs", pattern) for pattern in patterns]
+        given += output_fields(outputs)
         upload = Upload(await in_thread(collect, files), given, progress)
         key = idempotency_key or secrets.token_urlsafe(24)
         return await calls.submit(self._connection, upload, key)
@@ -287,18 +286,19 @@ class AsyncClient:
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """Download the results of a job, a ZIP, into a file.
+        """Download the results of a job, a ZIP, into a file, which gets its name when complete.
 
-        The file gets its name when it is complete; until then an existing file is left unchanged. A
-        broken connection is resumed at the byte where it broke.
+        A broken connection is resumed at the byte where it broke.
 
         Args:
             job_id: Id of the job.
             target: Path of the file to write.
             partial: Download what there is: the current work folder of a running job, or the output
                 of a job that failed.
+            overwrite: Replace an existing file, once the results are complete.
             progress: Called with the bytes received and their total.
 
         Returns:
@@ -308,11 +308,12 @@ class AsyncClient:
             NotCompleted: The job is not Completed, and ``partial`` is False.
             OutputNotFound: There is nothing to download.
             JobNotFound: No job has this id, or it belongs to another user.
-            LocalStorageFailed: The file can't be written.
+            LocalStorageFailed: The file can't be written, or exists and ``overwrite`` is False.
         """
         route = "download_partial" if partial else "download"
         path = Path(target)
-        await Download(self._connection, f"/{route}/{job_id}", progress).to(path)
+        address = f"/{route}/{job_id}"
+        await Download(self._connection, address, progress, overwrite=overwrite).to(path)
         return path
 
     async def files(self, job_id: int) -> ResultFiles:

@@ -42,10 +42,13 @@ class Download:
     the digest that the server has announced.
     """
 
-    def __init__(self, connection: Connection, path: str, progress: Progress | None) -> None:
+    def __init__(
+        self, connection: Connection, path: str, progress: Progress | None, *, overwrite: bool
+    ) -> None:
         self._connection = connection
         self._path = path
         self._progress = progress
+        self._overwrite = overwrite
         self._etag = ""
         self._sha256: bytes | None = None
         self._done = 0
@@ -57,7 +60,7 @@ class Download:
         Raises ``NotCompleted`` if the answer is a state and not a ZIP, ``LocalStorageFailed``, and
         other kinds of ``ApiError``.
         """
-        part = _PartialFile(target)
+        part = _PartialFile(target, self._overwrite)
         await in_thread(part.open)
         try:
             await self._fetch(part)
@@ -148,8 +151,9 @@ class _PartialFile:
     All methods block: call them in a thread. They raise ``LocalStorageFailed``.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, overwrite: bool) -> None:
         self._target = target
+        self._overwrite = overwrite
         self._path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
 
     @property
@@ -160,6 +164,8 @@ class _PartialFile:
     def open(self) -> None:
         """Create the file. The target's folder must exist."""
         with self._storage_errors():
+            if not self._overwrite and os.path.lexists(self._target):
+                raise FileExistsError
             # With the permissions of the umask; a file of tempfile would be private.
             self._file = self._path.open("xb")
         self._digest = hashlib.sha256()
@@ -185,7 +191,23 @@ class _PartialFile:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            if self._overwrite:
+                self._path.replace(self._target)
+            else:
+                self._name_once()
+
+    def _name_once(self) -> None:
+        """Give the file the name of the target, unless another file has got it meantime."""
+        try:
+            self._target.hardlink_to(self._path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._target):
+                raise FileExistsError from None
             self._path.replace(self._target)
+        else:
+            self._path.unlink()
 
     def discard(self) -> None:
         """Remove the file."""
@@ -197,6 +219,11 @@ class _PartialFile:
     def _storage_errors(self) -> Iterator[None]:
         try:
             yield
+        except FileExistsError as error:
+            raise LocalStorageFailed(
+                f"{self._target} exists already: give another name, remove it, or pass"
+                " overwrite=True"
+            ) from error
         except OSError as error:
             raise LocalStorageFailed(
                 f"{self._target} can't be written: {error.strerror or error}"

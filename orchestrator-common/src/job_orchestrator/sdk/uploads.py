@@ -9,7 +9,8 @@ from pathlib import Path
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile, Readable
 from job_orchestrator.common.protocol.paths import check_path, collision, parents
-from job_orchestrator.sdk.errors import UnusableFiles
+from job_orchestrator.common.protocol.selection import OUTPUTS, read_selection
+from job_orchestrator.sdk.errors import Refused, UnusableFiles
 
 Source = str | os.PathLike[str] | bytes | Readable
 """A file to send: its path on this machine, its content, or an open binary file.
@@ -27,6 +28,23 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes transferred and their total, None if unknown. A retry starts at 0 again."""
 
 SCRIPT = "run.sh"
+
+
+def output_fields(outputs: str | Iterable[str]) -> list[tuple[str, str]]:
+    """Return the form fields of patterns, checked by the rules of the server. Raises ``Refused``.
+
+    An empty pattern is refused as well: the server ignores it, and the results would have all
+    files.
+    """
+    patterns = [outputs] if isinstance(outputs, str) else list(outputs)
+    for pattern in patterns:
+        if not pattern.strip():
+            raise Refused(f"Invalid outputs {pattern!r}: it is empty. For all files, leave it out")
+    try:
+        read_selection({OUTPUTS: patterns})
+    except BadRequest as error:
+        raise Refused(str(error)) from error
+    return [(OUTPUTS, pattern) for pattern in patterns]
 
 
 def collect(files: Files) -> list[FormFile]:

@@ -119,7 +119,8 @@ async def submit(
 
     A single folder is the job's folder. Several paths are copied into the job's folder as `cp -r`
     would. Prints the id of the job. With --wait, --follow or -o, jo waits until the job has ended
-    and exits with the job's own exit status.
+    and exits with the job's own exit status. With --follow standard output is that of the job, and
+    the id is in the first line of standard error.
     """
     waits = wait or follow or output is not None
     if output is not None:
@@ -152,6 +153,8 @@ async def submit(
         return None
     if not session.json:
         session.say(f"Submitted as job {submitted.id}")
+        if not follow:  # standard output is that of the job
+            click.echo(submitted.id)
     ended = await wait_for_end(session, submitted.id, follow=follow)
     return await report_end(session, ended, output)
 

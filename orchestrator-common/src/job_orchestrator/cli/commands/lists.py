@@ -48,7 +48,11 @@ from job_orchestrator.sdk import Change, Job, JobStatus
     show_default=True,
     help="Number of jobs to list.",
 )
-@click.option("--watch", is_flag=True, help="Keep showing the jobs as they change.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Keep showing the jobs as they change; in a pipe, a line for each change.",
+)
 @command
 async def list_jobs(
     session: Session,
@@ -82,7 +86,10 @@ async def list_jobs(
                     session.show(change)
         else:
             jobs = await _newest(session, job_filter, limit)
-            await _show_live(session, jobs, changes, job_filter, limit)
+            if session.out.is_terminal:
+                await _show_live(session, jobs, changes, job_filter, limit)
+            else:
+                await _show_lines(session, jobs, changes, job_filter)
 
 
 def _is_widened(option: str, everything: bool) -> bool:
@@ -156,6 +163,18 @@ def _show(session: Session, jobs: list[Job]) -> None:
     from job_orchestrator.cli.tables import job_table
 
     session.out.print(job_table(jobs) if jobs else "No jobs")
+
+
+async def _show_lines(
+    session: Session, jobs: list[Job], changes: AsyncGenerator[Change], job_filter: _Filter
+) -> None:
+    """Print the jobs, and then each change as a line below them."""
+    from job_orchestrator.cli.tables import job_table
+
+    session.out.print(job_table(jobs))
+    async for change in changes:
+        if isinstance(change, Job) and job_filter.matches(change):
+            session.out.print(job_table([change], show_header=False))
 
 
 async def _show_live(

@@ -40,7 +40,10 @@ INVENTORY_BATCH = 1000
 """Payloads in one item of an inventory."""
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[ -~]+\Z")]
+MAX_FIELDS = 1000
+MAX_TIME_LIMIT_S = 1e18
+"""Limit of every time in the settings and in forms."""
 
 T = TypeVar("T")
 
@@ -104,9 +107,9 @@ class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
     number: Number
     key: Key
     files: bytes
-    fields: list[tuple[str, str]] = []
-    time_limit_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    request_id: str = ""
+    fields: Annotated[list[tuple[str, str]], msgspec.Meta(max_length=MAX_FIELDS)] = []
+    time_limit_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIME_LIMIT_S)] | None = None
+    request_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class Kill(msgspec.Struct, array_like=True, frozen=True, tag="kill"):

@@ -20,6 +20,7 @@ MAX_PATTERN_COMPONENTS = 20
 """Components of a pattern. The time to match a path grows with them, in the worst case."""
 
 _ANY_FOLDERS = "**"
+_SET_OF_CHARACTERS = re.compile(r"\[!?+\]?+[^\]]*\]")
 
 
 class ResultKind(StrEnum):
@@ -82,12 +83,19 @@ def _checked_pattern(text: str) -> str:
         reason = "it is absolute"
     elif not components or "" in components or ".." in components:
         reason = "it has an empty or '..' component"
+    elif any(_has_open_bracket(part) for part in components):
+        reason = "it has '[' without ']'; for the character itself write [[]"
     if reason is not None:
         raise BadRequest(
             f"Invalid outputs {text[:100]!r}: {reason}. Use a path below the job's folder, such as"
             " results/*.csv or **/*.log"
         )
     return "/".join(components)
+
+
+def _has_open_bracket(component: str) -> bool:
+    """Return whether a component has a ``[`` that begins no set of characters."""
+    return "[" in _SET_OF_CHARACTERS.sub("", component)
 
 
 def are_acceptable(patterns: Sequence[str]) -> bool:

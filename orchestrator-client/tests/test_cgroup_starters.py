@@ -37,13 +37,6 @@ def native_is_possible() -> bool:
     return name == "glibc" and [int(number) for number in version.split(".")] >= [2, 39]
 
 
-@pytest.fixture(autouse=True)
-def reap_what_other_tests_left() -> None:
-    """Leave only those zombies to find which a test itself makes."""
-    for zombie in zombies():
-        os.waitpid(zombie.pid, os.WNOHANG)
-
-
 @pytest.fixture(params=STARTERS)
 def cgroups(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PayloadCgroups]:
     """Cgroups with each way to start programs there."""

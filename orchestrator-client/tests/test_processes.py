@@ -17,7 +17,7 @@ from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.loops import Loop
 from mechanisms import MECHANISMS, cgroups_of, sandbox_of
 from payload_folders import Runs, until, until_there
-from running_client import zombies
+from running_client import adopted, exempt_from_zombies, zombies
 
 # Contains the pid: another run of the tests on the same machine must not be found.
 NUMBER = f"47{os.getpid()}"
@@ -165,6 +165,17 @@ async def test_trap_10_chain_of_processes_that_fork_and_end_is_ended(
     size = beat.stat().st_size
     await asyncio.sleep(0.1)
     assert beat.stat().st_size == size
+
+
+def test_zombies_of_an_earlier_test_are_not_those_of_this_one() -> None:
+    earlier = subprocess.Popen(["/bin/true"], start_new_session=True)
+    os.waitid(os.P_PID, earlier.pid, os.WEXITED | os.WNOWAIT)
+    assert [process.pid for process in zombies()] == [earlier.pid]
+    exempt_from_zombies(adopted())
+    own = subprocess.Popen(["/bin/true"], start_new_session=True)
+    os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+    assert [process.pid for process in zombies()] == [own.pid]
+    assert (earlier.wait(), own.wait()) == (0, 0)
 
 
 # Not with a sandbox, which has an init process.

@@ -168,6 +168,9 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
         "output_bytes": len(client.results[payload]),
         "failures": 0,
         "held": False,
+        "cpus": 0.0,
+        "memory_bytes": 0,
+        "gpus": 0,
     }
     await outbox_is_empty(server)
     assert receiver.received.empty()

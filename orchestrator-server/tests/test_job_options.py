@@ -48,6 +48,13 @@ async def test_submit_options_are_stored_with_the_job(idle_server: Server) -> No
         ("time_limit", "soon", "Invalid time_limit, should be seconds, or a number with s, m"),
         ("time_limit", "0", "Invalid time_limit"),
         ("time_limit", "366d", "Invalid time_limit"),
+        ("cpus", "0.001", "Invalid cpus, should be a number from 0.01 to 10000"),
+        ("cpus", "many", "Invalid cpus"),
+        ("cpus", "-1", "Invalid cpus"),
+        ("memory", "1kB", "Invalid memory, should be bytes, or a number with MB, GB, MiB or GiB"),
+        ("memory", "much", "Invalid memory"),
+        ("gpus", "1.5", "Invalid gpus, should be a whole number from 0 to 1000"),
+        ("gpus", "-1", "Invalid gpus"),
         ("outputs", "../secret", "Invalid outputs '../secret': it has an empty or '..' component"),
         ("results", "some", "Invalid results, should be all or new"),
         (

@@ -30,7 +30,8 @@ JOB = (
     b'"id":1,"user_id":7,"service":"example","status":"Completed","message":"","name":"a name",'
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
-    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false'
+    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false,'
+    b'"cpus":0.0,"memory_bytes":0,"gpus":0'
 )
 
 
@@ -107,7 +108,8 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
         b'"state":"connected","problem":"","slots":10,"running":0,"waiting":0,"cpu":1.0,'
-        b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[]}]}'
+        b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[],'
+        b'"resources":null,"resources_used":null}]}'
     )
     minutes = await body(server, "/stats")
     quiet = (

@@ -30,11 +30,11 @@ def _state_text(state: str) -> Text:
     return Text(state, style=_STATE_COLOURS.get(state, "yellow"))
 
 
-def job_table(jobs: Iterable[Job], *, show_header: bool = True) -> Table:
+def job_table(jobs: Iterable[Job]) -> Table:
     """Build a table with one line for each job. It has tags only if one of the jobs has one."""
     shown = list(jobs)
     tagged = any(job.tag for job in shown)
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=show_header)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
@@ -85,7 +85,10 @@ def job_card(job: JobDetail) -> Table:
         "ahead": "" if queue is None else str(queue.ahead),
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
+        "asks for": _resources(job),
         "selected results": escape(_selection(job)),
+        "after": ", ".join(map(str, job.after)),
+        "after any end of": ", ".join(map(str, job.afterany)),
         "submitted": moment(job.created_at),
         "waited": duration(waited_s(job)),
         "ran": duration(ran_s(job)),
@@ -95,6 +98,13 @@ def job_card(job: JobDetail) -> Table:
         if str(value) not in ("", "-", "about -"):
             card.add_row(f"[dim]{what}[/dim]", value)
     return card
+
+
+def _resources(job: JobDetail) -> str:
+    parts = [f"{job.cpus:g} CPUs"] if job.cpus else []
+    parts += [f"{size(job.memory_bytes)} of memory"] if job.memory_bytes else []
+    parts += [f"{job.gpus} GPUs"] if job.gpus else []
+    return ", ".join(parts)
 
 
 def _selection(job: JobDetail) -> str:

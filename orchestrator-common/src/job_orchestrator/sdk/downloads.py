@@ -42,25 +42,22 @@ class Download:
     the digest that the server has announced.
     """
 
-    def __init__(
-        self, connection: Connection, path: str, progress: Progress | None, *, overwrite: bool
-    ) -> None:
+    def __init__(self, connection: Connection, path: str, progress: Progress | None) -> None:
         self._connection = connection
         self._path = path
         self._progress = progress
-        self._overwrite = overwrite
         self._etag = ""
         self._sha256: bytes | None = None
         self._done = 0
         self._total: int | None = None
 
-    async def to(self, target: Path) -> None:
+    async def to(self, target: Path, *, overwrite: bool) -> None:
         """Download the ZIP into ``target``. On failure ``target`` is left unchanged.
 
         Raises ``NotCompleted`` if the answer is a state and not a ZIP, ``LocalStorageFailed``, and
         other kinds of ``ApiError``.
         """
-        part = _PartialFile(target, self._overwrite)
+        part = _PartialFile(target, overwrite=overwrite)
         await in_thread(part.open)
         try:
             await self._fetch(part)
@@ -151,7 +148,7 @@ class _PartialFile:
     All methods block: call them in a thread. They raise ``LocalStorageFailed``.
     """
 
-    def __init__(self, target: Path, overwrite: bool) -> None:
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
         self._target = target
         self._overwrite = overwrite
         self._path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
@@ -162,10 +159,10 @@ class _PartialFile:
         return self._digest.digest()
 
     def open(self) -> None:
-        """Create the file. The target's folder must exist."""
+        """Create the file. The target's folder must exist, and the target only if replaced."""
+        if not self._overwrite and os.path.lexists(self._target):
+            raise self._exists()
         with self._storage_errors():
-            if not self._overwrite and os.path.lexists(self._target):
-                raise FileExistsError
             # With the permissions of the umask; a file of tempfile would be private.
             self._file = self._path.open("xb")
         self._digest = hashlib.sha256()
@@ -194,20 +191,7 @@ class _PartialFile:
             if self._overwrite:
                 self._path.replace(self._target)
             else:
-                self._name_once()
-
-    def _name_once(self) -> None:
-        """Give the file the name of the target, unless another file has got it meantime."""
-        try:
-            self._target.hardlink_to(self._path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if os.path.lexists(self._target):
-                raise FileExistsError from None
-            self._path.replace(self._target)
-        else:
-            self._path.unlink()
+                self._rename_to_a_free_name()
 
     def discard(self) -> None:
         """Remove the file."""
@@ -215,15 +199,28 @@ class _PartialFile:
             self._file.close()
         self._path.unlink(missing_ok=True)
 
+    def _rename_to_a_free_name(self) -> None:
+        try:
+            # Unlike a renaming, it fails if the target has appeared in the meantime.
+            self._target.hardlink_to(self._path)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._target):
+                raise self._exists() from None
+            self._path.replace(self._target)
+        else:
+            self._path.unlink()
+
+    def _exists(self) -> LocalStorageFailed:
+        return LocalStorageFailed(
+            f"{self._target} exists already: give another name, or replace it with overwrite=True"
+        )
+
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:
         try:
             yield
-        except FileExistsError as error:
-            raise LocalStorageFailed(
-                f"{self._target} exists already: give another name, remove it, or pass"
-                " overwrite=True"
-            ) from error
         except OSError as error:
             raise LocalStorageFailed(
                 f"{self._target} can't be written: {error.strerror or error}"

@@ -9,8 +9,7 @@ from pathlib import Path
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.multipart_writer import FormBody, FormFile, Readable
 from job_orchestrator.common.protocol.paths import check_path, collision, parents
-from job_orchestrator.common.protocol.selection import OUTPUTS, read_selection
-from job_orchestrator.sdk.errors import Refused, UnusableFiles
+from job_orchestrator.sdk.errors import UnusableFiles
 
 Source = str | os.PathLike[str] | bytes | Readable
 """A file to send: its path on this machine, its content, or an open binary file.
@@ -30,21 +29,12 @@ Progress = Callable[[int, int | None], None]
 SCRIPT = "run.sh"
 
 
-def output_fields(outputs: str | Iterable[str]) -> list[tuple[str, str]]:
-    """Return the form fields of patterns, checked by the rules of the server. Raises ``Refused``.
-
-    An empty pattern is refused as well: the server ignores it, and the results would have all
-    files.
-    """
-    patterns = [outputs] if isinstance(outputs, str) else list(outputs)
-    for pattern in patterns:
-        if not pattern.strip():
-            raise Refused(f"Invalid outputs {pattern!r}: it is empty. For all files, leave it out")
-    try:
-        read_selection({OUTPUTS: patterns})
-    except BadRequest as error:
-        raise Refused(str(error)) from error
-    return [(OUTPUTS, pattern) for pattern in patterns]
+def form_fields(
+    fields: Mapping[str, object], **repeated: Iterable[object]
+) -> list[tuple[str, str]]:
+    """Return the fields of a form, without those that are None."""
+    given = [(name, str(value)) for name, value in fields.items() if value is not None]
+    return given + [(name, str(value)) for name, values in repeated.items() for value in values]
 
 
 def collect(files: Files) -> list[FormFile]:

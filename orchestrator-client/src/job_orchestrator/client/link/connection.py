@@ -9,6 +9,7 @@ from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.protocol import link
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull
@@ -62,13 +63,13 @@ class LinkConnection:
             case PayloadStatus.RUNNING if row.packing:
                 self._send(link.SlotFree(row.id, row.key, row.message))
             case PayloadStatus.RUNNING:
-                self._send(link.Started(row.id, row.key), hold_s=HOLD_S)
+                self._send(link.Started(row.id, row.key, steady_time()), hold_s=HOLD_S)
             case _:
                 self._report_end(row)
 
     def on_load(self, load: LoadEvent) -> None:
         """Report the load."""
-        self._send(link.Load(load))
+        self._send(link.Load(load, steady_time()))
 
     def end(self) -> None:
         """Close the link: the client stops."""
@@ -89,6 +90,7 @@ class LinkConnection:
                 row.message,
                 results,
                 None if results is None else row.results_sha256,
+                row.ended_at,
             )
         )
         reach(Point.CLIENT_END_SENT)
@@ -128,7 +130,8 @@ class LinkServer:
         """Exchange the hellos, and serve a link until it breaks."""
         try:
             hello = link.decode_server_hello(await socket.receive_one())
-            answer = link.ClientHello(link.PROTOCOL, __version__, self._hub.load)
+            now = steady_time()
+            answer = link.ClientHello(link.PROTOCOL, __version__, self._hub.load, now)
             await socket.send_now(link.encode_item(answer))
         except (link.MalformedItem, LinkBroken) as error:
             logger.info("A link was not opened: %s", error)

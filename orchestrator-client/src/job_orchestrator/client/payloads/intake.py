@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from job_orchestrator.client.errors import (
     AttemptReturned,
     ClientStops,
+    ClientTooSmall,
     ClientUnfit,
     MissingScript,
     PayloadNotFound,
@@ -27,8 +29,9 @@ from job_orchestrator.client.workspace.layout import (
     Workspace,
     Workspaces,
 )
-from job_orchestrator.common.errors import FilesTooLarge, StorageFull
+from job_orchestrator.common.errors import BadRequest, FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.messages.resources import NOTHING, Resources, resources_of
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -51,12 +54,21 @@ KNOWN_SCRIPTS, KNOWN_BYTES = 128, 16 << 10
 logger = logging.getLogger(__name__)
 
 
+class _Complete(NamedTuple):
+    """Complete files of a payload: its id, why its script is refused, and what it asks for."""
+
+    payload_id: int
+    refusal: str
+    wanted: Resources
+
+
 @dataclass
 class Intake:
     """Accepts submitted payloads.
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
-    ``arriving`` are the names of folders whose payloads are not complete yet.
+    ``arriving`` are the names of folders whose payloads are not complete yet. ``offer`` is what the
+    machine has: a payload that asks for more is refused.
     """
 
     store: PayloadStore
@@ -64,6 +76,7 @@ class Intake:
     ids: PayloadIds
     limits: FormLimits
     fitness: Fitness
+    offer: Resources = NOTHING
     open: bool = True
     arriving: set[str] = field(default_factory=set)
     _short: ShortWork = field(default_factory=ShortWork, init=False)
@@ -81,13 +94,13 @@ class Intake:
         ``BadRequest`` and its subclasses, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
         """
 
-        def complete(workspace: Workspace, form: ReceivedForm) -> tuple[int, str]:
+        def complete(workspace: Workspace, form: ReceivedForm) -> _Complete:
             if SCRIPT not in form.files:
                 raise MissingScript(f"Missing {SCRIPT}")
             workspace.complete()
             return self._complete(workspace, workspace.script(), form.fields, form.digests)
 
-        async def receive(workspace: Workspace) -> tuple[int, str]:
+        async def receive(workspace: Workspace) -> _Complete:
             return await receive_form(
                 body,
                 content_type,
@@ -120,7 +133,7 @@ class Intake:
         if script is None:
             raise MissingScript(f"Missing {SCRIPT}")
 
-        def write(workspace: Workspace) -> tuple[int, str]:
+        def write(workspace: Workspace) -> _Complete:
             workspace.write(files)
             wanted = files if wants_digests(values) else []
             digests = {file.name: hashlib.sha256(file.content).digest() for file in wanted}
@@ -128,7 +141,7 @@ class Intake:
 
         is_small = _is_small(files)
 
-        async def write_all(workspace: Workspace) -> tuple[int, str]:
+        async def write_all(workspace: Workspace) -> _Complete:
             if is_small and self.ids.are_reserved:
                 return await self._short.run(write, workspace)
             return await in_thread(write, workspace)
@@ -137,23 +150,20 @@ class Intake:
 
     async def _accept(
         self,
-        receive: Callable[[Workspace], Awaitable[tuple[int, str]]],
+        receive: Callable[[Workspace], Awaitable[_Complete]],
         key: str | None,
         time_limit_s: float | None,
     ) -> PayloadRow:
-        """Add a payload whose files ``receive`` writes to a workspace.
-
-        ``receive`` returns the id of the payload and why its script is refused, if it is.
-        """
+        """Add a payload whose files ``receive`` writes to a workspace."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
         self.arriving.add(name)
         row: PayloadRow | None = None
         try:
-            payload_id, refusal = await receive(self.workspaces.of(name))
+            complete = await receive(self.workspaces.of(name))
             # The store does not suspend, so no cancellation separates the row from its files.
-            row = await self._add(payload_id, name, key, refusal, time_limit_s)
+            row = await self._add(complete, name, key, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
             # A repeat needs no space: the files of the first submit are here.
@@ -182,12 +192,13 @@ class Intake:
         script: bytes,
         fields: Fields,
         digests: Mapping[str, bytes],
-    ) -> tuple[int, str]:
+    ) -> _Complete:
         """Check a payload whose files have arrived. Blocks; for ``_accept``."""
         # The files are not flushed to the disk: after a power cut the server sends them again.
         reach(Point.CLIENT_FORM_WHOLE)
+        wanted = _wanted(fields, self.offer)
         store_selection(workspace, read_selection(fields), digests)
-        return self.ids.take(), _check(script)
+        return _Complete(self.ids.take(), _check(script), wanted)
 
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
@@ -199,15 +210,16 @@ class Intake:
         return await self.store.by_key(key) or await self.store.get(payload_id)
 
     async def _add(
-        self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
+        self, complete: _Complete, name: str, key: str | None, time_limit_s: float | None
     ) -> PayloadRow:
         """Add the row, or return that of an earlier submit with the same key."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
         if key and self.store.was_returned(key):
             raise AttemptReturned
+        payload_id, refusal, wanted = complete
         try:
-            row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
+            row = await self.store.add(payload_id, name, key, refusal, time_limit_s, wanted)
         except StoreError:
             # The row may have been added. Its files are removed, so it must not be run.
             await self.store.drop(payload_id)
@@ -231,6 +243,17 @@ class Intake:
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row
+
+
+def _wanted(fields: Fields, offer: Resources) -> Resources:
+    """Return what a payload asks for. Raises ``BadRequest``, ``ClientTooSmall``."""
+    try:
+        wanted = resources_of(fields)
+    except ValueError as error:
+        raise BadRequest(f"Invalid cpus, memory or gpus: {error}") from error
+    if not offer.hold(wanted):
+        raise ClientTooSmall(wanted, offer)
+    return wanted
 
 
 def _is_small(files: Sequence[SmallFile]) -> bool:

@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 
 import click
 
 from job_orchestrator.cli.completion import complete_services
+from job_orchestrator.cli.formatting import moment
 from job_orchestrator.cli.params import WholeNumber, complete_states, parse_states
 from job_orchestrator.cli.session import Session, command, is_given
 from job_orchestrator.cli.watch import open_changes
@@ -48,11 +50,7 @@ from job_orchestrator.sdk import Change, Job, JobStatus
     show_default=True,
     help="Number of jobs to list.",
 )
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Keep showing the jobs as they change; in a pipe, a line for each change.",
-)
+@click.option("--watch", is_flag=True, help="Keep showing the jobs as they change.")
 @command
 async def list_jobs(
     session: Session,
@@ -86,10 +84,8 @@ async def list_jobs(
                     session.show(change)
         else:
             jobs = await _newest(session, job_filter, limit)
-            if session.out.is_terminal:
-                await _show_live(session, jobs, changes, job_filter, limit)
-            else:
-                await _show_lines(session, jobs, changes, job_filter)
+            show = _show_live if session.out.is_terminal else _show_lines
+            await show(session, jobs, changes, job_filter, limit)
 
 
 def _is_widened(option: str, everything: bool) -> bool:
@@ -165,18 +161,6 @@ def _show(session: Session, jobs: list[Job]) -> None:
     session.out.print(job_table(jobs) if jobs else "No jobs")
 
 
-async def _show_lines(
-    session: Session, jobs: list[Job], changes: AsyncGenerator[Change], job_filter: _Filter
-) -> None:
-    """Print the jobs, and then each change as a line below them."""
-    from job_orchestrator.cli.tables import job_table
-
-    session.out.print(job_table(jobs))
-    async for change in changes:
-        if isinstance(change, Job) and job_filter.matches(change):
-            session.out.print(job_table([change], show_header=False))
-
-
 async def _show_live(
     session: Session,
     jobs: list[Job],
@@ -198,6 +182,25 @@ async def _show_live(
                 found[change.id] = change
             newest = sorted(found.values(), key=lambda job: -job.id)
             live.update(job_table(islice(newest, limit)))
+
+
+async def _show_lines(
+    session: Session,
+    jobs: list[Job],
+    changes: AsyncGenerator[Change],
+    job_filter: _Filter,
+    _: int,
+) -> None:
+    """Print the table once, and then a line for each change: a pipe can't be overwritten."""
+    _show(session, jobs)
+    async for change in changes:
+        if isinstance(change, Job) and job_filter.matches(change):
+            about = ", ".join(text for text in (change.service, change.name) if text)
+            why = f": {change.message}" if change.message else ""
+            click.echo(
+                f"{moment(datetime.now(UTC))}  Job {change.id} of user {change.user_id} ({about})"
+                f" is {change.status}{why}"
+            )
 
 
 @click.command()

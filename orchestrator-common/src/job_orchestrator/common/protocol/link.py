@@ -40,6 +40,9 @@ INVENTORY_BATCH = 1000
 """Payloads in one item of an inventory."""
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
+
 Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"\A[ -~]+\Z")]
 MAX_FIELDS = 1000
 MAX_TIME_LIMIT_S = 1e18
@@ -90,11 +93,12 @@ class ServerHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
-    """First message of a client, with its slots and its present load."""
+    """First message of a client, with its slots, its present load, and the time of its clock."""
 
     protocol: Number
     version: str
     load: LoadEvent
+    now: Time | None = None
 
 
 class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
@@ -147,13 +151,14 @@ class ListPayloads(msgspec.Struct, array_like=True, frozen=True, tag="list"):
 
 
 class PayloadState(msgspec.Struct, array_like=True, frozen=True, tag="payload"):
-    """Answer: the payload, as it is now."""
+    """Answer: the payload, as it was ``at`` this time of the client's clock."""
 
     number: Number
     id: StoredInteger
     status: PayloadStatus
     exit_code: StoredInteger | None = None
     message: str = ""
+    at: Time | None = None
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, tag="recalled"):
@@ -186,10 +191,11 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag="refused"):
 
 
 class Started(msgspec.Struct, array_like=True, frozen=True, tag="started"):
-    """The script of a payload was started."""
+    """The script of a payload was started, ``at`` this time of the client's clock."""
 
     id: StoredInteger
     key: str | None
+    at: Time | None = None
 
 
 class SlotFree(msgspec.Struct, array_like=True, frozen=True, tag="slot_free"):
@@ -207,7 +213,8 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     """A payload has ended; with status Cleaned, it is lost or given back.
 
     ``results`` is the ZIP if it is small and the key is one of this server; its SHA-256 digest is
-    ``sha256``. None: the results are fetched by HTTP, if there are any.
+    ``sha256``. None: the results are fetched by HTTP, if there are any. ``at`` is by the client's
+    clock.
     """
 
     id: StoredInteger
@@ -217,12 +224,17 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     message: str = ""
     results: bytes | None = None
     sha256: bytes | None = None
+    at: Time | None = None
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag="load"):
-    """The load of the client. It is sent regularly, and when it begins to drain."""
+    """The load of the client, and the time of its clock.
+
+    It is sent regularly, and when it begins to drain.
+    """
 
     load: LoadEvent
+    now: Time | None = None
 
 
 Request: TypeAlias = Assign | Kill | KillKey | Recall | Acknowledge | ListPayloads

@@ -183,7 +183,10 @@ class JobPage {
       ["Ran", ran(job)],
       job.ended_at && ["Ended", when(job.ended_at)],
       job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
+      resources(job) && ["Asks for", resources(job)],
       selection(job) && ["Selected results", selection(job)],
+      job.after.length > 0 && ["After", jobLinks(job.after)],
+      job.afterany.length > 0 && ["After any end of", jobLinks(job.afterany)],
       job.has_output && ["Output", size(job.output_bytes)],
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
@@ -194,9 +197,18 @@ class JobPage {
   }
 }
 
+/** Links to the pages of jobs. */
+function jobLinks(ids) {
+  return ids.flatMap((id, number) => [number > 0 && ", ", h("a", { href: `#/jobs/${id}` }, id)]);
+}
+
 /** The files that its results have, empty if they have all. */
 function selection({ outputs, results }) {
   return [results === "new" && "made or changed by the script", ...outputs].filter(Boolean).join(", ");
+}
+
+function resources({ cpus, memory_bytes: memory, gpus }) {
+  return [cpus && plural(cpus, "CPU"), memory && `${size(memory)} of memory`, gpus && plural(gpus, "GPU")].filter(Boolean).join(", ");
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */

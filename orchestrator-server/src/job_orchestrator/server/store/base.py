@@ -237,7 +237,8 @@ class JobStore(Protocol):
         of the job's client that is not needed any more: its acknowledgement is added in the same
         transaction. Cleaned removes inputs and results that are stored with the job.
 
-        ``at`` is the time of the change, if it happened before this call. ``deferred`` allows a
+        ``at`` is the time of the change, if it happened before this call; it is neither recorded as
+        later than now, nor as earlier than the previous change. ``deferred`` allows a
         short delay, to share a transaction with another change; later changes of the job are still
         written after this one. Raises ``TransitionRefused``, with the present status, if that
         status does not allow the change or if the job is in another attempt.

@@ -141,7 +141,7 @@ class LocalExecutor:
         if run_id in self._runs:
             return
         try:
-            script = await self._supervisor.start(request.workspace)
+            script = await self._supervisor.start(request.workspace, request.share)
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:

@@ -62,6 +62,7 @@ class Outlooks:
         ahead = await self.store.queue.ahead(job)
         hindrance = await self.hindrance(job, details=details)
         stopped = self.hindrances.obstacle(job, details=details) or self.hindrances.on_hold(job)
+        stopped = self.hindrances.waits_for(job) or stopped
         runs_s = self.statistics.runs_s(job.service)
         service = self.hindrances.services.get(job.service)
         if stopped or service is None or not runs_s:

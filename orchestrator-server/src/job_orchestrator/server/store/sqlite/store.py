@@ -229,8 +229,8 @@ class SqliteJobStore:
             job,
             wanted,
             message,
-            # A clock that was set back must not put a change into the future.
-            now if at is None else min(at, now),
+            now,
+            at=now if at is None else min(at, now),
             dest_id=dest_id,
             exit_code=exit_code,
             output=output,
@@ -365,17 +365,23 @@ class SqliteJobStore:
         return [job_of(row) for row in await self._reader.rows(statement, values)]
 
     async def _apply(self, update: Update, *, max_delay_s: float = 0.0) -> Sequence[Job]:
-        def committed(jobs: Sequence[Job]) -> None:
-            for job in jobs:
+        def committed(applied: updates.Applied) -> None:
+            for job in applied.jobs:
                 self._contents.changed(job, update.result)
-            self._publish(jobs, status_changed=update.changes_status)
+            self._publish(applied.jobs, status_changed=update.changes_status)
+            ended, released = applied.consequences
+            for job in ended:
+                self._contents.changed(job, None)
+            self._publish(ended)
+            self._publish(released, status_changed=False)
 
-        return await self._writer.run(
+        applied = await self._writer.run(
             lambda connection: update.apply(connection, self._half_life_s),
             committed=committed,
             durable=update.durable,
             max_delay_s=max_delay_s,
         )
+        return applied.jobs
 
     def _queue_may_grow(self) -> None:
         self._additions += 1

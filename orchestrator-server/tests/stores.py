@@ -49,6 +49,7 @@ def _sqlite_problems(folder: Path) -> Sequence[str]:
         return [
             *kept_jobs.damage(connection),
             *(f"usage of user {user}" for user in kept_jobs.wrong_usage(connection)),
+            *(f"waits of job {job}" for job in kept_jobs.wrong_dependencies(connection)),
             *(f"history: {each}" for each in kept_jobs.wrong_histories(connection)),
             *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]

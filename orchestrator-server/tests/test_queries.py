@@ -74,6 +74,8 @@ async def test_job_completed_has_all_fields_and_its_history(
         "outputs": [],
         "results": "all",
         "waiting": None,
+        "after": [],
+        "afterany": [],
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states

@@ -58,7 +58,8 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         dependencies.FAIL,
         dependencies.RELEASE,
         dependencies.FORGET,
-        dependencies.ANY,
+        dependencies.WAITING,
+        dependencies.ENDED,
         rates.TOKENS,
         rates.SET_TOKENS,
         usage.MARK_SERVED,
@@ -245,7 +246,7 @@ async def test_end_of_a_job_costs_the_same_whatever_waits_for_others(
         await sqlite_store.create(f"{number}", 1, "x")
     values = {"id": 2, "now": 1.0, "why": ""}
     with sqlite_database() as connection:
-        none = steps_of(connection, dependencies.ANY, values)
+        none = steps_of(connection, dependencies.WAITING, values)
         connection.execute(
             """INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at,
                    open_dependencies)
@@ -256,7 +257,7 @@ async def test_end_of_a_job_costs_the_same_whatever_waits_for_others(
             "INSERT INTO dependencies (on_id, job_id, needs_success)"
             " SELECT 1, id, 1 FROM jobs WHERE id > 2"
         )
-        assert steps_of(connection, dependencies.ANY, values) == none
+        assert steps_of(connection, dependencies.WAITING, values) == none
 
 
 @pytest.mark.usefixtures("sqlite_store")

@@ -26,8 +26,6 @@ Subscriber = Callable[[PayloadRow], None]
 
 COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
-MAX_VARIABLES = 1000  # of one statement; SQLite has a limit
-
 _STATUSES = {str(status): status for status in PayloadStatus}
 
 SCHEMA = """
@@ -316,20 +314,14 @@ class PayloadStore:
 
     async def mark_cleaned(self, payload_ids: Sequence[int]) -> Sequence[PayloadRow]:
         """Change those of the payloads that have ended to Cleaned, and return them."""
-        cleaned: list[PayloadRow] = []
-        for begin in range(0, len(payload_ids), MAX_VARIABLES):
-            if begin:
-                await asyncio.sleep(0)  # lets other tasks run
-            some = payload_ids[begin : begin + MAX_VARIABLES]
-            marks = ", ".join("?" for _ in some)
-            rows = self._rows(
-                f"""UPDATE payloads SET status = 'Cleaned' WHERE id IN ({marks})
-                    AND status IN ({_listed(origins(PayloadStatus.CLEANED))})
-                    RETURNING {COLUMNS}""",  # noqa: S608
-                some,
-            )
-            cleaned += map(self._notify, rows)
-        return cleaned
+        marks = ", ".join("?" for _ in payload_ids)
+        rows = self._rows(
+            f"""UPDATE payloads SET status = 'Cleaned' WHERE id IN ({marks})
+                AND status IN ({_listed(origins(PayloadStatus.CLEANED))})
+                RETURNING {COLUMNS}""",  # noqa: S608
+            payload_ids,
+        )
+        return [self._notify(row) for row in rows]
 
     async def counts(self) -> tuple[int, int]:
         """Count the payloads that run, and those that wait for a slot."""

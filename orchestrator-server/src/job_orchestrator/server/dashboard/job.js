@@ -20,6 +20,9 @@ const QUEUE_MS = 5000;
 /** Delays of further loads of a terminated job, whose output is fetched after its end. */
 const LATE_OUTPUT_MS = [1000, 2000, 4000, 8000, 16_000];
 
+/** Begin of the reason of a job that waits for other jobs: its position in the queue says nothing. */
+const WAITS_FOR = "It waits for";
+
 /** Show job `id`. `shell` is described at `showOverview`. */
 export function showJob(shell, id) {
   return new JobPage(shell, id);
@@ -160,7 +163,7 @@ class JobPage {
     const { status, message, queue } = this.job;
     const { tone, icon: shape, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
     const lines = [];
-    if (queue) lines.push(queueText(queue));
+    if (queue && !queue.reason.startsWith(WAITS_FOR)) lines.push(queueText(queue));
     if (message) lines.push(message);
     else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
     const needed = lines.length > 0 && status !== "Completed" && message !== EXECUTING;

@@ -5,14 +5,15 @@ A queued job counts the jobs that it waits for, and is out of the index of claim
 """
 
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from job_orchestrator.common.status import FINAL_JOB, JobStatus
+from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import InvalidSubmission
 from job_orchestrator.server.model import Job, JobOptions
-from job_orchestrator.server.store.sqlite.rows import COLUMNS, job_of
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, columns_of, job_of
 
 PREDECESSOR = "SELECT user_id, status FROM jobs WHERE id = ?"
 
@@ -46,14 +47,28 @@ RETURNING {COLUMNS}
 
 FORGET = "DELETE FROM dependencies WHERE on_id = :id"
 
-ANY = "SELECT EXISTS (SELECT 1 FROM dependencies WHERE on_id = :id)"
+ENDED = f"""
+SELECT {columns_of("jobs")} FROM (SELECT DISTINCT on_id FROM dependencies)
+CROSS JOIN jobs ON jobs.id = on_id WHERE jobs.ended_at IS NOT NULL
+"""  # noqa: S608
+
+WAITING = "SELECT min(needs_success), max(needs_success) FROM dependencies WHERE on_id = :id"
+
+
+MAX_AT_ONCE = 500
+"""Jobs that end in one transaction because a job before them has ended: other changes wait."""
 
 
 class Consequences(NamedTuple):
-    """Jobs that ended because a job before them has ended, and jobs that wait for less now."""
+    """Jobs that ended because a job before them has ended, and jobs that wait for less now.
+
+    ``unfinished`` are ended jobs whose end is still to be applied, in another transaction. A start
+    of the server applies it as well.
+    """
 
     ended: Sequence[Job]
     released: Sequence[Job]
+    unfinished: Sequence[Job] = ()
 
 
 NO_CONSEQUENCES = Consequences((), ())
@@ -100,26 +115,40 @@ def connect(connection: sqlite3.Connection, job: Job, now: float) -> Job:
     return job_of(row)
 
 
-def follow_up(connection: sqlite3.Connection, jobs: Sequence[Job], now: float) -> Consequences:
-    """Apply the ends of ``jobs`` to the jobs that wait for them, and so on down the chain."""
+def follow_up(
+    connection: sqlite3.Connection, jobs: Sequence[Job], now: float, most: int = MAX_AT_ONCE
+) -> Consequences:
+    """Apply the ends of ``jobs`` to the jobs that wait for them, and so on down the chain.
+
+    Stops when ``most`` jobs have ended, or a few more.
+    """
     ended: list[Job] = []
     released: dict[int, Job] = {}
-    pending = deque(job for job in jobs if job.status in FINAL_JOB)
-    while pending:
+    pending = deque(job for job in jobs if job.status.has_ended)
+    while pending and len(ended) < most:
         job = pending.popleft()
         values = {"id": job.id, "now": now, "why": reason(job.id, job.status)}
-        ((any_waits,),) = connection.execute(ANY, values)
-        if not any_waits:
+        ((all_fail, any_fails),) = connection.execute(WAITING, values)
+        if any_fails is None:
             continue
-        if job.status is not JobStatus.COMPLETED:
+        fails = job.status is not JobStatus.COMPLETED
+        if fails and any_fails:
             failed = [job_of(row) for row in connection.execute(FAIL, values).fetchall()]
             ended += failed
             pending += failed
-        released |= {row[0]: job_of(row) for row in connection.execute(RELEASE, values).fetchall()}
+        if not (fails and all_fail):
+            rows = connection.execute(RELEASE, values).fetchall()
+            released |= {row[0]: job_of(row) for row in rows}
         connection.execute(FORGET, values)
     for job in ended:
         released.pop(job.id, None)
-    return Consequences(ended, tuple(released.values()))
+    return Consequences(ended, tuple(released.values()), tuple(pending))
+
+
+def resume(connection: sqlite3.Connection, now: float) -> None:
+    """Apply ends that were recorded by other means, such as an import, while no server ran."""
+    jobs = [job_of(row) for row in connection.execute(ENDED).fetchall()]
+    follow_up(connection, jobs, now, sys.maxsize)
 
 
 def reason(on_id: int, status: JobStatus) -> str:

@@ -195,6 +195,7 @@ class LocalExecutor:
             await self._supervisor.end_all()
             if followers:
                 await asyncio.wait(followers, timeout=CLOSE_TIMEOUT_S)
+            await self.reap()  # orphans that ended after their script
         finally:
             for follower in followers:
                 follower.cancel()

@@ -4,9 +4,8 @@ from typing import Any
 
 import click
 
-from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.durations import parse_duration_s
-from job_orchestrator.common.protocol.selection import OUTPUTS, read_selection
+from job_orchestrator.common.protocol.selection import problem_of
 from job_orchestrator.sdk import JobStatus
 
 _STATES = {status.value.lower(): status for status in JobStatus}
@@ -67,10 +66,8 @@ def check_patterns(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Check the patterns of results before anything is sent."""
-    try:
-        read_selection({OUTPUTS: values})
-    except BadRequest as error:
-        raise click.BadParameter(f"{error}.") from None
+    if problem := problem_of(values):
+        raise click.BadParameter(f"{problem}.")
     return values
 
 

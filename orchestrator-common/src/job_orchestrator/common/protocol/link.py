@@ -21,6 +21,7 @@ import msgspec
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages.encoding import StoredInteger
 from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
+from job_orchestrator.common.protocol.durations import MAX_NUMBER
 from job_orchestrator.common.status import PayloadStatus
 
 PROTOCOL = 1
@@ -39,11 +40,19 @@ MAX_BATCH = 10_000
 INVENTORY_BATCH = 1000
 """Payloads in one item of an inventory."""
 
+MAX_FIELDS, MAX_FIELD_LENGTH = 100, 1000
+"""Fields of one assignment, and characters of a name or value: more than any server sends."""
+
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# Printable ASCII, as in a header of HTTP: keys are logged.
+Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[ -~]+\Z")]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, lt=MAX_NUMBER)]
+FieldText: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH)]
+Fields: TypeAlias = Annotated[
+    list[tuple[FieldText, FieldText]], msgspec.Meta(max_length=MAX_FIELDS)
+]
 Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Seconds since the epoch."""
-
-Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 T = TypeVar("T")
 
@@ -108,8 +117,8 @@ class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
     number: Number
     key: Key
     files: bytes
-    fields: list[tuple[str, str]] = []
-    time_limit_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    fields: Fields = []
+    time_limit_s: Seconds | None = None
     request_id: str = ""
 
 

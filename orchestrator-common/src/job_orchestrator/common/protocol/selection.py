@@ -101,6 +101,15 @@ def _has_open_bracket(component: str) -> bool:
     return "[" in _SET.sub("", component)
 
 
+def problem_of(patterns: Sequence[str]) -> str:
+    """Say what is wrong with patterns for ``outputs``; empty if nothing is."""
+    try:
+        read_selection({OUTPUTS: patterns})
+    except BadRequest as error:
+        return str(error)
+    return ""
+
+
 def are_acceptable(patterns: Sequence[str]) -> bool:
     """Return whether patterns are as ``read_selection`` returns them."""
     try:

@@ -130,7 +130,8 @@ class JobQueries:
         hindrance = await self.outlooks.hindrance(job, details=details)
         position = "" if OF_USER in hindrance or job.open_dependencies else "Next in line"
         if ahead and not job.open_dependencies:
-            position = f"{count} of this user's jobs for {job.service} are ahead"
+            verb = "is" if ahead == 1 else "are"
+            position = f"{count} of this user's jobs for {job.service} {verb} ahead"
         return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:

@@ -34,6 +34,7 @@ from job_orchestrator.client.executors.local.supervisor import Script, Superviso
 from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -60,6 +61,12 @@ class _Run:
     script: Script
     state: RunState
     follower: asyncio.Task[None] | None = None
+    ended_here: bool = False
+    """True if this process ends the run, so that its sandbox may be killed."""
+
+
+class _SandboxKilled(DomainError):
+    """The process of the sandbox was killed, but not by this process."""
 
 
 class LocalExecutor:
@@ -170,6 +177,7 @@ class LocalExecutor:
         """
         run = self._runs.get(run_id)
         if run is not None and run.state.phase is not RunPhase.ENDED:
+            run.ended_here = True
             await self._supervisor.end(run.script, self._kill_grace_s)
 
     def forget(self, run_id: RunId) -> None:
@@ -181,6 +189,8 @@ class LocalExecutor:
     async def close(self) -> None:
         """End all runs, and stop following them. Raises ``StillRunning``."""
         followers = {run.follower for run in self._runs.values() if run.follower is not None}
+        for run in self._runs.values():
+            run.ended_here = True
         try:
             await self._supervisor.end_all()
             if followers:
@@ -205,7 +215,9 @@ class LocalExecutor:
     async def _follow(self, run_id: RunId, run: _Run) -> None:
         """Wait for the end of a script, and notify the listeners of it."""
         try:
-            run.state = RunState(RunPhase.ENDED, await self._outcome(run.script))
+            run.state = RunState(RunPhase.ENDED, await self._outcome(run))
+        except _SandboxKilled as error:
+            run.state = RunState(RunPhase.LOST, reason=str(error))
         except (OSError, StillRunning) as error:
             run.state = RunState(RunPhase.FAILED, reason=str(error))
         except Exception as error:
@@ -214,11 +226,12 @@ class LocalExecutor:
             run.state = RunState(RunPhase.FAILED, reason=str(error))
         self._notify(run_id, run.state)
 
-    async def _outcome(self, script: Script) -> Outcome:
+    async def _outcome(self, run: _Run) -> Outcome:
         """Wait for the script itself, then end the processes that it left.
 
-        Raises ``StillRunning``.
+        Raises ``StillRunning``, ``_SandboxKilled``.
         """
+        script = run.script
         await _until_readable(script.exit_descriptor)
         ended_at = steady_time()
         collected = await self._supervisor.collect(script)
@@ -227,6 +240,10 @@ class LocalExecutor:
             await self._supervisor.release(script)
         code = collected.code
         number = -code if code < 0 else None
+        # A script can't signal the process of its sandbox, which passes the signal of a script on.
+        is_explained = run.ended_here or collected.limit_reached
+        if self._sandbox is not None and number is not None and not is_explained:
+            raise _SandboxKilled(f"The sandbox was ended by signal {number} from outside")
         # bubblewrap reports the signal that ended the script as a shell does, by its exit code.
         if self._sandbox is not None and code - 128 in signal.valid_signals():
             number = code - 128

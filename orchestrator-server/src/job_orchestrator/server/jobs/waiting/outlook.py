@@ -41,9 +41,10 @@ class Outlook:
         if self.hindrance:
             return self.hindrance
         if self.ahead:
-            return f"{self.ahead} of this user's jobs are ahead"
+            return f"{self.ahead} of this user's jobs {'is' if self.ahead == 1 else 'are'} ahead"
         if self.others:
-            return f"{self.others} jobs of other users are ahead"
+            jobs = "job of another user is" if self.others == 1 else "jobs of other users are"
+            return f"{self.others} {jobs} ahead"
         return "It is next in line"
 
 

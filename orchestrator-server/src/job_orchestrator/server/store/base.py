@@ -198,9 +198,9 @@ class JobStore(Protocol):
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
         added; its ``uuid`` is a different one. A job that needs one that ended in another state
-        than Completed is Failed immediately. Raises ``InvalidSubmission`` for a dependency that is no job of the user;
-        ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job would exceed the user's
-        ``limits``.
+        than Completed is Failed immediately. Raises ``InvalidSubmission`` for a dependency that is
+        no job of the user; ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job
+        would exceed the user's ``limits``.
         """
 
     async def check_limits(

@@ -116,7 +116,7 @@ async def test_jobs_after_other_jobs_end_whatever_commit_of_the_server_was_the_l
         crashed = True
         with contextlib.suppress(aiohttp.ClientError):
             end = "exit 0" if status == "Completed" else "exit 1"
-            jobs.append(await portal.submit(f"echo 1 >> '{log}'; echo 1 > out; {end}\n"))
+            jobs.append(await portal.submit(f"echo first >> '{log}'; echo 1 > out; {end}\n"))
             for _ in range(2):
                 before = jobs[-1]
                 script = f"cp .inputs/{before}/out out && echo {before} >> '{log}'\n"

@@ -192,6 +192,17 @@ async def test_trap_04_orphans_of_a_running_script_do_not_stay_zombies(
     assert zombies() == []
 
 
+async def test_orphan_that_ends_after_its_script_is_reaped_when_the_executor_closes(
+    workspaces: Workspaces,
+) -> None:
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2)
+    orphan = ["sh", "-c", "setsid true & exec true"]
+    await asyncio.to_thread(subprocess.run, orphan, check=True)
+    await until(lambda: len(zombies()) > 0)
+    await executor.close()
+    assert zombies() == []
+
+
 async def test_trap_16_recover_ends_what_a_previous_process_left(
     runs: Runs[LocalExecutor], tmp_path: Path
 ) -> None:

@@ -160,7 +160,8 @@ class Executor(Protocol):
         """Return the states of many runs in one call.
 
         A run that the answer lacks is in the phase UNKNOWN. A run of which the executor has no
-        record is never reported as ENDED or FAILED. Raises ``ExecutorUnavailable``.
+        record is never reported as ENDED or FAILED, and one that is being submitted never as LOST.
+        Raises ``ExecutorUnavailable``.
         """
 
     async def cancel(self, run_id: RunId) -> None:

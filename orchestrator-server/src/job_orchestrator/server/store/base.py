@@ -197,7 +197,7 @@ class JobStore(Protocol):
         ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
-        added; its ``uuid`` is a different one. A job that needs one that has not completed is Failed
+        added; its ``uuid`` is a different one. A job that needs one that has failed is Failed
         immediately. Raises ``InvalidSubmission`` for a dependency that is no job of the user;
         ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job would exceed the user's
         ``limits``.

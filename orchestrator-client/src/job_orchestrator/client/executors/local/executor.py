@@ -104,6 +104,8 @@ class LocalExecutor:
         self._supervisor = Supervisor(workspaces.root, spawner)
         self._kill_grace_s = kill_grace_s
         self._runs: dict[RunId, _Run] = {}
+        # Runs whose script is being started; as long as that takes, they are neither here nor lost.
+        self._starting: set[RunId] = set()
         self._listeners: list[StateListener] = []
         self.loops: Sequence[Loop] = (Loop("reaper", self.reap, interval_s=REAPER_INTERVAL_S),)
 
@@ -147,6 +149,7 @@ class LocalExecutor:
         run_id = request.run_id
         if run_id in self._runs:
             return
+        self._starting.add(run_id)
         try:
             script = await self._supervisor.start(request.workspace, request.share)
         except BlockingIOError as error:  # EAGAIN
@@ -157,18 +160,15 @@ class LocalExecutor:
                     "The files of the payload were removed before its start"
                 ) from error
             raise MachineFault(f"run.sh can't be started: {error}") from error
+        finally:
+            self._starting.discard(run_id)
         run = self._runs[run_id] = _Run(script, RunState(RunPhase.RUNNING, pid=script.pid))
         self._notify(run_id, run.state)
         run.follower = asyncio.create_task(self._follow(run_id, run), name=f"run {run_id}")
 
     async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:
         """Return the states of runs. Processes that this process did not start are LOST."""
-        return {
-            run_id: run.state
-            if (run := self._runs.get(run_id)) is not None
-            else RunState(RunPhase.LOST, reason="jo-client was restarted")
-            for run_id in run_ids
-        }
+        return {run_id: self._state(run_id) for run_id in run_ids}
 
     async def cancel(self, run_id: RunId) -> None:
         """Send TERM, and KILL after the grace time, to all processes of a run.
@@ -195,6 +195,7 @@ class LocalExecutor:
             await self._supervisor.end_all()
             if followers:
                 await asyncio.wait(followers, timeout=CLOSE_TIMEOUT_S)
+            await self.reap()  # orphans that ended after their script
         finally:
             for follower in followers:
                 follower.cancel()
@@ -203,6 +204,13 @@ class LocalExecutor:
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
         await in_thread(self._supervisor.reap)
+
+    def _state(self, run_id: RunId) -> RunState:
+        if (run := self._runs.get(run_id)) is not None:
+            return run.state
+        if run_id in self._starting:
+            return RunState(RunPhase.WAITING)
+        return RunState(RunPhase.LOST, reason="jo-client was restarted")
 
     async def _run_to_end(self, request: RunRequest) -> RunState:
         await self.submit(request)

@@ -73,7 +73,7 @@ def statuses(path: Path) -> set[str]:
     """Return the statuses of the dependent jobs."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         rows = database.execute("SELECT DISTINCT status FROM jobs WHERE id > 1")
-        return {status for (status,) in rows}
+        return {str(status) for (status,) in rows}
 
 
 @pytest.mark.parametrize("before", [FAN, CHAIN], ids=["fan", "chain"])
@@ -139,5 +139,8 @@ def test_kill_between_two_transactions_leaves_nothing_behind(
     assert statuses(sqlite_path) == {"Failed"}
     with kept_jobs.opened(sqlite_path) as connection:
         assert kept_jobs.damage(connection) == []
-        assert kept_jobs.wrong_histories(connection) == kept_jobs.wrong_usage(connection) == []
+        assert (kept_jobs.wrong_histories(connection), kept_jobs.wrong_usage(connection)) == (
+            [],
+            [],
+        )
         assert connection.execute("SELECT count(*) FROM dependencies").fetchall() == [(0,)]

@@ -215,7 +215,12 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
 
 @pytest.mark.parametrize(
     "statement",
-    [claims.QUEUED_SERVICES, claims.WAITING_USERS, claims.CLAIM_ONE, claims.ANY_QUEUED],
+    [
+        claims.QUEUED_SERVICES,
+        claims.WAITING_USERS,
+        claims.CLAIM_ONE,
+        claims.ANY_QUEUED,
+    ],
 )
 async def test_chain_of_dependent_jobs_costs_a_pass_nothing(
     sqlite_store: JobStore, sqlite_database: Database, statement: str

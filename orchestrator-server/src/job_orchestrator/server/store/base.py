@@ -197,10 +197,10 @@ class JobStore(Protocol):
         ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
-        added; its ``uuid`` is a different one. A job that needs one that has failed is Failed
-        immediately. Raises ``InvalidSubmission`` for a dependency that is no job of the user;
-        ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job would exceed the user's
-        ``limits``.
+        added; its ``uuid`` is a different one. A job that needs one that ended in another state
+        than Completed is Failed immediately. Raises ``InvalidSubmission`` for a dependency that is
+        no job of the user; ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job
+        would exceed the user's ``limits``.
         """
 
     async def check_limits(

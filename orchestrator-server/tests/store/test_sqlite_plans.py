@@ -88,7 +88,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id usage_s slots usage_at tokens why"
+        " job_id usage_s slots usage_at tokens why last"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -249,7 +249,7 @@ async def test_end_of_a_job_costs_the_same_whatever_waits_for_others(
 ) -> None:
     for number in range(2):
         await sqlite_store.create(f"{number}", 1, "x")
-    values = {"id": 2, "now": 1.0, "why": ""}
+    values = {"id": 2, "limit": 100}
     with sqlite_database() as connection:
         none = steps_of(connection, dependencies.WAITING, values)
         connection.execute(

@@ -36,16 +36,19 @@ class Chains:
         self._now = now
         self._publish = publish
         self._tasks = TaskOwner("dependencies", limit=MAX_CHAINS)
+        self._closed = False
 
     def committed(self, consequences: Consequences) -> None:
         """Publish what was committed, and begin to apply what is left."""
         self._publish(consequences.ended)
         self._publish(consequences.released, status_changed=False)
-        if consequences.unfinished:
+        # A transaction that was begun is committed after its task was cancelled.
+        if consequences.unfinished and not self._closed:
             self._tasks.spawn(self._follow_up(consequences.unfinished), "chain")
 
     async def close(self) -> None:
         """Stop between two transactions."""
+        self._closed = True
         await self._tasks.close()
 
     async def _follow_up(self, jobs: Sequence[Job]) -> None:

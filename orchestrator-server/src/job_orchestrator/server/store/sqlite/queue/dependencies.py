@@ -34,29 +34,33 @@ FAIL = f"""
 UPDATE jobs SET status = CASE WHEN kill_requested THEN 'Killed' ELSE 'Failed' END,
     message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
     changed_at = :now, ended_at = max(:now, created_at)
-WHERE id IN (SELECT job_id FROM dependencies WHERE on_id = :id AND needs_success)
-    AND status = 'Queued'
+WHERE id IN (SELECT job_id FROM dependencies WHERE on_id = :id AND job_id <= :last
+    AND needs_success) AND status = 'Queued'
 RETURNING {COLUMNS}
 """  # noqa: S608
 
 RELEASE = f"""
 UPDATE jobs SET open_dependencies = open_dependencies - 1
-WHERE id IN (SELECT job_id FROM dependencies WHERE on_id = :id) AND status = 'Queued'
+WHERE id IN (SELECT job_id FROM dependencies WHERE on_id = :id AND job_id <= :last)
+    AND status = 'Queued'
 RETURNING {COLUMNS}
 """  # noqa: S608
 
-FORGET = "DELETE FROM dependencies WHERE on_id = :id"
+FORGET = "DELETE FROM dependencies WHERE on_id = :id AND job_id <= :last"
 
 ENDED = f"""
 SELECT {columns_of("jobs")} FROM (SELECT DISTINCT on_id FROM dependencies)
 CROSS JOIN jobs ON jobs.id = on_id WHERE jobs.ended_at IS NOT NULL
 """  # noqa: S608
 
-WAITING = "SELECT min(needs_success), max(needs_success) FROM dependencies WHERE on_id = :id"
+WAITING = """
+SELECT min(needs_success), max(needs_success), max(job_id), count(*) FROM (
+    SELECT job_id, needs_success FROM dependencies WHERE on_id = :id ORDER BY job_id LIMIT :limit)
+"""
 
 
 MAX_AT_ONCE = 500
-"""Jobs that end in one transaction because a job before them has ended: other changes wait."""
+"""Jobs that one transaction ends or releases because a job before them has ended: others wait."""
 
 
 class Consequences(NamedTuple):
@@ -120,17 +124,22 @@ def follow_up(
 ) -> Consequences:
     """Apply the ends of ``jobs`` to the jobs that wait for them, and so on down the chain.
 
-    Stops when ``most`` jobs have ended, or a few more.
+    Stops after ``most`` jobs that wait.
     """
     ended: list[Job] = []
     released: dict[int, Job] = {}
     pending = deque(job for job in jobs if job.status.has_ended)
-    while pending and len(ended) < most:
-        job = pending.popleft()
-        values = {"id": job.id, "now": now, "why": reason(job.id, job.status)}
-        ((all_fail, any_fails),) = connection.execute(WAITING, values)
-        if any_fails is None:
+    while pending and most > 0:
+        job = pending[0]
+        found = connection.execute(WAITING, {"id": job.id, "limit": most}).fetchone()
+        all_fail, any_fails, last, count = found
+        if count < most:
+            pending.popleft()
+        if not count:
             continue
+        most -= count
+        why = reason(job.id, job.status)
+        values = {"id": job.id, "last": last, "now": now, "why": why}
         fails = job.status is not JobStatus.COMPLETED
         if fails and any_fails:
             failed = [job_of(row) for row in connection.execute(FAIL, values).fetchall()]

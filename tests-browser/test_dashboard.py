@@ -82,6 +82,20 @@ async def test_queued_job_shows_its_position_and_starts_without_a_reload(
     await expect(page.locator(".job-state")).to_have_text("Completed")
 
 
+async def test_job_after_another_one_names_it_and_starts_without_a_reload(
+    server: Service, portal: Portal, open_page: OpenPage, gate: Gate
+) -> None:
+    first = await submit(server.url, gate.script(), user_id="17")
+    job = await submit(server.url, "true", user_id="17", after=str(first))
+    page = await open_page(server, f"#/jobs/{job}")
+    await expect(page.locator(".callout")).to_contain_text(f"It waits for job {first}")
+    await expect(page.locator(".callout")).not_to_contain_text("Next in line")
+    link = page.locator(".details").get_by_role("link", name=str(first), exact=True)
+    await expect(link).to_have_attribute("href", f"#/jobs/{first}")
+    gate.open()
+    await expect(page.locator(".job-state")).to_have_text("Completed")
+
+
 async def test_texts_of_users_are_displayed_and_never_executed(
     server: Service, portal: Portal, open_page: OpenPage
 ) -> None:

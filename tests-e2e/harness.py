@@ -161,9 +161,11 @@ class Portal:
         *,
         user: int = 1,
         service: str = "example",
+        **fields: str,
     ) -> int:
-        """Submit a job and return its id."""
-        form = aiohttp.FormData({"user_id": str(user), "service": service}, quote_fields=False)
+        """Submit a job, with further fields of the form, and return its id."""
+        values = {"user_id": str(user), "service": service, **fields}
+        form = aiohttp.FormData(values, quote_fields=False)
         for name, content in {"run.sh": script.encode(), **(files or {})}.items():
             form.add_field("file", content, filename=name)
         async with self._session.post(f"{self.url}/upload", data=form) as response:

@@ -388,9 +388,11 @@ async def test_check_of_a_running_server_finds_nothing(portal: Portal, server: S
         (("backup", "there"), "already exists"),
         (("restore", "nowhere"), "jo-server backup has made: there is no such folder\n"),
         (("restore", "there"), "jo-server backup has made: it has no backup.json\n"),
-        (("--db-path", "nowhere", "check"), "can't be used"),
+        (("--db-path", "nowhere", "check"), "nowhere', which does not exist; set DB_PATH"),
+        (("--db-path", "nowhere", "export", "1", "new"), "which does not exist; set DB_PATH"),
+        (("--db-path", "there/db", "backup", "new"), "which does not exist; set DB_PATH"),
+        (("--db-path", "there", "check"), "can't be used"),
         (("--data-path", "nowhere", "check"), "which does not exist"),
-        (("--db-path", "there/db", "backup", "new"), "can't be used"),
     ],
 )
 async def test_command_fails_with_the_reason_in_one_line(
@@ -398,6 +400,7 @@ async def test_command_fails_with_the_reason_in_one_line(
 ) -> None:
     for name in ("there", "data"):
         (tmp_path / name).mkdir()
+    (tmp_path / "db.sqlite").touch()
     status, output = await command(tmp_path, *arguments)
     assert status == 2, output
     assert message in output

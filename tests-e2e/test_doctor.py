@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from harness import StartClient, StartServer
-from jo_command import Jo
+from jo_command import Jo, Run
 from test_tokens import make_token
 
 
@@ -16,14 +16,21 @@ async def test_doctor_accepts_a_healthy_setup_and_names_the_problems_of_others(
     assert healthy.code == 0
     about = {finding["about"].split()[0] for finding in healthy.json}
     assert about == {"server", "clocks", "access", "service", "client", "disk", "settings"}
+    _check_remedies(healthy)
     without_client = await start_server("http://127.0.0.1:9")
     broken = await jo("doctor", "--url", without_client.url)
     assert broken.code == 1
     assert "✗" in broken.out
     assert "client http://127.0.0.1:9/submit" in broken.out
+    _check_remedies(await jo("doctor", "--url", without_client.url, "--json"))
+    _check_remedies(await jo("doctor", "--url", "http://127.0.0.1:9", "--json"))
     gone = await jo("doctor", "--url", "http://127.0.0.1:9")
     assert gone.code == 1
     assert "can't be reached" in gone.out
+
+
+def _check_remedies(run: Run) -> None:
+    assert [each for each in run.json if each["verdict"] != "ok" and not each["advice"]] == []
 
 
 async def test_settings_that_contradict_those_of_the_server_are_warned_of(
@@ -34,6 +41,7 @@ async def test_settings_that_contradict_those_of_the_server_are_warned_of(
     run = await jo("doctor", "--url", server.url)
     assert f"! settings of {client.url}/submit: its MAX_UPLOAD_SIZE is 1 MB" in run.out
     assert run.code == 0, run.out
+    _check_remedies(await jo("doctor", "--url", server.url, "--json"))
 
 
 async def test_doctor_accepts_the_token_of_a_user(

@@ -5,8 +5,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -211,7 +213,7 @@ async def test_import_reports_what_is_wrong_and_takes_the_others(
         place: "was left out: '/etc' is no folder of a job",
     }.items():
         assert f"Job {job} {text}" in problems
-    assert "1 jobs wait for the service 'gone', which is not configured" in problems
+    assert "1 job waits for the service 'gone', which is not configured" in problems
     assert len(report["problems"]) == 10
     found = rows(here)
     assert set(found) == {
@@ -223,6 +225,50 @@ async def test_import_reports_what_is_wrong_and_takes_the_others(
     assert files[f"{found[upload]['uuid']}/input/output.zip"] == b"an input"
     assert "it can't be run: it has no run.sh" in found[no_script]["message"]
     assert await command(here, "check") == AGREE
+
+
+def _put_hostile_things(
+    original: OriginalInstallation, secret: Path, jobs: list[int], deep: int
+) -> None:
+    linked, fifo, link = jobs
+    secret.mkdir()
+    (secret / "run.sh").write_text("echo secret")
+    (secret / "output.zip").write_bytes(zipped({"secret": b"secret"}))
+    shutil.rmtree(original.folder_of(linked))
+    original.folder_of(linked).symlink_to(secret)
+    for job in (fifo, link):
+        (original.folder_of(job) / "output.zip").unlink()
+    os.mkfifo(original.folder_of(fifo) / "output.zip")
+    (original.folder_of(link) / "output.zip").symlink_to(secret / "output.zip")
+    subprocess.run(["mkdir", "-p", original.folder_of(deep) / ("d/" * 1200)], check=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a tree of any depth."""
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+async def test_import_follows_no_links_opens_no_fifo_and_bounds_the_depth(
+    original: OriginalInstallation, here: Path, tmp_path: Path
+) -> None:
+    jobs = [original.add("completed") for _ in range(3)]
+    deep = original.add("queued")
+    await asyncio.to_thread(_put_hostile_things, original, tmp_path / "secret", jobs, deep)
+    try:
+        status, output = await asyncio.wait_for(import_from(original, here, "--json"), 60)
+    finally:
+        await asyncio.to_thread(remove_tree, original.folder_of(deep))
+    assert status == 1, output
+    problems = "\n".join(json.loads(output)["problems"])
+    for job, text in {
+        jobs[0]: "was left out: its files can't be read: ",
+        jobs[1]: "is Cleaned: its results, ",
+        jobs[2]: "is Cleaned: its results, ",
+        deep: "is Failed: Invalid file name ",
+    }.items():
+        assert f"Job {job} {text}" in problems
+    assert "it is longer than 1024 bytes" in problems
+    assert all(b"secret" not in content for content in stored(here).values())
 
 
 async def test_import_from_a_wrong_folder_is_corrected_by_another_import(

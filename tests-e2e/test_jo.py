@@ -19,7 +19,7 @@ async def test_submit_with_output_waits_and_unpacks_the_results(jo: Jo) -> None:
     (jo.folder / "job" / "in").mkdir()
     (jo.folder / "job" / "in" / "x.txt").write_text("abc")
     run = await jo(*SUBMIT, "job", "-o", "results", "--name", "my job", "--tag", "t")
-    assert (run.code, run.out) == (0, ""), run.err
+    assert (run.code, run.out) == (0, "1\n"), run.err
     assert "Submitted as job 1" in run.err
     assert "Job 1 is Completed" in run.err
     assert (jo.folder / "results" / "out.txt").read_text() == "ABC"
@@ -48,6 +48,26 @@ async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) ->
     assert "made or changed by the script, *.csv, out/*.csv" in shown.out
 
 
+async def test_submit_after_other_jobs_gets_their_results_and_fails_with_them(jo: Jo) -> None:
+    write(jo, "echo 41 > number.txt\n")
+    await jo(*SUBMIT, "run.sh")
+    write(jo, "exit 3\n")
+    await jo(*SUBMIT, "run.sh", "--after", "1")
+    write(jo, "cat .inputs/1/number.txt; ls .inputs\n")
+    both = await jo(*SUBMIT, "run.sh", "--after", "1", "--afterany", "2", "--follow")
+    assert (both.code, both.out) == (0, "41\n1\n2\n"), both.err
+    failed = await jo(*SUBMIT, "run.sh", "--after", "1,2", "--wait")
+    assert failed.code == 1
+    assert "Job 2, which had to complete before it, is Failed" in failed.err
+    shown = (await jo("status", "4")).out
+    assert "1, 2" in shown
+    missing = await jo(*SUBMIT, "run.sh", "--after", "99")
+    assert missing.code == 65
+    assert "there is no job 99 of user 1" in missing.err
+    wrong = await jo(*SUBMIT, "run.sh", "--afterany", "1,x")
+    assert (wrong.code, "is not a list of job ids" in wrong.err) == (2, True)
+
+
 async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:
     write(jo, "echo done\n")
     run = await jo(*SUBMIT, "run.sh")
@@ -58,6 +78,37 @@ async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: J
     shown = (await jo("status", "1")).out
     assert "Completed" in shown
     assert "Queued" in shown, "the history"
+
+
+async def test_submit_with_a_wait_gives_scripts_the_id_before_the_job_ends(jo: Jo) -> None:
+    write(jo, f"read -r _ < {jo.folder}/go\n")
+    os.mkfifo(jo.folder / "go")
+    process = await jo.start(*SUBMIT, "run.sh", "--wait")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S) == b"1\n"
+    await jo("cancel", "1")
+    out, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    assert (process.returncode, out) == (137, b"")
+
+
+async def test_followed_submit_begins_its_messages_with_the_id(jo: Jo) -> None:
+    write(jo, "echo mine\n")
+    run = await jo(*SUBMIT, "run.sh", "--follow")
+    assert (run.code, run.out) == (0, "mine\n")
+    assert run.err.splitlines()[0] == "Submitted as job 1"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [("", "it is empty"), ("out/[ab", "a '[' has no ']'"), ("../x", "empty or '..' component")],
+)
+async def test_unusable_pattern_of_results_is_refused_before_the_upload(
+    jo: Jo, pattern: str, problem: str
+) -> None:
+    write(jo, "true\n")
+    run = await jo(*SUBMIT, "run.sh", "--outputs", pattern, "--url", "http://127.0.0.1:1")
+    assert run.code == 2
+    assert problem in run.err
 
 
 @pytest.mark.parametrize(

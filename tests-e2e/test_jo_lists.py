@@ -95,6 +95,23 @@ async def test_watched_list_shows_each_change_of_the_jobs_that_match(jo: Jo) -> 
     assert (watching.returncode, b"Traceback" in err) == (130, False)
 
 
+async def test_watched_list_in_a_pipe_is_a_table_and_a_line_for_each_change(jo: Jo) -> None:
+    write(jo, "true\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    watching = await jo.start("list", "--watch")
+    assert watching.stdout is not None
+    table = [await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S) for _ in range(2)]
+    assert [line.split()[0] for line in table] == [b"ID", b"1"]
+    await jo(*SUBMIT, "run.sh", "--name", "next [one]", "--wait")
+    lines = [await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S)]
+    while b"Completed" not in lines[-1]:
+        lines.append(await asyncio.wait_for(watching.stdout.readline(), TIMEOUT_S))
+    assert b"Job 2 of user 1 (example, next [one]) is Queued" in lines[0]
+    watching.send_signal(signal.SIGINT)
+    out, _ = await asyncio.wait_for(watching.communicate(), TIMEOUT_S)
+    assert (watching.returncode, out) == (130, b"")
+
+
 async def test_watched_list_is_requested_after_its_stream_is_open(jo: Jo) -> None:
     asked: list[str] = []
     listed = asyncio.Event()

@@ -102,7 +102,7 @@ async def test_submit_of_a_folder_or_of_paths_fills_the_folder_of_the_job(
     for files in sources:
         job = await client.submit("example", files, user_id=1)
         await client.wait(job.id)
-        results = await client.download(job.id, tmp_path / "results.zip")
+        results = await client.download(job.id, tmp_path / "results.zip", overwrite=True)
         assert content(results, "out.txt") == content(results, "in/link.txt") == b"x"
 
 
@@ -135,6 +135,20 @@ async def test_link_to_a_containing_folder_is_refused(
     async with AsyncClient("http://127.0.0.1:9", patience_s=0) as client:
         with pytest.raises(UnusableFiles, match="up is a link to a folder that contains it"):
             await client.submit("example", tmp_path, user_id=1)
+
+
+async def test_job_after_others_gets_their_results(client: AsyncClient, folder: Path) -> None:
+    first = await client.submit("example", {"run.sh": b"sleep 1; echo 1 > out\n"}, user_id=1)
+    script = {"run.sh": f"cp .inputs/{first.id}/out copy\n".encode()}
+    second = await client.submit("example", script, user_id=1, after=first.id)
+    third = await client.submit(
+        "example", script, user_id=1, after=[first.id, second.id], afterany=[first.id]
+    )
+    waiting = await client.job(third.id)
+    assert (waiting.after, waiting.afterany) == ([first.id, second.id], [first.id])
+    assert (await client.wait(third.id, timeout_s=60)).status is JobStatus.COMPLETED
+    await client.download(third.id, folder / "x.zip")
+    assert content(folder / "x.zip", f".inputs/{second.id}/copy") == b"1\n"
 
 
 async def test_refusal_has_the_message_of_the_server(client: AsyncClient) -> None:
@@ -170,10 +184,10 @@ async def test_failed_job_has_an_exit_code_and_its_output_as_partial_results(
     target = tmp_path / "results.zip"
     target.write_bytes(b"older")
     with pytest.raises(NotCompleted, match="exited with code 7") as caught:
-        await client.download(job.id, target)
+        await client.download(job.id, target, overwrite=True)
     assert caught.value.status is JobStatus.FAILED
     assert target.read_bytes() == b"older"
-    await client.download(job.id, target, partial=True)
+    await client.download(job.id, target, partial=True, overwrite=True)
     assert content(target, "half.txt") == b"half\n"
     assert [file.path for file in (await client.files(job.id)).files][:1] == ["half.txt"]
 
@@ -249,7 +263,7 @@ async def test_failed_download_leaves_an_existing_file_unchanged(
         AsyncClient(proxy.url, patience_s=0) as impatient,
     ):
         with pytest.raises(ConnectionBroken):
-            await impatient.download(job.id, target)
+            await impatient.download(job.id, target, overwrite=True)
     assert names(folder) == ["results.zip"]
     assert target.read_bytes() == b"older"
 

@@ -95,7 +95,7 @@ async def _pass_ms(store: JobStore, slots: int) -> float:
 
 
 def _offer(slots: int) -> Offer:
-    def decide(active: int, waiting: Sequence[WaitingUser], _: object) -> Sequence[int]:
+    def decide(active: int, _: int, waiting: Sequence[WaitingUser], __: object) -> Sequence[int]:
         return FairShare().choose(Limits(slots, slots), active, slots, waiting)
 
     return Offer(slots, [CLIENT] * slots, decide)

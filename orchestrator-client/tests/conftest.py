@@ -16,7 +16,7 @@ from job_orchestrator.client.app import create_app
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import make_endless
-from running_client import Client, StartClient
+from running_client import Client, StartClient, adopted, exempt_from_zombies
 
 SQL_IN_THE_LOOP = {"_execute", "open_payloads"}
 """Functions that run SQL in the event loop: the database is in memory."""
@@ -35,6 +35,12 @@ def no_blocked_loop() -> Iterator[BlockBuster]:
         for function in blockbuster.functions.values():
             function.can_block_in("job_orchestrator/common/runtime/short_work.py", {"run"})
         yield blockbuster
+
+
+@pytest.fixture(autouse=True)
+def only_own_zombies() -> None:
+    """Let ``zombies`` find only what the test itself starts."""
+    exempt_from_zombies(adopted())
 
 
 @pytest.fixture

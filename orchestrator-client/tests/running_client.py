@@ -1,6 +1,7 @@
 """A jo-client that runs in the event loop of the test, as a server sees it."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -119,13 +120,34 @@ class Client:
 StartClient = Callable[..., Awaitable[Client]]
 
 
-def zombies() -> list[psutil.Process]:
-    """Find scripts, and orphans of scripts, that have ended and were not reaped.
+def adopted() -> set[psutil.Process]:
+    """Find the scripts, and orphans of scripts, that are children of this process.
 
     Children in the session of this process are not included: tests start them.
     """
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() == psutil.STATUS_ZOMBIE and os.getsid(child.pid) != os.getsid(0)
-    ]
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(child.pid) != os.getsid(0):
+                found.add(child)
+    return found
+
+
+_OF_EARLIER_TESTS: set[psutil.Process] = set()
+"""Children that an earlier test left; without a running client nothing reaps them."""
+
+
+def exempt_from_zombies(children: set[psutil.Process]) -> None:
+    """Leave ``children``, those of earlier tests, out of the result of ``zombies``."""
+    _OF_EARLIER_TESTS.clear()
+    _OF_EARLIER_TESTS.update(children)
+
+
+def zombies() -> list[psutil.Process]:
+    """Find scripts, and orphans of scripts, of this test that have ended and were not reaped."""
+    found = []
+    for child in adopted() - _OF_EARLIER_TESTS:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found

@@ -248,6 +248,8 @@ async def test_event_stream_reports_the_load_first_and_then_every_change(client:
             "problem",
             "warnings",
             "limits",
+            "resources",
+            "resources_used",
         }
         payload = await client.submit("exit 2\n")
         states: list[dict[str, Any]] = []

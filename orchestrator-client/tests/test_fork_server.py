@@ -96,6 +96,17 @@ async def test_death_of_the_fork_server_during_a_start_is_an_error_that_leaves_n
     assert not await asyncio.to_thread(zombies)
 
 
+async def test_run_that_is_polled_during_its_start_is_not_lost(
+    runs: Runs[LocalExecutor], cgroups: PayloadCgroups, fork_server: ForkServer
+) -> None:
+    os.kill(fork_server.pid, signal.SIGSTOP)
+    starting = asyncio.create_task(runs.start("exit 5\n"))
+    await until(lambda: bool(_names(cgroups)))
+    await runs.monitor.run_pass()
+    os.kill(fork_server.pid, signal.SIGCONT)
+    assert (await (await starting).outcome()).exit_code == 5
+
+
 def test_script_that_was_given_up_does_not_start_when_the_fork_server_goes_on(
     cgroups: PayloadCgroups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

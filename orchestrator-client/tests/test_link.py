@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import math
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -178,6 +179,38 @@ async def test_assign_that_is_not_acceptable_is_refused_and_leaves_no_files(
         assert refused.reason is link.Refusal.REFUSED
         assert refused.message
     assert list(client.data.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        link.Assign(1, "a\nb", b""),
+        link.Assign(1, "a\n", b""),
+        link.KillKey(1, "\x1b[31m"),
+        link.Recall(1, "schl\u00fcssel"),
+        link.Assign(1, KEY, b"", [], math.inf),
+        link.Assign(1, KEY, b"", [], 1e308),
+        link.Assign(1, KEY, b"", [("outputs", "x")] * 1000),
+        link.Assign(1, KEY, b"", [("outputs", "x" * 100_000)]),
+    ],
+    ids=str,
+)
+async def test_values_that_no_server_sends_end_the_link(
+    client: Client, request_: link.Request
+) -> None:
+    async with linked(client) as server:
+        await server.send(request_)
+        assert await server.closed() == link.CloseCode.MALFORMED
+
+
+async def test_very_many_payloads_are_acknowledged_at_once(client: Client) -> None:
+    async with linked(client) as server:
+        state = await server.assign(1, "exit 0\n")
+        await server.until(link.Ended)
+        # More than SQLite takes as variables of one statement.
+        await server.send(link.Acknowledge(2, [*range(1, 300_000), state.id]))
+        await server.until(link.Acknowledged)
+        assert (await client.get(state.id))["status"] == "Cleaned"
 
 
 async def test_client_that_drains_is_busy(client: Client) -> None:

@@ -17,7 +17,7 @@ from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.loops import Loop
 from mechanisms import MECHANISMS, cgroups_of, sandbox_of
 from payload_folders import Runs, until, until_there
-from running_client import zombies
+from running_client import adopted, exempt_from_zombies, zombies
 
 # Contains the pid: another run of the tests on the same machine must not be found.
 NUMBER = f"47{os.getpid()}"
@@ -167,6 +167,17 @@ async def test_trap_10_chain_of_processes_that_fork_and_end_is_ended(
     assert beat.stat().st_size == size
 
 
+def test_zombies_of_an_earlier_test_are_not_those_of_this_one() -> None:
+    earlier = subprocess.Popen(["/bin/true"], start_new_session=True)
+    os.waitid(os.P_PID, earlier.pid, os.WEXITED | os.WNOWAIT)
+    assert [process.pid for process in zombies()] == [earlier.pid]
+    exempt_from_zombies(adopted())
+    own = subprocess.Popen(["/bin/true"], start_new_session=True)
+    os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+    assert [process.pid for process in zombies()] == [own.pid]
+    assert (earlier.wait(), own.wait()) == (0, 0)
+
+
 # Not with a sandbox, which has an init process.
 @pytest.mark.parametrize("runs", ["subreaper", "cgroup.kill", "freezer"], indirect=True)
 async def test_trap_04_orphans_of_a_running_script_do_not_stay_zombies(
@@ -178,6 +189,17 @@ async def test_trap_04_orphans_of_a_running_script_do_not_stay_zombies(
     await until_there(run.workspace.work / "up")
     await until(lambda: len(zombies()) >= 3)
     await runs.executor.reap()
+    assert zombies() == []
+
+
+async def test_orphan_that_ends_after_its_script_is_reaped_when_the_executor_closes(
+    workspaces: Workspaces,
+) -> None:
+    executor = LocalExecutor(workspaces, {"PATH": os.defpath}, kill_grace_s=0.2)
+    orphan = ["sh", "-c", "setsid true & exec true"]
+    await asyncio.to_thread(subprocess.run, orphan, check=True)
+    await until(lambda: len(zombies()) > 0)
+    await executor.close()
     assert zombies() == []
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from job_orchestrator.client import keys
+from job_orchestrator.client.executors.base import RunPhase
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.local.sandbox import open_sandbox
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
@@ -19,7 +21,7 @@ from job_orchestrator.client.model import ScriptUser
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.errors import StartupError
-from mechanisms import NOBODY, sandbox_of
+from mechanisms import NOBODY, cgroups_of, sandbox_of
 from payload_folders import Runs, new_workspace, until_there
 from running_client import StartClient
 
@@ -100,6 +102,44 @@ async def test_attempts_to_escape_succeed_without_a_sandbox(
     assert {"secretread another payload", "reached the loopback", "signalled the client"} <= set(
         succeeded
     )
+
+
+@pytest.mark.parametrize("mechanism", ["sandbox", "sandbox in cgroup"])
+async def test_run_whose_sandbox_is_killed_from_outside_is_lost(
+    workspaces: Workspaces, mechanism: str
+) -> None:
+    isolation = await asyncio.to_thread(sandbox_of, mechanism, workspaces.data_path)
+    cgroups = await asyncio.to_thread(cgroups_of, mechanism, workspaces.root)
+    executor = LocalExecutor(
+        workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, cgroups=cgroups, **isolation
+    )
+    run = await Runs(workspaces, executor).start("touch up; sleep 4801\n")
+    await until_there(run.workspace.work / "up")
+    os.kill(run.pid, signal.SIGKILL)
+    state = await run.over
+    assert (state.phase, state.outcome) == (RunPhase.LOST, None)
+    assert state.reason == "The sandbox was ended by signal 9 from outside"
+    if cgroups is not None:
+        await asyncio.to_thread(cgroups.clear)
+        await asyncio.to_thread(cgroups.close)
+
+
+@pytest.mark.parametrize("mechanism", ["sandbox", "sandbox in cgroup"])
+async def test_run_that_is_cancelled_in_a_sandbox_has_an_outcome(
+    workspaces: Workspaces, mechanism: str
+) -> None:
+    isolation = await asyncio.to_thread(sandbox_of, mechanism, workspaces.data_path)
+    cgroups = await asyncio.to_thread(cgroups_of, mechanism, workspaces.root)
+    executor = LocalExecutor(
+        workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, cgroups=cgroups, **isolation
+    )
+    run = await Runs(workspaces, executor).start("trap '' TERM; touch up; sleep 4802; sleep 4802\n")
+    await until_there(run.workspace.work / "up")
+    await run.cancel()
+    assert (await run.outcome()).exit_code == 137
+    if cgroups is not None:
+        await asyncio.to_thread(cgroups.clear)
+        await asyncio.to_thread(cgroups.close)
 
 
 async def test_network_can_be_allowed(workspaces: Workspaces, port: int) -> None:

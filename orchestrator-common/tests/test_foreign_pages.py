@@ -55,6 +55,12 @@ def policy(**values: object) -> PagePolicy:
         "127.0.0.1.evil.example",
         "localhost.evil.example",
         "evil.local.example",
+        "[::1].evil.example",
+        "[::1]evil",
+        "[evil]",
+        "localhost:80.evil.example",
+        "evil\u3002example",
+        "evil\uff0eexample.local",
     ],
 )
 async def test_trap_69_request_for_another_host_name_is_refused(host: str, method: str) -> None:

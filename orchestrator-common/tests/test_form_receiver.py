@@ -51,6 +51,9 @@ class Stream:
             await asyncio.Event().wait()
         return b""
 
+    def is_eof(self) -> bool:
+        return self.at_eof()
+
     def at_eof(self) -> bool:
         return self._knows_its_end and not self._pieces
 
@@ -77,7 +80,12 @@ async def receive(
     given_limits = FormLimits(**{"max_bytes": 1 << 20, **limits})  # type: ignore[arg-type]
     stream = Stream(pieces_of(body, cuts or []))
     return await receive_form(
-        stream, content_type, folder, given_limits, lambda form: form, small_bytes=small_bytes
+        stream,
+        content_type,
+        lambda: folder,
+        given_limits,
+        lambda form: form,
+        small_bytes=small_bytes,
     )
 
 
@@ -290,7 +298,7 @@ async def test_end_of_a_body_is_found_whether_it_is_known_in_advance_or_not(
     stream = Stream([body[:50], body[50:]], stalls=knows_its_end, knows_its_end=knows_its_end)
     limits = FormLimits(1 << 20)
     form = await receive_form(
-        stream, TYPE, tmp_path, limits, lambda form: form, small_bytes=SMALL_BYTES
+        stream, TYPE, lambda: tmp_path, limits, lambda form: form, small_bytes=SMALL_BYTES
     )
     assert form.files == {"x": size}
 
@@ -303,7 +311,7 @@ async def test_form_of_small_files_is_completed_in_the_event_loop_others_in_a_th
         return await receive_form(
             Stream([body]),
             TYPE,
-            tmp_path / str(size),
+            lambda: tmp_path / str(size),
             FormLimits(1 << 20),
             lambda _: threading.get_ident(),
             small_bytes=SMALL_BYTES,
@@ -340,7 +348,9 @@ async def test_body_with_more_overhead_than_a_small_one_may_have_is_not_gathered
 async def test_sender_that_stalls_is_timed_out(tmp_path: Path) -> None:
     stream = Stream([HEAD % b"x" + b"data"], stalls=True)
     with pytest.raises(BodyTimeout, match=r"No data arrived for 0\.01 s"):
-        await receive_form(stream, TYPE, tmp_path, FormLimits(100, idle_s=0.01), lambda form: form)
+        await receive_form(
+            stream, TYPE, lambda: tmp_path, FormLimits(100, idle_s=0.01), lambda form: form
+        )
 
 
 async def test_full_disk_is_storage_full(tmp_path: Path) -> None:
@@ -372,7 +382,7 @@ async def test_trap_29_memory_stays_flat_whatever_the_size(tmp_path: Path) -> No
     tracemalloc.start()
     try:
         limits = FormLimits(1 << 30)
-        form = await receive_form(Large([]), TYPE, tmp_path, limits, lambda form: form)
+        form = await receive_form(Large([]), TYPE, lambda: tmp_path, limits, lambda form: form)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

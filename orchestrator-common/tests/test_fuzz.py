@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -35,10 +35,12 @@ from job_orchestrator.common.protocol.decoding import (
     decode_payload,
     decode_payload_event,
 )
+from job_orchestrator.common.protocol.multipart_reader import MultipartReader, read_whole
 from job_orchestrator.common.protocol.sse import MAX_EVENT_BYTES, StreamBroken, read_events
 from job_orchestrator.common.storage.form_receiver import receive_form
 from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 
+TYPE = "multipart/form-data; boundary=x"
 FUZZ = settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")), deadline=None)
 
 JSON = st.recursive(
@@ -93,6 +95,9 @@ class Cut:
     async def readany(self) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
 
+    def is_eof(self) -> bool:
+        return self.at_eof()
+
     def at_eof(self) -> bool:
         return not self._pieces
 
@@ -118,7 +123,7 @@ def _receive(top: Path, body: bytes, content_type: str, size: int, small: int) -
     async def receive() -> ReceivedForm | None:
         try:
             return await receive_form(
-                Cut(body, size), content_type, folder, limits, complete, small_bytes=small
+                Cut(body, size), content_type, lambda: folder, limits, complete, small_bytes=small
             )
         except BadRequest:
             return None
@@ -222,3 +227,62 @@ def test_any_header_gives_a_token_or_none(header: str) -> None:
 def test_tokens_equal_compares_bytes(expected: str, raw: bytes) -> None:
     shown = raw.decode("utf-8", "surrogateescape")
     assert tokens_equal(shown, expected) is (raw == expected.encode())
+
+
+class Recorded:
+    """A sink that records what it gets."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, str, bytearray]] = []
+        self.closed = 0
+
+    def open_file(self, path: str) -> None:
+        self.parts.append(("file", path, bytearray()))
+
+    def open_field(self, name: str) -> None:
+        self.parts.append(("field", name, bytearray()))
+
+    def write(self, data: memoryview) -> None:
+        self.parts[-1][2].extend(data)
+
+    def close_part(self) -> None:
+        self.closed += 1
+
+
+def _outcome(parse: Callable[[Recorded], None]) -> object:
+    sink = Recorded()
+    try:
+        parse(sink)
+    except BadRequest as error:
+        return type(error), str(error)
+    return sink.parts, sink.closed
+
+
+FORMS = st.lists(
+    st.tuples(
+        DISPOSITIONS, st.sampled_from(["", "\r\nContent-Type: text/x"]), st.binary(max_size=9)
+    ),
+    max_size=4,
+).map(
+    lambda parts: (
+        b"".join(
+            b"--x\r\nContent-Disposition: %b%b\r\n\r\n%b\r\n" % (head, kind.encode(), content)
+            for head, kind, content in parts
+        )
+        + b"--x--\r\n"
+    )
+)
+
+
+@given(body=FORMS | BODIES)
+@example(body=b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\r\n--x--')
+@example(body=b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n--xy\r\n--x--')
+@example(body=b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n--x--\r\n')
+@FUZZ
+def test_whole_bodies_are_read_as_those_that_arrive_in_blocks(body: bytes) -> None:
+    def read_in_blocks(sink: Recorded) -> None:
+        reader = MultipartReader(TYPE, sink)
+        reader.feed(body)
+        reader.finish()
+
+    assert _outcome(lambda sink: read_whole(TYPE, body, sink)) == _outcome(read_in_blocks)

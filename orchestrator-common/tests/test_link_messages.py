@@ -130,3 +130,44 @@ async def test_trap_57_queue_for_a_peer_that_does_not_read_is_bounded() -> None:
         socket.break_off(link.CloseCode.SLOW_READER, "too slow")
         with pytest.raises(LinkBroken, match="too slow"):
             await running
+
+
+@asynccontextmanager
+async def recording() -> AsyncIterator[tuple[LinkSocket, list[bytes], asyncio.Event]]:
+    """Connect to a peer that records the messages that it gets; the event is set by each."""
+    messages: list[bytes] = []
+    arrived = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            messages.append(message.data)
+            arrived.set()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    async with TestServer(app) as server, ClientSession() as http:
+        socket = LinkSocket(await http.ws_connect(server.make_url("/")))
+        running = asyncio.create_task(socket.run(lambda _: None))
+        yield socket, messages, arrived
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_held_item_shares_the_message_of_the_next_and_comes_first() -> None:
+    async with recording() as (socket, messages, arrived), asyncio.timeout(30):
+        socket.put(b"\x01", hold_s=3600.0)
+        await asyncio.sleep(0)
+        socket.put(b"\x02")
+        await arrived.wait()
+        assert messages == [link.join_items([b"\x01", b"\x02"])]
+
+
+async def test_held_item_leaves_alone_after_its_time() -> None:
+    async with recording() as (socket, messages, arrived), asyncio.timeout(30):
+        socket.put(b"\x01", hold_s=0.01)
+        await arrived.wait()
+        assert messages == [link.join_items([b"\x01"])]
+        assert socket.sent == 1

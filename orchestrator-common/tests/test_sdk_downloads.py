@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.protocol.digests import repr_digest
-from job_orchestrator.sdk import AsyncClient, ConnectionBroken, ResultsDamaged
+from job_orchestrator.sdk import (
+    AsyncClient,
+    ConnectionBroken,
+    LocalStorageFailed,
+    ResultsDamaged,
+)
 
 CONTENT = b"PK" + bytes(100_000)
 DAMAGED = CONTENT[:500] + b"?" + CONTENT[501:]
@@ -88,6 +93,30 @@ async def test_digest_that_cannot_be_read_breaks_the_download(tmp_path: Path) ->
     async with peer.client(patience_s=0) as client:
         with pytest.raises(ConnectionBroken, match="a digest that can't be read"):
             await client.download(1, tmp_path / "results.zip")
+
+
+async def test_existing_file_is_overwritten_only_on_request(tmp_path: Path) -> None:
+    peer, target = Peer(CONTENT), tmp_path / "results.zip"
+    target.write_bytes(b"mine")
+    async with peer.client() as client:
+        with pytest.raises(LocalStorageFailed, match=r"exists already.*overwrite=True"):
+            await client.download(1, target)
+        assert (target.read_bytes(), peer.requests) == (b"mine", [])
+        await client.download(1, target, overwrite=True)
+    assert target.read_bytes() == CONTENT
+
+
+async def test_file_that_appears_during_a_download_is_kept(tmp_path: Path) -> None:
+    peer, target = Peer(None, CONTENT), tmp_path / "results.zip"
+
+    def create_once(_: int, __: int | None) -> None:
+        target.write_bytes(b"mine")
+
+    async with peer.client() as client:
+        with pytest.raises(LocalStorageFailed, match="exists already"):
+            await client.download(1, target, progress=create_once)
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["results.zip"]
+    assert target.read_bytes() == b"mine"
 
 
 async def test_server_without_digests_is_believed(tmp_path: Path) -> None:

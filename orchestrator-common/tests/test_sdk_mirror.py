@@ -8,7 +8,7 @@ import pytest
 
 from job_orchestrator.sdk import AsyncClient, Client
 
-CALLS = sorted(name for name in vars(AsyncClient) if not name.startswith("_"))
+CALLS = sorted(name for name in dir(AsyncClient) if not name.startswith("_"))
 
 
 def result_type(call: Callable[..., Any]) -> Any:
@@ -20,7 +20,7 @@ def result_type(call: Callable[..., Any]) -> Any:
 
 
 def test_synchronous_client_has_the_calls_of_the_asynchronous_one() -> None:
-    assert sorted(name for name in vars(Client) if not name.startswith("_")) == CALLS
+    assert sorted(name for name in dir(Client) if not name.startswith("_")) == CALLS
 
 
 @pytest.mark.parametrize("name", ["__init__", *CALLS])

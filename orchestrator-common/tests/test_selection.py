@@ -36,13 +36,16 @@ from job_orchestrator.common.protocol.selection import (
         ("**", "any/thing", True),
         ("*", ".hidden", True),
         ("A.csv", "a.csv", False),
+        ("[[]", "[", True),
+        ("x[]a]", "x]", True),
+        ("[!]]", "a", True),
         ("a", "a/", True),
         ("**/**/z", "x/z", True),
         ("分*", "分子.pdb", True),
     ],
 )
 def test_pattern_selects_the_paths_that_it_names(pattern: str, path: str, selected: bool) -> None:
-    assert Patterns([pattern]).match(path) is selected
+    assert Patterns(read_selection({"outputs": [pattern]}).outputs).match(path) is selected
 
 
 def test_without_patterns_every_path_is_selected() -> None:
@@ -65,7 +68,7 @@ def test_pattern_of_many_stars_is_matched_in_bounded_time() -> None:
 
 
 def test_fields_are_read_and_written_the_same() -> None:
-    selection = read_selection({"outputs": ["*.csv", " ./out/ ", ""], "results": ["new"]})
+    selection = read_selection({"outputs": ["*.csv", " ./out/ "], "results": ["new"]})
     assert selection == Selection(("*.csv", "out"), ResultKind.NEW)
     fields: dict[str, list[str]] = {}
     for name, value in selection.fields():
@@ -74,7 +77,7 @@ def test_fields_are_read_and_written_the_same() -> None:
 
 
 def test_form_without_the_fields_selects_everything_and_sends_no_field() -> None:
-    assert read_selection({"results": [""], "outputs": [""]}) == EVERYTHING
+    assert read_selection({"results": [""]}) == EVERYTHING
     assert read_selection({}) == EVERYTHING
     assert EVERYTHING.fields() == []
 
@@ -82,6 +85,11 @@ def test_form_without_the_fields_selects_everything_and_sends_no_field() -> None
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
+        ("", "it is empty"),
+        ("  ", "it is empty"),
+        ("out/[ab", r"a '\[' has no '\]'"),
+        ("[]", r"a '\[' has no '\]'"),
+        ("[!]/x", r"a '\[' has no '\]'"),
         ("/etc/passwd", "it is absolute"),
         ("../x", "it has an empty or '..' component"),
         ("a//b", "it has an empty or '..' component"),

@@ -36,6 +36,9 @@ class Trickle:
         await asyncio.sleep(self._pause_s)
         return self._block
 
+    def is_eof(self) -> bool:
+        return False
+
     def at_eof(self) -> bool:
         return False
 
@@ -48,7 +51,7 @@ async def test_body_that_arrives_too_slowly_is_refused(tmp_path: Path) -> None:
     limits = FormLimits(10**9, idle_s=0.1, min_rate=10_000)
     with pytest.raises(BodyTimeout, match="slower than 10000 bytes a second"):
         async with asyncio.timeout(60):
-            await receive_form(Trickle(b"x", 0.01), TYPE, tmp_path / "f", limits, kept)
+            await receive_form(Trickle(b"x", 0.01), TYPE, lambda: tmp_path / "f", limits, kept)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from job_orchestrator.common.messages.payloads import (
     Payload,
     PayloadEvent,
 )
+from job_orchestrator.common.messages.resources import Resources, resources_of
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.digests import repr_digest
 from job_orchestrator.common.protocol.sse import encode_event
@@ -50,7 +51,10 @@ class FakeClient:
         self.payloads: dict[int, Payload] = {}
         self.keys: dict[int, str] = {}
         self.names: dict[int, set[str]] = {}
+        self.files: dict[int, dict[str, bytes]] = {}
         self.selections: list[tuple[list[str], list[str]]] = []
+        self.wanted: dict[int, Resources] = {}
+        self.resources: Resources | None = None
         self.results: dict[int, bytes] = {}
         self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
@@ -66,6 +70,7 @@ class FakeClient:
         self.small_bytes = 64_000
         self._tasks: list[asyncio.Future[None]] = []
         self.links: list[FakeLink] = []
+        self.clock: Callable[[], float] | None = None
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -163,6 +168,7 @@ class FakeClient:
             waiting=0,
             draining=self.draining,
             limits=self.limits,
+            resources=self.resources,
         )
 
     def load_event(self) -> bytes:
@@ -196,20 +202,23 @@ class FakeClient:
     async def submit(self, request: web.Request) -> web.Response:
         """Accept a payload, or return the one that the key has."""
         key = request.headers.get("Idempotency-Key", "")
-        names, fields = set(), defaultdict[str, list[str]](list)
+        files: dict[str, bytes] = {}
+        fields = defaultdict[str, list[str]](list)
         async for part in await request.multipart():
             assert isinstance(part, aiohttp.BodyPartReader)
             content = await part.read()
             if part.filename is None:
                 fields[part.name or ""].append(content.decode())
             else:
-                names.add(part.name or "")
+                files[part.name or ""] = bytes(content)
         known = [payload_id for payload_id, other in self.keys.items() if other == key]
         if known:
             return _json(self.payloads[known[0]])
         payload_id, self._next_id = self._next_id, self._next_id + 1
-        self.keys[payload_id], self.names[payload_id] = key, names
+        self.keys[payload_id], self.names[payload_id] = key, set(files)
+        self.files[payload_id] = files
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
+        self.wanted[payload_id] = resources_of(fields)
         self.selections.append((fields["outputs"], fields["results"]))
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])
@@ -288,7 +297,7 @@ class FakeClient:
         """Open a link, if the client is not an older one."""
         if not self.offers_link:
             return _json(ErrorPayload("nothing is here"), 404)
-        opened = FakeLink(request)
+        opened = FakeLink(request, self.clock() if self.clock is not None else None)
         self.links.append(opened)
         self.connected.set()
         try:

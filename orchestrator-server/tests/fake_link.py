@@ -24,11 +24,15 @@ REASONS = {
 
 
 class FakeLink:
-    """One open link. ``received`` are the requests that arrived, in ``messages`` messages."""
+    """One open link. ``received`` are the requests that arrived, in ``messages`` messages.
 
-    def __init__(self, request: web.Request) -> None:
+    ``now`` is the time of the client's clock in the hello; None: an older client sends none.
+    """
+
+    def __init__(self, request: web.Request, now: float | None = None) -> None:
         self.received: list[link.Request] = []
         self.messages = 0
+        self._now = now
         self._request = request
         self._socket = web.WebSocketResponse()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -38,7 +42,7 @@ class FakeLink:
         """Exchange the hellos and answer requests until the link ends."""
         await self._socket.prepare(self._request)
         link.decode_server_hello(await self._socket.receive_bytes())
-        await self.send(link.ClientHello(link.PROTOCOL, "", load))
+        await self.send(link.ClientHello(link.PROTOCOL, "", load, self._now))
         authorization = self._request.headers.get("Authorization", "")
         async with aiohttp.ClientSession(
             self._request.url.origin(), headers={"Authorization": authorization}

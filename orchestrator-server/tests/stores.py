@@ -49,6 +49,7 @@ def _sqlite_problems(folder: Path) -> Sequence[str]:
         return [
             *kept_jobs.damage(connection),
             *(f"usage of user {user}" for user in kept_jobs.wrong_usage(connection)),
+            *(f"waits of job {job}" for job in kept_jobs.wrong_dependencies(connection)),
             *(f"history: {each}" for each in kept_jobs.wrong_histories(connection)),
             *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]
@@ -70,7 +71,9 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
 }
 
 
-def all_of_them(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+def all_of_them(
+    active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+) -> Sequence[int]:
     """Choose every job that may be claimed."""
     return [user.user_id for user in waiting for _ in range(user.queued)]
 

@@ -61,7 +61,7 @@ async def test_acknowledgement_that_fails_is_repeated(
     await server.eventually(lambda: recorded(server) == [])
 
 
-@tuned(acknowledge_interval_s=0.01, reconnect_interval_s=0.01)
+@tuned(acknowledge_interval_s=0.01, reconnect_backoff=Backoff((0.01,)))
 async def test_acknowledgement_waits_for_a_client_that_is_away(
     server: Server, client: FakeClient
 ) -> None:

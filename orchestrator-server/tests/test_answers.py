@@ -185,7 +185,7 @@ async def test_state_of_a_queued_job_says_how_many_jobs_are_ahead(
     # The first one is being sent, or is at its client: the others wait for it.
     await client.next_payload()
     _, message = await server.state(3)
-    assert message.startswith("1 of this user's jobs for example are ahead")
+    assert message.startswith("1 of this user's jobs for example is ahead")
 
 
 async def test_queued_job_has_no_partial_output(idle_server: Server) -> None:

@@ -132,7 +132,7 @@ async def no_callback_is_due(store: JobStore) -> None:
 
 async def ended_job(store: JobStore, url: str = "http://x/") -> Job:
     await store.create("u", 1, "s", JobOptions(callback_url=url))
-    offer = Offer(9, ["http://c"], lambda _, waiting, __: [w.user_id for w in waiting])
+    offer = Offer(9, ["http://c"], lambda _, __, waiting, ___: [w.user_id for w in waiting])
     (claim,) = (await store.claim({"s": offer})).values()
     return await store.transition(claim.jobs[0], JobStatus.FAILED, "")
 
@@ -168,6 +168,9 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
         "output_bytes": len(client.results[payload]),
         "failures": 0,
         "held": False,
+        "cpus": 0.0,
+        "memory_bytes": 0,
+        "gpus": 0,
     }
     await outbox_is_empty(server)
     assert receiver.received.empty()

@@ -1,9 +1,14 @@
 """Dispatch of jobs over the link of a client."""
 
+import asyncio
+import hashlib
+
+import pytest
 from aiohttp import web
 
 from fake_client import FakeClient, StartClient, zip_of
 from job_orchestrator.common.protocol import link
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import PayloadStatus
 from running_server import StartServer, tuned
 
@@ -68,3 +73,34 @@ async def test_trap_47_results_that_differ_from_their_digest_are_fetched_again(
     await server.eventually(lambda: client.requests["retrieve"] == 1)
     assert await server.ended(job) == ("Completed", "")
     assert (await server.results(job)).read("out") == b"42"
+
+
+@pytest.mark.parametrize("behind_s", [3600.0, -3600.0])
+async def test_times_of_the_client_are_recorded_by_the_clock_of_the_server(
+    client: FakeClient, start_client: StartClient, start_server: StartServer, behind_s: float
+) -> None:
+    client.offers_link = True
+    client.clock = lambda: steady_time() - behind_s
+    server = await start_server(await start_client(client))
+    await client.connected.wait()
+    job = await server.submit()
+    payload = await client.next_payload()
+    await server.until(job, "Submitted")
+    (opened,) = client.links
+    key, zipped, started = client.keys[payload], zip_of(out="42"), client.clock()
+    await asyncio.sleep(0.2)
+    digest = hashlib.sha256(zipped).digest()
+    # Both reports arrive later than the start that the first one is about.
+    await opened.send(
+        link.Started(payload, key, started),
+        link.Ended(
+            payload, key, PayloadStatus.COMPLETED, 0, "", zipped, digest, client.clock() - 0.1
+        ),
+    )
+    assert await server.ended(job) == ("Completed", "")
+    ((began, ended),) = server.rows("SELECT started_at, ended_at FROM jobs")
+    # The offset of the clocks is known to within the time that the hello travelled.
+    assert began < ended - 0.05
+    assert abs(began - (started + behind_s)) < 0.1
+    times = [at for (at,) in server.rows("SELECT at FROM job_events ORDER BY id")]
+    assert times == sorted(times)

@@ -9,8 +9,9 @@ import pytest
 
 from fake_client import FakeClient, StartClient, answering
 from job_orchestrator.common.messages.payloads import Payload
+from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import PayloadStatus
-from running_server import Server, StartServer
+from running_server import Server, StartServer, tuned
 
 OTHER = "0b9d4b0e-6b5c-4c0e-8a55-1d2c3b4a5f60.1.0123456789abcdef-0123456789abcdef"
 """Key of another server that uses the same client."""
@@ -146,3 +147,14 @@ async def test_trap_25_inventory_of_a_hostile_client_harms_nobody(
     job = await server.submit()
     client.complete(await client.next_payload())
     assert await server.ended(job) == ("Completed", "")
+
+
+@tuned(reconnect_backoff=Backoff((0.01, 0.02, 3600.0)))
+async def test_client_is_dialed_again_quickly_and_then_less_often(
+    client: FakeClient, start_client: StartClient, start_server: StartServer
+) -> None:
+    client.instead["events"] = answering(500)
+    server = await start_server(await start_client(client))
+    await server.eventually(lambda: client.requests["events"] == 3)
+    await asyncio.sleep(0.2)  # a fourth time would come sooner than the third delay
+    assert client.requests["events"] == 3

@@ -48,6 +48,13 @@ async def test_submit_options_are_stored_with_the_job(idle_server: Server) -> No
         ("time_limit", "soon", "Invalid time_limit, should be seconds, or a number with s, m"),
         ("time_limit", "0", "Invalid time_limit"),
         ("time_limit", "366d", "Invalid time_limit"),
+        ("cpus", "0.001", "Invalid cpus, should be a number from 0.01 to 10000"),
+        ("cpus", "many", "Invalid cpus"),
+        ("cpus", "-1", "Invalid cpus"),
+        ("memory", "1kB", "Invalid memory, should be bytes, or a number with MB, GB, MiB or GiB"),
+        ("memory", "much", "Invalid memory"),
+        ("gpus", "1.5", "Invalid gpus, should be a whole number from 0 to 1000"),
+        ("gpus", "-1", "Invalid gpus"),
         ("outputs", "../secret", "Invalid outputs '../secret': it has an empty or '..' component"),
         ("results", "some", "Invalid results, should be all or new"),
         (
@@ -177,7 +184,7 @@ async def test_claim_higher_priority_is_first_among_jobs_of_one_user_only(store:
     assert ahead == [2, 3, 0, 1, 0]
     heads: list[int] = []
 
-    def decide(_: int, waiting: Sequence[WaitingUser], __: object) -> list[int]:
+    def decide(_: int, slots: int, waiting: Sequence[WaitingUser], __: object) -> list[int]:
         heads.extend(user.head for user in waiting)
         return [1, 1, 2, 1, 1]
 

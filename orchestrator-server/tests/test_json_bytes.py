@@ -30,7 +30,8 @@ JOB = (
     b'"id":1,"user_id":7,"service":"example","status":"Completed","message":"","name":"a name",'
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
-    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false'
+    b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false,'
+    b'"cpus":0.0,"memory_bytes":0,"gpus":0'
 )
 
 
@@ -72,7 +73,8 @@ async def test_job_and_list_have_these_bytes(server: Server, client: FakeClient)
         b'{"at":"<time>","from":"Processing","to":"Submitted","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Submitted","to":"Running","why":"<why>","seconds":<s>},'
         b'{"at":"<time>","from":"Running","to":"Completed","why":"<why>","seconds":<s>}'
-        b'],"queue":null,"max_attempts":3,"outputs":[],"results":"all","waiting":null}'
+        b'],"queue":null,"max_attempts":3,"outputs":[],"results":"all","waiting":null,'
+        b'"after":[],"afterany":[]}'
     )
     assert await body(server, "/jobs?limit=1") == b'{"jobs":[{' + JOB + b'}],"next":null}'
     assert await body(server, "/jobs/1/files") == (
@@ -90,7 +92,7 @@ async def test_queued_job_ends_with_these_bytes(idle_server: Server) -> None:
     assert b'"started_at":null,"ended_at":null,"has_output":false,"output_bytes":null,' in shown
     assert b'"queue":{"ahead":0,"estimated_wait_s":null,"reason":"' in shown
     assert b'"},"max_attempts":100,"outputs":[],"results":"all","waiting":{"reason":"' in shown
-    assert shown.endswith(b'","ahead":0,"expected_start":null}}')
+    assert shown.endswith(b'","ahead":0,"expected_start":null},"after":[],"afterany":[]}')
 
 
 async def test_services_clients_and_statistics_have_these_bytes(
@@ -107,7 +109,8 @@ async def test_services_clients_and_statistics_have_these_bytes(
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'
         b'"state":"connected","problem":"","slots":10,"running":0,"waiting":0,"cpu":1.0,'
-        b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[]}]}'
+        b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[],'
+        b'"resources":null,"resources_used":null}]}'
     )
     minutes = await body(server, "/stats")
     quiet = (

@@ -67,10 +67,15 @@ async def test_job_completed_has_all_fields_and_its_history(
         "queue": None,
         "failures": 0,
         "held": False,
+        "cpus": 0.0,
+        "memory_bytes": 0,
+        "gpus": 0,
         "max_attempts": 3,
         "outputs": [],
         "results": "all",
         "waiting": None,
+        "after": [],
+        "afterany": [],
     }
     states = ["Queued", "Processing", "Submitted", "Running", "Completed"]
     assert [step["to"] for step in history] == states

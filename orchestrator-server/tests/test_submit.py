@@ -191,6 +191,9 @@ class Body:
     async def readany(self) -> bytes:
         return self._blocks.pop(0) if self._blocks else b""
 
+    def is_eof(self) -> bool:
+        return False
+
     def at_eof(self) -> bool:
         return False
 
@@ -211,7 +214,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
         user_limits=UserLimits(),
         rules=Rules({}, lambda _: None),
         callback_rules=CallbackRules(),
-        before_creation=lambda: None,
+        before_creation=lambda *_: None,
     )
     body = Body(
         ('name="user_id"', "1"),

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -203,6 +204,7 @@ async def _leaks_after_cleanup(deployment: Deployment) -> list[str]:
         service.process.settings["MAX_AGE"] = "0s"
         service.process.settings.pop("JO_FAULT", None)
         service.note_errors()
+        service.process.log.clear()
         await service.process.start()
         kept = [service.data / name for name in ("incoming", "payloads", "next-id", "lost+found")]
         try:
@@ -285,9 +287,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path, help="write the report to this file")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        report = asyncio.run(soak(options.minutes, options.seed, Path(folder)))
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    report = asyncio.run(soak(options.minutes, options.seed, folder))
     print(report.text())  # noqa: T201
+    if report.problems:
+        print(f"Logs of the services, times of the faults and log of the scripts: {folder}")  # noqa: T201
+    else:
+        shutil.rmtree(folder)
     if options.json is not None:
         content: dict[str, Any] = vars(report)
         options.json.write_text(json.dumps(content, indent=2))

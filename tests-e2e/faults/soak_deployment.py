@@ -188,7 +188,9 @@ class SupervisedService:
         return f"unexpected exit ({status})"
 
     def note_errors(self) -> None:
-        """Count the tracebacks that this run of the process has logged, by error."""
+        """Count the tracebacks that this run of the process has logged, by error; keep its log."""
+        with (self.process.folder / "log").open("a") as file:
+            file.write(self.process.logged)
         lines = self.process.logged.splitlines()
         for number, line in enumerate(lines):
             if line.startswith("Traceback"):

@@ -83,6 +83,8 @@ class FaultInjector:
         number = rng.randrange(2)
         client, proxy = deployment.clients[number], deployment.proxies[number]
         conditions = rng.choice((proxy.requests, proxy.responses))
+        with (deployment.folder / "faults").open("a") as file:
+            file.write(f"{now():.3f} {kind} (client {'ab'[number]})\n")
         match kind:
             case "kill -9 of the server":
                 await deployment.server.send_signal(signal.SIGKILL, kind)

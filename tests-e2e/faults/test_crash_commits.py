@@ -92,3 +92,47 @@ async def test_trap_16_no_job_is_lost_or_run_twice_at_any_commit_of_its_life(
             await check_recovery(server, portal, workload)
         await server.end()
     assert seen == expected_states
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [Point.SERVER_BEFORE_COMMIT, Point.SERVER_COMMITTED])
+@pytest.mark.parametrize("status", ["Completed", "Failed"])
+async def test_jobs_after_other_jobs_end_whatever_commit_of_the_server_was_the_last(
+    start_client: StartClient,
+    start_server: StartServer,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    point: Point,
+    status: str,
+) -> None:
+    client = await start_client()
+    for number in count(1):
+        try:
+            server = await start_server(client, JO_FAULT=f"{point}:{number}")
+        except AssertionError:
+            continue  # it crashed during its start, which commits too
+        portal, log = Portal(server.url, session), tmp_path / f"runs-{number}"
+        jobs: list[int] = []
+        crashed = True
+        with contextlib.suppress(aiohttp.ClientError):
+            end = "exit 0" if status == "Completed" else "exit 1"
+            jobs.append(await portal.submit(f"echo first >> '{log}'; echo 1 > out; {end}\n"))
+            for _ in range(2):
+                before = jobs[-1]
+                script = f"cp .inputs/{before}/out out && echo {before} >> '{log}'\n"
+                jobs.append(await portal.submit(script, after=str(before)))
+            await portal.end_of(jobs[-1])
+            crashed = False
+        if crashed:
+            assert await server.died() == -signal.SIGKILL
+            del server.settings["JO_FAULT"]
+            await server.start()
+            portal.url = server.url
+        assert [(await portal.end_of(job))["status"] for job in jobs] == [status] * len(jobs)
+        runs = log.read_text().split() if log.exists() else []
+        assert len(runs) == len(set(runs))
+        if jobs and status == "Completed":
+            assert len(runs) >= len(jobs)
+        await server.end()
+        if not crashed:
+            break

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.server.model import JobOptions
 from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
 from job_orchestrator.server.store.sqlite.store import open_store
 from stores import claim, requeue
@@ -116,6 +117,29 @@ def test_active_jobs_of_schema_9_are_used_slots(sqlite_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(sqlite_path)) as database:
         rows = database.execute("SELECT user_id, turn, slots, usage_s, usage_at FROM served")
         assert rows.fetchall() == [(7, 3, 2, 0, 100), (8, 0, 1, 0, 100)]
+
+
+def test_jobs_of_schema_10_wait_for_no_others(sqlite_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(sqlite_path)) as database, database:
+        for script in sorted(Path(str(MIGRATIONS)).glob("00*_*.sql")):
+            if script.name < "0011":
+                database.executescript(script.read_text("utf-8"))
+        database.execute("PRAGMA user_version = 10")
+        for held in (0, 1):
+            database.execute(
+                "INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at,"
+                " held) VALUES (?, 7, 'x', 'Queued', '', 1, 1, ?)",
+                (f"u{held}", held),
+            )
+
+    async def use() -> None:
+        async with open_store(sqlite_path) as store:
+            (job,) = await claim(store, 5)
+            assert (job.uuid, job.after_success, job.after_end) == ("u0", (), ())
+            after = await store.create("n", 7, "x", JobOptions(after_success=(2,)))
+            assert after.open_dependencies == 1
+
+    asyncio.run(use())
 
 
 def test_commands_read_a_database_of_an_earlier_schema(sqlite_path: Path) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter
+from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter, JobOptions
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
 from job_orchestrator.server.store.sqlite import store as store_module
 from job_orchestrator.server.store.sqlite.connection import connect
-from job_orchestrator.server.store.sqlite.queue import rates, usage, waiting
+from job_orchestrator.server.store.sqlite.queue import dependencies, rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -51,6 +51,15 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         claims.CLAIM_ONE,
         claims.NEXT_JOBS,
         claims.ACTIVE_USERS,
+        dependencies.PREDECESSOR,
+        dependencies.ADD,
+        dependencies.COUNT,
+        dependencies.FAIL_NEW,
+        dependencies.FAIL,
+        dependencies.RELEASE,
+        dependencies.FORGET,
+        dependencies.WAITING,
+        dependencies.ENDED,
         rates.TOKENS,
         rates.SET_TOKENS,
         usage.MARK_SERVED,
@@ -79,7 +88,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id usage_s slots usage_at tokens"
+        " job_id usage_s slots usage_at tokens why last"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -202,6 +211,58 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, given).fetchall()
         connection.set_progress_handler(None, 0)
     assert steps < 10_000, "a scan would take a hundred times as many"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        claims.QUEUED_SERVICES,
+        claims.WAITING_USERS,
+        claims.CLAIM_ONE,
+        claims.ANY_QUEUED,
+    ],
+)
+async def test_chain_of_dependent_jobs_costs_a_pass_nothing(
+    sqlite_store: JobStore, sqlite_database: Database, statement: str
+) -> None:
+    first = await sqlite_store.create("first", 1, "x")
+    values = {"service": "x", "user_id": 2, "now": 1.0, "free": 9, "nonce": "n", "client_url": "u"}
+    with sqlite_database() as connection:
+        none = steps_of(connection, statement, values)
+    await sqlite_store.create("second", 1, "x", JobOptions(after_success=(first.id,)))
+    with sqlite_database() as connection:
+        connection.execute(
+            """INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at,
+                   open_dependencies)
+               WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+               SELECT i, 1 + i % 2, 'x', 'Queued', '', 0, 0, 1 FROM n"""
+        )
+        connection.execute(
+            "INSERT INTO dependencies (on_id, job_id, needs_success)"
+            " SELECT id - 1, id, 1 FROM jobs WHERE id > 2"
+        )
+        assert steps_of(connection, statement, values) == none
+
+
+async def test_end_of_a_job_costs_the_same_whatever_waits_for_others(
+    sqlite_store: JobStore, sqlite_database: Database
+) -> None:
+    for number in range(2):
+        await sqlite_store.create(f"{number}", 1, "x")
+    values = {"id": 2, "limit": 100}
+    with sqlite_database() as connection:
+        none = steps_of(connection, dependencies.WAITING, values)
+        connection.execute(
+            """INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at,
+                   open_dependencies)
+               WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+               SELECT i, 1, 'x', 'Queued', '', 0, 0, 1 FROM n"""
+        )
+        connection.execute(
+            "INSERT INTO dependencies (on_id, job_id, needs_success)"
+            " SELECT 1, id, 1 FROM jobs WHERE id > 2"
+        )
+        assert steps_of(connection, dependencies.WAITING, values) == none
 
 
 @pytest.mark.usefixtures("sqlite_store")

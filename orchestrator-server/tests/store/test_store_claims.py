@@ -37,7 +37,9 @@ async def test_claims_are_fifo_within_a_user_and_count_between_users(store: JobS
         await store.create(f"u{number}", 1 if number < 4 else 2, "x")
     seen: list[WaitingUser] = []
 
-    def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+    def decide(
+        active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+    ) -> Sequence[int]:
         seen[:] = waiting
         return [1, 2]
 
@@ -60,8 +62,10 @@ async def test_concurrent_claims_never_exceed_the_limit_of_a_service(store: JobS
     for number in range(20):
         await store.create(f"u{number}", number, "x")
 
-    def up_to_seven(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
-        return all_of_them(active, waiting)[: 7 - active]
+    def up_to_seven(
+        active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+    ) -> Sequence[int]:
+        return all_of_them(active, slots, waiting)[: 7 - active]
 
     offers = {"x": Offer(7, [CLIENT] * 5, up_to_seven)}
     claims = await asyncio.gather(*(store.claim(offers) for _ in range(8)))
@@ -193,7 +197,9 @@ async def test_decision_knows_usage_of_each_service_and_of_holders(
         await claim(store, decide=lambda *_: [2])
         clock.at += 10
 
-        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+        def decide(
+            active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+        ) -> Sequence[int]:
             seen.extend(waiting)
             return []
 
@@ -221,12 +227,14 @@ async def test_decision_knows_the_active_jobs_of_each_user_in_all_services(
     seen = []
 
     def decide(
-        active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+        active: int, slots: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
     ) -> Sequence[int]:
         seen.append(dict(everywhere))
         return [user.user_id for user in waiting]
 
-    offers = {name: Offer(9, [CLIENT] * 3, decide, everywhere=True) for name in ("x", "y")}
+    offers = {
+        name: Offer(9, [f"http://{name}"] * 3, decide, everywhere=True) for name in ("x", "y")
+    }
     claims = await store.claim(offers)
     # The claims of one service count for the next one.
     assert seen == [{}, {1: 1, 3: 1}]
@@ -244,7 +252,9 @@ async def test_first_attempts_take_tokens_that_come_back_with_time(
             await store.create(f"u{number}", 1, "x")
 
         async def claimed(slots: int) -> Sequence[Job]:
-            def decide(_: int, waiting: Sequence[WaitingUser], __: object) -> Sequence[int]:
+            def decide(
+                _: int, slots: int, waiting: Sequence[WaitingUser], __: object
+            ) -> Sequence[int]:
                 (user,) = waiting
                 return [user.user_id] * int(user.tokens or 0)
 
@@ -265,3 +275,19 @@ async def test_first_attempts_take_tokens_that_come_back_with_time(
         assert await store.queue.tokens(1, rate) == 2
     async with open_job_store(clock) as store:
         assert await store.queue.tokens(1, rate) == 2
+
+
+async def test_slot_that_is_offered_to_two_services_is_taken_once(store: JobStore) -> None:
+    for number, service in enumerate(("x", "y", "y")):
+        await store.create(f"u{number}", 1, service)
+    offered = []
+
+    def decide(active: int, slots: int, waiting: Sequence[WaitingUser], _: object) -> Sequence[int]:
+        offered.append(slots)
+        return [user.user_id for user in waiting for _ in range(user.queued)]
+
+    offers = {name: Offer(9, [CLIENT, "http://other", CLIENT], decide) for name in ("x", "y")}
+    claims = await store.claim(offers)
+    assert sum(offered[:2]) == 3
+    taken = [job.client for claim in claims.values() for job in claim.jobs]
+    assert sorted(taken, key=str) == sorted([CLIENT, CLIENT, "http://other"])

@@ -138,7 +138,9 @@ async def test_claim_just_before_a_requeue_does_not_hide_the_job(store: JobStore
 async def test_failed_claim_right_behind_a_creation_leaves_the_job_queued(
     store: JobStore,
 ) -> None:
-    def fails(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+    def fails(
+        active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+    ) -> Sequence[int]:
         raise ZeroDivisionError
 
     created, failed = await asyncio.gather(
@@ -183,3 +185,16 @@ async def test_time_of_a_change_is_never_in_the_future(open_job_store: OpenStore
     async with open_job_store(Clock(1000.0)) as store:
         job = await dispatched(store)
         assert (await store.transition(job, S.RUNNING, "", at=2000.0)).started_at == 1000.0
+
+
+async def test_time_of_a_change_is_never_before_that_of_the_previous_one(
+    open_job_store: OpenStore,
+) -> None:
+    clock = Clock(1000.0)
+    async with open_job_store(clock) as store:
+        job = await dispatched(store)
+        clock.at = 1010.0
+        running = await store.transition(job, S.RUNNING, "", at=5.0)
+        assert (running.started_at, running.changed_at) == (1000.0, 1000.0)
+        ended = await store.transition(running, S.FAILED, "", at=999.0)
+        assert (ended.started_at, ended.ended_at) == (1000.0, 1000.0)

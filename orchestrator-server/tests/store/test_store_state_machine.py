@@ -27,11 +27,13 @@ from hypothesis.stateful import (
 
 from job_orchestrator.common.status import (
     ACTIVE_JOB,
+    FINAL_JOB,
     JOB_TRANSITIONS,
     JobStatus,
     TransitionRefused,
     origins,
 )
+from job_orchestrator.server.errors import InvalidSubmission
 from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import Offer, WaitingUser
@@ -64,6 +66,10 @@ class StoreMachine(RuleBasedStateMachine):
         self._notified: dict[int, Job] = {}
         self._keys: dict[tuple[int, str], int] = {}
         self._with_callback: set[int] = set()
+        self._users: dict[int, int] = {}
+        self._killed: set[int] = set()
+        # The jobs that a queued job waits for, and whether it needs their success.
+        self._waits: dict[int, dict[int, bool]] = {}
         self._uuids = 0
         self._store: JobStore
 
@@ -89,13 +95,26 @@ class StoreMachine(RuleBasedStateMachine):
         user=st.integers(1, 2),
         key=st.none() | st.sampled_from("kl"),
         url=st.none() | st.just("http://x/"),
+        before=st.lists(jobs, max_size=3, unique=True),
+        needed=st.booleans(),
     )
-    def create(self, user: int, key: str | None, url: str | None) -> Any:
-        """Create a job, or find the job that has the key."""
+    def create(
+        self, user: int, key: str | None, url: str | None, before: list[int], needed: bool
+    ) -> Any:
+        """Create a job that waits for others, or find the job that has the key."""
         self._uuids += 1
-        options = JobOptions(idempotency_key=key, callback_url=url)
+        options = JobOptions(
+            idempotency_key=key,
+            callback_url=url,
+            after_success=tuple(before) if needed else (),
+            after_end=() if needed else tuple(before),
+        )
         uuid = f"u{self._uuids}"
-        job = self._run(self._store.create(uuid, user, "s", options, input_bytes=10))
+        try:
+            job = self._run(self._store.create(uuid, user, "s", options, input_bytes=10))
+        except InvalidSubmission:
+            assert any(self._users[each] != user for each in before)
+            return multiple()
         if job.uuid != uuid:
             assert self._keys[user, key or ""] == job.id
             assert self._status[job.id] is not JobStatus.CLEANED
@@ -104,16 +123,39 @@ class StoreMachine(RuleBasedStateMachine):
             known = self._keys.get((user, key))
             assert known is None or self._status[known] is JobStatus.CLEANED
             self._keys[user, key] = job.id
+        assert all(self._users[each] == user for each in before)
         if url is not None:
             self._with_callback.add(job.id)
+        self._users[job.id] = user
         self._status[job.id] = JobStatus.QUEUED
+        statuses = {each: self._status[each] for each in before}
+        if needed and any(
+            status.has_ended and status is not JobStatus.COMPLETED for status in statuses.values()
+        ):
+            self._status[job.id] = JobStatus.FAILED
+        self._waits[job.id] = {
+            each: needed for each, status in statuses.items() if not status.has_ended
+        }
         return job.id
+
+    def _reached(self, job_id: int, status: JobStatus) -> None:
+        """Record a status, and what follows from an end for the jobs that wait for it."""
+        self._status[job_id] = status
+        if status not in FINAL_JOB:
+            return
+        for other, waits in self._waits.items():
+            fails = waits.pop(job_id, False) and status is not JobStatus.COMPLETED
+            if fails and self._status[other] is JobStatus.QUEUED:
+                is_killed = other in self._killed
+                self._reached(other, JobStatus.KILLED if is_killed else JobStatus.FAILED)
 
     @rule(slots=st.integers(1, 3))
     def claim(self, slots: int) -> None:
         """Claim as many jobs as there are slots."""
 
-        def decide(active: int, waiting: Sequence[WaitingUser], _: object = None) -> Sequence[int]:
+        def decide(
+            active: int, slots: int, waiting: Sequence[WaitingUser], _: object = None
+        ) -> Sequence[int]:
             assert active == sum(status in ACTIVE_JOB for status in self._status.values())
             return [user.user_id for user in waiting for _ in range(user.queued)]
 
@@ -121,6 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
         for claim in self._run(self._store.claim(offers)).values():
             for job in claim.jobs:
                 assert self._status[job.id] is JobStatus.QUEUED
+                assert not self._waits[job.id]
                 self._status[job.id] = JobStatus.PROCESSING
 
     @rule(job_id=jobs, wanted=st.sampled_from(REACHED), late=st.booleans(), output=st.booleans())
@@ -131,6 +174,8 @@ class StoreMachine(RuleBasedStateMachine):
         if late:
             job = dataclasses.replace(job, attempt=job.attempt - 1)
         allowed = before in origins(wanted) and not late
+        # A queued job fails only with a job that it waits for.
+        allowed = allowed and (before, wanted) != (JobStatus.QUEUED, JobStatus.FAILED)
         try:
             changed = self._run(
                 self._store.transition(
@@ -142,7 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert allowed
             assert changed.status is wanted
-            self._status[job_id] = wanted
+            self._reached(job_id, wanted)
 
     @rule(job_id=jobs, counts=st.booleans(), may_still_run=st.booleans())
     def requeue(self, job_id: int, counts: bool, may_still_run: bool) -> None:
@@ -170,7 +215,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif counts and job.failures + 1 >= 2:
             expected = JobStatus.FAILED
         assert changed.status is expected
-        self._status[job_id] = expected
+        self._reached(job_id, expected)
 
     @rule(job_id=jobs)
     def request_kill(self, job_id: int) -> None:
@@ -179,6 +224,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert job.status is self._status[job_id]
         if job.status in origins(JobStatus.KILLED):
             assert job.kill_requested
+            self._killed.add(job_id)
 
     @rule()
     def client_lost(self) -> None:
@@ -203,6 +249,8 @@ class StoreMachine(RuleBasedStateMachine):
         for job_id, status in self._status.items():
             job = await self._store.get(job_id)
             assert job.status is status
+            if status is JobStatus.QUEUED:
+                assert job.open_dependencies == len(self._waits[job_id])
             assert (job.ended_at is not None) is status.has_ended
             assert job_id not in self._notified or self._notified[job_id].status is status
             created, *changes = await self._store.lists.history(job)

@@ -9,6 +9,7 @@ from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
 from job_orchestrator.client.executors.base import Executor
 from job_orchestrator.client.executors.local.executor import open_local_executor
+from job_orchestrator.client.executors.machine import Machine, find_machine
 from job_orchestrator.client.link.connection import LinkServer
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
@@ -115,6 +116,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
+    machine = await in_thread(find_machine, settings.cpus, settings.memory_bytes, settings.gpus)
     large_leftovers = DeferredRemoval("large leftovers")
     with workspaces.locked():
         async with open_local_executor(
@@ -131,7 +133,7 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
                     large_leftovers.retry_later(left)
             await executor.verify()
             async with open_payloads() as store:
-                _compose(app, workspaces, executor, store, large_leftovers)
+                _compose(app, workspaces, executor, store, machine, large_leftovers)
                 yield
 
 
@@ -140,6 +142,7 @@ def _compose(
     workspaces: Workspaces,
     executor: Executor,
     store: PayloadStore,
+    machine: Machine,
     large_leftovers: DeferredRemoval,
 ) -> None:
     """Create the components and connect them."""
@@ -153,17 +156,27 @@ def _compose(
         store,
         settings.slots,
         hub.publish_load,
+        machine=machine,
         limits=limits,
         warnings=settings.execution.warnings,
     )
     fitness = Fitness(executor.self_test, meter.announce_problem)
-    runner = Runner(store, workspaces, executor, packer, fitness=fitness, slots=settings.slots)
+    runner = Runner(
+        store,
+        workspaces,
+        executor,
+        packer,
+        fitness=fitness,
+        slots=settings.slots,
+        machine=machine,
+    )
     intake = Intake(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         fitness,
+        machine.offer,
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)

@@ -57,6 +57,13 @@ class ClientUnfit(TryLater):
         super().__init__(f"This client can't run payloads at present; use another one: {problem}")
 
 
+class ClientTooSmall(TryLater):
+    """The payload asks for more than this machine has; another client may have it."""
+
+    def __init__(self, wanted: object, offer: object) -> None:
+        super().__init__(f"This client has {offer}, and the job asks for {wanted}; use another one")
+
+
 class MachineFault(DomainError):
     """The machine can't run scripts; the payload is not to blame, and its run.sh has not begun."""
 

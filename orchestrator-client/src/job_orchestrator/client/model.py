@@ -1,8 +1,10 @@
 """Values of the client: payloads, limits, users. They do no I/O and know neither SQL nor HTTP."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.status import PayloadStatus
 
 
@@ -14,8 +16,39 @@ class Limits:
     pids: int = 0
     cpus: float = 0.0
 
+    def within(self, share: "Share") -> "Limits":
+        """Return these limits, or what a payload has asked for if that is less."""
+        return Limits(
+            min(self.memory_bytes or share.memory_bytes, share.memory_bytes or self.memory_bytes),
+            self.pids,
+            min(self.cpus or share.cpus, share.cpus or self.cpus),
+        )
+
 
 NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share of the machine that a payload has asked for; ``gpus`` are indices of devices."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """True if the payload has asked for anything."""
+        return bool(self.cpus or self.memory_bytes or self.gpus)
+
+    @property
+    def amounts(self) -> Resources:
+        """The amounts of the share."""
+        return Resources(self.cpus, self.memory_bytes, len(self.gpus))
+
+
+NO_SHARE = Share()
+"""The share of a payload that only needs a slot."""
 
 
 class ScriptUser(NamedTuple):
@@ -33,7 +66,8 @@ class PayloadRow:
     why the script must not be run; empty: it may be run. ``time_limit_s`` is how long the script
     may run; None: without a limit. ``packing``: its script has ended, so it holds no slot, and its
     results are being packed. ``ended_at`` is in seconds since the epoch.
-    ``results_sha256`` is the digest of the packed results, None if there are none.
+    ``results_sha256`` is the digest of the packed results, None if there are none. ``cpus``,
+    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
     """
 
     id: int
@@ -48,3 +82,22 @@ class PayloadRow:
     ended_at: float | None
     packing: bool = False
     results_sha256: bytes | None = None
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> "PayloadRow":
+        """Return the row with these values of its fields, as SQLite has them."""
+        named = dict(zip(cls.__dataclass_fields__, values, strict=True))
+        named["status"] = PayloadStatus(named["status"])
+        named["killed"] = bool(named["killed"])
+        named["packing"] = bool(named["packing"])
+        return cls(**named)
+
+    @property
+    def wanted(self) -> Resources:
+        """Resources that the job asks for in addition to a slot."""
+        if not (self.cpus or self.memory_bytes or self.gpus):
+            return NOTHING
+        return Resources(self.cpus, self.memory_bytes, self.gpus)

@@ -14,6 +14,7 @@ from job_orchestrator.common.config.kinds import (
     Integer,
     Kind,
     NotAllowed,
+    Number,
     Secret,
     Size,
 )
@@ -32,6 +33,7 @@ from job_orchestrator.common.runtime import fault_injection as faults
 MIN_DEFAULT_SLOTS = 10
 """With it the default quota of five jobs for each of two users fits on a client with few CPUs."""
 
+_INDEX = re.compile(r"0|[1-9]\d{0,3}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -47,6 +49,22 @@ class VariableNames(Kind[tuple[str, ...]]):
         if not all(_VARIABLE.fullmatch(name) for name in names):
             raise NotAllowed("names of variables, separated by commas")
         return names
+
+
+@dataclass(frozen=True)
+class GpuIndices(Kind[tuple[int, ...]]):
+    """Indices of GPUs, separated by commas, or ``none``."""
+
+    metavar = "INDEX,…"
+
+    def parse(self, text: str) -> tuple[int, ...]:
+        """Split the list."""
+        if text.lower() == "none":
+            return ()
+        parts = [part.strip() for part in text.split(",")]
+        if not all(_INDEX.fullmatch(part) for part in parts) or len(set(parts)) < len(parts):
+            raise NotAllowed("different indices of GPUs such as 0,1, or none")
+        return tuple(map(int, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +101,24 @@ class Settings:
             "number of CPUs, at least 10", lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1)
         ),
         help="Number of payloads that run at the same time",
+    )
+    cpus: float | None = setting(
+        "CPUS",
+        Number(100_000.0),
+        default=DefaultInWords("those that jo-client may use", lambda: None),
+        help="CPUs for payloads that ask for some",
+    )
+    memory_bytes: int | None = setting(
+        "MEMORY",
+        Size(),
+        default=DefaultInWords("what jo-client may use", lambda: None),
+        help="Memory for payloads that ask for some",
+    )
+    gpus: tuple[int, ...] | None = setting(
+        "GPUS",
+        GpuIndices(),
+        default=DefaultInWords("all NVIDIA devices", lambda: None),
+        help="Indices of the NVIDIA devices for payloads that ask for some, such as 0,1; or none",
     )
     kill_grace_s: float = setting(
         "KILL_GRACE",

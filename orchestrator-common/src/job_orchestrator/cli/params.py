@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from job_orchestrator.common.protocol.durations import parse_duration_s
+from job_orchestrator.common.protocol.selection import problem_of
 from job_orchestrator.sdk import JobStatus
 
 _STATES = {status.value.lower(): status for status in JobStatus}
@@ -59,6 +60,23 @@ class Seconds(click.FloatRange):
                 ctx,
             )
         return seconds
+
+
+def check_patterns(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Check the patterns of results before anything is sent."""
+    if problem := problem_of(values):
+        raise click.BadParameter(f"{problem}.")
+    return values
+
+
+def parse_job_ids(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Read ids of jobs, separated by commas."""
+    words = [word.strip() for word in value.split(",")] if value is not None else []
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise click.BadParameter(f"{value!r} is not a list of job ids, such as 12,13.")
+    return tuple(map(int, words))
 
 
 def parse_states(

@@ -85,7 +85,10 @@ def job_card(job: JobDetail) -> Table:
         "ahead": "" if queue is None else str(queue.ahead),
         "starts in": "" if queue is None else f"about {duration(queue.estimated_wait_s)}",
         "time limit": duration(job.time_limit_s) if job.time_limit_s else "",
+        "asks for": _resources(job),
         "selected results": escape(_selection(job)),
+        "after": ", ".join(map(str, job.after)),
+        "after any end of": ", ".join(map(str, job.afterany)),
         "submitted": moment(job.created_at),
         "waited": duration(waited_s(job)),
         "ran": duration(ran_s(job)),
@@ -95,6 +98,13 @@ def job_card(job: JobDetail) -> Table:
         if str(value) not in ("", "-", "about -"):
             card.add_row(f"[dim]{what}[/dim]", value)
     return card
+
+
+def _resources(job: JobDetail) -> str:
+    parts = [f"{job.cpus:g} CPUs"] if job.cpus else []
+    parts += [f"{size(job.memory_bytes)} of memory"] if job.memory_bytes else []
+    parts += [f"{job.gpus} GPUs"] if job.gpus else []
+    return ", ".join(parts)
 
 
 def _selection(job: JobDetail) -> str:

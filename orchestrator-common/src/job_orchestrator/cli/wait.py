@@ -110,7 +110,10 @@ async def download_to(session: Session, job: Job, target: Path, *, partial: bool
     archive = target.with_name(f".{target.name}.{job.id}.zip") if unpacked else target
     try:
         with session.progress_bar(f"Downloading job {job.id}") as progress:
-            await session.client.download(job.id, archive, partial=partial, progress=progress)
+            # A ZIP to unpack may be one that an interrupted download has left.
+            await session.client.download(
+                job.id, archive, partial=partial, overwrite=unpacked, progress=progress
+            )
         if unpacked:
             count = await in_thread(unpack, archive, target)
             session.say(f"{count} files in {target}")

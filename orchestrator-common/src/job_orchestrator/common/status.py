@@ -59,7 +59,8 @@ FINAL_JOB = frozenset({_J.COMPLETED, _J.FAILED, _J.INVALID, _J.KILLED})
 FINAL_PAYLOAD = frozenset({_P.COMPLETED, _P.FAILED, _P.INVALID, _P.KILLED})
 
 JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    _J.QUEUED: frozenset({_J.PROCESSING, _J.KILLED}),
+    # Failed: a job that had to complete before it has not.
+    _J.QUEUED: frozenset({_J.PROCESSING, _J.FAILED, _J.KILLED}),
     _J.PROCESSING: frozenset({_J.SUBMITTED, _J.QUEUED, _J.FAILED, _J.KILLED}),
     _J.SUBMITTED: frozenset({_J.RUNNING, _J.UNKNOWN, _J.QUEUED}) | FINAL_JOB,
     # A client reports Invalid for a payload that it had reported Running a moment before: the

@@ -119,9 +119,14 @@ class Client:
         tag: str | None = None,
         priority: int | None = None,
         time_limit: float | str | None = None,
+        cpus: float | None = None,
+        memory: int | str | None = None,
+        gpus: int | None = None,
         callback_url: str | None = None,
         outputs: Iterable[str] = (),
         results: ResultKind | None = None,
+        after: int | Iterable[int] = (),
+        afterany: int | Iterable[int] = (),
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -135,9 +140,14 @@ class Client:
                 tag=tag,
                 priority=priority,
                 time_limit=time_limit,
+                cpus=cpus,
+                memory=memory,
+                gpus=gpus,
                 callback_url=callback_url,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 idempotency_key=idempotency_key,
                 progress=progress,
             )
@@ -196,11 +206,14 @@ class Client:
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Download the results of a job into a file; see ``AsyncClient.download``."""
         return self._result(
-            self._client.download(job_id, target, partial=partial, progress=progress)
+            self._client.download(
+                job_id, target, partial=partial, overwrite=overwrite, progress=progress
+            )
         )
 
     def files(self, job_id: int) -> ResultFiles:

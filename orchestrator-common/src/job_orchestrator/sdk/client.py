@@ -9,24 +9,15 @@ from types import TracebackType
 from typing import Literal, Self
 
 from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
-from job_orchestrator.common.messages.service import (
-    ClientList,
-    ComputeClient,
-    Identity,
-    Minute,
-    PauseList,
-    Service,
-    ServiceList,
-    Stats,
-)
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import calls
 from job_orchestrator.sdk.connection import Connection, Trouble, read_all
 from job_orchestrator.sdk.downloads import Download
-from job_orchestrator.sdk.models import Change, Health, Submitted, decode
+from job_orchestrator.sdk.models import Change, Submitted, decode
+from job_orchestrator.sdk.service_calls import ServiceCalls
 from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
 from job_orchestrator.sdk.threads import in_thread
-from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect
+from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect, form_fields
 
 PATIENCE_S = 60.0
 
@@ -34,7 +25,7 @@ LogStream = Literal["stdout", "stderr"]
 ResultKind = Literal["all", "new"]
 
 
-class AsyncClient:
+class AsyncClient(ServiceCalls):
     """Connection to a jo-server, for asyncio programs.
 
     Create one for the program, not one for each call: it keeps its connections. Use it as a context
@@ -65,7 +56,7 @@ class AsyncClient:
         patience_s: float = PATIENCE_S,
         on_trouble: Trouble | None = None,
     ) -> None:
-        self._connection = Connection(url, token, patience_s, on_trouble)
+        super().__init__(Connection(url, token, patience_s, on_trouble))
 
     async def __aenter__(self) -> Self:
         """Return the client. The first call opens a connection."""
@@ -84,16 +75,6 @@ class AsyncClient:
         """Close all connections. A later call opens new ones."""
         await self._connection.close()
 
-    @property
-    def url(self) -> str:
-        """URL of the server, without a trailing slash."""
-        return self._connection.url
-
-    @property
-    def answered(self) -> bool:
-        """True once the server has answered this client."""
-        return self._connection.answered
-
     async def submit(
         self,
         service: str,
@@ -104,9 +85,14 @@ class AsyncClient:
         tag: str | None = None,
         priority: int | None = None,
         time_limit: float | str | None = None,
+        cpus: float | None = None,
+        memory: int | str | None = None,
+        gpus: int | None = None,
         callback_url: str | None = None,
         outputs: Iterable[str] = (),
         results: ResultKind | None = None,
+        after: int | Iterable[int] = (),
+        afterany: int | Iterable[int] = (),
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -124,11 +110,17 @@ class AsyncClient:
             tag: Word by which lists can be filtered, up to 100 characters.
             priority: From -100 to 100. Jobs of the same user with a higher priority start first.
             time_limit: How long the job may run, in seconds or as a text such as ``"5m"``.
+            cpus: CPUs that the job needs; it gets no more.
+            memory: Memory that it needs, in bytes or as a text such as ``"4GB"``.
+            gpus: GPUs that it needs, which are its own while it runs.
             callback_url: URL that the server calls when the job has ended.
             outputs: Glob patterns of the files that the results have, such as ``results/*.csv`` or
                 ``**/*.log``; a pattern that names a folder takes all that is in it. Without
                 patterns the results have all files.
             results: ``"new"`` leaves out the uploaded files that the script did not change.
+            after: Id of a job, or ids, that must complete before this one starts. It gets their
+                results in ``.inputs/<id>/``, and fails if one of them does not complete.
+            afterany: Id of a job, or ids, that must end before, in any state.
             idempotency_key: Two submits of a user with the same key create one job. The default is
                 a random key for each call. Give a key, such as the id of a form, where a user may
                 send the same form twice.
@@ -144,10 +136,9 @@ class AsyncClient:
         """
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
-        fields["results"] = results
-        given = [(field, str(value)) for field, value in fields.items() if value is not None]
-        patterns = [outputs] if isinstance(outputs, str) else outputs
-        given += [("outputs", pattern) for pattern in patterns]
+        fields |= {"cpus": cpus, "memory": memory, "gpus": gpus, "results": results}
+        fields |= {"after": _ids(after), "afterany": _ids(afterany)}
+        given = form_fields(fields, outputs=[outputs] if isinstance(outputs, str) else outputs)
         upload = Upload(await in_thread(collect, files), given, progress)
         key = idempotency_key or secrets.token_urlsafe(24)
         return await calls.submit(self._connection, upload, key)
@@ -287,6 +278,7 @@ class AsyncClient:
         target: str | os.PathLike[str],
         *,
         partial: bool = False,
+        overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """Download the results of a job, a ZIP, into a file.
@@ -299,6 +291,7 @@ class AsyncClient:
             target: Path of the file to write.
             partial: Download what there is: the current work folder of a running job, or the output
                 of a job that failed.
+            overwrite: Replace an existing file.
             progress: Called with the bytes received and their total.
 
         Returns:
@@ -308,11 +301,13 @@ class AsyncClient:
             NotCompleted: The job is not Completed, and ``partial`` is False.
             OutputNotFound: There is nothing to download.
             JobNotFound: No job has this id, or it belongs to another user.
-            LocalStorageFailed: The file can't be written.
+            LocalStorageFailed: The file can't be written, or exists and ``overwrite`` is False.
         """
         route = "download_partial" if partial else "download"
         path = Path(target)
-        await Download(self._connection, f"/{route}/{job_id}", progress).to(path)
+        await Download(self._connection, f"/{route}/{job_id}", progress).to(
+            path, overwrite=overwrite
+        )
         return path
 
     async def files(self, job_id: int) -> ResultFiles:
@@ -351,45 +346,7 @@ class AsyncClient:
         """
         return await calls.change(self._connection, job_id, held=held, priority=priority)
 
-    async def pause(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
-        """Start no more jobs of a service, or of a user. Return all that is paused."""
-        return await calls.set_pause(self._connection, "/pause", service, user_id)
 
-    async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
-        """Start the jobs of a service, or of a user, again; see ``pause``."""
-        return await calls.set_pause(self._connection, "/resume", service, user_id)
-
-    async def services(self) -> list[Service]:
-        """Fetch the services of the server, with their limits, use and state."""
-        body = await self._connection.call("GET", "/services", read_all)
-        return decode(body, ServiceList, self.url).services
-
-    async def clients(self) -> list[ComputeClient]:
-        """Fetch the jo-clients of the server, as the server sees them.
-
-        Raises:
-            NotAuthorized: The token is not that of an administrator.
-        """
-        body = await self._connection.call("GET", "/clients", read_all)
-        return decode(body, ClientList, self.url).clients
-
-    async def stats(self) -> list[Minute]:
-        """Fetch the statistics of the last hour, one entry for each minute, oldest first."""
-        body = await self._connection.call("GET", "/stats", read_all)
-        return decode(body, Stats, self.url).minutes
-
-    async def whoami(self) -> Identity:
-        """Fetch the user that the server takes the caller for."""
-        body = await self._connection.call("GET", "/whoami", read_all)
-        return decode(body, Identity, self.url)
-
-    async def health(self) -> Health:
-        """Fetch the server's health.
-
-        Returns:
-            The server's version, and the difference of its clock.
-
-        Raises:
-            ServerFailed: The server can't do its work; the message names the cause.
-        """
-        return await calls.health(self._connection)
+def _ids(ids: int | Iterable[int]) -> str | None:
+    """Return ids with commas, None if there are none."""
+    return ",".join(map(str, [ids] if isinstance(ids, int) else ids)) or None

@@ -51,13 +51,13 @@ class Download:
         self._done = 0
         self._total: int | None = None
 
-    async def to(self, target: Path) -> None:
+    async def to(self, target: Path, *, overwrite: bool) -> None:
         """Download the ZIP into ``target``. On failure ``target`` is left unchanged.
 
         Raises ``NotCompleted`` if the answer is a state and not a ZIP, ``LocalStorageFailed``, and
         other kinds of ``ApiError``.
         """
-        part = _PartialFile(target)
+        part = _PartialFile(target, overwrite=overwrite)
         await in_thread(part.open)
         try:
             await self._fetch(part)
@@ -148,8 +148,9 @@ class _PartialFile:
     All methods block: call them in a thread. They raise ``LocalStorageFailed``.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
         self._target = target
+        self._overwrite = overwrite
         self._path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
 
     @property
@@ -158,7 +159,9 @@ class _PartialFile:
         return self._digest.digest()
 
     def open(self) -> None:
-        """Create the file. The target's folder must exist."""
+        """Create the file. The target's folder must exist, and the target only if replaced."""
+        if not self._overwrite and os.path.lexists(self._target):
+            raise self._exists()
         with self._storage_errors():
             # With the permissions of the umask; a file of tempfile would be private.
             self._file = self._path.open("xb")
@@ -185,13 +188,34 @@ class _PartialFile:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._path.replace(self._target)
+            if self._overwrite:
+                self._path.replace(self._target)
+            else:
+                self._rename_to_a_free_name()
 
     def discard(self) -> None:
         """Remove the file."""
         with suppress(OSError):
             self._file.close()
         self._path.unlink(missing_ok=True)
+
+    def _rename_to_a_free_name(self) -> None:
+        try:
+            # Unlike a renaming, it fails if the target has appeared in the meantime.
+            self._target.hardlink_to(self._path)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(self._target):
+                raise self._exists() from None
+            self._path.replace(self._target)
+        else:
+            self._path.unlink()
+
+    def _exists(self) -> LocalStorageFailed:
+        return LocalStorageFailed(
+            f"{self._target} exists already: give another name, or replace it with overwrite=True"
+        )
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:

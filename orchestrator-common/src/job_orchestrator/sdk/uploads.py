@@ -29,6 +29,14 @@ Progress = Callable[[int, int | None], None]
 SCRIPT = "run.sh"
 
 
+def form_fields(
+    fields: Mapping[str, object], **repeated: Iterable[object]
+) -> list[tuple[str, str]]:
+    """Return the fields of a form, without those that are None."""
+    given = [(name, str(value)) for name, value in fields.items() if value is not None]
+    return given + [(name, str(value)) for name, values in repeated.items() for value in values]
+
+
 def collect(files: Files) -> list[FormFile]:
     """List the files to send, checked by the rules of the server.
 

@@ -203,6 +203,8 @@ async def _compose(
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
+        max_input_bytes=settings.max_upload_bytes,
+        half_life_s=settings.fair_half_life_s,
     )
     await dispatch.load()
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
@@ -264,8 +266,9 @@ async def _compose(
         user_limits=UserLimits(settings.max_queued_per_user, settings.max_stored_per_user),
         rules=rules,
         form_limits=FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
-        before_creation=dispatch.dispatcher.loop.wake,
+        before_creation=dispatch.dispatcher.before_creation,
         max_upload_bytes=registry.max_upload_bytes,
+        offers=registry.offers,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch

@@ -52,6 +52,13 @@ class ServiceNotFound(DomainError):
     """A service with this name is not configured."""
 
 
+class NeededResultsUnusable(DomainError):
+    """The results of a job can't be given to a job that needs them."""
+
+    def __init__(self, on_id: int, why: str) -> None:
+        super().__init__(f"The results of job {on_id}, which it needs, can't be used: {why}")
+
+
 class OutputNotFound(DomainError):
     """The job has no output to download: it was never dispatched, or its files were removed."""
 

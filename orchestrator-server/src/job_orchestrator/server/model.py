@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchStored
@@ -80,7 +81,9 @@ class Service:
     ``runs_per_user`` and ``max_runs`` limit the active jobs of each user and of the service. Up to
     ``burst`` a user may borrow slots that would stay idle; 0 means that nobody may.
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
-    limits the run time of a job; None means without a limit.
+    limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
+    that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
+    ``weight`` is the share of slots relative to other services of the same clients.
     """
 
     name: str
@@ -91,6 +94,9 @@ class Service:
     time_limit_s: float | None
     order: Order = Order.FAIR
     burst: int = 0
+    resources: Resources = NOTHING
+    max_resources: Resources = NOTHING
+    weight: int = 1
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -131,6 +137,9 @@ class Job:
     - ``client`` is the name of the client that has the job, ``dest_id`` the payload's id there.
     - ``started_at`` is the time at which its present or last attempt was first Running.
     - ``held``: a queued job that does not start before its user releases it.
+    - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
+      before it starts. ``open_dependencies`` counts those that have not ended yet.
+    - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -166,6 +175,28 @@ class Job:
     outputs: tuple[str, ...] = ()
     results: ResultKind = ResultKind.ALL
     held: bool = False
+    after_success: tuple[int, ...] = ()
+    after_end: tuple[int, ...] = ()
+    open_dependencies: int = 0
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """True for a queued job that neither is on hold nor waits for other jobs."""
+        return self.status is JobStatus.QUEUED and not (self.held or self.open_dependencies)
+
+    @property
+    def wanted(self) -> Resources:
+        """Resources that the job asks for in addition to a slot."""
+        if not (self.cpus or self.memory_bytes or self.gpus):
+            return NOTHING
+        return Resources(self.cpus, self.memory_bytes, self.gpus)
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the form fields that its client gets with the files."""
+        return [*self.selection.fields(), *self.wanted.fields()]
 
     @property
     def selection(self) -> Selection:
@@ -230,6 +261,9 @@ class JobOptions:
     callback_url: str | None = None
     idempotency_key: str | None = None
     selection: Selection = EVERYTHING
+    after_success: tuple[int, ...] = ()
+    after_end: tuple[int, ...] = ()
+    wanted: Resources = NOTHING
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,10 @@ client, so there is nothing to spread.
 RESUBMIT_BACKOFF = Backoff((0.5, 1.0, 2.0, 4.0, 8.0, 15.0))
 """Delays before a submit whose answer was lost is repeated with the same key."""
 
+RECONNECT_BACKOFF = Backoff((0.1, 0.3, 1.0, 2.0, 3.0), jitter=0.5)
+"""Delays before a client whose connection broke is dialed again. Much jitter: after a restart of a
+proxy, not all clients are dialed at the same moment."""
+
 ACKNOWLEDGE_BACKOFF = Backoff((1.0, 2.0, 5.0, 15.0, 60.0))
 """Delays before an acknowledgement that failed is repeated. Nobody waits for it."""
 
@@ -27,7 +31,6 @@ class Tuning:
     collect_interval_s: float = 0.5
     acknowledge_interval_s: float = 1.0
     abandoned_interval_s: float = 5.0
-    reconnect_interval_s: float = 1.0
     retention_interval_s: float = 60.0
     tokens_interval_s: float = 1.0
     policy_interval_s: float = 1.0
@@ -38,6 +41,7 @@ class Tuning:
 
     client_backoff: Backoff = CLIENT_BACKOFF
     resubmit_backoff: Backoff = RESUBMIT_BACKOFF
+    reconnect_backoff: Backoff = RECONNECT_BACKOFF
     acknowledge_backoff: Backoff = ACKNOWLEDGE_BACKOFF
 
     fetch_retry_s: float = 5.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType, Protocol
 
+from job_orchestrator.client.model import NO_SHARE, Share
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.loops import Loop
@@ -82,12 +83,14 @@ class RunRequest:
     """Request to run ``run.sh`` in the work folder of ``workspace``.
 
     ``time_limit_s`` is for executors that must reserve time. The runner itself ends a run at its
-    time limit, so an executor may ignore the value or add a margin.
+    time limit, so an executor may ignore the value or add a margin. ``share`` is what the script
+    may use of the machine.
     """
 
     run_id: RunId
     workspace: Workspace
     time_limit_s: float | None = None
+    share: Share = NO_SHARE
 
 
 class RunRefused(DomainError):
@@ -157,7 +160,8 @@ class Executor(Protocol):
         """Return the states of many runs in one call.
 
         A run that the answer lacks is in the phase UNKNOWN. A run of which the executor has no
-        record is never reported as ENDED or FAILED. Raises ``ExecutorUnavailable``.
+        record is never reported as ENDED or FAILED, and one that is being submitted never as LOST.
+        Raises ``ExecutorUnavailable``.
         """
 
     async def cancel(self, run_id: RunId) -> None:

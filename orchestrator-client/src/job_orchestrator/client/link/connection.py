@@ -9,11 +9,19 @@ from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.protocol import link
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull
 
 logger = logging.getLogger(__name__)
+
+HOLD_S = 0.02
+"""Time for which it may be held back that a payload was accepted, or that it was started.
+
+So both are in the message of the end of a short script. Each message costs both sides as much as
+all else that they do with what is in it.
+"""
 
 SmallResults = Callable[[str], bytes | None]
 """Maps the uuid of a payload to its results, if they are small."""
@@ -55,13 +63,13 @@ class LinkConnection:
             case PayloadStatus.RUNNING if row.packing:
                 self._send(link.SlotFree(row.id, row.key, row.message))
             case PayloadStatus.RUNNING:
-                self._send(link.Started(row.id, row.key))
+                self._send(link.Started(row.id, row.key, steady_time()), hold_s=HOLD_S)
             case _:
                 self._report_end(row)
 
     def on_load(self, load: LoadEvent) -> None:
         """Report the load."""
-        self._send(link.Load(load))
+        self._send(link.Load(load, steady_time()))
 
     def end(self) -> None:
         """Close the link: the client stops."""
@@ -82,6 +90,7 @@ class LinkConnection:
                 row.message,
                 results,
                 None if results is None else row.results_sha256,
+                row.ended_at,
             )
         )
         reach(Point.CLIENT_END_SENT)
@@ -93,13 +102,17 @@ class LinkConnection:
 
     def _received(self, message: bytes) -> None:
         for request in link.decode_requests(message):
-            self._requests.begin(request, self._send)
+            self._requests.begin(request, self._answer)
 
-    def _send(self, item: link.Answer | link.Report) -> None:
+    def _answer(self, answer: link.Answer) -> None:
+        is_accepted = isinstance(answer, link.PayloadState) and not answer.status.has_ended
+        self._send(answer, hold_s=HOLD_S if is_accepted else 0.0)
+
+    def _send(self, item: link.Answer | link.Report, *, hold_s: float = 0.0) -> None:
         if not self._open:
             return
         try:
-            self._socket.put(link.encode_item(item))
+            self._socket.put(link.encode_item(item), hold_s=hold_s)
         except QueueFull as error:
             self._open = False
             self._socket.break_off(link.CloseCode.SLOW_READER, str(error))
@@ -117,7 +130,8 @@ class LinkServer:
         """Exchange the hellos, and serve a link until it breaks."""
         try:
             hello = link.decode_server_hello(await socket.receive_one())
-            answer = link.ClientHello(link.PROTOCOL, __version__, self._hub.load)
+            now = steady_time()
+            answer = link.ClientHello(link.PROTOCOL, __version__, self._hub.load, now)
             await socket.send_now(link.encode_item(answer))
         except (link.MalformedItem, LinkBroken) as error:
             logger.info("A link was not opened: %s", error)

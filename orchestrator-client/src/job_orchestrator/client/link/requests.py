@@ -14,6 +14,7 @@ from job_orchestrator.common.errors import BadRequest, DomainError, StorageFull,
 from job_orchestrator.common.logs.context import REQUEST_ID, logging_about
 from job_orchestrator.common.messages.payloads import InventoryEntry
 from job_orchestrator.common.protocol import link
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
 
@@ -107,7 +108,7 @@ class LinkRequests:
 
 
 def _state(number: int, row: PayloadRow) -> link.PayloadState:
-    return link.PayloadState(number, row.id, row.status, row.exit_code, row.message)
+    return link.PayloadState(number, row.id, row.status, row.exit_code, row.message, steady_time())
 
 
 def _entries(rows: Sequence[PayloadRow]) -> list[InventoryEntry]:

@@ -4,13 +4,15 @@ import errno
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 from job_orchestrator.client.errors import (
     AttemptReturned,
     ClientStops,
+    ClientTooSmall,
     ClientUnfit,
     MissingScript,
     PayloadNotFound,
@@ -21,14 +23,20 @@ from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
-from job_orchestrator.client.workspace.layout import SCRIPT, Workspace, Workspaces
-from job_orchestrator.common.errors import FilesTooLarge, StorageFull
+from job_orchestrator.client.workspace.layout import (
+    MAX_CHECKED_BYTES,
+    SCRIPT,
+    Workspace,
+    Workspaces,
+)
+from job_orchestrator.common.errors import BadRequest, FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.messages.resources import NOTHING, Resources, resources_of
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
-from job_orchestrator.common.runtime.threads import in_thread, run_to_completion
+from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
@@ -46,12 +54,21 @@ KNOWN_SCRIPTS, KNOWN_BYTES = 128, 16 << 10
 logger = logging.getLogger(__name__)
 
 
+class _Complete(NamedTuple):
+    """Complete files of a payload: its id, why its script is refused, and what it asks for."""
+
+    payload_id: int
+    refusal: str
+    wanted: Resources
+
+
 @dataclass
 class Intake:
     """Accepts submitted payloads.
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
-    ``arriving`` are the names of folders whose payloads are not complete yet.
+    ``arriving`` are the names of folders whose payloads are not complete yet. ``offer`` is what the
+    machine has: a payload that asks for more is refused.
     """
 
     store: PayloadStore
@@ -59,6 +76,7 @@ class Intake:
     ids: PayloadIds
     limits: FormLimits
     fitness: Fitness
+    offer: Resources = NOTHING
     open: bool = True
     arriving: set[str] = field(default_factory=set)
     _short: ShortWork = field(default_factory=ShortWork, init=False)
@@ -76,14 +94,17 @@ class Intake:
         ``BadRequest`` and its subclasses, ``BodyTimeout``, ``ClientStops``, ``StorageFull``.
         """
 
-        def complete(workspace: Workspace, form: ReceivedForm) -> tuple[int, str]:
-            return self._complete(workspace, form.files, form.fields, form.digests)
+        def complete(workspace: Workspace, form: ReceivedForm) -> _Complete:
+            if SCRIPT not in form.files:
+                raise MissingScript(f"Missing {SCRIPT}")
+            workspace.complete()
+            return self._complete(workspace, workspace.script(), form.fields, form.digests)
 
-        async def receive(workspace: Workspace) -> tuple[int, str]:
+        async def receive(workspace: Workspace) -> _Complete:
             return await receive_form(
                 body,
                 content_type,
-                workspace.work,
+                lambda: workspace.work,
                 self.limits,
                 partial(complete, workspace),
                 wants_digests=wants_digests,
@@ -108,15 +129,19 @@ class Intake:
         for name, value in fields:
             values.setdefault(name, []).append(value)
 
-        def write(workspace: Workspace) -> tuple[int, str]:
+        script = next((file.content for file in files if file.name == SCRIPT), None)
+        if script is None:
+            raise MissingScript(f"Missing {SCRIPT}")
+
+        def write(workspace: Workspace) -> _Complete:
             workspace.write(files)
             wanted = files if wants_digests(values) else []
             digests = {file.name: hashlib.sha256(file.content).digest() for file in wanted}
-            return self._complete(workspace, {file.name for file in files}, values, digests)
+            return self._complete(workspace, script[:MAX_CHECKED_BYTES], values, digests)
 
         is_small = _is_small(files)
 
-        async def write_all(workspace: Workspace) -> tuple[int, str]:
+        async def write_all(workspace: Workspace) -> _Complete:
             if is_small and self.ids.are_reserved:
                 return await self._short.run(write, workspace)
             return await in_thread(write, workspace)
@@ -125,26 +150,20 @@ class Intake:
 
     async def _accept(
         self,
-        receive: Callable[[Workspace], Awaitable[tuple[int, str]]],
+        receive: Callable[[Workspace], Awaitable[_Complete]],
         key: str | None,
         time_limit_s: float | None,
     ) -> PayloadRow:
-        """Add a payload whose files ``receive`` writes to a workspace.
-
-        ``receive`` returns the id of the payload and why its script is refused, if it is.
-        """
+        """Add a payload whose files ``receive`` writes to a workspace."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
         name = str(uuid.uuid4())
         self.arriving.add(name)
-        accepted: list[PayloadRow] = []
-
-        async def add(payload_id: int, refusal: str) -> None:
-            accepted.append(await self._add(payload_id, name, key, refusal, time_limit_s))
-
+        row: PayloadRow | None = None
         try:
-            payload = await receive(self.workspaces.of(name))
-            await run_to_completion(add(*payload))
+            complete = await receive(self.workspaces.of(name))
+            # The store does not suspend, so no cancellation separates the row from its files.
+            row = await self._add(complete, name, key, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
         except StorageFull:
             # A repeat needs no space: the files of the first submit are here.
@@ -159,11 +178,10 @@ class Intake:
             raise ClientUnfit(self.fitness.problem) from error
         finally:
             try:
-                if not (accepted and accepted[0].uuid == name):
+                if row is None or row.uuid != name:
                     await in_thread(self.workspaces.discard, name)
             finally:
                 self.arriving.discard(name)
-        (row,) = accepted
         with logging_about(payload=row.id, key=key):
             logger.debug("Payload %d is %s", row.id, row.status)
         return row
@@ -171,20 +189,16 @@ class Intake:
     def _complete(
         self,
         workspace: Workspace,
-        names: Container[str],
+        script: bytes,
         fields: Fields,
         digests: Mapping[str, bytes],
-    ) -> tuple[int, str]:
-        """Complete a workspace whose files have arrived. Blocks; for ``_accept``."""
-        if SCRIPT not in names:
-            raise MissingScript(f"Missing {SCRIPT}")
+    ) -> _Complete:
+        """Check a payload whose files have arrived. Blocks; for ``_accept``."""
         # The files are not flushed to the disk: after a power cut the server sends them again.
         reach(Point.CLIENT_FORM_WHOLE)
-        selection = read_selection(fields)
-        workspace.complete()
-        store_selection(workspace, selection, digests)
-        refusal = _check(workspace.script())
-        return self.ids.take(), refusal
+        wanted = _wanted(fields, self.offer)
+        store_selection(workspace, read_selection(fields), digests)
+        return _Complete(self.ids.take(), _check(script), wanted)
 
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
@@ -196,15 +210,16 @@ class Intake:
         return await self.store.by_key(key) or await self.store.get(payload_id)
 
     async def _add(
-        self, payload_id: int, name: str, key: str | None, refusal: str, time_limit_s: float | None
+        self, complete: _Complete, name: str, key: str | None, time_limit_s: float | None
     ) -> PayloadRow:
         """Add the row, or return that of an earlier submit with the same key."""
         if not self.open or self.fitness.problem:
             return await self._known(key)
         if key and self.store.was_returned(key):
             raise AttemptReturned
+        payload_id, refusal, wanted = complete
         try:
-            row = await self.store.add(payload_id, name, key, refusal, time_limit_s)
+            row = await self.store.add(payload_id, name, key, refusal, time_limit_s, wanted)
         except StoreError:
             # The row may have been added. Its files are removed, so it must not be run.
             await self.store.drop(payload_id)
@@ -228,6 +243,17 @@ class Intake:
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row
+
+
+def _wanted(fields: Fields, offer: Resources) -> Resources:
+    """Return what a payload asks for. Raises ``BadRequest``, ``ClientTooSmall``."""
+    try:
+        wanted = resources_of(fields)
+    except ValueError as error:
+        raise BadRequest(f"Invalid cpus, memory or gpus: {error}") from error
+    if not offer.hold(wanted):
+        raise ClientTooSmall(wanted, offer)
+    return wanted
 
 
 def _is_small(files: Sequence[SmallFile]) -> bool:

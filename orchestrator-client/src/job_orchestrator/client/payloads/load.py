@@ -6,6 +6,7 @@ from typing import NamedTuple
 import psutil
 
 from job_orchestrator.client import __version__
+from job_orchestrator.client.executors.machine import Machine
 from job_orchestrator.client.payloads.store import PayloadStore
 from job_orchestrator.common.messages.payloads import ClientLimits, LoadEvent
 from job_orchestrator.common.runtime.loops import Loop
@@ -15,6 +16,10 @@ INTERVAL_S = 5.0
 
 MIN_MEASURED_S = 0.5
 """Least CPU time, of all CPUs together, for a mean: the kernel counts in hundredths of a second."""
+
+
+MAX_WAITING = 1000
+"""Payloads that wait for a slot whose resources are counted as used."""
 
 
 class CpuTimes(NamedTuple):
@@ -51,17 +56,19 @@ class LoadMeter:
         publish: Callable[[LoadEvent], None],
         cpu_times: Callable[[], CpuTimes] = read_cpu_times,
         *,
+        machine: Machine | None = None,
         limits: ClientLimits | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
         """Create the meter. ``publish`` is called with each reading.
 
-        Each reading has the ``limits`` and the ``warnings``.
+        Each reading has what the ``machine`` offers, the ``limits`` and the ``warnings``.
         """
         self._warnings = warnings
         self._read_cpu_times = cpu_times
         self._store = store
         self._slots = slots
+        self._machine = machine or Machine(0.0, 0)
         self._publish = publish
         self._limits = limits
         # The first reading is the mean since the machine started: better than no reading.
@@ -75,6 +82,7 @@ class LoadMeter:
         """Measure and publish the load. The CPU figure is the mean since the previous pass."""
         times, memory = await in_thread(self._measure)
         running, waiting = await self._store.counts()
+        wanted = await self._store.next_wanted(MAX_WAITING) if waiting else ()
         cpu = self.reading.cpu
         if times.total - self._earlier.total >= MIN_MEASURED_S:
             cpu = cpu_percent(self._earlier, times)
@@ -90,6 +98,8 @@ class LoadMeter:
             limits=self._limits,
             problem=self._problem,
             warnings=self._warnings,
+            resources=self._machine.offer,
+            resources_used=sum(wanted, start=self._machine.used),
         )
         self._publish(self.reading)
 

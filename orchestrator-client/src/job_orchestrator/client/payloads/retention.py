@@ -18,6 +18,9 @@ from job_orchestrator.common.runtime.threads import in_thread
 logger = logging.getLogger(__name__)
 
 BATCH = 200
+MARKED = 1000
+"""Payloads in one statement of SQL, whose variables are limited."""
+
 FEW, TINY_ENTRIES = 16, 32
 """Folders that are removed in the event loop in a row, and limit of the entries of each."""
 
@@ -64,7 +67,10 @@ class Retention:
 
         On return a large folder may still be in removal, but its files cannot be found any more.
         """
-        rows = await self._store.mark_cleaned(payload_ids)
+        rows: list[PayloadRow] = []
+        for begin in range(0, len(payload_ids), MARKED):
+            rows += await self._store.mark_cleaned(payload_ids[begin : begin + MARKED])
+            await asyncio.sleep(0)
         reach(Point.CLIENT_DISCARDED)
         left: list[PayloadRow] = []
         for number, row in enumerate(rows, 1):

@@ -27,7 +27,7 @@ from job_orchestrator.client.executors.base import (
     RunState,
 )
 from job_orchestrator.client.executors.monitor import RunMonitor
-from job_orchestrator.client.model import PayloadRow
+from job_orchestrator.client.model import PayloadRow, Share
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import StorageFull
@@ -81,6 +81,7 @@ class PayloadRun:
     def __init__(
         self,
         row: PayloadRow,
+        share: Share,
         workspace: Workspace,
         executor: Executor,
         monitor: RunMonitor,
@@ -95,6 +96,7 @@ class PayloadRun:
         """True if the executor has the run: it was submitted, and is not over."""
         self.has_started = False
         """True if the executor has accepted the run."""
+        self._share = share
         self._workspace = workspace
         self._executor = executor
         self._monitor = monitor
@@ -162,7 +164,7 @@ class PayloadRun:
         ``StillRunning``.
         """
         busy_until = time.monotonic() + BUSY_LIMIT_S
-        request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s)
+        request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s, self._share)
         failures = 0
         in_doubt = False
         while not (self._killed or self._client_stops):

@@ -7,6 +7,7 @@ from functools import partial
 
 from job_orchestrator.client.errors import PayloadNotFound, StillRunning
 from job_orchestrator.client.executors.base import Executor
+from job_orchestrator.client.executors.machine import Machine
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
@@ -58,15 +59,20 @@ class Runner:
         *,
         fitness: Fitness,
         slots: int,
+        machine: Machine | None = None,
         backoff: Backoff = BACKOFF,
     ) -> None:
-        """Create the runner. ``backoff`` is for failed submissions and failed statements."""
+        """Create the runner. ``backoff`` is for failed submissions and failed statements.
+
+        Payloads that ask for resources get them from ``machine``; None has none.
+        """
         self._store = store
         self._workspaces = workspaces
         self._executor = executor
         self._packer = packer
         self._fitness = fitness
         self._slots = slots
+        self._machine = machine or Machine(0.0, 0)
         self._backoff = backoff
         self._monitor = RunMonitor(executor)
         self._passes = Loop("runner", self.run_pass, interval_s=INTERVAL_S)
@@ -89,12 +95,14 @@ class Runner:
         free = await self._free()
         if free <= 0 or self._paused or self._fitness.problem:
             return
-        rows = await self._next(free)
-        self._none_waits = len(rows) < free
+        startable = await self._count_startable(free)
+        rows = await self._next(startable)
+        self._none_waits = startable == free and len(rows) < free
         for row in rows:
             self._occupied.add(row.id)
             run = self._runs[row.id] = PayloadRun(
                 row,
+                self._machine.take(row.id, row.wanted),
                 self._workspaces.of(row.uuid),
                 self._executor,
                 self._monitor,
@@ -182,6 +190,12 @@ class Runner:
         capacity = await self._executor.capacity()
         return free if capacity is None else min(free, capacity)
 
+    async def _count_startable(self, free: int) -> int:
+        """Return how many payloads may start, the oldest first, until one lacks resources."""
+        wanted = await self._store.next_wanted(free)
+        fitting = self._machine.count_fitting(wanted)
+        return free if fitting == len(wanted) else fitting
+
     async def _next(self, free: int) -> Sequence[PayloadRow]:
         """Change at most ``free`` payloads to Running, and return them.
 
@@ -211,6 +225,7 @@ class Runner:
 
     def _free_slot(self, payload_id: int) -> None:
         self._occupied.discard(payload_id)
+        self._machine.release(payload_id)
         if not self._none_waits:
             self._passes.wake()
 

@@ -17,14 +17,16 @@ from typing import Any
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.returned import ReturnedPayloads
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
 Subscriber = Callable[[PayloadRow], None]
 
-_FIELDS = tuple(field.name for field in fields(PayloadRow))
-COLUMNS = ", ".join(_FIELDS)
+COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
+
+_STATUSES = {str(status): status for status in PayloadStatus}
 
 SCHEMA = """
 CREATE TABLE payloads (
@@ -39,7 +41,8 @@ CREATE TABLE payloads (
     message TEXT NOT NULL DEFAULT '',
     ended_at REAL,
     packing INTEGER NOT NULL DEFAULT 0,
-    results_sha256 BLOB
+    results_sha256 BLOB,
+    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -51,6 +54,9 @@ UPDATE payloads SET status = 'Running'
 WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
 RETURNING {COLUMNS}
 """  # noqa: S608
+WANTED = (
+    "SELECT cpus, memory_bytes, gpus FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?"
+)
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM payloads WHERE ended_at < ? AND status <> 'Cleaned' ORDER BY ended_at LIMIT ?
 """  # noqa: S608
@@ -90,6 +96,7 @@ class PayloadStore:
     def __init__(self, connection: sqlite3.Connection, now: Callable[[], float]) -> None:
         self._connection = connection
         self._now = now
+        self._any_sized = False
         self._subscribers: list[Subscriber] = []
         self._given_back: set[int] = set()
         self._returned = ReturnedPayloads()
@@ -105,13 +112,17 @@ class PayloadStore:
         key: str | None,
         refusal: str = "",
         time_limit_s: float | None = None,
+        wanted: Resources = NOTHING,
     ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is a payload with this key already."""
+        self._any_sized |= bool(wanted)
+        values = (payload_id, uuid, key, refusal, time_limit_s, *wanted.amounts())
         rows = self._rows(
-            f"""INSERT INTO payloads (id, uuid, key, refusal, time_limit_s, status)
-                VALUES (?, ?, ?, ?, ?, 'Prepared')
+            f"""INSERT INTO payloads
+                (id, uuid, key, refusal, time_limit_s, cpus, memory_bytes, gpus, status)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, refusal, time_limit_s),
+            values,
         )
         return self._notify(rows[0]) if rows else None
 
@@ -147,6 +158,11 @@ class PayloadStore:
             (key,),
         )
         return rows[0] if rows else None
+
+    async def next_wanted(self, limit: int) -> Sequence[Resources]:
+        """Return what the oldest Prepared payloads ask for; nothing if none ever did."""
+        rows = self._execute(WANTED, (limit,)) if self._any_sized else ()
+        return [Resources(*row) for row in rows]
 
     async def start(self, limit: int) -> Sequence[PayloadRow]:
         """Change at most ``limit`` Prepared payloads, the oldest, to Running, and return them.
@@ -344,7 +360,7 @@ class PayloadStore:
             await asyncio.sleep(0)  # lets other tasks run between two batches
 
     def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
-        return [_row(row) for row in self._execute(statement, values)]
+        return [PayloadRow.of(row) for row in self._execute(statement, values)]
 
     def _execute(self, statement: str, values: Any) -> list[Any]:
         try:
@@ -364,14 +380,6 @@ class PayloadStore:
             self._given_back.add(row.id)
             self._returned.add(row, started=started)
             self._notify(replace(row, status=PayloadStatus.CLEANED, message=reason))
-
-
-def _row(row: Any) -> PayloadRow:
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["status"] = PayloadStatus(values["status"])
-    values["killed"] = bool(values["killed"])
-    values["packing"] = bool(values["packing"])
-    return PayloadRow(**values)
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from job_orchestrator.client.errors import OnlyOutputKept, ResultTooLarge
 from job_orchestrator.client.executors.base import Outcome
@@ -48,13 +47,12 @@ class ResultArchive:
         self._skipped = SkippedFiles()
         self._selected = SelectedFiles()
 
-    def write(self, workspace: Workspace, outcome: Outcome | None) -> bytes:
+    def write(self, workspace: Workspace, root: Path, outcome: Outcome | None) -> bytes:
         """Write the selected files, the script's output and the manifest.
 
-        Returns the SHA-256 digest of the archive. Raises ``OnlyOutputKept`` and the errors of the
-        budget.
+        ``root`` is the real path of the workspace. Returns the SHA-256 digest of the archive.
+        Raises ``OnlyOutputKept`` and the errors of the budget.
         """
-        root = _real(workspace.root)
         work = root / workspace.work.name  # not resolved: it may have become a link
         self._selected = load_selection(workspace)
         with impersonate_owner(work):
@@ -65,16 +63,16 @@ class ResultArchive:
         return self._finish(outcome)
 
     def write_output_only(
-        self, workspace: Workspace, outcome: Outcome | None, reason: OnlyOutputKept
+        self, workspace: Workspace, root: Path, outcome: Outcome | None, reason: OnlyOutputKept
     ) -> bytes:
         """Write the script's output and the manifest, which holds the reason.
 
-        Returns the SHA-256 digest of the archive.
+        ``root`` is the real path of the workspace. Returns the SHA-256 digest of the archive.
         """
         self._skipped.add(".", str(reason))
         # Both streams together fit into the largest archive.
         limit = self._max_bytes // 2 or MAX_KEPT_OUTPUT_BYTES
-        self._add_output(workspace, _real(workspace.root), limit)
+        self._add_output(workspace, root, limit)
         return self._finish(outcome)
 
     def _add_output(self, workspace: Workspace, root: Path, limit: int | None) -> None:
@@ -117,12 +115,14 @@ class ResultArchive:
                 raise
             self._skipped.add(name, error.strerror or "unreadable")
             return
-        # The file object closes the descriptor. It is unbuffered: it is read in large blocks.
-        with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123
-            self._add_file(source, name, limit)
+        # Not a file object: it costs as much as a small file, which is read in one call.
+        try:
+            self._add_file(descriptor, name, limit)
+        finally:
+            os.close(descriptor)
 
-    def _add_file(self, source: IO[bytes], name: str, limit: int | None) -> None:
-        status = os.fstat(source.fileno())
+    def _add_file(self, source: int, name: str, limit: int | None) -> None:
+        status = os.fstat(source)
         # The size at the beginning: a file that is being written may grow faster than it is read.
         size = status.st_size
         if limit is not None and size > limit:
@@ -143,15 +143,15 @@ class ResultArchive:
         if limit is None:
             self._check_size()
 
-    def _is_unchanged(self, source: IO[bytes], name: str, size: int) -> bool:
+    def _is_unchanged(self, source: int, name: str, size: int) -> bool:
         """Compare a file with the uploaded one. Its bytes count as those of packed files do."""
         self._budget.count_bytes(size)
         return self._selected.leaves_out_content(name, self._blocks(source, name, size))
 
-    def _blocks(self, source: IO[bytes], name: str, size: int) -> Iterator[bytes]:
+    def _blocks(self, source: int, name: str, size: int) -> Iterator[bytes]:
         """Yield at most ``size`` bytes of a file; fewer if it can't be read to its end."""
         try:
-            for block in read_blocks(source.fileno(), size):
+            for block in read_blocks(source, size):
                 self._budget.check()
                 yield block
         except OSError as error:
@@ -173,8 +173,3 @@ class ResultArchive:
                 "The results, with what their links and sparse files stand for, are larger than the"
                 " client's disk; only the output of run.sh was kept"
             )
-
-
-def _real(path: Path) -> Path:
-    # Path.resolve raises different errors for a loop in each version of Python.
-    return Path(os.path.realpath(path))

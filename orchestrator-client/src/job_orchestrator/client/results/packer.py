@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
@@ -162,7 +163,7 @@ class Packer:
         """
         _refuse_what_may_hang(workspace)
         with _as_domain_errors(), io.BytesIO() as file, _open_root(workspace) as folder:
-            sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+            sha256, incomplete = self._write_archive(file, workspace, folder, outcome, budget)
             reach(Point.CLIENT_PACKING)
             if file.tell() > MAX_BYTES:  # larger ones are served in ranges, from a file
                 raise BudgetExceeded
@@ -172,7 +173,7 @@ class Packer:
     def _pack_to_workspace(self, workspace: Workspace, outcome: Outcome, budget: Budget) -> bytes:
         with _as_domain_errors(), _open_root(workspace) as folder:
             with _temporary_file(folder) as (file, temporary):
-                sha256, incomplete = self._write_archive(file, workspace, outcome, budget)
+                sha256, incomplete = self._write_archive(file, workspace, folder, outcome, budget)
                 # A full file system shows when the file is written or closed. Nothing is flushed:
                 # after a power cut the client does not know the payload any more.
                 file.close()
@@ -188,7 +189,7 @@ class Packer:
         with _as_domain_errors(), _open_root(workspace) as folder:
             file = tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}")  # noqa: SIM115 (the caller closes it)
             try:
-                sha256, _ = self._write_archive(file, workspace, None, budget)
+                sha256, _ = self._write_archive(file, workspace, folder, None, budget)
                 file.seek(0)
             except BaseException:
                 file.close()
@@ -196,19 +197,26 @@ class Packer:
         return file, sha256
 
     def _write_archive(
-        self, file: IO[bytes], workspace: Workspace, outcome: Outcome | None, budget: Budget
+        self,
+        file: IO[bytes],
+        workspace: Workspace,
+        folder: int,
+        outcome: Outcome | None,
+        budget: Budget,
     ) -> tuple[bytes, OnlyOutputKept | None]:
         """Write all results, or only the script's output.
 
-        Returns the digest of the archive, and in the second case the reason.
+        ``folder`` is the open folder of the workspace. Returns the digest of the archive, and in
+        the second case the reason.
         """
+        root = Path(os.readlink(f"/proc/self/fd/{folder}"))  # noqa: PTH115
         try:
-            return self._new_archive(file, budget).write(workspace, outcome), None
+            return self._new_archive(file, budget).write(workspace, root, outcome), None
         except OnlyOutputKept as error:
             file.seek(0)
             file.truncate()
             archive = self._new_archive(file, Budget(self._check_not_stopping, budget.progress))
-            return archive.write_output_only(workspace, outcome, error), error
+            return archive.write_output_only(workspace, root, outcome, error), error
 
     def _new_archive(self, file: IO[bytes], budget: Budget) -> ResultArchive:
         # Those in memory are within a budget that is much less than any disk.

@@ -7,6 +7,7 @@ from aiohttp import hdrs, web
 from job_orchestrator.client import keys
 from job_orchestrator.client.web.answers import payload_of
 from job_orchestrator.common.errors import BadRequest
+from job_orchestrator.common.protocol.durations import MAX_NUMBER
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
 from job_orchestrator.common.web.answers import json_response
 
@@ -31,6 +32,6 @@ def _time_limit_s(request: web.Request) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds < MAX_NUMBER:  # false for nan
         raise BadRequest(f"Invalid Time-Limit {text[:40]!r}, should be a number of seconds")
     return seconds

@@ -35,6 +35,9 @@ from job_orchestrator.common.storage.regular_file import open_regular_file
 
 PAYLOADS = "payloads"
 SCRIPT = "run.sh"
+MAX_CHECKED_BYTES = 1 << 20
+"""Beginning of run.sh that is checked."""
+
 LEFTOVER = "leftover."
 """Prefix of the names of folders that can't be removed."""
 
@@ -80,13 +83,14 @@ class Workspace:
         return self.root / "selection.json"
 
     def write(self, files: Sequence[SmallFile]) -> None:
-        """Create the work folder with these files, whose names are checked.
+        """Create the workspace with these files, whose names are checked.
 
-        Raises ``StorageFull``.
+        Other users have no access, as after ``complete``. Raises ``StorageFull``.
         """
         with full_disk_as_domain_error():
             os.mkdir(self.root, 0o700)  # noqa: PTH102
             os.mkdir(self.work)  # noqa: PTH102
+            os.mkdir(self.scratch)  # noqa: PTH102
             made: set[str] = set()
             for file in files:
                 for parent in reversed(parents(file.name)):
@@ -107,9 +111,9 @@ class Workspace:
             self.root.chmod(0o700)
 
     def script(self) -> bytes:
-        """Read run.sh, at most the first MiB of it, for the script check."""
+        """Read run.sh, at most ``MAX_CHECKED_BYTES`` of it, for the script check."""
         with open(open_regular_file(self.work / SCRIPT), "rb") as file:  # noqa: PTH123
-            return file.read(1 << 20)
+            return file.read(MAX_CHECKED_BYTES)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Workspaces:
 
     data_path: Path
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """The folder that holds the workspaces and nothing else."""
         return self.data_path / PAYLOADS

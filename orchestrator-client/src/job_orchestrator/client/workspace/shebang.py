@@ -4,6 +4,7 @@ A kernel passes all that follows the shell as one argument. Here, words are sepa
 ``env -S``, so that ``#!/bin/bash -e -o pipefail`` does what its author means.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -69,11 +70,14 @@ def script_command(workspace: Workspace, bash: str) -> list[str]:
     ``bash`` is the path of the shell. Blocks, for the disk only.
     """
     try:
-        with open(open_regular_file(workspace.work / SCRIPT), "rb") as file:  # noqa: PTH123
-            first_line = file.readline(_MAX_LINE_BYTES).decode("utf-8", "replace")
+        descriptor = open_regular_file(workspace.work / SCRIPT)
+        try:
+            first_line, _, _ = os.read(descriptor, _MAX_LINE_BYTES).partition(b"\n")
+        finally:
+            os.close(descriptor)
     except OSError:
-        first_line = ""  # bash reports the missing file in the output of the job
-    shebang = read_shebang(first_line)
+        first_line = b""  # bash reports the missing file in the output of the job
+    shebang = read_shebang(first_line.decode("utf-8", "replace"))
     command = [bash, *shebang.options, SCRIPT]
     return [_ENV, *shebang.variables, *command] if shebang.variables else command
 

@@ -27,6 +27,8 @@ MAX_SKEW_S = 5.0
 
 MIN_FREE_BYTES = 1 << 30
 
+RESTART = "Change the setting on the client's machine, and restart jo-client"
+
 Verdict = Literal["ok", "warning", "problem"]
 _MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
 
@@ -77,7 +79,7 @@ async def examine(session: Session) -> AsyncIterator[Finding]:
         yield Finding("server", "problem", str(error), "Give a valid token: --token or JO_TOKEN")
         return
     except ApiError as error:
-        yield Finding("server", "problem", str(error))
+        yield Finding("server", "problem", str(error), "Give the URL of jo-server: --url or JO_URL")
         return
     yield Finding("server", "ok", f"{session.client.url} answers; database and data folder work")
     yield _version("server", health.version)
@@ -100,7 +102,8 @@ def _version(whose: str, version: str | None) -> Finding:
 
 def _clocks(ahead_s: float | None) -> Finding:
     if ahead_s is None:
-        return Finding("clocks", "warning", "the server sends no time")
+        advice = "Let the proxy in front of the server pass its header Date on"
+        return Finding("clocks", "warning", "the server sends no time", advice)
     if abs(ahead_s) <= MAX_SKEW_S:
         return Finding("clocks", "ok", "the server's and this machine's agree")
     return Finding(
@@ -118,15 +121,15 @@ async def _check_services(session: Session) -> AsyncIterator[Finding]:
         services = await session.client.services()
         clients = await session.client.clients() if me.admin else []
     except ApiError as error:
-        yield Finding("access", "problem", str(error))
+        yield Finding("access", "problem", str(error), "Give a valid token: --token or JO_TOKEN")
         return
     yield _access(me)
     for service in services:
-        yield _service(service)
+        yield _service(service, me)
     for client in clients:
         yield _client(client)
         for problem in client.warnings:
-            yield Finding(f"settings of {client.url}", "warning", problem)
+            yield Finding(f"settings of {client.url}", "warning", problem, RESTART)
         answers = client.state not in ("unreachable", "unknown")
         if answers and client.version and client.version != __version__:
             yield _version(f"client {client.url}", client.version)
@@ -141,13 +144,18 @@ def _access(me: Identity) -> Finding:
     return Finding("access", "ok", f"the token is that of {who}{limits}")
 
 
-def _service(service: Service) -> Finding:
+def _service(service: Service, me: Identity) -> Finding:
     about = f"service {service.name}"
     if service.state == "ok":
         use = f"{service.running} of {service.max_runs} running, {service.waiting} waiting"
         return Finding(about, "ok", use)
     verdict: Verdict = "problem" if service.state == "down" else "warning"
-    return Finding(about, verdict, service.problem or service.state, "See its clients below")
+    advice = (
+        "See its clients below"
+        if me.admin
+        else "Ask an administrator, to whom jo doctor also shows the clients"
+    )
+    return Finding(about, verdict, service.problem or service.state, advice)
 
 
 def _client(client: ComputeClient) -> Finding:
@@ -159,12 +167,16 @@ def _client(client: ComputeClient) -> Finding:
             )
             return Finding(about, "problem", client.problem or "unreachable", advice)
         case "unknown":
-            return Finding(about, "warning", client.problem or "the server has not reached it yet")
+            found = client.problem or "the server has not reached it yet"
+            return Finding(about, "warning", found, "Wait some seconds and repeat jo doctor")
         case "polled":
             advice = "It is an older version; jo-client of this version reports changes immediately"
             return Finding(about, "warning", "polled: it has no event stream", advice)
     use = f"connected, {client.running or 0} of {client.slots} slots in use"
-    return Finding(about, "warning" if client.problem else "ok", client.problem or use)
+    if client.problem:
+        advice = "Repair it on the client's machine; jo-client notices that without a restart"
+        return Finding(about, "warning", client.problem, advice)
+    return Finding(about, "ok", use)
 
 
 def _disk() -> Finding:

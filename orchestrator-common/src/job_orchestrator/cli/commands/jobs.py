@@ -13,7 +13,7 @@ from job_orchestrator.cli.completion import (
     complete_services,
     complete_unended_jobs,
 )
-from job_orchestrator.cli.params import Seconds, WholeNumber
+from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns, parse_job_ids
 from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
@@ -81,15 +81,33 @@ timeout = click.option(
 )
 @click.option("--time-limit", metavar="TIME", help="End the job after this time: 30s, 5m, 2h.")
 @click.option(
+    "--cpus", type=float, metavar="NUMBER", help="CPUs that the job needs, such as 4 or 0.5."
+)
+@click.option("--memory", metavar="SIZE", help="Memory that the job needs: 512MB, 4GB.")
+@click.option("--gpus", type=WholeNumber("gpus", 0, 1000), help="GPUs that the job needs.")
+@click.option(
     "--outputs",
     metavar="GLOB",
     multiple=True,
+    callback=check_patterns,
     help="Files that the results have, such as 'out/*.csv'; may be repeated. Default: all.",
 )
 @click.option(
     "--results",
     type=click.Choice(RESULT_KINDS),
     help="Whether the results have all files, or only those that the script made or changed.",
+)
+@click.option(
+    "--after",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have completed, with their results in .inputs/JOB/.",
+)
+@click.option(
+    "--afterany",
+    metavar="JOB,…",
+    callback=parse_job_ids,
+    help="Start when these jobs have ended, in any state.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
@@ -109,8 +127,13 @@ async def submit(
     tag: str | None,
     priority: int | None,
     time_limit: str | None,
+    cpus: float | None,
+    memory: str | None,
+    gpus: int | None,
     outputs: tuple[str, ...],
     results: ResultKind | None,
+    after: tuple[int, ...],
+    afterany: tuple[int, ...],
     wait: bool,
     follow: bool,
     output: Path | None,
@@ -119,7 +142,8 @@ async def submit(
 
     A single folder is the job's folder. Several paths are copied into the job's folder as `cp -r`
     would. Prints the id of the job. With --wait, --follow or -o, jo waits until the job has ended
-    and exits with the job's own exit status.
+    and exits with the job's own exit status. With --follow, standard output is that of the job, and
+    the first line on standard error says the id: "Submitted as job 7".
     """
     waits = wait or follow or output is not None
     if output is not None:
@@ -136,8 +160,13 @@ async def submit(
                 tag=tag,
                 priority=priority,
                 time_limit=time_limit,
+                cpus=cpus,
+                memory=memory,
+                gpus=gpus,
                 outputs=outputs,
                 results=results,
+                after=after,
+                afterany=afterany,
                 progress=progress,
             )
     except UnusableFiles:
@@ -152,6 +181,8 @@ async def submit(
         return None
     if not session.json:
         session.say(f"Submitted as job {submitted.id}")
+        if not follow:
+            click.echo(submitted.id)
     ended = await wait_for_end(session, submitted.id, follow=follow)
     return await report_end(session, ended, output)
 

@@ -3,11 +3,13 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 
 import click
 
 from job_orchestrator.cli.completion import complete_services
+from job_orchestrator.cli.formatting import moment
 from job_orchestrator.cli.params import WholeNumber, complete_states, parse_states
 from job_orchestrator.cli.session import Session, command, is_given
 from job_orchestrator.cli.watch import open_changes
@@ -82,7 +84,8 @@ async def list_jobs(
                     session.show(change)
         else:
             jobs = await _newest(session, job_filter, limit)
-            await _show_live(session, jobs, changes, job_filter, limit)
+            show = _show_live if session.out.is_terminal else _show_lines
+            await show(session, jobs, changes, job_filter, limit)
 
 
 def _is_widened(option: str, everything: bool) -> bool:
@@ -179,6 +182,25 @@ async def _show_live(
                 found[change.id] = change
             newest = sorted(found.values(), key=lambda job: -job.id)
             live.update(job_table(islice(newest, limit)))
+
+
+async def _show_lines(
+    session: Session,
+    jobs: list[Job],
+    changes: AsyncGenerator[Change],
+    job_filter: _Filter,
+    _: int,
+) -> None:
+    """Print the table once, and then a line for each change: a pipe can't be overwritten."""
+    _show(session, jobs)
+    async for change in changes:
+        if isinstance(change, Job) and job_filter.matches(change):
+            about = ", ".join(text for text in (change.service, change.name) if text)
+            why = f": {change.message}" if change.message else ""
+            click.echo(
+                f"{moment(datetime.now(UTC))}  Job {change.id} of user {change.user_id} ({about})"
+                f" is {change.status}{why}"
+            )
 
 
 @click.command()

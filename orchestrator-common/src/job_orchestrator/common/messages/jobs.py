@@ -26,7 +26,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``attempt`` counts how often the job was given to a client, ``failures`` those that count
     towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
-    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP.
+    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP. ``cpus``,
+    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
     """
 
     id: int
@@ -48,6 +49,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     output_bytes: int | None = None
     failures: int = 0
     held: bool = False
+    cpus: float = 0
+    memory_bytes: int = 0
+    gpus: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -93,7 +97,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(Job, frozen=True, kw_only=True):
-    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued."""
+    """A job with history and selection of results; ``queue`` and ``waiting`` only while queued.
+
+    ``after`` and ``afterany`` are the ids of jobs that must complete, and that must end, before it
+    starts.
+    """
 
     history: list[Step] = []
     queue: QueuePosition | None = None
@@ -101,6 +109,8 @@ class JobDetail(Job, frozen=True, kw_only=True):
     outputs: list[str] = []
     results: str = "all"
     waiting: Waiting | None = None
+    after: list[int] = []
+    afterany: list[int] = []
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):

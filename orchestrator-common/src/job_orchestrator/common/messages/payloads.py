@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from job_orchestrator.common.messages.encoding import StoredInteger
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.status import PayloadStatus
 
 
@@ -14,7 +15,7 @@ class Payload(msgspec.Struct, frozen=True):
     Only ``id`` and ``status`` are required when reading: older clients leave out ``exit_code`` and
     ``message``, and echo the uploaded bytes in ``input``. When writing, the first six are always
     there, ``pid`` as an integer (0: no process), because older servers refuse a payload without
-    them.
+    them. ``at`` is the time of the report, by the clock of the reader; it is not sent.
     """
 
     id: StoredInteger
@@ -25,6 +26,7 @@ class Payload(msgspec.Struct, frozen=True):
     killed: bool = False
     exit_code: StoredInteger | None = None
     message: str | None = ""
+    at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class InventoryEntry(msgspec.Struct, frozen=True):
@@ -61,7 +63,9 @@ class AcknowledgedPayloads(msgspec.Struct, frozen=True):
 class PayloadEvent(msgspec.Struct, frozen=True):
     """``event: payload`` of a client's event stream: a payload has changed to this status.
 
-    A Running payload that is ``packing`` holds no slot any more: its script has ended.
+    A Running payload that is ``packing`` holds no slot any more: its script has ended. ``at`` is
+    when it changed, by the clock of the reader. It is not sent in the stream, whose reader does not
+    know the clock of the client.
     """
 
     id: StoredInteger
@@ -69,6 +73,7 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     exit_code: StoredInteger | None = None
     message: str = ""
     packing: bool = False
+    at: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClientLimits(msgspec.Struct, frozen=True):
@@ -91,7 +96,8 @@ class LoadEvent(msgspec.Struct, frozen=True):
     Prepared ones.
     A ``draining`` client accepts no further payloads: it is stopping, or its machine has the fault
     ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings. Older
-    versions don't send their ``limits``.
+    versions don't send their ``limits``. ``resources`` is what the machine has for payloads that
+    ask for some, ``resources_used`` what these have asked for; older versions have none.
     """
 
     cpu: float
@@ -104,3 +110,5 @@ class LoadEvent(msgspec.Struct, frozen=True):
     limits: ClientLimits | None = None
     problem: str = ""
     warnings: tuple[str, ...] = ()
+    resources: Resources | None = None
+    resources_used: Resources | None = None

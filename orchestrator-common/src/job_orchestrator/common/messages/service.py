@@ -4,6 +4,8 @@ from datetime import datetime
 
 import msgspec
 
+from job_orchestrator.common.messages.resources import Resources
+
 
 class Pong(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answer of ``GET /`` to programs, with the paths of the pages for people."""
@@ -90,6 +92,7 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     ``unknown``. ``cpu`` and ``memory`` are per cent of its machine. ``jobs`` counts the jobs that
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
     ``warnings`` are about settings of the client, also if they contradict those of the server.
+    ``resources`` is what it has for jobs that ask for some, ``resources_used`` what these ask for.
     """
 
     url: str
@@ -105,6 +108,8 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     draining: bool = False
     warnings: list[str] = []
+    resources: Resources | None = None
+    resources_used: Resources | None = None
 
 
 class ClientList(msgspec.Struct, frozen=True, kw_only=True):

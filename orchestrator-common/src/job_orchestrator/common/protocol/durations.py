@@ -6,7 +6,7 @@ from collections.abc import Mapping
 SECONDS_PER_UNIT: Mapping[str, float] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Larger numbers overflow the 64-bit integers of SQLite and of the kernel.
-_MAX_NUMBER = 1e18
+MAX_NUMBER = 1e18
 _NUMBER_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
@@ -21,4 +21,4 @@ def parse_number(text: str, units: Mapping[str, float]) -> float | None:
     if match is None or match[2].lower() not in units:
         return None
     number = float(match[1]) * units[match[2].lower()]
-    return number if number < _MAX_NUMBER else None
+    return number if number < MAX_NUMBER else None

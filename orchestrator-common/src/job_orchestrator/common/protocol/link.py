@@ -21,6 +21,7 @@ import msgspec
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages.encoding import StoredInteger
 from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
+from job_orchestrator.common.protocol.durations import MAX_NUMBER
 from job_orchestrator.common.status import PayloadStatus
 
 PROTOCOL = 1
@@ -39,8 +40,19 @@ MAX_BATCH = 10_000
 INVENTORY_BATCH = 1000
 """Payloads in one item of an inventory."""
 
+MAX_FIELDS, MAX_FIELD_LENGTH = 100, 1000
+"""Fields of one assignment, and characters of a name or value: more than any server sends."""
+
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# Printable ASCII, as in a header of HTTP: keys are logged.
+Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[ -~]+\Z")]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, lt=MAX_NUMBER)]
+FieldText: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH)]
+Fields: TypeAlias = Annotated[
+    list[tuple[FieldText, FieldText]], msgspec.Meta(max_length=MAX_FIELDS)
+]
+Time: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
 
 T = TypeVar("T")
 
@@ -87,11 +99,12 @@ class ServerHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True, tag="hello"):
-    """First message of a client, with its slots and its present load."""
+    """First message of a client, with its slots, its present load, and the time of its clock."""
 
     protocol: Number
     version: str
     load: LoadEvent
+    now: Time | None = None
 
 
 class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
@@ -104,8 +117,8 @@ class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
     number: Number
     key: Key
     files: bytes
-    fields: list[tuple[str, str]] = []
-    time_limit_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    fields: Fields = []
+    time_limit_s: Seconds | None = None
     request_id: str = ""
 
 
@@ -144,13 +157,14 @@ class ListPayloads(msgspec.Struct, array_like=True, frozen=True, tag="list"):
 
 
 class PayloadState(msgspec.Struct, array_like=True, frozen=True, tag="payload"):
-    """Answer: the payload, as it is now."""
+    """Answer: the payload, as it was ``at`` this time of the client's clock."""
 
     number: Number
     id: StoredInteger
     status: PayloadStatus
     exit_code: StoredInteger | None = None
     message: str = ""
+    at: Time | None = None
 
 
 class Recalled(msgspec.Struct, array_like=True, frozen=True, tag="recalled"):
@@ -183,10 +197,11 @@ class Refused(msgspec.Struct, array_like=True, frozen=True, tag="refused"):
 
 
 class Started(msgspec.Struct, array_like=True, frozen=True, tag="started"):
-    """The script of a payload was started."""
+    """The script of a payload was started, ``at`` this time of the client's clock."""
 
     id: StoredInteger
     key: str | None
+    at: Time | None = None
 
 
 class SlotFree(msgspec.Struct, array_like=True, frozen=True, tag="slot_free"):
@@ -204,7 +219,8 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     """A payload has ended; with status Cleaned, it is lost or given back.
 
     ``results`` is the ZIP if it is small and the key is one of this server; its SHA-256 digest is
-    ``sha256``. None: the results are fetched by HTTP, if there are any.
+    ``sha256``. None: the results are fetched by HTTP, if there are any. ``at`` is by the client's
+    clock.
     """
 
     id: StoredInteger
@@ -214,12 +230,17 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     message: str = ""
     results: bytes | None = None
     sha256: bytes | None = None
+    at: Time | None = None
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag="load"):
-    """The load of the client. It is sent regularly, and when it begins to drain."""
+    """The load of the client, and the time of its clock.
+
+    It is sent regularly, and when it begins to drain.
+    """
 
     load: LoadEvent
+    now: Time | None = None
 
 
 Request: TypeAlias = Assign | Kill | KillKey | Recall | Acknowledge | ListPayloads

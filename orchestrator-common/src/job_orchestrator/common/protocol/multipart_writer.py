@@ -5,7 +5,7 @@ not decode.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -50,12 +50,14 @@ class FormBody:
     """
 
     def __init__(self, files: list[FormFile], fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._files = files
+        self._given = tuple(fields)
         boundary = f"jo-{secrets.token_hex(16)}"
         self._parts = [(_file_head(boundary, file.path), file) for file in files]
         self._fields = b"".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{escape(name)}"\r\n\r\n'
             f"{value}\r\n".encode()
-            for name, value in fields
+            for name, value in self._given
         )
         self._tail = f"--{boundary}--\r\n".encode()
         size = sum(len(head) + file.size + len(b"\r\n") for head, file in self._parts)
@@ -65,6 +67,10 @@ class FormBody:
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Content-Length": str(self._size),
         }
+
+    def with_files(self, files: Sequence[FormFile]) -> "FormBody":
+        """Return a body with further files, whose content is not loaded."""
+        return FormBody([*self._files, *files], self._given)
 
     def load_if_small(self) -> None:
         """Load a small body into ``content``. Blocks: call it in a thread.

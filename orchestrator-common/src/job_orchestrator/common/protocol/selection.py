@@ -20,6 +20,8 @@ MAX_PATTERN_COMPONENTS = 20
 """Components of a pattern. The time to match a path grows with them, in the worst case."""
 
 _ANY_FOLDERS = "**"
+_SET = re.compile(r"\[!?+\]?+[^]]*\]")
+"""A set of characters in a pattern. A bracket as its first one does not close it."""
 
 
 class ResultKind(StrEnum):
@@ -53,12 +55,12 @@ EVERYTHING = Selection()
 def read_selection(fields: Mapping[str, Sequence[str]]) -> Selection:
     """Read the selection from the values of each form field. Raises ``BadRequest``.
 
-    Empty values are ignored, because forms in browsers send a field that is left empty.
+    An empty pattern is refused: a variable that is not set must not select everything.
     """
     if OUTPUTS not in fields and RESULTS not in fields:
         return EVERYTHING
     texts = [text.strip() for text in fields.get(OUTPUTS, ())]
-    patterns = dict.fromkeys(_checked_pattern(text) for text in texts if text)
+    patterns = dict.fromkeys(_checked_pattern(text) for text in texts)
     if len(patterns) > MAX_PATTERNS:
         raise BadRequest(f"Invalid outputs, there may be at most {MAX_PATTERNS} patterns")
     kind = [text.strip().lower() for text in fields.get(RESULTS, ())][-1:] or [""]
@@ -72,7 +74,9 @@ def _checked_pattern(text: str) -> str:
     """Return a pattern without ``.`` components and without a slash at its end."""
     reason = None
     components = _without_repeats(part for part in text.rstrip("/").split("/") if part != ".")
-    if len(text) > MAX_PATTERN_LENGTH:
+    if not text:
+        reason = "it is empty"
+    elif len(text) > MAX_PATTERN_LENGTH:
         reason = f"it is longer than {MAX_PATTERN_LENGTH} characters"
     elif len(components) > MAX_PATTERN_COMPONENTS:
         reason = f"it has more than {MAX_PATTERN_COMPONENTS} components"
@@ -82,12 +86,28 @@ def _checked_pattern(text: str) -> str:
         reason = "it is absolute"
     elif not components or "" in components or ".." in components:
         reason = "it has an empty or '..' component"
+    elif any(_has_open_bracket(part) for part in components):
+        reason = "a '[' has no ']' ([[] stands for the character itself)"
     if reason is not None:
         raise BadRequest(
             f"Invalid outputs {text[:100]!r}: {reason}. Use a path below the job's folder, such as"
             " results/*.csv or **/*.log"
         )
     return "/".join(components)
+
+
+def _has_open_bracket(component: str) -> bool:
+    """Return whether a set of characters is not closed; fnmatch would take its ``[`` literally."""
+    return "[" in _SET.sub("", component)
+
+
+def problem_of(patterns: Sequence[str]) -> str:
+    """Say what is wrong with patterns for ``outputs``; empty if nothing is."""
+    try:
+        read_selection({OUTPUTS: patterns})
+    except BadRequest as error:
+        return str(error)
+    return ""
 
 
 def are_acceptable(patterns: Sequence[str]) -> bool:

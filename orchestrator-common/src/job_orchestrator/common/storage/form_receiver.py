@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from job_orchestrator.common.errors import DomainError, FilesTooLarge
-from job_orchestrator.common.protocol.multipart_reader import MultipartReader
+from job_orchestrator.common.protocol.multipart_reader import MultipartReader, read_whole
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.durable import full_disk_as_domain_error
 from job_orchestrator.common.storage.form_writer import (
@@ -43,14 +43,17 @@ class BodyStream(Protocol):
     async def readany(self) -> bytes:
         """Return the bytes that have arrived, or b"" at the end."""
 
+    def is_eof(self) -> bool:
+        """Return whether all of the body has arrived."""
+
     def at_eof(self) -> bool:
-        """Return whether the body is known to have ended, and has been read."""
+        """Return whether all of the body has arrived, and has been read."""
 
 
 async def receive_form(
     stream: BodyStream,
     content_type: str,
-    folder: Path,
+    folder: Callable[[], Path],
     limits: FormLimits,
     complete: Callable[[ReceivedForm], R],
     *,
@@ -61,11 +64,11 @@ async def receive_form(
     """Receive a multipart body, and return the result of ``complete`` for the complete form.
 
     Files that have at most ``small_bytes`` together are kept in memory (``ReceivedForm.small``),
-    and ``complete`` is called in the event loop. Others are written below ``folder``, which is
-    created with its parents, and ``complete`` is called in a thread. Nothing is flushed to the
-    disk, and nothing is cleaned up: on any error the caller removes ``folder``. ``write_behind``: a
-    flush follows, so large files are written to the disk while they arrive. ``wants_digests``
-    decides for each file, from the fields before it, whether it gets a digest.
+    and ``complete`` is called in the event loop. Others are written below the path that ``folder``
+    returns, which is created with its parents, and ``complete`` is called in a thread. Nothing is
+    flushed to the disk, and nothing is cleaned up: on any error the caller removes the folder.
+    ``write_behind``: a flush follows, so large files are written to the disk while they arrive.
+    ``wants_digests`` decides for each file, from the fields before it, whether it gets a digest.
 
     Raises ``MultipartError``, ``UnsafePath``, ``TooLarge``, ``BadRequest`` (two files of one name),
     ``BodyTimeout``, ``StorageFull``, and the errors of ``stream`` when the connection breaks.
@@ -76,7 +79,7 @@ async def receive_form(
         block, ended = await body.next_block(small_bytes + SMALL_OVERHEAD_BYTES)
         if ended and (form := _small_form(block, content_type, limits, small_bytes, wants_digests)):
             return complete(form)
-    writer = FormWriter(FilesInFolder(folder, write_behind=write_behind), limits, wants_digests)
+    writer = FormWriter(FilesInFolder(folder(), write_behind=write_behind), limits, wants_digests)
     reader = MultipartReader(content_type, writer)
 
     def feed(block: bytes) -> None:
@@ -110,12 +113,10 @@ def _small_form(
     """Parse a whole body in memory. Returns None if its files are not small. Raises its errors."""
     files = FilesInMemory(small_bytes)
     writer = FormWriter(files, limits, wants_digests)
-    reader = MultipartReader(content_type, writer)
     try:
-        reader.feed(body)
+        read_whole(content_type, body, writer)
     except NotSmall:
         return None
-    reader.finish()
     writer.form.small = files.content()
     return writer.form
 
@@ -144,16 +145,10 @@ class _Body:
         return b"".join(pieces), False
 
     async def _next_piece(self) -> bytes:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        try:
-            async with asyncio.timeout(self._limits.idle_s):
-                piece = await self._stream.readany()
-        except TimeoutError:
-            raise BodyTimeout(
-                f"No data arrived for {self._limits.idle_s:g} s; the upload was dropped"
-            ) from None
-        self._waited_s += clock() - begun
+        if self._stream.is_eof():  # nothing to wait for
+            piece = await self._stream.readany()
+        else:
+            piece = await self._wait_for_piece()
         self._bytes += len(piece)
         if self._bytes > self._limits.max_bytes + self._limits.max_overhead_bytes:
             # The only bound of a body without Content-Length, for example of bytes after its end.
@@ -164,4 +159,17 @@ class _Body:
                 f"The data came slower than {self._limits.min_rate} bytes a second;"
                 " the upload was dropped"
             )
+        return piece
+
+    async def _wait_for_piece(self) -> bytes:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                piece = await self._stream.readany()
+        except TimeoutError:
+            raise BodyTimeout(
+                f"No data arrived for {self._limits.idle_s:g} s; the upload was dropped"
+            ) from None
+        self._waited_s += clock() - begun
         return piece

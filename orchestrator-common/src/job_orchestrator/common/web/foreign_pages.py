@@ -8,6 +8,7 @@ header Host shows that. Programs send neither Origin nor Sec-Fetch-Site.
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 SEC_FETCH_SITE = "Sec-Fetch-Site"
 OWN_PAGES = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site: a page of this service, or the address bar."""
+
+_HOST = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]*)?")
+_PLAIN_NAME = re.compile(r"[a-z0-9._-]*")
 
 PRIVATE_DOMAINS = (".localhost", ".local", ".internal")
 """Domains that nobody can register, so that no page of the internet has such a host name."""
@@ -95,7 +99,10 @@ class HostNames:
         An empty value is included: browsers always send a name.
         """
         name = host_name(host)
-        if "." not in name or name.endswith(PRIVATE_DOMAINS) or _is_address(name):
+        if _is_address(name):
+            return True
+        # Browsers take some other characters for dots.
+        if _PLAIN_NAME.fullmatch(name) and ("." not in name or name.endswith(PRIVATE_DOMAINS)):
             return True
         return matches(name, self._allowed) or name in await self._own_names()
 
@@ -108,11 +115,17 @@ class HostNames:
 
 
 def host_name(host: str) -> str:
-    """Return the name or address in the value of a header Host, in lower case."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0].rstrip(".")
+    """Return the name or address in the value of a header Host, in lower case.
+
+    A value of another form is returned whole; it is the name of no service.
+    """
+    text = host.strip().lower()
+    match = _HOST.fullmatch(text)
+    if match is None:
+        return text
+    if match["address"] is not None:
+        return match["address"] if _is_address(match["address"]) else text
+    return match["name"].rstrip(".")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

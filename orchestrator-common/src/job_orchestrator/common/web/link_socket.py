@@ -1,7 +1,7 @@
 """One side of a link: sends and receives its messages over a WebSocket, with bounds.
 
-Items that are queued in one pass of the event loop leave as one message. The queue is bounded in
-bytes, so that a peer that does not read grows no memory.
+Items that are queued in one pass of the event loop leave as one message, with those that were held
+back before them. The queue is bounded in bytes, so that a peer that does not read grows no memory.
 """
 
 import asyncio
@@ -77,8 +77,11 @@ class LinkSocket:
         self._ending = self._finishing = False
         self._deadline: asyncio.Timeout | None = None
 
-    def put(self, item: bytes) -> int:
-        """Queue an encoded item and return its ordinal. Raises ``QueueFull``."""
+    def put(self, item: bytes, *, hold_s: float = 0.0) -> int:
+        """Queue an encoded item and return its ordinal. Raises ``QueueFull``.
+
+        It leaves with the next item, at the latest after ``hold_s``.
+        """
         if len(item) > MAX_ITEM_BYTES:
             raise QueueFull(f"an item of {len(item)} bytes is too large for a link")
         if self.queued_bytes + len(item) > self._max_queued_bytes:
@@ -86,7 +89,10 @@ class LinkSocket:
         ordinal = self.sent + len(self._queue)
         self._queue.append(item)
         self.queued_bytes += len(item)
-        self._filled.set()
+        if hold_s:
+            asyncio.get_running_loop().call_later(hold_s, self._end_hold, ordinal)
+        else:
+            self._filled.set()
         return ordinal
 
     async def room(self, size: int) -> None:
@@ -177,6 +183,10 @@ class LinkSocket:
             if self._closing is not None:
                 raise LinkBroken(self._closing[1]) from error
             raise LinkBroken(f"nothing arrived for {silence_s:g} s", silent=True) from error
+
+    def _end_hold(self, ordinal: int) -> None:
+        if ordinal >= self.sent:
+            self._filled.set()
 
     async def _send(self) -> None:
         while not self._ending:

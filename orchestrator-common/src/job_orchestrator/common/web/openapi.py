@@ -1,11 +1,11 @@
 """The OpenAPI document and Swagger UI of a service; the only module that uses aiohttp-swagger3.
 
 The operations are in YAML files next to the handlers, as in the ``paths`` of an OpenAPI document.
-An error needs only a status and a description there. The request validation of the library is off,
-because it would read upload bodies into memory; handlers check their input.
+An error needs only a status and a description there.
 
-The document is built at the first request for it: compiling the schema that it is checked against
-takes a fifth of a second and 45 MB, which most services never need.
+The library only provides the files of the UI and is not imported. Its validation of requests would
+read upload bodies into memory, and its check of the document would compile a schema into 10 MB of
+code in each service; tests check the document. It is built at the first request for it.
 """
 
 import asyncio
@@ -152,30 +152,8 @@ class _Document:
             return self._build()
 
     def _build(self) -> bytes:
-        from aiohttp_swagger3 import (  # imported here because of its cost: see above
-            SwaggerDocs,
-            SwaggerInfo,
-        )
-
-        info = SwaggerInfo(
-            title=self._api.title,
-            version=self._api.version,
-            description=f"{self._api.description} {HEAD}",
-        )
-        # An empty application: the library documents the routes of the service, and serves none.
-        docs = SwaggerDocs(web.Application(), validate=False, info=info)
-        docs.spec["components"] = {
-            "schemas": {**self._api.schemas, **SERVICE_SCHEMAS},
-            "parameters": log_query.PARAMETERS,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        }
-        docs.spec["info"].update(license=LICENSE, contact=CONTACT)
-        docs.spec["servers"] = [{"url": "/"}]
-        docs.spec["tags"] = [
-            {"name": name, "description": text} for name, text in self._api.tags.items()
-        ]
-        # With and without, because settings decide whether a token is required.
-        docs.spec["security"] = [{}, {"token": []}]
+        schemas = {**self._api.schemas, **SERVICE_SCHEMAS}
+        paths: dict[str, dict[str, Any]] = {}
         operations = read_operations(self._api.operations)
         for route in self._routes:
             operation = operations[route.method, route.path]
@@ -184,10 +162,29 @@ class _Document:
             for status, response in operation["responses"].items():
                 if status >= "400":
                     self._add_error(response)
-            docs.spec["paths"][route.path][route.method.lower()] = operation
-        _add_types(docs.spec, docs.spec["components"]["schemas"])
-        docs.spec_validate(docs.spec)
-        return json.dumps(docs.spec).encode() + b"\n"
+            paths.setdefault(route.path, {})[route.method.lower()] = operation
+        document = {
+            "openapi": "3.0.0",
+            "info": {
+                "title": self._api.title,
+                "version": self._api.version,
+                "description": f"{self._api.description} {HEAD}",
+                "license": LICENSE,
+                "contact": CONTACT,
+            },
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "parameters": log_query.PARAMETERS,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name, "description": text} for name, text in self._api.tags.items()],
+            # With and without, because settings decide whether a token is required.
+            "security": [{}, {"token": []}],
+        }
+        _add_types(document, schemas)
+        return json.dumps(document).encode() + b"\n"
 
     def _add_refusals(self, path: str, operation: dict[str, Any]) -> None:
         """Add the errors that every route may answer, unless the operation describes them."""

@@ -34,7 +34,7 @@ def backup(flags: Flags, folder: Path) -> None:
     are missing, and therefore not in the backup; jo-server check lists them.
     """
     with locations_of(flags) as locations:
-        _require_data_folder(locations)
+        _require_installation(locations)
         manifest, missing = make_backup(locations, folder.absolute())
     for line in missing:
         click.echo(f"jo-server: {line}", err=True)
@@ -65,7 +65,7 @@ def check(flags: Flags, repair: bool, digests: bool) -> None:
     Each problem is one line, which also says what --repair would do about it.
     """
     with locations_of(flags) as locations, contextlib.ExitStack() as stack:
-        _require_data_folder(locations)
+        _require_installation(locations)
         exclusive = True
         try:
             stack.enter_context(locations.files.locked())
@@ -98,14 +98,25 @@ def export(flags: Flags, job: int, folder: Path) -> None:
     Small files are in the database, where other programs don't find them. The server may run.
     """
     with locations_of(flags) as locations:
+        _require_installation(locations)
         written = export_job(locations, job, folder.absolute())
     click.echo(f"{folder}: {' and '.join(written)} of job {job}")
 
 
-def _require_data_folder(locations: Locations) -> None:
-    """Raise ``StartupError`` if DATA_PATH does not exist: every file would seem to be missing."""
-    if not locations.files.root.is_dir():
-        raise StartupError(f"DATA_PATH is {str(locations.files.root)!r}, which does not exist")
+def _require_installation(locations: Locations) -> None:
+    """Raise ``StartupError`` if DB_PATH or DATA_PATH does not exist.
+
+    Without the data folder, every file would seem to be missing.
+    """
+    for name, path, exists in (
+        ("DB_PATH", locations.database, locations.database.exists()),
+        ("DATA_PATH", locations.files.root, locations.files.root.is_dir()),
+    ):
+        if not exists:
+            raise StartupError(
+                f"{name} is {str(path)!r}, which does not exist; set DB_PATH and DATA_PATH to the"
+                " database and the folder of the server"
+            )
 
 
 def _summary(manifest: Manifest) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from job_orchestrator.common.logs.context import request_id
 from job_orchestrator.common.messages.payloads import InventoryEntry, Payload
 from job_orchestrator.common.protocol import link
-from job_orchestrator.common.protocol.decoding import shortened
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket
 from job_orchestrator.server import __version__
@@ -90,13 +89,12 @@ class LinkTransport:
         if session is None or isinstance(files, FormBody):
             return await self._http.submit(files, key, time_limit_s=time_limit_s)
         about = request_id() or ""
-        state = await session.payload(
+        return await session.payload(
             lambda number: link.Assign(
                 number, key, files.block, list(files.fields), time_limit_s, about
             ),
             ANSWER_TIMEOUT_S,
         )
-        return _payload(state)
 
     async def retrieve(
         self, payload_id: int, key: str, receiver: Receiver
@@ -122,17 +120,13 @@ class LinkTransport:
         """See ``ClientTransport.kill``."""
         if (session := self._open_session) is None:
             return await self._http.kill(payload_id)
-        return _payload(
-            await session.payload(lambda number: link.Kill(number, payload_id), ANSWER_TIMEOUT_S)
-        )
+        return await session.payload(lambda number: link.Kill(number, payload_id), ANSWER_TIMEOUT_S)
 
     async def kill_key(self, key: str) -> Payload:
         """See ``ClientTransport.kill_key``."""
         if (session := self._open_session) is None:
             return await self._http.kill_key(key)
-        return _payload(
-            await session.payload(lambda number: link.KillKey(number, key), ANSWER_TIMEOUT_S)
-        )
+        return await session.payload(lambda number: link.KillKey(number, key), ANSWER_TIMEOUT_S)
 
     @property
     def can_recall(self) -> bool:
@@ -213,10 +207,4 @@ class LinkTransport:
                 case TimeoutError():
                     raise ClientTimeout(f"{self.name} stopped answering") from error
             raise
-        return LinkSession(self.name, socket, answer.load)
-
-
-def _payload(state: link.PayloadState) -> Payload:
-    return Payload(
-        state.id, state.status, exit_code=state.exit_code, message=shortened(state.message)
-    )
+        return LinkSession(self.name, socket, answer)

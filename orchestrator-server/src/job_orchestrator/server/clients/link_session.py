@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent, PayloadEvent
+from job_orchestrator.common.messages.payloads import (
+    InventoryEntry,
+    LoadEvent,
+    Payload,
+    PayloadEvent,
+)
 from job_orchestrator.common.protocol import link
 from job_orchestrator.common.protocol.decoding import MAX_VERSION_BYTES, shortened
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.web.link_socket import LinkBroken, LinkSocket, QueueFull
 from job_orchestrator.server.clients.base import ClientEvent, EndedPayload
@@ -52,13 +58,23 @@ class LinkSession:
     it was sent, else as ``ClientDisconnected``.
     """
 
-    def __init__(self, client: str, socket: LinkSocket, first: LoadEvent) -> None:
+    def __init__(
+        self,
+        client: str,
+        socket: LinkSocket,
+        hello: link.ClientHello,
+        now: Callable[[], float] = steady_time,
+    ) -> None:
         self._client = client
         self._socket = socket
         # Random, so that an answer of an earlier connection answers nothing.
         self._numbers = secrets.randbits(48)
         self._pending: dict[int, _Pending] = {}
-        self._events: deque[ClientEvent] = deque([_load(first)])
+        self._events: deque[ClientEvent] = deque([_load(hello.load)])
+        self._now = now
+        # What has to be added to a time of the client's clock; None: not known.
+        self._behind_s: float | None = None
+        self._compare_clocks(hello.now)
         self._result_bytes = 0
         self._arrived = asyncio.Event()
         self._problem: ClientError | None = None
@@ -96,11 +112,17 @@ class LinkSession:
 
     async def payload(
         self, new_request: Callable[[int], link.Request], timeout_s: float
-    ) -> link.PayloadState:
+    ) -> Payload:
         """Send a request that is answered with the state of a payload. Raises ``ClientError``."""
         answer = await self._ask(new_request, timeout_s)
         if isinstance(answer, link.PayloadState):
-            return answer
+            return Payload(
+                answer.id,
+                answer.status,
+                exit_code=answer.exit_code,
+                message=shortened(answer.message),
+                at=self._here(answer.at),
+            )
         raise self._unexpected(answer)
 
     async def recall(self, key: str, timeout_s: float) -> bool:
@@ -156,7 +178,8 @@ class LinkSession:
         for item in link.decode_from_client(content):
             match item:
                 case link.Started():
-                    self._report(PayloadEvent(item.id, PayloadStatus.RUNNING))
+                    at = self._here(item.at)
+                    self._report(PayloadEvent(item.id, PayloadStatus.RUNNING, at=at))
                 case link.SlotFree():
                     message = shortened(item.message)
                     running = PayloadStatus.RUNNING
@@ -164,6 +187,7 @@ class LinkSession:
                 case link.Ended():
                     self._report(self._end(item))
                 case link.Load():
+                    self._compare_clocks(item.now)
                     self._report(_load(item.load))
                 case _:
                     self._answered(item)
@@ -184,13 +208,25 @@ class LinkSession:
 
     def _end(self, item: link.Ended) -> ClientEvent:
         message = shortened(item.message)
-        event = PayloadEvent(item.id, item.status, item.exit_code, message)
+        at = self._here(item.at)
+        event = PayloadEvent(item.id, item.status, item.exit_code, message, at=at)
         if item.results is None or item.key is None:
             return event
         if self._result_bytes + len(item.results) > MAX_RESULT_BYTES:
             return event
         self._result_bytes += len(item.results)
         return EndedPayload(event, item.key, item.results, item.sha256)
+
+    def _compare_clocks(self, now: float | None) -> None:
+        """Record by how much the client's clock is behind. Repeated, because clocks drift."""
+        if now is not None:
+            self._behind_s = self._now() - now
+
+    def _here(self, at: float | None) -> float | msgspec.UnsetType:
+        """Convert a time of the client's clock to one of the clock of this server."""
+        if at is None or self._behind_s is None:
+            return msgspec.UNSET
+        return at + self._behind_s
 
     def _report(self, event: ClientEvent) -> None:
         if len(self._events) >= MAX_EVENTS:

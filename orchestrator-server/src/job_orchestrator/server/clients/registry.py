@@ -5,12 +5,13 @@ at a time is tried on it, until it works again or its event stream shows that it
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from job_orchestrator.common.messages.payloads import ClientLimits, LoadEvent
+from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.backoff import Backoff
-from job_orchestrator.common.status import ACTIVE_JOB
+from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.agreement import ServerLimits, contradictions
 from job_orchestrator.server.clients.base import ClientTransport
 from job_orchestrator.server.model import Job, Service
@@ -22,20 +23,22 @@ logger = logging.getLogger(__name__)
 class Client:
     """One client and what the server knows of it.
 
+    ``turn`` is the number of the last job that it was given.
     ``slots`` and ``cpu`` are as the client reported them (None: it has not), ``load`` is the last
     event with both, which older clients don't send. ``jobs`` are the active jobs that the client
     has or is being sent, by id; ``payloads`` those that it has, by payload id. ``packing`` are the
     ids of jobs whose script has ended, so that they occupy no slot; ``foreign`` counts slots that
-    payloads of other servers occupy. ``unacknowledged``
-    are payloads whose results are stored here, ``abandoned`` the keys of abandoned attempts that
-    may still run there. ``pushes``: its event stream is open; ``has_events``: it is not an older
-    version that has none. ``draining``: it takes no new jobs, because it is stopping or its machine
-    has a fault. ``failures`` counts failures in a row; ``on_trial``: a job is being sent to find
-    out whether the client works again. ``problem`` says why it can't be used,
-    ``warnings`` which of its settings contradict those of the server.
+    payloads of other servers occupy, ``foreign_resources`` what these have asked for.
+    ``unacknowledged`` are payloads whose results are stored here, ``abandoned`` the keys of
+    abandoned attempts that may still run there. ``pushes``: its event stream is open;
+    ``has_events``: it is not an older version that has none. ``draining``: it takes no new jobs,
+    because it is stopping or its machine has a fault. ``failures`` counts failures in a row;
+    ``on_trial``: a job is being sent to find out whether the client works again. ``problem`` says
+    why it can't be used, ``warnings`` which of its settings contradict those of the server.
     """
 
     transport: ClientTransport
+    turn: int = 0
     slots: int | None = None
     cpu: float | None = None
     load: LoadEvent | None = None
@@ -43,6 +46,7 @@ class Client:
     payloads: dict[int, Job] = field(default_factory=dict)
     packing: set[int] = field(default_factory=set)
     foreign: int = 0
+    foreign_resources: Resources = NOTHING
     unacknowledged: set[int] = field(default_factory=set)
     abandoned: set[str] = field(default_factory=set)
     pushes: bool = False
@@ -64,6 +68,17 @@ class Client:
     def occupied(self) -> int:
         """Number of slots that are occupied, or will be by jobs that the client has or is sent."""
         return len(self.jobs) - len(self.packing) + self.foreign
+
+    @property
+    def offer(self) -> Resources:
+        """Resources of its machine for jobs that ask for some; older clients offer none."""
+        return self.load.resources or NOTHING if self.load is not None else NOTHING
+
+    @property
+    def used(self) -> Resources:
+        """Resources that the jobs have asked for which occupy its slots."""
+        own = [job.wanted for job in self.jobs.values() if job.id not in self.packing]
+        return sum((each for each in own if each), start=self.foreign_resources)
 
     @property
     def is_connected(self) -> bool:
@@ -104,6 +119,7 @@ class ClientRegistry:
         self._clock = clock
         self._limits = limits or ServerLimits()
         self._assigned: dict[int, Client] = {}
+        self._turn = 0
         self._capacity_subscribers: list[Callable[[], None]] = []
 
     def subscribe_to_capacity(self, subscriber: Callable[[], None]) -> None:
@@ -131,6 +147,9 @@ class ClientRegistry:
         client = self.get(job.client)
         if client is not None and job.status in ACTIVE_JOB:
             self._assigned[job.id] = client
+            if job.status is JobStatus.PROCESSING:
+                self._turn += 1
+                client.turn = self._turn
             client.jobs[job.id] = job
             if job.dest_id is not None:
                 client.payloads[job.dest_id] = job
@@ -168,15 +187,24 @@ class ClientRegistry:
 
     def on_load(self, client: Client, load: LoadEvent) -> None:
         """Record the load that a client has reported."""
-        before = (client.slots, client.foreign, client.draining)
+        before = (client.slots, client.foreign, client.draining, client.offer)
         client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
         self._compare_settings(client, load.limits)
         # Jobs that are being sent may or may not be in the report: they count as if they were.
         own = len(client.jobs) - len(client.packing)
         client.foreign = max(load.running + load.waiting - own, 0)
-        if (client.slots, client.foreign, client.draining) != before:
+        client.foreign_resources = NOTHING
+        if load.resources_used:
+            client.foreign_resources = load.resources_used.less(client.used)
+        if (client.slots, client.foreign, client.draining, client.offer) != before:
             self._notify_capacity()
+
+    def offers(self, service: Service) -> Sequence[Resources]:
+        """Return what each client of ``service`` offers; nothing if one has never said so."""
+        clients = self.of_service(service)
+        known = [client for client in clients if client.load is not None or not client.has_events]
+        return [client.offer for client in clients] if len(known) == len(clients) else ()
 
     def max_upload_bytes(self, service: Service) -> int | None:
         """Return the size of files that every client of ``service`` takes; None if not known.

@@ -20,6 +20,9 @@ const QUEUE_MS = 5000;
 /** Delays of further loads of a terminated job, whose output is fetched after its end. */
 const LATE_OUTPUT_MS = [1000, 2000, 4000, 8000, 16_000];
 
+/** Begin of the reason of a job that waits for other jobs: its position in the queue says nothing. */
+const WAITS_FOR = "It waits for";
+
 /** Show job `id`. `shell` is described at `showOverview`. */
 export function showJob(shell, id) {
   return new JobPage(shell, id);
@@ -160,7 +163,7 @@ class JobPage {
     const { status, message, queue } = this.job;
     const { tone, icon: shape, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
     const lines = [];
-    if (queue) lines.push(queueText(queue));
+    if (queue && !queue.reason.startsWith(WAITS_FOR)) lines.push(queueText(queue));
     if (message) lines.push(message);
     else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
     const needed = lines.length > 0 && status !== "Completed" && message !== EXECUTING;
@@ -183,7 +186,10 @@ class JobPage {
       ["Ran", ran(job)],
       job.ended_at && ["Ended", when(job.ended_at)],
       job.time_limit_s && ["Time limit", duration(job.time_limit_s)],
+      resources(job) && ["Asks for", resources(job)],
       selection(job) && ["Selected results", selection(job)],
+      job.after.length > 0 && ["After", jobLinks(job.after)],
+      job.afterany.length > 0 && ["After any end of", jobLinks(job.afterany)],
       job.has_output && ["Output", size(job.output_bytes)],
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
@@ -194,9 +200,18 @@ class JobPage {
   }
 }
 
+/** Links to the pages of jobs. */
+function jobLinks(ids) {
+  return ids.flatMap((id, number) => [number > 0 && ", ", h("a", { href: `#/jobs/${id}` }, id)]);
+}
+
 /** The files that its results have, empty if they have all. */
 function selection({ outputs, results }) {
   return [results === "new" && "made or changed by the script", ...outputs].filter(Boolean).join(", ");
+}
+
+function resources({ cpus, memory_bytes: memory, gpus }) {
+  return [cpus && plural(cpus, "CPU"), memory && `${size(memory)} of memory`, gpus && plural(gpus, "GPU")].filter(Boolean).join(", ");
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */

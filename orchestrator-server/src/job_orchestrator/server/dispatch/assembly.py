@@ -22,6 +22,7 @@ from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.dispatch.dispatcher import Dispatcher
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
+from job_orchestrator.server.dispatch.inputs import JobInputs
 from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.dispatch.watcher import Watcher
@@ -30,6 +31,9 @@ from job_orchestrator.server.model import Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
+
+WATCHER_INTERVAL_S = 0.01
+"""Short, because watchers themselves wait before they dial a client again."""
 
 
 class Dispatch:
@@ -47,6 +51,8 @@ class Dispatch:
         *,
         lost_after_s: float,
         max_result_bytes: int,
+        max_input_bytes: int,
+        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -75,7 +81,7 @@ class Dispatch:
         )
         delivery = Delivery(
             store,
-            files,
+            JobInputs(store, files, max_input_bytes),
             registry,
             services,
             failed_attempts,
@@ -91,6 +97,7 @@ class Dispatch:
             services,
             tuning,
             lost_after_s=lost_after_s,
+            half_life_s=half_life_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)
         self._abandoned = [AbandonedAttempts(client, store) for client in registry]
@@ -131,7 +138,7 @@ class Dispatch:
                 ),
             ]
             streams.append(
-                Loop(f"watcher {number}", watcher.run_pass, interval_s=tuning.reconnect_interval_s)
+                Loop(f"watcher {number}", watcher.run_pass, interval_s=WATCHER_INTERVAL_S)
             )
         return [
             Component(loops, prepare=self.collector.resume, close=self._close),

@@ -1,7 +1,7 @@
 """Call back: returns jobs that wait at clients for a slot to the queue, when others go first."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import TaskOwner
@@ -77,11 +77,15 @@ class CallBack:
         for job in {job.id: job for job in [*jobs, *outranked(queued, not_started)]}.values():
             self._begin(job)
 
-    def misplaced(self, service: Service) -> None:
-        """Call back jobs that wait at busy clients while other clients have free slots."""
+    def misplaced(self, service: Service, reserved: Collection[str]) -> None:
+        """Call back jobs that wait at busy clients while others have free slots.
+
+        Slots of ``reserved`` clients do not count.
+        """
         free = sum(
             max((client.slots or 0) - client.occupied, 0)
             for client in self._registry.usable(service)
+            if client.name not in reserved
         )
         if free:
             for job in self.replaceable(service)[:free]:

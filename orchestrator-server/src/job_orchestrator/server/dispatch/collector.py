@@ -173,7 +173,7 @@ class Collector:
         elif end.status.has_ended:
             self.fetch(job)
         elif end.status is PayloadStatus.RUNNING:
-            self._fetcher.record_running(job, end.message)
+            self._fetcher.record_running(job, end.message, at=end.at or None)
             if end.packing:
                 self._registry.on_packing(client, job)
 

@@ -5,12 +5,14 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.dispatch.collector import Collector
+from job_orchestrator.server.dispatch.inputs import JobInputs
 from job_orchestrator.server.dispatch.outcome import (
     UNEXPECTED,
     WAITS_FOR_SLOT,
@@ -26,9 +28,11 @@ from job_orchestrator.server.errors import (
     ClientUnreachable,
     PayloadLost,
 )
-from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.store.base import JobStore
+
+FULL_DISK_DELAY_S = 30.0
+"""Time until a job is sent again for which the server had no disk space."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class Delivery:
     def __init__(
         self,
         store: JobStore,
-        files: StoredFiles,
+        inputs: JobInputs,
         registry: ClientRegistry,
         services: Mapping[str, Service],
         failed_attempts: FailedAttempts,
@@ -52,7 +56,7 @@ class Delivery:
         backoff: Backoff,
     ) -> None:
         self._store = store
-        self._files = files
+        self._inputs = inputs
         self._registry = registry
         self._services = services
         self._failed_attempts = failed_attempts
@@ -98,21 +102,22 @@ class Delivery:
             delay_s = backs_off_s if failure.waits else 0.0
         else:
             self._registry.mark_working(client)
+            delay_s = FULL_DISK_DELAY_S if isinstance(error, StorageFull) else 0.0
         await self._failed_attempts.give_up(job, failure, error, delay_s=delay_s)
 
     async def _submit(self, job: Job, client: Client, *, may_have_it: bool) -> Payload:
         """Send a job's files to its client."""
-        files = await self._files.inputs(job)
+        async with self._inputs.of(job) as files:
 
-        async def send() -> Payload:
-            reach(Point.SERVER_BEFORE_SEND)
-            payload = await client.transport.submit(
-                files, job.key, time_limit_s=self._time_limit_s(job)
-            )
-            reach(Point.SERVER_SENT)
-            return payload
+            async def send() -> Payload:
+                reach(Point.SERVER_BEFORE_SEND)
+                payload = await client.transport.submit(
+                    files, job.key, time_limit_s=self._time_limit_s(job)
+                )
+                reach(Point.SERVER_SENT)
+                return payload
 
-        return await self._until_answered(send, client, may_have_it=may_have_it)
+            return await self._until_answered(send, client, may_have_it=may_have_it)
 
     async def _kill(self, job: Job, client: Client) -> None:
         """End a job that an interrupted delivery may have brought to its client.
@@ -168,7 +173,12 @@ class Delivery:
             # transaction. Before a crash forgets it, the same payload answers a repeat.
             with self._collector.accepted(job, payload):
                 submitted = await self._store.transition(
-                    job, JobStatus.SUBMITTED, WAITS_FOR_SLOT, dest_id=payload.id, deferred=True
+                    job,
+                    JobStatus.SUBMITTED,
+                    WAITS_FOR_SLOT,
+                    dest_id=payload.id,
+                    at=payload.at or None,
+                    deferred=True,
                 )
         except TransitionRefused as error:
             # Only a delivery moves a Processing job, so this should not happen. If it does, end the

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
@@ -14,13 +14,20 @@ from job_orchestrator.common.status import FINAL_JOB, JobStatus
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
-from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.model import Job, JobOptions, Service
 from job_orchestrator.server.scheduling.base import Limits
+from job_orchestrator.server.scheduling.client_use import ClientUse
+from job_orchestrator.server.scheduling.fitting import (
+    Fitting,
+    Reservation,
+    arrange,
+    machine_of,
+)
 from job_orchestrator.server.scheduling.look_ahead import look_ahead
 from job_orchestrator.server.scheduling.placement import candidate, place
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.queue import Claim, Offer, WaitingUser
+from job_orchestrator.server.store.queue import Arrange, Claim, Offer, Start, WaitingUser
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
@@ -49,10 +56,15 @@ class Dispatcher:
         tuning: Tuning,
         *,
         lost_after_s: float,
+        half_life_s: float,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = steady_time,
     ) -> None:
-        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch."""
+        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch.
+
+        ``half_life_s`` is that of what services use of shared clients.
+        """
+        self._client_use = ClientUse(services.values(), half_life_s)
         self._store = store
         self._registry = registry
         self._rules = rules
@@ -69,15 +81,25 @@ class Dispatcher:
         self._delivering: set[int] = set()
         # Jobs that were queued since the last claim, and may overtake others.
         self._arrivals: list[Job] = []
+        self._sized = SizedQueues(services)
+        self._reservations: Mapping[str, Reservation] = {}
         self._next_resume = 0.0
         self._quota_log = QuotaLog()
         self.loop = Loop("dispatcher", self.run_pass, interval_s=tuning.dispatch_interval_s)
+
+    def before_creation(self, service: str, options: JobOptions) -> None:
+        """Run a pass whose claim is in the transaction that creates a job."""
+        if options.wanted:
+            self._sized.add(service)
+        self.loop.wake()
 
     def on_job_changed(self, job: Job) -> None:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and not job.held and len(self._arrivals) < MAX_ARRIVALS:
+        if job.status is JobStatus.QUEUED and job.wanted:
+            self._sized.add(job.service)
+        if job.is_ready and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
 
     async def run_pass(self) -> None:
@@ -117,6 +139,8 @@ class Dispatcher:
         """
         offers, replaceable = {}, {}
         arrivals, self._arrivals = self._arrivals, []
+        fitting = self._fitting()
+        self._client_use.observe(self._registry, self._now())
         for service in self._services.values():
             if service.name in self._rules.pauses.services:
                 continue
@@ -125,11 +149,15 @@ class Dispatcher:
                 replaceable[service.name] = self._call_back.replaceable(service)
             if clients or replaceable.get(service.name):
                 holders = [job.user_id for job in replaceable.get(service.name, ())]
-                offers[service.name] = self._offer(service, clients, holders)
+                offers[service.name] = self._offer(service, clients, holders, fitting)
         if not offers:
             return False
         more = False
-        for name, claim in (await self._store.claim(offers)).items():
+        claims = await self._store.claim(offers)
+        self._sized.keep([name for name, claim in claims.items() if claim.arranged], offers)
+        if fitting is not None:
+            self._reservations = fitting.reservations
+        for name, claim in claims.items():
             if claim.jobs:
                 reach(Point.SERVER_CLAIMED)
             limits = self._rules.limits(self._services[name])
@@ -137,10 +165,13 @@ class Dispatcher:
             for job in claim.jobs:
                 self._start_delivery(job, resumed=False)
             more = more or len(claim.jobs) >= MAX_CLAIMS
-            if not_started := replaceable.get(name):
+            # A job that is called back for one that does not fit would only be sent again.
+            if (not_started := replaceable.get(name)) and not claim.arranged:
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
         for service in self._services.values():
-            self._call_back.misplaced(service)
+            self._call_back.misplaced(
+                service, {each.client for each in self._reservations.values()}
+            )
         return more
 
     def _placed(self, service: Service) -> Sequence[str]:
@@ -158,13 +189,36 @@ class Dispatcher:
         most = MAX_CLAIMS + self._rules.shared.reserve
         return place(candidates, min(service.max_runs, most))
 
-    def _offer(self, service: Service, clients: Sequence[str], holders: Sequence[int]) -> Offer:
+    def _fitting(self) -> Fitting | None:
+        """Return the state of the clients if jobs that ask for resources may be queued."""
+        if not self._sized.begin():
+            self._reservations = {}
+            return None
+        usable = {
+            service.name: [client.name for client in self._registry.usable(service)]
+            for service in self._services.values()
+        }
+        now = self._now()
+        machines = [
+            machine_of(client, self._services, now)
+            for client in self._registry
+            if any(client.name in names for names in usable.values())
+        ]
+        return Fitting(machines, usable, self._reservations, now)
+
+    def _offer(
+        self,
+        service: Service,
+        clients: Sequence[str],
+        holders: Sequence[int],
+        fitting: Fitting | None,
+    ) -> Offer:
         limits, policy = self._rules.limits(service), self._rules.policy(service)
 
         def decide(
-            active: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
+            active: int, slots: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
         ) -> Sequence[int]:
-            return policy.choose(limits, active, len(clients), waiting, everywhere)
+            return policy.choose(limits, active, slots, waiting, everywhere)
 
         return Offer(
             service.max_runs,
@@ -174,7 +228,25 @@ class Dispatcher:
             in_order=policy.in_order,
             everywhere=limits.depend_on_other_services,
             rate_of=self._rules.start_rate if self._rules.limit_starts else None,
+            arrange=None if fitting is None else self._arrangement(service, fitting),
+            reserved=fitting is not None and fitting.reserved(service.name),
+            weight=service.weight,
+            used_s=self._client_use.used_s(service, limits.run_s),
+            run_s=limits.run_s,
         )
+
+    def _arrangement(self, service: Service, fitting: Fitting) -> Arrange:
+        limits, policy = self._rules.limits(service), self._rules.policy(service)
+
+        def arrange_jobs(
+            active: int,
+            offered: Sequence[str],
+            waiting: Sequence[WaitingUser],
+            everywhere: Mapping[int, int],
+        ) -> Sequence[Start]:
+            return arrange(fitting, service, policy, limits, active, offered, waiting, everywhere)
+
+        return arrange_jobs
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)
@@ -189,6 +261,31 @@ class Dispatcher:
             logger.warning("Job %d: %s", job.id, error)
         finally:
             self._delivering.discard(job.id)
+
+
+class SizedQueues:
+    """Services in whose queues jobs may ask for resources. Claims find out whether any does.
+
+    At the start it may be so in all: what a previous run of the server has queued is not known.
+    """
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = set(services)
+        self._new: set[str] = set()
+
+    def begin(self) -> bool:
+        """Return whether a queued job may ask for resources, before a claim that finds out."""
+        self._new.clear()
+        return bool(self._services)
+
+    def add(self, service: str) -> None:
+        """Record that such a job was queued."""
+        self._services.add(service)
+        self._new.add(service)
+
+    def keep(self, found: Collection[str], asked: Collection[str]) -> None:
+        """Record for which of the services that were ``asked`` a claim has ``found`` such a job."""
+        self._services -= set(asked) - set(found) - self._new
 
 
 class QuotaLog:

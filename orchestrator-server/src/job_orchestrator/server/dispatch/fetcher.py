@@ -137,26 +137,27 @@ class Fetcher:
             output = await receiver.receive(_in_one_block(ended.results), ended.sha256)
         except (FileNotFoundError, ResultsTooLarge) as error:
             problem = await self._why_not_kept(job, error)
-        end = ended.end
+        end, at = ended.end, ended.end.at or None
         if end.status is not PayloadStatus.COMPLETED:
             message = f"{end.message}. {problem}" if problem else end.message
             status = ENDED_BADLY[end.status]
-            await self._end(job, client, status, message, end.exit_code, output=output)
+            await self._end(job, client, status, message, end.exit_code, output=output, at=at)
         elif output is None:
-            await self._end(job, client, JobStatus.FAILED, problem, 0, output=None)
+            await self._end(job, client, JobStatus.FAILED, problem, 0, output=None, at=at)
         else:
-            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=output)
+            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=output, at=at)
 
-    def record_running(self, job: Job, reason: str) -> None:
+    def record_running(self, job: Job, reason: str, *, at: float | None = None) -> None:
         """Record that a job's script was started, or why it is still Running after its end.
 
-        ``reason`` is that of the client, empty while the script is executing. Only the first one is
+        ``reason`` is that of the client, empty while the script is executing. ``at`` is when the
+        script was started, if that is known. Only the first one is
         recorded: the number of events of a job does not depend on its client. The write is
         deferred, as no request waits for it: the end of a short job may be written in the same
         transaction.
         """
         if job.status is not JobStatus.RUNNING:
-            work = self._write_running(job, reason or RUNS)
+            work = self._write_running(job, reason or RUNS, at)
         elif reason and job.message == RUNS:
             work = self._store.explain(job, reason)
         else:
@@ -261,6 +262,7 @@ class Fetcher:
         exit_code: int | None,
         *,
         output: StoredOutput | None,
+        at: float | None = None,
     ) -> None:
         ended = await self._store.transition(
             job,
@@ -269,6 +271,7 @@ class Fetcher:
             exit_code=exit_code,
             output=output,
             acknowledge=job.dest_id,
+            at=at,
         )
         reach(Point.SERVER_JOB_ENDED)
         why = reason_for(message, details=True)
@@ -276,9 +279,9 @@ class Fetcher:
         if ended.dest_id is not None:
             client.unacknowledged.add(ended.dest_id)
 
-    async def _write_running(self, job: Job, reason: str) -> None:
+    async def _write_running(self, job: Job, reason: str, at: float | None) -> None:
         try:
-            await self._store.transition(job, JobStatus.RUNNING, reason, deferred=True)
+            await self._store.transition(job, JobStatus.RUNNING, reason, at=at, deferred=True)
         except TransitionRefused as refused:
             logger.debug("Job %d: %s", job.id, refused)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.clients.registry import ClientRegistry
@@ -16,6 +17,7 @@ from job_orchestrator.server.errors import (
     ClientError,
     ClientRefused,
     ClientUnreachable,
+    NeededResultsUnusable,
     PayloadGivenBack,
     PayloadLost,
 )
@@ -130,6 +132,21 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
         may_still_run=True,
         text="The machine it was on failed or could not be reached",
     ),
+    # The job needs these results, and they will not come back.
+    NeededResultsUnusable: AttemptFailure(
+        client_failed=False,
+        counts=True,
+        may_still_run=False,
+        final=True,
+        text="The results of a job before it can't be used",
+    ),
+    # There is no room to unpack the results of other jobs. Room comes back.
+    StorageFull: AttemptFailure(
+        client_failed=False,
+        counts=False,
+        may_still_run=False,
+        text="The disk of the server is full",
+    ),
     # The job's files are on the server's own disk.
     OSError: AttemptFailure(
         client_failed=False,
@@ -208,6 +225,8 @@ def reason_of(job: Job, failure: AttemptFailure, error: Exception, max_attempts:
     text, failures = failure.text, job.failures + 1
     if isinstance(error, ClientRefused) and error.reason:
         text = f"{text}: {error.reason}"
+    elif isinstance(error, NeededResultsUnusable):
+        return str(error)
     elif failure.final:
         pass
     elif not failure.counts or failures < max_attempts:

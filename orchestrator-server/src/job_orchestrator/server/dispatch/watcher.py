@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
 
 from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.server.clients.base import EventsNotOffered
@@ -14,12 +16,15 @@ from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
+STEADY_S = 10.0
+"""Time after which a connection that breaks was a good one, and is dialed again quickly."""
+
 
 class Watcher:
     """Hands the events of one client to the registry and the collector.
 
-    A pass lasts as long as the event stream. When the stream breaks, the next pass connects again;
-    only when that fails is the client unreachable and its jobs Unknown.
+    A pass lasts as long as the event stream, and the delay before the next one if it broke. The
+    next pass connects again; only when that fails is the client unreachable and its jobs Unknown.
     """
 
     def __init__(
@@ -30,6 +35,9 @@ class Watcher:
         inventory: Inventory,
         abandoned: AbandonedAttempts,
         tuning: Tuning,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._registry = registry
@@ -37,19 +45,32 @@ class Watcher:
         self._inventory = inventory
         self._abandoned = abandoned
         self._tuning = tuning
+        self._sleep = sleep
+        self._clock = clock
         self._reachable: bool | None = None  # not known yet
+        # Connections in a row that failed or broke soon.
+        self._failures = 0
 
     async def run_pass(self) -> None:
-        """Follow the client until the connection breaks."""
+        """Follow the client until the connection breaks, then wait until it may be dialed again."""
+        began = self._clock()
+        try:
+            await self._follow()
+        except ClientError as error:
+            await self._on_broken(str(error))
+        else:
+            return
+        finally:
+            self._client.pushes = False
+        self._failures = 1 if self._clock() - began > STEADY_S else self._failures + 1
+        await self._sleep(self._tuning.reconnect_backoff.delay_s(self._failures))
+
+    async def _follow(self) -> None:
         try:
             await self._follow_events()
         except EventsNotOffered:
             self._client.has_events = False
             await self._poll_load()
-        except ClientError as error:
-            await self._on_broken(str(error))
-        finally:
-            self._client.pushes = False
 
     async def _follow_events(self) -> None:
         async with self._client.transport.events() as events:
@@ -67,14 +88,11 @@ class Watcher:
                     self._collector.on_event(self._client, event)
 
     async def _poll_load(self) -> None:
-        try:
-            for _ in range(self._tuning.load_readings):
-                self._client.cpu = await self._client.transport.load()
-                if not self._reachable:
-                    self._on_connected()
-                await asyncio.sleep(self._tuning.load_interval_s)
-        except ClientError as error:
-            await self._on_broken(str(error))
+        for _ in range(self._tuning.load_readings):
+            self._client.cpu = await self._client.transport.load()
+            if not self._reachable:
+                self._on_connected()
+            await self._sleep(self._tuning.load_interval_s)
 
     def _on_connected(self) -> None:
         if not self._reachable:

@@ -116,7 +116,7 @@ class JobFiles(Protocol):
     def inputs(self, job: Job) -> FormBody:
         """Return the inputs as the request body for a client, in a stable order.
 
-        The fields of the form are the job's selection of results. The content of small inputs is
+        The fields of the form are those of ``Job.fields``. The content of small inputs is
         loaded. Raises ``FileNotFoundError`` if they are gone.
         """
 

@@ -103,11 +103,11 @@ class FolderFiles:
         shutil.rmtree(self.job_folder(uuid), ignore_errors=True)
 
     def inputs(self, job: Job) -> FormBody:
-        """Return the inputs by path, and the selection. Raises ``FileNotFoundError`` if gone."""
+        """Return the inputs by path, and the fields. Raises ``FileNotFoundError`` if gone."""
         files = sorted(_files_below(self.input_folder(job.uuid), ""), key=lambda file: file.path)
         if not files:
             raise FileNotFoundError(f"The files of job {job.id} are gone")
-        body = FormBody(files, job.selection.fields())
+        body = FormBody(files, job.fields())
         body.load_if_small()
         return body
 

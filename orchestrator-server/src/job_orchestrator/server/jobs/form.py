@@ -1,13 +1,17 @@
 """Parsing and checks of the form fields of a submission."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from job_orchestrator.common.config.units import parse_size_bytes, size_text
+from job_orchestrator.common.messages.resources import CPUS, GPUS, MEMORY, Resources
 from job_orchestrator.common.protocol.durations import parse_duration_s
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.storage.form_writer import ReceivedForm
 from job_orchestrator.server.callbacks.rules import check_url
 from job_orchestrator.server.errors import InvalidSubmission
+from job_orchestrator.server.files.unpacking import INPUTS
 from job_orchestrator.server.model import (
     MAX_PRIORITY,
     MAX_USER_ID,
@@ -15,6 +19,7 @@ from job_orchestrator.server.model import (
     CallbackRules,
     JobOptions,
     Principal,
+    Service,
 )
 
 MAX_NAME_LENGTH = 200
@@ -22,6 +27,16 @@ MAX_TAG_LENGTH = 100
 MAX_TIME_LIMIT_S = 365 * 86400.0
 MAX_KEY_LENGTH = 255
 
+MAX_CPUS, MIN_CPUS = 10_000.0, 0.01
+MAX_GPUS = 1000
+MIN_MEMORY_BYTES = 16 * 1024 * 1024
+"""With less memory, bash and a small program may not even start."""
+
+_CPUS = re.compile(r"\d{1,5}(\.\d{1,3})?", re.ASCII)
+MAX_DEPENDENCIES = 100
+"""Jobs in one of the fields ``after`` and ``afterany``."""
+
+_JOB_ID = re.compile(r"\d{1,18}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
@@ -59,6 +74,9 @@ def read_job_form(
             time_limit_s=_time_limit_s(_text(form, "time_limit")),
             callback_url=_callback_url(_text(form, "callback_url"), callback_rules),
             selection=read_selection(form.fields),
+            after_success=_job_ids(form, "after"),
+            after_end=_job_ids(form, "afterany"),
+            wanted=_resources(form),
             idempotency_key=_checked_key(idempotency_key),
         ),
     )
@@ -116,6 +134,93 @@ def _time_limit_s(text: str) -> float | None:
             " at most 365d"
         )
     return seconds
+
+
+def _job_ids(form: ReceivedForm, name: str) -> tuple[int, ...]:
+    """Return the ids of a field with commas, each once. Whether they exist is checked later."""
+    text = _text(form, name)
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(_JOB_ID.fullmatch(word) for word in words):
+        raise InvalidSubmission(f"Invalid {name}, should be ids of jobs with commas: 12,13")
+    if len(words) > MAX_DEPENDENCIES:
+        raise InvalidSubmission(f"Invalid {name}, should be at most {MAX_DEPENDENCIES} jobs")
+    if words and any(path.split("/")[0] == INPUTS for path in form.files):
+        raise InvalidSubmission(
+            f"Invalid file name {INPUTS}: the results of other jobs are put there"
+        )
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def _resources(form: ReceivedForm) -> Resources:
+    return Resources(
+        _cpus(_text(form, CPUS)), _memory_bytes(_text(form, MEMORY)), _gpus(_text(form, GPUS))
+    )
+
+
+def _cpus(text: str) -> float:
+    if text in ("", "0"):
+        return 0.0
+    number = float(text) if _CPUS.fullmatch(text) else 0.0
+    if not MIN_CPUS <= number <= MAX_CPUS:
+        raise InvalidSubmission(
+            f"Invalid cpus, should be a number from {MIN_CPUS:g} to {MAX_CPUS:g}"
+        )
+    return number
+
+
+def _memory_bytes(text: str) -> int:
+    if text in ("", "0"):
+        return 0
+    size = parse_size_bytes(text)
+    if size is None or size < MIN_MEMORY_BYTES:
+        raise InvalidSubmission(
+            "Invalid memory, should be bytes, or a number with MB, GB, MiB or GiB, such as 4GB; at"
+            f" least {size_text(MIN_MEMORY_BYTES)}"
+        )
+    return size
+
+
+def _gpus(text: str) -> int:
+    number = int(text or "0") if _INTEGER.fullmatch(text or "0") else -1
+    if not 0 <= number <= MAX_GPUS:
+        raise InvalidSubmission(f"Invalid gpus, should be a whole number from 0 to {MAX_GPUS}")
+    return number
+
+
+def with_defaults(wanted: Resources, service: Service) -> Resources:
+    """Return what a job of a service asks for, with the defaults of the service.
+
+    Raises ``InvalidSubmission`` for more than a job of the service may ask for.
+    """
+    default, most = service.resources, service.max_resources
+    full = Resources(
+        wanted.cpus or default.cpus,
+        wanted.memory_bytes or default.memory_bytes,
+        wanted.gpus or default.gpus,
+    )
+    for name, asked, limit, text in (
+        (CPUS, full.cpus, most.cpus, f"{most.cpus:g}"),
+        (MEMORY, full.memory_bytes, most.memory_bytes, size_text(most.memory_bytes)),
+        (GPUS, full.gpus, most.gpus, str(most.gpus)),
+    ):
+        if limit and asked > limit:
+            raise InvalidSubmission(
+                f"Invalid {name}, should be at most {text} for the service {service.name}"
+            )
+    return full
+
+
+def check_machines(wanted: Resources, service: Service, offers: Sequence[Resources]) -> None:
+    """Raise ``InvalidSubmission`` if a job can run on no client: ``offers`` are all there are."""
+    if wanted and offers and not any(offer.hold(wanted) for offer in offers):
+        raise InvalidSubmission(
+            f"No machine of the service {service.name} has {wanted}; the largest has"
+            f" {max(offers, key=_size)}"
+        )
+
+
+def _size(offer: Resources) -> tuple[int, float, int]:
+    return offer.gpus, offer.cpus, offer.memory_bytes
 
 
 def _callback_url(text: str, rules: CallbackRules) -> str | None:

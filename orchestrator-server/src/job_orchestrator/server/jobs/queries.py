@@ -87,6 +87,8 @@ class JobQueries:
             outputs=list(job.outputs),
             results=job.results,
             waiting=waiting,
+            after=list(job.after_success),
+            afterany=list(job.after_end),
         )
 
     def view(self, job: Job, *, details: bool) -> JobView:
@@ -126,9 +128,10 @@ class JobQueries:
         ahead = await self.store.queue.ahead(job)
         count = f"{MAX_AHEAD} or more" if ahead == MAX_AHEAD else str(ahead)
         hindrance = await self.outlooks.hindrance(job, details=details)
-        position = "" if OF_USER in hindrance else "Next in line"
-        if ahead:
-            position = f"{count} of this user's jobs for {job.service} are ahead"
+        position = "" if OF_USER in hindrance or job.open_dependencies else "Next in line"
+        if ahead and not job.open_dependencies:
+            verb = "is" if ahead == 1 else "are"
+            position = f"{count} of this user's jobs for {job.service} {verb} ahead"
         return _joined(position, hindrance, reason)
 
     async def all_services(self, *, details: bool) -> ServiceList:
@@ -231,4 +234,6 @@ class JobQueries:
             version=client.version or None,
             draining=client.draining,
             warnings=[*client.warnings, *(load.warnings if load else ())],
+            resources=load.resources if load else None,
+            resources_used=client.used if load and load.resources else None,
         )

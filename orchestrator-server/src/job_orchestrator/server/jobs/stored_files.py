@@ -45,7 +45,7 @@ class StoredFiles:
         block = await self.store.inputs(job)
         if block is None:
             return await in_thread(self.files.inputs, job)
-        return SmallInputs(block, job.selection.fields())
+        return SmallInputs(block, job.fields())
 
     def result_receiver(self, job: Job, max_bytes: int = 0) -> "StoredResultReceiver":
         """Return the receiver of the results of the job's current attempt.

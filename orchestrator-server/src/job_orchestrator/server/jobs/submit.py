@@ -7,13 +7,15 @@ files without a row, which are removed at the next start. There is never a row w
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from job_orchestrator.common.errors import TooLarge
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.protocol.small_files import encode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.limiter import KeyedLimiter
@@ -22,8 +24,21 @@ from job_orchestrator.common.storage.form_receiver import BodyStream, receive_fo
 from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
-from job_orchestrator.server.jobs.form import JobForm, check_priority, read_job_form
-from job_orchestrator.server.model import CallbackRules, Job, Principal, Service, UserLimits
+from job_orchestrator.server.jobs.form import (
+    JobForm,
+    check_machines,
+    check_priority,
+    read_job_form,
+    with_defaults,
+)
+from job_orchestrator.server.model import (
+    CallbackRules,
+    Job,
+    JobOptions,
+    Principal,
+    Service,
+    UserLimits,
+)
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 
@@ -53,7 +68,8 @@ class JobSubmission:
     """Accepts uploaded jobs. Files of at most ``inline_bytes`` are stored with the row.
 
     ``max_upload_bytes`` returns the size of files that the clients of a service take, None if that
-    is not known. ``before_creation`` is called just before the row of a job is written, so that the
+    is not known, ``offers`` what each of them offers, nothing if that is not known of one.
+    ``before_creation`` is called just before the row of a job is written, so that the
     dispatcher can claim the job in the same transaction.
     """
 
@@ -65,8 +81,9 @@ class JobSubmission:
     user_limits: UserLimits
     rules: Rules
     callback_rules: CallbackRules
-    before_creation: Callable[[], None]
+    before_creation: Callable[[str, JobOptions], None]
     max_upload_bytes: Callable[[Service], int | None] = lambda _: None
+    offers: Callable[[Service], Sequence[Resources]] = lambda _: ()
     uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
 
     async def submit(
@@ -153,11 +170,10 @@ class JobSubmission:
             return _ReceivedJob(job_form, sum(form.files.values()), inputs)
 
         try:
-            folder = self.files.staging_folder(job_uuid)
             received = await receive_form(
                 body,
                 content_type,
-                folder,
+                partial(self.files.staging_folder, job_uuid),
                 self.form_limits,
                 accept,
                 small_bytes=self.inline_bytes,
@@ -180,7 +196,7 @@ class JobSubmission:
         return job
 
     async def _create(self, job_uuid: str, received: _ReceivedJob) -> Job:
-        self.before_creation()
+        self.before_creation(received.form.service, received.form.options)
         return await self.store.create(
             job_uuid,
             received.form.user_id,
@@ -202,16 +218,21 @@ class JobSubmission:
             raise InvalidSubmission("Invalid service")
         if "run.sh" not in form.files:
             raise InvalidSubmission("Missing run.sh")
-        self._check_size(self.services[job_form.service], sum(form.files.values()))
+        service = self.services[job_form.service]
+        self._check_size(service, sum(form.files.values()))
+        wanted = with_defaults(job_form.options.wanted, service)
+        check_machines(wanted, service, self.offers(service))
         if not principal.is_admin:
             check_priority(job_form.options.priority, self.rules.max_priority(job_form.user_id))
-        return job_form
+        return replace(job_form, options=replace(job_form.options, wanted=wanted))
 
     def _limits_of(self, user_id: int) -> UserLimits:
         return replace(self.user_limits, rate=self.rules.submit_rate(user_id))
 
     def _check_least_bytes(self, least_bytes: int) -> None:
         """Raise ``TooLarge`` for an upload that the clients of no service take."""
+        if not least_bytes:
+            return
         limits = [self.max_upload_bytes(service) for service in self.services.values()]
         known = [limit for limit in limits if limit is not None]
         if known and len(known) == len(limits) and least_bytes > max(known):

@@ -36,6 +36,10 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         output_bytes=job.output_bytes,
         failures=job.failures,
         held=job.held,
+        # SQLite may return a whole number of a REAL column as an integer.
+        cpus=float(job.cpus),
+        memory_bytes=job.memory_bytes,
+        gpus=job.gpus,
     )
 
 

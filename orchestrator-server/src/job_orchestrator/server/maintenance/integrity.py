@@ -33,7 +33,9 @@ from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     kept_jobs,
     mark_cleaned,
     opened,
+    recount_dependencies,
     recount_usage,
+    wrong_dependencies,
     wrong_histories,
     wrong_usage,
 )
@@ -122,6 +124,8 @@ def apply_remedies(database: Path, findings: list[Finding]) -> list[Finding]:
             complete_histories(connection)
         if any(f.remedy is Remedy.RECOUNT for f in findings):
             recount_usage(connection)
+            if wrong_dependencies(connection):
+                recount_dependencies(connection)
     return [f for f in findings if f.remedy in NOT_REPAIRED or not _removed(f)]
 
 
@@ -142,6 +146,10 @@ def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> li
     found += [
         Finding(f"The usage of user {user_id} is counted wrongly", Remedy.RECOUNT)
         for user_id in wrong_usage(connection)
+    ]
+    found += [
+        Finding(f"Job {job_id} counts its dependencies wrongly", Remedy.RECOUNT, job_id)
+        for job_id in wrong_dependencies(connection)
     ]
     cleaned = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
     return [finding for finding in found if finding.job_id not in cleaned]

@@ -7,7 +7,7 @@ user as with fair share, so a user at the limit is passed over.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from job_orchestrator.server.scheduling.base import NO_USERS, Limits
+from job_orchestrator.server.scheduling.base import NO_USERS, Admit, Limits
 from job_orchestrator.server.scheduling.choice import choose
 from job_orchestrator.server.store.queue import QueuedJob, WaitingUser
 
@@ -24,13 +24,14 @@ class FirstCome:
         slots: int,
         waiting: Sequence[WaitingUser],
         everywhere: Mapping[int, int] = NO_USERS,
+        admit: Admit | None = None,
     ) -> list[int]:
         """See ``SchedulingPolicy.choose``."""
 
         def rank(user: WaitingUser, chosen: int, served: int) -> tuple[float, ...]:
             return (float(_next(user, chosen).id),)
 
-        return choose(limits, active, slots, waiting, rank, everywhere)
+        return choose(limits, active, slots, waiting, rank, everywhere, admit)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Priority:
         slots: int,
         waiting: Sequence[WaitingUser],
         everywhere: Mapping[int, int] = NO_USERS,
+        admit: Admit | None = None,
     ) -> list[int]:
         """See ``SchedulingPolicy.choose``."""
 
@@ -61,7 +63,7 @@ class Priority:
             # All jobs age at the same pace: the order does not depend on the present time.
             return job.created_at - job.priority * self.ageing_s, job.id
 
-        return choose(limits, active, slots, waiting, rank, everywhere)
+        return choose(limits, active, slots, waiting, rank, everywhere, admit)
 
 
 def _next(user: WaitingUser, chosen: int) -> QueuedJob:

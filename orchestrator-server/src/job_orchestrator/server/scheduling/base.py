@@ -1,7 +1,7 @@
 """The contract of scheduling policies: which users' jobs are started next."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -99,6 +99,12 @@ class Limits:
         return counts
 
 
+Admit = Callable[[WaitingUser, int], bool]
+"""Function that starts a job of a user who has this number of jobs chosen already, if one fits.
+
+It is called when it is the user's turn, so the order of the calls is that of the jobs."""
+
+
 class SchedulingPolicy(Protocol):
     """Decides which users' jobs of one service are started next.
 
@@ -120,10 +126,11 @@ class SchedulingPolicy(Protocol):
         slots: int,
         waiting: Sequence[WaitingUser],
         everywhere: Mapping[int, int] = NO_USERS,
+        admit: Admit | None = None,
     ) -> Sequence[int]:
         """Return the user of each job to start, in order; a user appears once for every job.
 
         ``active`` counts all active jobs of the service, ``slots`` those that the clients can take
         now. ``everywhere`` has the active jobs of each user in all services; it may be empty if no
-        limit depends on them.
+        limit depends on them. A user whom ``admit`` refuses is passed over.
         """

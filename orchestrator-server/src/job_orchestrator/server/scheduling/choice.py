@@ -4,7 +4,7 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from job_orchestrator.server.scheduling.base import NO_USERS, Limits
+from job_orchestrator.server.scheduling.base import NO_USERS, Admit, Limits
 from job_orchestrator.server.store.queue import WaitingUser
 
 Rank = Callable[[WaitingUser, int, int], tuple[float, ...]]
@@ -20,6 +20,7 @@ def choose(
     waiting: Sequence[WaitingUser],
     rank: Rank,
     everywhere: Mapping[int, int] = NO_USERS,
+    admit: Admit | None = None,
 ) -> list[int]:
     """Return the user of each job to start, as ``SchedulingPolicy.choose`` does.
 
@@ -29,7 +30,7 @@ def choose(
     free = min(limits.per_service - active, slots)
     if limits.total:
         free = min(free, limits.total - sum(everywhere.values()))
-    choice = _Choice(limits, waiting, rank, everywhere)
+    choice = _Choice(limits, waiting, rank, everywhere, admit)
     choice.fill(free, [limits.guaranteed(user.user_id) for user in waiting])
     if len(choice.chosen) < free - limits.reserve and choice.some_may_borrow:
         choice.fill(free - limits.reserve, [limits.ceiling(user.user_id) for user in waiting])
@@ -45,7 +46,9 @@ class _Choice:
         waiting: Sequence[WaitingUser],
         rank: Rank,
         everywhere: Mapping[int, int],
+        admit: Admit | None,
     ) -> None:
+        self._admit = admit
         self.chosen: list[int] = []
         self._limits = limits
         self._waiting = waiting
@@ -78,9 +81,14 @@ class _Choice:
             number = heap[0][1]
             user = waiting[number]
             # Members of the user's groups may have been chosen since.
-            if self._group_left and not self._take_place_in_groups(user.user_id):
+            if self._group_left and not self._has_place_in_groups(user.user_id):
                 heapq.heappop(heap)
                 continue
+            if self._admit is not None and not self._admit(user, counts[number]):
+                heapq.heappop(heap)
+                continue
+            if self._group_left:
+                self._take_place_in_groups(user.user_id)
             chosen.append(user.user_id)
             left -= 1
             self._served += 1
@@ -90,14 +98,15 @@ class _Choice:
             else:
                 heapq.heappop(heap)
 
-    def _take_place_in_groups(self, user_id: int) -> bool:
-        """Count a job of a user in the user's groups; False if one of them is full."""
-        groups = [each for each in self._limits.terms(user_id).groups if each in self._group_left]
-        if any(self._group_left[group] <= 0 for group in groups):
-            return False
-        for group in groups:
-            self._group_left[group] -= 1
-        return True
+    def _has_place_in_groups(self, user_id: int) -> bool:
+        """Return whether no group of a user is full."""
+        return all(self._group_left.get(name, 1) > 0 for name in self._limits.terms(user_id).groups)
+
+    def _take_place_in_groups(self, user_id: int) -> None:
+        """Count a job of a user in the user's groups."""
+        for name in self._limits.terms(user_id).groups:
+            if name in self._group_left:
+                self._group_left[name] -= 1
 
     def _may_start(self, number: int, per_user: int) -> bool:
         count = self._counts[number]

@@ -8,7 +8,7 @@ order.
 
 from collections.abc import Mapping, Sequence
 
-from job_orchestrator.server.scheduling.base import NO_USERS, Limits
+from job_orchestrator.server.scheduling.base import NO_USERS, Admit, Limits
 from job_orchestrator.server.scheduling.choice import choose
 from job_orchestrator.server.store.queue import WaitingUser
 
@@ -25,6 +25,7 @@ class FairShare:
         slots: int,
         waiting: Sequence[WaitingUser],
         everywhere: Mapping[int, int] = NO_USERS,
+        admit: Admit | None = None,
     ) -> list[int]:
         """See ``SchedulingPolicy.choose``."""
         run_s, users = limits.run_s, limits.users
@@ -37,4 +38,5 @@ class FairShare:
             expected_s = user.usage_s + (user.active + chosen) * run_s
             return expected_s / limits.terms(user.user_id).weight, served, user.user_id
 
-        return choose(limits, active, slots, waiting, weighted_rank if users else rank, everywhere)
+        chosen_rank = weighted_rank if users else rank
+        return choose(limits, active, slots, waiting, chosen_rank, everywhere, admit)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from job_orchestrator.common.config.kinds import Choice, Duration, Integer, Urls
+from job_orchestrator.common.config.kinds import Choice, Duration, Integer, Number, Size, Urls
 from job_orchestrator.common.config.reader import SettingsReader
 from job_orchestrator.common.config.settings import (
     DefaultInWords,
@@ -20,6 +20,7 @@ from job_orchestrator.common.config.settings import (
     setting_of,
 )
 from job_orchestrator.common.errors import StartupError
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.server.model import ClientUrls, Order, Service
 
 PREFIX = "SERVICE_"
@@ -80,6 +81,48 @@ class ServiceSettings:
         default=no_default(0.0),
         help="Maximum run time of a job; a job can ask for less with time_limit",
     )
+    cpus: float = setting(
+        "CPUS",
+        Number(10_000.0),
+        default=no_default(0.0),
+        help="CPUs of a job that does not ask for a number; 0: it only takes a slot",
+    )
+    memory_bytes: int = setting(
+        "MEMORY",
+        Size(),
+        default=no_default(0),
+        help="Memory of a job that does not ask for an amount, such as 2GB",
+    )
+    gpus: int = setting(
+        "GPUS",
+        Integer(0, 1000),
+        default=no_default(0),
+        help="GPUs of a job that does not ask for a number",
+    )
+    max_cpus: float = setting(
+        "MAX_CPUS",
+        Number(10_000.0),
+        default=no_default(0.0),
+        help="Maximum number of CPUs that a job may ask for",
+    )
+    max_memory_bytes: int = setting(
+        "MAX_MEMORY",
+        Size(),
+        default=no_default(0),
+        help="Maximum memory that a job may ask for",
+    )
+    max_gpus: int = setting(
+        "MAX_GPUS",
+        Integer(0, 1000),
+        default=no_default(0),
+        help="Maximum number of GPUs that a job may ask for",
+    )
+    weight: int = setting(
+        "WEIGHT",
+        Integer(1, 1000),
+        default="1",
+        help="Share of the slots of clients that run other services as well, relative to these",
+    )
     order: Order = setting(
         "POLICY",
         Choice({order.value: order for order in Order}),
@@ -91,7 +134,8 @@ class ServiceSettings:
 SERVICE_SETTINGS = all_settings(ServiceSettings)
 SUFFIXES = tuple(setting.name for setting in SERVICE_SETTINGS)
 
-_VARIABLE = re.compile(rf"{PREFIX}(?P<name>.+)_(?:{'|'.join(SUFFIXES)})")
+# The shortest name: MAX_CPUS is a setting, and so is CPUS.
+_VARIABLE = re.compile(rf"{PREFIX}(?P<name>.+?)_(?:{'|'.join(SUFFIXES)})")
 _KUBERNETES = re.compile(
     r"PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|SERVICE_(HOST|PORT(_\w+)?)"
 )
@@ -159,6 +203,9 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         time_limit_s=settings.time_limit_s or None,
         order=settings.order,
         burst=settings.runs_per_user_burst,
+        weight=settings.weight,
+        resources=Resources(settings.cpus, settings.memory_bytes, settings.gpus),
+        max_resources=Resources(settings.max_cpus, settings.max_memory_bytes, settings.max_gpus),
     )
 
 

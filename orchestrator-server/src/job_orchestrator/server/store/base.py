@@ -10,6 +10,9 @@ of them. Rules that hold for every implementation:
   to terminate it, the end of an attempt, and every change that ends the job or its output. All
   other changes survive a crash of the server; if a power cut undoes them, the server derives them
   again from the clients.
+- An end of a job is also applied to the jobs that wait for it (``Job.after_success``,
+  ``Job.after_end``): in the same transaction they wait for one job less, or fail, and so do those
+  that wait for them. Only a long chain is continued in further transactions, also after a restart.
 - A change that was begun is completed even if its caller is cancelled.
 - Every method may raise ``StoreError``. Methods that write raise ``StorageFull`` if the disk of the
   database is full; nothing of that change is kept.
@@ -194,8 +197,10 @@ class JobStore(Protocol):
         ``inputs`` (see ``small_files``) are stored in the transaction that adds the job. A claim
         that is called before this coroutine next yields sees the job, in the same transaction.
         If the user has a job with the same idempotency key, that job is returned and nothing is
-        added; its ``uuid`` is a different one. Raises ``TooManyQueued``, ``TooMuchStored``
-        or ``RateExceeded`` if the job would exceed the user's ``limits``.
+        added; its ``uuid`` is a different one. A job that needs one that ended in another state
+        than Completed is Failed immediately. Raises ``InvalidSubmission`` for a dependency that is
+        no job of the user; ``TooManyQueued``, ``TooMuchStored`` or ``RateExceeded`` if the job
+        would exceed the user's ``limits``.
         """
 
     async def check_limits(
@@ -237,7 +242,8 @@ class JobStore(Protocol):
         of the job's client that is not needed any more: its acknowledgement is added in the same
         transaction. Cleaned removes inputs and results that are stored with the job.
 
-        ``at`` is the time of the change, if it happened before this call. ``deferred`` allows a
+        ``at`` is the time of the change, if it happened before this call; it is neither recorded as
+        later than now, nor as earlier than the previous change. ``deferred`` allows a
         short delay, to share a transaction with another change; later changes of the job are still
         written after this one. Raises ``TransitionRefused``, with the present status, if that
         status does not allow the change or if the job is in another attempt.

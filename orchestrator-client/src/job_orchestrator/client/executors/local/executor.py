@@ -34,6 +34,7 @@ from job_orchestrator.client.executors.local.supervisor import Script, Superviso
 from job_orchestrator.client.executors.local.users import UserPool, open_users
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspaces
+from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread
@@ -60,6 +61,12 @@ class _Run:
     script: Script
     state: RunState
     follower: asyncio.Task[None] | None = None
+    ended_here: bool = False
+    """True if this process ends the run, so that its sandbox may be killed."""
+
+
+class _SandboxKilled(DomainError):
+    """The process of the sandbox was killed, but not by this process."""
 
 
 class LocalExecutor:
@@ -97,6 +104,8 @@ class LocalExecutor:
         self._supervisor = Supervisor(workspaces.root, spawner)
         self._kill_grace_s = kill_grace_s
         self._runs: dict[RunId, _Run] = {}
+        # Runs whose script is being started; as long as that takes, they are neither here nor lost.
+        self._starting: set[RunId] = set()
         self._listeners: list[StateListener] = []
         self.loops: Sequence[Loop] = (Loop("reaper", self.reap, interval_s=REAPER_INTERVAL_S),)
 
@@ -140,8 +149,9 @@ class LocalExecutor:
         run_id = request.run_id
         if run_id in self._runs:
             return
+        self._starting.add(run_id)
         try:
-            script = await self._supervisor.start(request.workspace)
+            script = await self._supervisor.start(request.workspace, request.share)
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:
@@ -150,18 +160,15 @@ class LocalExecutor:
                     "The files of the payload were removed before its start"
                 ) from error
             raise MachineFault(f"run.sh can't be started: {error}") from error
+        finally:
+            self._starting.discard(run_id)
         run = self._runs[run_id] = _Run(script, RunState(RunPhase.RUNNING, pid=script.pid))
         self._notify(run_id, run.state)
         run.follower = asyncio.create_task(self._follow(run_id, run), name=f"run {run_id}")
 
     async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:
         """Return the states of runs. Processes that this process did not start are LOST."""
-        return {
-            run_id: run.state
-            if (run := self._runs.get(run_id)) is not None
-            else RunState(RunPhase.LOST, reason="jo-client was restarted")
-            for run_id in run_ids
-        }
+        return {run_id: self._state(run_id) for run_id in run_ids}
 
     async def cancel(self, run_id: RunId) -> None:
         """Send TERM, and KILL after the grace time, to all processes of a run.
@@ -170,6 +177,7 @@ class LocalExecutor:
         """
         run = self._runs.get(run_id)
         if run is not None and run.state.phase is not RunPhase.ENDED:
+            run.ended_here = True
             await self._supervisor.end(run.script, self._kill_grace_s)
 
     def forget(self, run_id: RunId) -> None:
@@ -181,10 +189,13 @@ class LocalExecutor:
     async def close(self) -> None:
         """End all runs, and stop following them. Raises ``StillRunning``."""
         followers = {run.follower for run in self._runs.values() if run.follower is not None}
+        for run in self._runs.values():
+            run.ended_here = True
         try:
             await self._supervisor.end_all()
             if followers:
                 await asyncio.wait(followers, timeout=CLOSE_TIMEOUT_S)
+            await self.reap()  # orphans that ended after their script
         finally:
             for follower in followers:
                 follower.cancel()
@@ -193,6 +204,13 @@ class LocalExecutor:
     async def reap(self) -> None:
         """Take the exit status of orphans whose script still runs: they would stay zombies."""
         await in_thread(self._supervisor.reap)
+
+    def _state(self, run_id: RunId) -> RunState:
+        if (run := self._runs.get(run_id)) is not None:
+            return run.state
+        if run_id in self._starting:
+            return RunState(RunPhase.WAITING)
+        return RunState(RunPhase.LOST, reason="jo-client was restarted")
 
     async def _run_to_end(self, request: RunRequest) -> RunState:
         await self.submit(request)
@@ -205,7 +223,9 @@ class LocalExecutor:
     async def _follow(self, run_id: RunId, run: _Run) -> None:
         """Wait for the end of a script, and notify the listeners of it."""
         try:
-            run.state = RunState(RunPhase.ENDED, await self._outcome(run.script))
+            run.state = RunState(RunPhase.ENDED, await self._outcome(run))
+        except _SandboxKilled as error:
+            run.state = RunState(RunPhase.LOST, reason=str(error))
         except (OSError, StillRunning) as error:
             run.state = RunState(RunPhase.FAILED, reason=str(error))
         except Exception as error:
@@ -214,11 +234,12 @@ class LocalExecutor:
             run.state = RunState(RunPhase.FAILED, reason=str(error))
         self._notify(run_id, run.state)
 
-    async def _outcome(self, script: Script) -> Outcome:
+    async def _outcome(self, run: _Run) -> Outcome:
         """Wait for the script itself, then end the processes that it left.
 
-        Raises ``StillRunning``.
+        Raises ``StillRunning``, ``_SandboxKilled``.
         """
+        script = run.script
         await _until_readable(script.exit_descriptor)
         ended_at = steady_time()
         collected = await self._supervisor.collect(script)
@@ -227,6 +248,10 @@ class LocalExecutor:
             await self._supervisor.release(script)
         code = collected.code
         number = -code if code < 0 else None
+        # A script can't signal the process of its sandbox, which passes the signal of a script on.
+        is_explained = run.ended_here or collected.limit_reached
+        if self._sandbox is not None and number is not None and not is_explained:
+            raise _SandboxKilled(f"The sandbox was ended by signal {number} from outside")
         # bubblewrap reports the signal that ended the script as a shell does, by its exit code.
         if self._sandbox is not None and code - 128 in signal.valid_signals():
             number = code - 128

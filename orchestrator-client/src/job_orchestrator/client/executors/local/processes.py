@@ -140,7 +140,9 @@ def possible_orphans() -> set[int]:
     kernel/exit.c).
     """
     try:
-        children = {int(pid) for pid in CHILDREN_OF_MAIN_THREAD.read_text().split()}
+        # Unbuffered and as bytes: this is read at the end of each script.
+        with CHILDREN_OF_MAIN_THREAD.open("rb", buffering=0) as file:
+            children = {int(pid) for pid in file.readall().split()}
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
         children = {child.pid for child in psutil.Process().children()}
     return {pid for pid in children if _is_in_another_session(pid)}

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 from job_orchestrator.client.executors.local import processes
@@ -24,7 +25,7 @@ from job_orchestrator.client.executors.local.leftovers import (
 )
 from job_orchestrator.client.executors.local.sandbox import TMP, Bubblewrap
 from job_orchestrator.client.executors.local.users import UserPool
-from job_orchestrator.client.model import ScriptUser
+from job_orchestrator.client.model import NO_SHARE, ScriptUser, Share
 from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import give_to_user
@@ -48,10 +49,11 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class ExecutionSlot:
-    """Resources leased to one payload while it runs: a cgroup and a user, where these are used."""
+    """Resources leased to one payload while it runs: cgroup and user where used, and its share."""
 
     cgroup: PayloadCgroup | None
     user: ScriptUser | None
+    share: Share = NO_SHARE
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,19 @@ class Spawner:
     sandbox: Bubblewrap | None
     large_leftovers: DeferredRemoval
 
-    def acquire_slot(self, workspace: Workspace) -> ExecutionSlot:
+    def acquire_slot(self, workspace: Workspace, share: Share = NO_SHARE) -> ExecutionSlot:
         """Lease a user and create a cgroup for a payload. Raises ``OSError``."""
         user = self.users.acquire() if self.users is not None else None
         try:
             if user is not None:
                 give_to_user(workspace.root, (workspace.work, workspace.scratch), user)
-            cgroup = self.cgroups.create(workspace.root.name) if self.cgroups is not None else None
+            cgroup = None
+            if self.cgroups is not None:
+                cgroup = self.cgroups.create(workspace.root.name, share)
         except BaseException:
             self.release_slot(ExecutionSlot(None, user))
             raise
-        return ExecutionSlot(cgroup, user)
+        return ExecutionSlot(cgroup, user, share)
 
     def release_slot(self, slot: ExecutionSlot) -> None:
         """Remove the cgroup of a payload that has ended, and end the lease of its user."""
@@ -114,15 +118,22 @@ class Spawner:
             os.fchown(stdout, *slot.user)
             os.fchown(stderr, *slot.user)
         return Program(
-            command, workspace.work, self._environment_of(workspace), stdout, stderr, slot.user
+            command,
+            workspace.work,
+            self._environment_of(workspace, slot.share),
+            stdout,
+            stderr,
+            slot.user,
         )
 
     async def start(self, program: Program, slot: ExecutionSlot) -> Process:
         """Start a program. Raises ``OSError``."""
         if slot.cgroup is None:
             return await in_thread(_start, program, subprocess.DEVNULL)
-        if self.cgroups is not None and self.cgroups.starter is not None:
-            return await _start_in(program, slot.cgroup, self.cgroups.starter)
+        starter = self.cgroups.starter if self.cgroups is not None else None
+        # A starter puts a process into one cgroup, and moving it later would be too late.
+        if starter is not None and len(slot.cgroup.cgroups) == 1:
+            return await _start_in(program, slot.cgroup, starter)
         return await in_thread(_start_and_move_to, program, slot.cgroup)
 
     def _remove_leftovers(self, uids: Set[int]) -> None:
@@ -135,18 +146,41 @@ class Spawner:
         Raises ``FileNotFoundError``, which names bash. Otherwise the error would come from the
         program that starts bash, such as the sandbox.
         """
-        bash = shutil.which("bash", path=self.environment["PATH"])
+        path = self.environment["PATH"]
+        bash = _find_bash(path)
+        if bash is None or not os.access(bash, os.X_OK):  # it may be installed or moved at any time
+            _find_bash.cache_clear()
+            bash = _find_bash(path)
         if bash is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
         return bash
 
-    def _environment_of(self, workspace: Workspace) -> dict[str, str]:
+    def _environment_of(self, workspace: Workspace, share: Share) -> dict[str, str]:
         return {
             **self.environment,
+            **_variables_of(share),
             "HOME": str(workspace.work),
             "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
             processes.WORKSPACE_VARIABLE: str(workspace.root),
         }
+
+
+@cache
+def _find_bash(path: str) -> str | None:
+    return shutil.which("bash", path=path)
+
+
+def _variables_of(share: Share) -> dict[str, str]:
+    """Return the variables by which programs learn how many threads and which GPUs are theirs.
+
+    A job that asks for nothing sees what the machine has. One that asks for other resources has no
+    GPU.
+    """
+    if not share.any:
+        return {}
+    gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, share.gpus))}
+    threads = {"OMP_NUM_THREADS": str(max(1, int(share.cpus)))} if share.cpus else {}
+    return gpus | threads
 
 
 async def _start_in(program: Program, cgroup: PayloadCgroup, starter: CgroupStarter) -> Process:

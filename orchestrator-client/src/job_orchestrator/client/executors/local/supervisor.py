@@ -18,6 +18,7 @@ from job_orchestrator.client.executors.local import processes
 from job_orchestrator.client.executors.local.cgroups.payload_cgroups import PayloadCgroup
 from job_orchestrator.client.executors.local.child import Program
 from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Process, Spawner
+from job_orchestrator.client.model import NO_SHARE, Share
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.short_work import ShortWork
@@ -88,14 +89,14 @@ class Supervisor:
         self._short = ShortWork()
         processes.become_subreaper()
 
-    async def start(self, workspace: Workspace) -> Script:
+    async def start(self, workspace: Workspace, share: Share = NO_SHARE) -> Script:
         """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached).
 
         Standard output and error go to files, never to pipes: a background process that keeps a
         pipe open would make the script appear unfinished, and after a crash of jo-client the pipe
         would have no reader.
         """
-        slot, program = await self._run_short(self._prepare, workspace)
+        slot, program = await self._run_short(self._prepare, workspace, share)
         started_at = steady_time()
         try:
             try:
@@ -215,9 +216,9 @@ class Supervisor:
             await asyncio.sleep(POLL_S)
         await in_thread(self.reap)
 
-    def _prepare(self, workspace: Workspace) -> tuple[ExecutionSlot, Program]:
+    def _prepare(self, workspace: Workspace, share: Share) -> tuple[ExecutionSlot, Program]:
         """Lease a slot, and create the files for standard output and error. Raises ``OSError``."""
-        slot = self._spawner.acquire_slot(workspace)
+        slot = self._spawner.acquire_slot(workspace, share)
         with contextlib.ExitStack() as undo:
             undo.callback(self._spawner.release_slot, slot)
             outputs = []

@@ -11,6 +11,8 @@ from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.rules import Rules
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
+MAX_NAMED = 10
+"""Jobs that a reason names."""
 OF_USER = "of this user's jobs are active"
 """Part of the reason of a job that waits for other jobs of its user."""
 
@@ -33,7 +35,24 @@ class Hindrances:
 
     def of(self, job: Job, *, details: bool) -> str:
         """Say why a queued job can't start now; empty if it can."""
-        return self.on_hold(job) or self.obstacle(job, details=details) or self._limit_reached(job)
+        return (
+            self.waits_for(job)
+            or self.on_hold(job)
+            or self.obstacle(job, details=details)
+            or self._limit_reached(job)
+        )
+
+    def waits_for(self, job: Job) -> str:
+        """Name the jobs that must end before a queued job starts; empty if none must."""
+        if not job.open_dependencies:
+            return ""
+        ids = sorted({*job.after_success, *job.after_end})
+        names = ", ".join(map(str, ids[:MAX_NAMED])) + (", …" if len(ids) > MAX_NAMED else "")
+        if len(ids) == 1:
+            return f"It waits for job {names}"
+        if job.open_dependencies == len(ids):
+            return f"It waits for jobs {names}"
+        return f"It waits for {job.open_dependencies} of the jobs {names}"
 
     def on_hold(self, job: Job) -> str:
         """Say who keeps a queued job from its start; empty if nobody does."""
@@ -59,6 +78,7 @@ class Hindrances:
             self._limit_of_user(job, service)
             or self._limit_of_all(service)
             or self._slots_are_busy(job, service)
+            or self._no_room(job, service)
         )
 
     def _limit_of_user(self, job: Job, service: Service) -> str:
@@ -111,6 +131,18 @@ class Hindrances:
                 " active jobs"
             )
         return ""
+
+    def _no_room(self, job: Job, service: Service) -> str:
+        """Say why a job that asks for resources waits although slots are free."""
+        wanted = job.wanted
+        usable = [client for client in self.clients.usable(service) if client.slots]
+        if not wanted or not usable:
+            return ""
+        large = [client for client in usable if client.offer.hold(wanted)]
+        if not large:
+            return f"No machine of this service that can be used now has {wanted}"
+        room = [c for c in large if c.offer.less(c.used).hold(wanted) and _free(c) > 0]
+        return "" if room else f"It asks for {wanted}, which no machine has free at present"
 
     def _active(self, service: Service, user_id: int | None = None) -> int:
         return sum(

@@ -41,9 +41,10 @@ class Outlook:
         if self.hindrance:
             return self.hindrance
         if self.ahead:
-            return f"{self.ahead} of this user's jobs are ahead"
+            return f"{self.ahead} of this user's jobs {'is' if self.ahead == 1 else 'are'} ahead"
         if self.others:
-            return f"{self.others} jobs of other users are ahead"
+            jobs = "job of another user is" if self.others == 1 else "jobs of other users are"
+            return f"{self.others} {jobs} ahead"
         return "It is next in line"
 
 
@@ -62,6 +63,7 @@ class Outlooks:
         ahead = await self.store.queue.ahead(job)
         hindrance = await self.hindrance(job, details=details)
         stopped = self.hindrances.obstacle(job, details=details) or self.hindrances.on_hold(job)
+        stopped = self.hindrances.waits_for(job) or stopped
         runs_s = self.statistics.runs_s(job.service)
         service = self.hindrances.services.get(job.service)
         if stopped or service is None or not runs_s:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job_orchestrator.common.protocol.paths import UnsafePath, check_path
+from job_orchestrator.common.protocol.paths import MAX_PATH_BYTES, UnsafePath, check_path
 from job_orchestrator.common.status import JobStatus
+from job_orchestrator.common.storage.regular_file import open_regular_file, opened_folder
 from job_orchestrator.server.files.folder import PRIVATE, FolderFiles
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
 from job_orchestrator.server.maintenance.takeover.record import Record
@@ -48,17 +49,17 @@ def find_files(record: Record) -> FoundFiles:
     found = FoundFiles(record.folder)
     has_results = record.status not in _NEVER_DISPATCHED
     try:
-        for path, entry in _entries(record.folder, ""):
+        for path, entry in _entries(record.folder):
             if path == _RESULTS and has_results:
                 continue
+            if entry.is_file(follow_symlinks=False):
+                found.inputs[path] = entry.stat(follow_symlinks=False).st_size
+            else:
+                found.problem = f"{path[:100]!r} is not a regular file"
             try:
                 check_path(path)
             except UnsafePath as error:
                 found.problem = str(error)
-            if entry.is_file(follow_symlinks=False):
-                found.inputs[path] = entry.stat(follow_symlinks=False).st_size
-            else:
-                found.problem = f"{path!r} is not a regular file"
     except FileNotFoundError:
         found.problem = found.results_problem = f"its folder {record.folder} is missing"
         found.inputs.clear()
@@ -73,7 +74,7 @@ def find_files(record: Record) -> FoundFiles:
 def _find_results(found: FoundFiles) -> None:
     path = found.folder / _RESULTS
     try:
-        with path.open("rb") as file:
+        with open(open_regular_file(path), "rb") as file:  # noqa: PTH123 (a descriptor)
             found.results_exist = True
             status = os.fstat(file.fileno())
             read_directory(file)
@@ -106,18 +107,32 @@ def take_files(files: FolderFiles, uuid: str, found: FoundFiles, attempt: int) -
     staged.rename(files.job_folder(uuid))
 
 
-def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = f"{prefix}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(folder / entry.name, f"{path}/")
-            else:
-                yield path, entry
+def _entries(folder: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Iterate over what is below a folder, without the folders that are searched themselves.
+
+    Raises ``NotADirectoryError`` if ``folder`` is a link. A folder whose path is too long for a
+    file in it is not searched.
+    """
+    with opened_folder(folder):
+        pass
+    prefixes = [""]
+    while prefixes:
+        prefix = prefixes.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                path = f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=False) and len(path) < MAX_PATH_BYTES:
+                    prefixes.append(f"{path}/")
+                else:
+                    yield path, entry
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    with contextlib.suppress(OSError):
-        os.link(source, target, follow_symlinks=False)
-        return
-    shutil.copyfile(source, target, follow_symlinks=False)
+    with open(open_regular_file(source), "rb") as content:  # noqa: PTH123 (a descriptor)
+        with contextlib.suppress(OSError):
+            os.link(source, target, follow_symlinks=False)
+            if target.lstat().st_ino == os.fstat(content.fileno()).st_ino:
+                return
+            target.unlink()  # the name has changed hands since
+        with target.open("xb") as copy:
+            shutil.copyfileobj(content, copy)

@@ -233,5 +233,6 @@ class Importer:
     def _report_unknown_services(self) -> None:
         for service, count in sorted(self._waiting.items()):
             self.report.problems.append(
-                f"{count} jobs wait for the service {service!r}, which is not configured"
+                f"{count} {'job waits' if count == 1 else 'jobs wait'} for the service {service!r},"
+                " which is not configured"
             )

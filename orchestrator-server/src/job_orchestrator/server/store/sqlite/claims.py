@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.server.model import Installation
 from job_orchestrator.server.store.queue import (
+    MAX_BACKFILL,
     MAX_WAITING,
     Claim,
     Offer,
     QueuedJob,
     RateOf,
+    Start,
     WaitingUser,
 )
+from job_orchestrator.server.store.sharing import divide
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.queue.usage import mark_served, usage_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, IS_READY, job_of
@@ -80,18 +84,27 @@ WAITING_USERS = _waiting_users("AND not_before <= :now")
 # Without the time, which is not in the index, no row is read.
 ALL_WAITING_USERS = f"{_waiting_users('')} LIMIT {MAX_WAITING}"
 
-CLAIM_ONE = f"""
+_CLAIM = """
 UPDATE jobs SET status = 'Processing', attempt = attempt + 1, nonce = :nonce,
     client_url = :client_url, dest_id = NULL, message = 'Being sent to a machine',
     changed_at = :now
-WHERE id = (
+"""
+
+CLAIM_ONE = f"""{_CLAIM} WHERE id = (
     SELECT id FROM {_QUEUED} WHERE service = :service AND user_id = :user_id AND {IS_READY}
     AND not_before <= :now ORDER BY priority DESC, id LIMIT 1)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
+CLAIM_THIS = f"{_CLAIM} WHERE id = :job AND {IS_READY} RETURNING {COLUMNS}"
+
+ANY_SIZED = f"""
+SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_sized WHERE service = ? AND {IS_READY}
+    AND (cpus > 0 OR memory_bytes > 0 OR gpus > 0))
+"""  # noqa: S608
+
 NEXT_JOBS = f"""
-SELECT id, priority, created_at FROM {_QUEUED}
+SELECT id, priority, created_at, time_limit_s, cpus, memory_bytes, gpus FROM {_QUEUED}
 WHERE service = :service AND user_id = :user_id AND {IS_READY} AND not_before <= :now
 ORDER BY priority DESC, id LIMIT :limit
 """  # noqa: S608
@@ -117,11 +130,23 @@ class Claimer:
         everywhere: Counter[int] = Counter()
         if any(offer.everywhere for offer in offers.values()):
             everywhere.update(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
-        return {
-            name: self._claim(connection, name, offers[name], everywhere, now)
-            for name in queued
-            if name in offers
-        }
+        asked = {name: offers[name] for name in queued if name in offers}
+        parts = divide(asked)
+        taken: Counter[str] = Counter()
+        claims = {}
+        for name, offer in parts.items():
+            claims[name] = self._claim(connection, name, offer, everywhere, now)
+            taken.update(job.client for job in claims[name].jobs if job.client is not None)
+        # What a service leaves of its part, those may have that got less than they could use.
+        for name, offer in asked.items():
+            part = parts[name]
+            if part is not offer and len(claims[name].jobs) == len(part.clients):
+                rest = offer.without(taken)
+                if rest.clients:
+                    more = self._claim(connection, name, rest, everywhere, now)
+                    claims[name] = claims[name].extended(more)
+                    taken.update(job.client for job in more.jobs if job.client is not None)
+        return claims
 
     def _claim(
         self,
@@ -141,13 +166,17 @@ class Claimer:
         free = min(offer.max_active - active, len(offer.clients))
         counted = max(free, len(offer.holders))
         if counted <= 0:
-            return Claim((), active, ())
+            # Whether queued jobs ask for resources was not looked up.
+            return Claim((), active, (), arranged=offer.arrange is not None)
         values = {"service": service, "now": now, "free": counted}
         rows = connection.execute(WAITING_USERS, values).fetchall()
         usages = {row[0]: Usage(*row[5:]) for row in rows}
         waiting = [waiting_user(row, now, self.half_life_s) for row in rows]
-        if offer.in_order:
-            waiting = [_with_next(connection, service, user, now) for user in waiting]
+        sized = offer.arrange is not None and _any_sized(connection, service)
+        arrange = offer.arrange if sized or offer.reserved else None
+        if offer.in_order or arrange is not None:
+            more = MAX_BACKFILL if sized else 0
+            waiting = [_with_next(connection, service, user, now, more) for user in waiting]
         if offer.rate_of is not None:
             waiting = [_with_tokens(connection, offer.rate_of, user, now) for user in waiting]
         held = {
@@ -155,19 +184,26 @@ class Claimer:
             for user_id in set(offer.holders)
         }
         if free <= 0:
-            return Claim((), active, waiting, held, everywhere)
+            return Claim((), active, waiting, held, everywhere, sized)
         jobs = []
         before = dict(everywhere)
-        chosen = offer.decide(active, waiting, before)
-        for user_id, client in zip(chosen, offer.clients, strict=False):
+        if arrange is not None:
+            starts = arrange(active, offer.clients, waiting, before)
+        else:
+            chosen = offer.decide(active, len(offer.clients), waiting, before)
+            starts = [Start(*each) for each in zip(chosen, offer.clients, strict=False)]
+        for start in starts:
+            user_id = start.user_id
             values = {
                 "service": service,
                 "user_id": user_id,
-                "client_url": client,
+                "client_url": start.client,
                 "nonce": self.installation.new_nonce(),
                 "now": now,
+                "job": start.job,
             }
-            for row in connection.execute(CLAIM_ONE, values).fetchall():
+            statement = CLAIM_ONE if start.job is None else CLAIM_THIS
+            for row in connection.execute(statement, values).fetchall():
                 job = job_of(row)
                 jobs.append(job)
                 rate = offer.rate_of(user_id) if offer.rate_of is not None else None
@@ -177,7 +213,7 @@ class Claimer:
             usage = usages[user_id]
             usages[user_id] = usage.holding(usage.slots + 1, now, self.half_life_s)
             mark_served(connection, service, user_id, usages[user_id])
-        return Claim(jobs, active, waiting, held, before)
+        return Claim(jobs, active, waiting, held, before, sized)
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:
@@ -194,11 +230,22 @@ def waiting_user(row: Sequence[Any], now: float, half_life_s: float) -> WaitingU
 
 
 def _with_next(
-    connection: sqlite3.Connection, service: str, user: WaitingUser, now: float
+    connection: sqlite3.Connection, service: str, user: WaitingUser, now: float, more: int
 ) -> WaitingUser:
-    values = {"service": service, "user_id": user.user_id, "now": now, "limit": user.queued}
+    limit = user.queued + more if user.queued else 0
+    values = {"service": service, "user_id": user.user_id, "now": now, "limit": limit}
     rows = connection.execute(NEXT_JOBS, values).fetchall()
-    return replace(user, next=tuple(QueuedJob(*row) for row in rows))
+    return replace(user, next=tuple(map(_queued_job, rows)))
+
+
+def _queued_job(row: Sequence[Any]) -> QueuedJob:
+    job_id, priority, created_at, time_limit_s, *wanted = row
+    return QueuedJob(job_id, priority, created_at, time_limit_s, Resources(*wanted))
+
+
+def _any_sized(connection: sqlite3.Connection, service: str) -> bool:
+    ((found,),) = connection.execute(ANY_SIZED, (service,))
+    return bool(found)
 
 
 def _with_tokens(

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.server.model import Job, JobOptions, UserLimits
 from job_orchestrator.server.store.sqlite.contents import ADD_INPUTS
+from job_orchestrator.server.store.sqlite.queue import dependencies
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
 
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
-    priority, time_limit_s, callback_url, idempotency_key, input_bytes, outputs, results)
+    priority, time_limit_s, callback_url, idempotency_key, input_bytes, outputs, results,
+    after_success, after_end, cpus, memory_bytes, gpus)
 VALUES (:uuid, :user_id, :service, 'Queued', '', :now, :now, :name, :tag,
-    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes, :outputs, :results)
+    :priority, :time_limit_s, :callback_url, :idempotency_key, :input_bytes, :outputs, :results,
+    :after_success, :after_end, :cpus, :memory_bytes, :gpus)
 RETURNING {COLUMNS}
 """  # noqa: S608
 
@@ -54,12 +57,19 @@ def add(
         **vars(new.options),
         "outputs": "\n".join(new.options.selection.outputs),
         "results": new.options.selection.kind,
+        "after_success": ",".join(map(str, new.options.after_success)),
+        "after_end": ",".join(map(str, new.options.after_end)),
+        "cpus": new.options.wanted.cpus,
+        "memory_bytes": new.options.wanted.memory_bytes,
+        "gpus": new.options.wanted.gpus,
     }
-    del values["selection"]
+    del values["selection"], values["wanted"]
     if new.options.idempotency_key is not None:
         for row in connection.execute(REPEATED, values).fetchall():
             return job_of(row)
-    problem = _limit_problem(connection, limits, new.user_id, new.input_bytes, now)
+    problem = dependencies.problem(connection, new.user_id, new.options) or _limit_problem(
+        connection, limits, new.user_id, new.input_bytes, now
+    )
     if problem is not None:
         return problem
     if limits.rate is not None:
@@ -67,7 +77,7 @@ def add(
     job = job_of(connection.execute(CREATE, values).fetchall()[0])
     if new.inputs is not None:
         connection.execute(ADD_INPUTS, (job.id, new.inputs))
-    return job
+    return dependencies.connect(connection, job, now)
 
 
 def refusal(

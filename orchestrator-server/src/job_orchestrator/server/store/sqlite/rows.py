@@ -41,7 +41,13 @@ def job_of(row: Sequence[Any]) -> Job:
     values["results"] = ResultKind(values["results"])
     values["kill_requested"] = bool(values["kill_requested"])
     values["held"] = bool(values["held"])
+    values["after_success"] = _ids(values["after_success"])
+    values["after_end"] = _ids(values["after_end"])
     return job
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
 
 
 @cache
@@ -55,7 +61,7 @@ def status_in(statuses: frozenset[JobStatus]) -> str:
     return f"status IN ({words})"
 
 
-IS_READY = "status = 'Queued' AND held = 0"
+IS_READY = "status = 'Queued' AND held = 0 AND open_dependencies = 0"
 IS_ACTIVE = status_in(ACTIVE_JOB)
 IS_DISPATCHED = status_in(DISPATCHED_JOB)
 IS_ENDED = status_in(FINAL_JOB)

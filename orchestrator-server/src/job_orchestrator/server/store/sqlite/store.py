@@ -35,6 +35,8 @@ from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.queue.chains import Chains
+from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
 from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
@@ -104,7 +106,10 @@ async def open_store(
         writer = Writer(writing, wrote)
         await writer.run(skip_numbers, durable=True)
         await writer.run(lambda connection: recount(connection, now()))
-        yield SqliteJobStore(writer, reading, Installation(name), now, half_life_s)
+        await writer.run(lambda connection: resume(connection, now()), durable=True)
+        store = SqliteJobStore(writer, reading, Installation(name), now, half_life_s)
+        connections.push_async_callback(store.close)
+        yield store
 
 
 class SqliteJobStore:
@@ -146,6 +151,7 @@ class SqliteJobStore:
         # claim that was called before does not see them.
         self._additions = 0
         self._contents = SqliteContents(reader)
+        self._chains = Chains(writer, now, self._publish)
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """See ``JobStore.subscribe``."""
@@ -229,8 +235,8 @@ class SqliteJobStore:
             job,
             wanted,
             message,
-            # A clock that was set back must not put a change into the future.
-            now if at is None else min(at, now),
+            now,
+            at=now if at is None else min(at, now),
             dest_id=dest_id,
             exit_code=exit_code,
             output=output,
@@ -357,6 +363,10 @@ class SqliteJobStore:
         while await self._writer.run(release_pages):
             pass
 
+    async def close(self) -> None:
+        """Stop the tasks of the store, before its connections are closed."""
+        await self._chains.close()
+
     async def check(self) -> None:
         """See ``JobStore.check``."""
         await self._writer.run(lambda _: None)
@@ -365,17 +375,19 @@ class SqliteJobStore:
         return [job_of(row) for row in await self._reader.rows(statement, values)]
 
     async def _apply(self, update: Update, *, max_delay_s: float = 0.0) -> Sequence[Job]:
-        def committed(jobs: Sequence[Job]) -> None:
-            for job in jobs:
+        def committed(applied: updates.Applied) -> None:
+            for job in applied.jobs:
                 self._contents.changed(job, update.result)
-            self._publish(jobs, status_changed=update.changes_status)
+            self._publish(applied.jobs, status_changed=update.changes_status)
+            self._chains.committed(applied.consequences)
 
-        return await self._writer.run(
+        applied = await self._writer.run(
             lambda connection: update.apply(connection, self._half_life_s),
             committed=committed,
             durable=update.durable,
             max_delay_s=max_delay_s,
         )
+        return applied.jobs
 
     def _queue_may_grow(self) -> None:
         self._additions += 1

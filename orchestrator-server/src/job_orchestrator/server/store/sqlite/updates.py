@@ -3,11 +3,17 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
+from job_orchestrator.server.store.sqlite.queue.dependencies import (
+    NO_CONSEQUENCES,
+    Consequences,
+    follow_up,
+)
 from job_orchestrator.server.store.sqlite.queue.usage import give_back
 from job_orchestrator.server.store.sqlite.rows import (
     COLUMNS,
@@ -41,8 +47,8 @@ class Update:
     changes_status: bool = True
     durable: bool = True
 
-    def apply(self, connection: sqlite3.Connection, half_life_s: float) -> Sequence[Job]:
-        """Run the statement, and return the jobs that it changed."""
+    def apply(self, connection: sqlite3.Connection, half_life_s: float) -> "Applied":
+        """Run the statement, and apply the ends of jobs to those that wait for them."""
         rows = connection.execute(self.statement, self.values).fetchall()
         if rows and self.abandoned is not None:
             connection.execute(ADD_ABANDONED, self.abandoned)
@@ -56,7 +62,16 @@ class Update:
             for job in jobs:
                 if job.client is not None or not self.may_be_queued:
                     give_back(connection, job, self.ends_attempt, half_life_s)
-        return jobs
+        if self.ends_attempt is None:
+            return Applied(jobs)
+        return Applied(jobs, follow_up(connection, jobs, self.ends_attempt))
+
+
+class Applied(NamedTuple):
+    """Jobs that an update has changed, and what followed for jobs that wait for them."""
+
+    jobs: Sequence[Job]
+    consequences: Consequences = NO_CONSEQUENCES
 
 
 def transition(
@@ -65,23 +80,26 @@ def transition(
     message: str,
     now: float,
     *,
+    at: float,
     dest_id: int | None,
     exit_code: int | None,
     output: StoredOutput | None,
     acknowledge: int | None,
 ) -> Update:
-    """Change the status of ``job`` to ``wanted``."""
+    """Change the status of ``job`` to ``wanted``. The change happened ``at`` this time.
+
+    A time before the previous change, which another clock may have given, is moved to it.
+    """
     statement = f"""
-        UPDATE jobs SET status = :wanted, message = :message, changed_at = :now,
+        UPDATE jobs SET status = :wanted, message = :message, changed_at = max(:at, changed_at),
             dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
             has_output = has_output OR :output_bytes IS NOT NULL,
             output_bytes = coalesce(:output_bytes, output_bytes),
             output_sha256 = coalesce(:output_sha256, output_sha256),
             started_at = CASE WHEN :runs OR (:ran AND {IS_DISPATCHED})
-                THEN coalesce(started_at, :now) ELSE started_at END,
-            ended_at = CASE WHEN :ended THEN max(:now, coalesce(started_at, created_at))
-                ELSE ended_at END
-        WHERE id = :id AND attempt = :attempt AND {status_in(origins(wanted))}
+                THEN coalesce(started_at, max(:at, changed_at)) ELSE started_at END,
+            ended_at = CASE WHEN :ended THEN max(:at, changed_at) ELSE ended_at END
+        WHERE id = :id AND attempt = :attempt AND {status_in(_origins(wanted))}
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
         "id": job.id,
@@ -96,17 +114,27 @@ def transition(
         # The server did not see the job Running, or that change is not written yet.
         "ran": wanted in (JobStatus.COMPLETED, JobStatus.FAILED),
         "ended": wanted in FINAL_JOB,
-        "now": now,
+        "at": at,
     }
     return Update(
         statement,
         values,
         acknowledgement=_acknowledgement(job, acknowledge, now),
         result=None if output is None else output.content,
-        ends_attempt=now if wanted in FINAL_JOB else None,
+        ends_attempt=now if wanted in FINAL_JOB or wanted is JobStatus.QUEUED else None,
         may_be_queued=True,
         durable=wanted in FINAL_JOB,
     )
+
+
+def _origins(wanted: JobStatus) -> frozenset[JobStatus]:
+    """Return the states from which a message about an attempt leads to ``wanted``.
+
+    A queued job fails only by its dependencies: a late message about the attempt that was given up
+    last must not end it.
+    """
+    found = origins(wanted)
+    return found - {JobStatus.QUEUED} if wanted is JobStatus.FAILED else found
 
 
 def explain(job: Job, message: str, now: float) -> Update:

@@ -24,12 +24,15 @@ from job_orchestrator.client.executors.local.cgroups.start_gate import StartGate
 from job_orchestrator.client.executors.local.cgroups.starters import open_starter
 from job_orchestrator.client.executors.local.child import CgroupStarter
 from job_orchestrator.client.executors.local.settings import ExecutionSettings
-from job_orchestrator.client.model import Limits
+from job_orchestrator.client.model import NO_SHARE, Limits, Share
 from job_orchestrator.common.errors import StartupError
 
 logger = logging.getLogger(__name__)
 
 END_TIMEOUT_S = 10.0
+
+FOR_SHARES = frozenset({"cpu", "memory"})
+"""Controllers that limit what single payloads have asked for. They are used where there are any."""
 _POLL_S = 0.005
 
 
@@ -90,18 +93,31 @@ class PayloadCgroups:
     def __str__(self) -> str:
         return str(self._parents[0].folder)
 
-    def create(self, name: str) -> PayloadCgroup:
-        """Create the cgroup of a payload, and set its limits. Raises ``OSError``."""
+    @property
+    def controllers(self) -> frozenset[str]:
+        """The controllers that are used."""
+        return frozenset[str]().union(*(parent.controllers for parent in self._parents))
+
+    def create(self, name: str, share: Share = NO_SHARE) -> PayloadCgroup:
+        """Create the cgroup of a payload, and set its limits. Raises ``OSError``.
+
+        They are those of all payloads, and what this one has asked for if that is less.
+        """
+        limits = self._limits.within(share)
+        needed = needed_controllers(limits)
+        parents = [
+            parent
+            for parent in self._parents
+            if parent is self._parents[0] or parent.controllers & needed
+        ]
         created = PayloadCgroup(
-            tuple(
-                Cgroup(parent.folder / name, parent.hierarchy.version) for parent in self._parents
-            ),
-            self._limits,
+            tuple(Cgroup(parent.folder / name, parent.hierarchy.version) for parent in parents),
+            limits,
         )
         try:
-            for parent, cgroup in zip(self._parents, created.cgroups, strict=True):
+            for parent, cgroup in zip(parents, created.cgroups, strict=True):
                 cgroup.folder.mkdir()
-                set_limits(cgroup.folder, cgroup.version, self._limits, parent.controllers)
+                set_limits(cgroup.folder, cgroup.version, limits, parent.controllers)
         except OSError:
             created.remove()
             raise
@@ -151,6 +167,11 @@ def open_cgroups(
         logger.info("Payloads run without cgroups: %s", error)
         return None
     logger.info("Payloads run in cgroups below %s", cgroups)
+    if missing := FOR_SHARES - cgroups.controllers:
+        logger.info(
+            "Payloads can use more than they have asked for: their cgroups have no %s controller",
+            " and no ".join(sorted(missing)),
+        )
     return cgroups
 
 
@@ -163,20 +184,25 @@ def _open(
     """
     problem: Exception = CgroupsUnavailable("no hierarchy of version 2, and no freezer, is mounted")
     usable = [each for each in hierarchies if each.version == 2 or "freezer" in each.controllers]
+    needed = needed_controllers(settings.limits)
     for main in sorted(usable, key=lambda hierarchy: hierarchy.version, reverse=True):
-        try:
-            return _open_with(main, hierarchies, name, settings)
-        except (CgroupsUnavailable, OSError) as error:
-            problem = error
+        for wanted in dict.fromkeys((needed | FOR_SHARES, needed)):
+            try:
+                return _open_with(main, hierarchies, name, settings, wanted)
+            except (CgroupsUnavailable, OSError) as error:
+                problem = error
     raise problem
 
 
 def _open_with(
-    main: Hierarchy, hierarchies: Sequence[Hierarchy], name: str, settings: ExecutionSettings
+    main: Hierarchy,
+    hierarchies: Sequence[Hierarchy],
+    name: str,
+    settings: ExecutionSettings,
+    needed: frozenset[str],
 ) -> PayloadCgroups:
-    """Choose hierarchies for the limits, create the parents, and prove that they work."""
+    """Choose hierarchies for the controllers, create the parents, and prove that they work."""
     limits = settings.limits
-    needed = needed_controllers(limits)
     chosen = {main: needed & main.controllers}
     for controller in sorted(needed - main.controllers):
         hierarchy = next((each for each in hierarchies if controller in each.controllers), None)
@@ -194,7 +220,7 @@ def _open_with(
             if hierarchy.version == 2 and controllers:
                 delegate(hierarchy, parent, controllers)
         _prove_that_kill_works(cgroups)
-        if [hierarchy.version for hierarchy in chosen] == [2]:
+        if main.version == 2:
             cgroups.starter = _open_starter(cgroups, of_other_users=bool(settings.run_as))
     except (CgroupsUnavailable, OSError):
         cgroups.close()

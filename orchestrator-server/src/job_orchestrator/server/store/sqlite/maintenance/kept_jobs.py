@@ -254,6 +254,32 @@ def recount_usage(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+_WRONG_DEPENDENCIES = """
+SELECT id FROM jobs LEFT JOIN
+    (SELECT job_id, count(*) AS open FROM dependencies GROUP BY job_id) ON job_id = id
+WHERE status = 'Queued' AND open_dependencies <> coalesce(open, 0)
+"""
+
+
+def wrong_dependencies(connection: sqlite3.Connection) -> list[int]:
+    """Return queued jobs whose number of jobs that they wait for is wrong."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'dependencies'")
+    if found.fetchone() is None:
+        return []
+    return [job_id for (job_id,) in connection.execute(_WRONG_DEPENDENCIES)]
+
+
+def recount_dependencies(connection: sqlite3.Connection) -> None:
+    """Count again what each queued job waits for."""
+    connection.execute(
+        f"""
+        UPDATE jobs SET open_dependencies =
+            (SELECT count(*) FROM dependencies WHERE job_id = jobs.id)
+        WHERE id IN ({_WRONG_DEPENDENCIES})
+        """  # noqa: S608
+    )
+
+
 def runs(connection: sqlite3.Connection) -> Iterator[tuple[int, float, float, str, int]]:
     """Yield user, arrival, run time, service and priority of each job that has run."""
     yield from connection.execute(

@@ -265,3 +265,27 @@ async def test_trap_17_repeat_of_a_submit_that_its_client_can_not_answer_now_is_
     assert await server.ended(job) == ("Completed", "")
     assert len(client.payloads) == 1
     assert server.rows("SELECT attempt FROM jobs") == [(1,)]
+
+
+@tuned(reconcile_after_s=3600.0, event_stream_timeout_s=3600.0, reconnect_backoff=Backoff((0.01,)))
+async def test_end_that_was_reported_while_the_job_was_being_delivered_is_not_missed(
+    server: Server, client: FakeClient
+) -> None:
+    answered = asyncio.Event()
+
+    async def accept_slowly(request: web.Request) -> web.StreamResponse:
+        accepted = await client.submit(request)
+        await answered.wait()
+        return accepted
+
+    client.instead["submit"] = accept_slowly
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.go_away()
+    (known,) = server.clients
+    await server.eventually(lambda: bool(known.problem))
+    client.complete(payload)  # nobody hears it
+    client.come_back()
+    await server.eventually(lambda: not known.problem)
+    answered.set()
+    assert await server.ended(job) == ("Completed", "")

@@ -233,11 +233,14 @@ class Intake:
     async def _known(self, key: str | None) -> PayloadRow:
         """Return the payload of an earlier submit.
 
-        Raises ``ClientStops`` or ``ClientUnfit`` if there is none.
+        Raises ``AttemptReturned`` if it was given back, ``ClientStops`` or ``ClientUnfit`` if there
+        is none.
 
         A server that repeats a submit must not be refused while its payload runs here.
         """
         row = await self.store.by_key(key) if key else None
+        if row is None and key and self.store.was_returned(key):
+            raise AttemptReturned
         if row is None and self.open:
             raise ClientUnfit(self.fitness.problem)
         if row is None:

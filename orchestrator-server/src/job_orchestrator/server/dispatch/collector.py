@@ -80,6 +80,8 @@ class Collector:
         # Jobs that are being fetched. True: something has happened since, so fetch once more.
         self._fetching: dict[int, bool] = {}
         self._early_events = EarlyEvents()
+        # Jobs whose client was connected during their delivery: it may have reported them before.
+        self._connected_during_delivery: set[int] = set()
         # Jobs whose client has accepted them, and of which the store does not know that yet, by
         # client and payload id.
         self._accepted: dict[tuple[str, int], Job] = {}
@@ -118,6 +120,8 @@ class Collector:
         if job.status not in DISPATCHED_JOB:
             self._fetcher.forget(job)
             self._schedule.forget(job)
+            if job.status is not JobStatus.PROCESSING:
+                self._connected_during_delivery.discard(job.id)
 
     @contextmanager
     def accepted(self, job: Job, payload: Payload) -> Iterator[None]:
@@ -151,9 +155,16 @@ class Collector:
         self._schedule.postpone_reconcile(job)
         for event in self._early_events.pop(client, payload.id):
             self.on_event(client, event)
-        if job.kill_requested or payload.status not in (
-            PayloadStatus.PREPARED,
-            PayloadStatus.RUNNING,
+        missed = job.id in self._connected_during_delivery
+        self._connected_during_delivery.discard(job.id)
+        if (
+            missed
+            or job.kill_requested
+            or payload.status
+            not in (
+                PayloadStatus.PREPARED,
+                PayloadStatus.RUNNING,
+            )
         ):
             self.fetch(job)
         elif payload.status is PayloadStatus.RUNNING:
@@ -178,8 +189,14 @@ class Collector:
                 self._registry.on_packing(client, job)
 
     def on_connected(self, client: Client) -> None:
-        """Fetch all jobs of a client that has become reachable: events may have been missed."""
+        """Fetch all jobs of a client that has become reachable: events may have been missed.
+
+        Those that are being delivered are fetched when that is recorded.
+        """
         self._fetch_all(client, client.jobs)
+        self._connected_during_delivery |= {
+            job.id for job in client.jobs.values() if job.status is JobStatus.PROCESSING
+        }
 
     async def on_unreachable(self, client: Client, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown."""

@@ -156,8 +156,17 @@ class Dispatcher:
         claims = await self._store.claim(offers)
         self._sized.keep([name for name, claim in claims.items() if claim.arranged], offers)
         if fitting is not None:
-            self._reservations = fitting.reservations
+            # A service without an offer keeps its own: its clients are full.
+            self._reservations = {
+                name: reservation
+                for name, reservation in fitting.reservations.items()
+                if name not in self._rules.pauses.services
+                and (name not in offers or self._still_waits(claims.get(name), name))
+            }
         for name, claim in claims.items():
+            if claim.arranged and offers[name].arrange is None:
+                self._sized.add(name)
+                more = True
             if claim.jobs:
                 reach(Point.SERVER_CLAIMED)
             limits = self._rules.limits(self._services[name])
@@ -173,6 +182,10 @@ class Dispatcher:
                 service, {each.client for each in self._reservations.values()}
             )
         return more
+
+    def _still_waits(self, claim: Claim | None, name: str) -> bool:
+        """Return whether a service may start queued jobs. A claim lacks those without any."""
+        return claim is not None and claim.active < self._services[name].max_runs
 
     def _placed(self, service: Service) -> Sequence[str]:
         """Return the clients that the next jobs of ``service`` go to, one for each job."""

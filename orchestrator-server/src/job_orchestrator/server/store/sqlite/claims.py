@@ -172,7 +172,10 @@ class Claimer:
         rows = connection.execute(WAITING_USERS, values).fetchall()
         usages = {row[0]: Usage(*row[5:]) for row in rows}
         waiting = [waiting_user(row, now, self.half_life_s) for row in rows]
-        sized = offer.arrange is not None and _any_sized(connection, service)
+        sized = _any_sized(connection, service)
+        if sized and offer.arrange is None:
+            # One has become ready since the offer was made.
+            return Claim((), active, (), arranged=True)
         arrange = offer.arrange if sized or offer.reserved else None
         if offer.in_order or arrange is not None:
             more = MAX_BACKFILL if sized else 0

@@ -13,10 +13,6 @@ DROP INDEX jobs_sized;
 CREATE INDEX jobs_sized ON jobs (service)
     WHERE status = 'Queued' AND held = 0 AND open_dependencies = 0
         AND (cpus > 0 OR memory_bytes > 0 OR gpus > 0);
-DROP INDEX jobs_sized;
-CREATE INDEX jobs_sized ON jobs (service)
-    WHERE status = 'Queued' AND held = 0 AND open_dependencies = 0
-        AND (cpus > 0 OR memory_bytes > 0 OR gpus > 0);
 
 -- Which job waits for the end of which. A row is removed with that end.
 CREATE TABLE dependencies (

@@ -116,11 +116,11 @@ class Supervisor:
         """Take the exit status of a script that has ended; release its slot if nothing is left."""
         collected = await self._run_short(self._collect, script)
         if not collected.leftovers and collected.possible_orphans:
-            # They may be scripts whose start is under way, for which only a thread can wait.
-            if collected.possible_orphans <= await in_thread(self._scripts.all):
-                await self.release(script)
-            else:
+            # They may have ended, or be scripts whose start is under way, for which only a thread
+            # can wait.
+            if await in_thread(self._orphans_left):
                 return collected._replace(leftovers=True)
+            await self.release(script)
         return collected
 
     async def release(self, script: Script) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
             )
         else:
             termination = processes.Termination(
-                partial(_in_cgroup_or, cgroup, find),
+                partial(self._left_of, cgroup, find),
                 kill_all=cgroup.main.kill,
                 may_have_missed=lambda: bool(cgroup.main.pids()),
                 spared_pid=spared_pid,
@@ -249,6 +249,20 @@ class Supervisor:
             reaped, orphans.reaped = orphans.reaped, False
         return reaped
 
+    def _orphans_left(self) -> set[int]:
+        """Reap the orphans that have ended, and return those that have not. Blocks."""
+        self.reap()
+        return self._adopted()
+
+    def _left_of(self, cgroup: PayloadCgroup, find: processes.Find) -> list[psutil.Process]:
+        """Find the processes of a cgroup; if it is empty, those that left it, as root can.
+
+        Processes are searched only if there are orphans: a search reads all of the machine.
+        """
+        if living := processes.living(cgroup.main.pids()):
+            return living
+        return find() if self._orphans_left() else []
+
     def _all_left(self) -> list[psutil.Process]:
         """Find the processes of all payloads, by their mark or by users that only payloads have."""
         uids = self._spawner.exclusive_uids
@@ -259,8 +273,3 @@ class Supervisor:
         # In this order: a script that starts in between is not taken for an orphan.
         children = processes.possible_orphans()
         return children - self._scripts.all()
-
-
-def _in_cgroup_or(cgroup: PayloadCgroup, find: processes.Find) -> list[psutil.Process]:
-    """Find the processes of a cgroup; if it is empty, those that left it, as root's scripts can."""
-    return processes.living(cgroup.main.pids()) or find()

@@ -27,6 +27,11 @@ WAIT_S = 30
 FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
+def files_named(name: str, folder: Path) -> list[Path]:
+    """Find files by name in a folder that a service changes meanwhile, where rglob fails."""
+    return [Path(found, name) for found, _, files in os.walk(folder) if name in files]
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a condition that sends no event, such as the start of a process."""
     async with asyncio.timeout(WAIT_TIMEOUT_S):

@@ -6,7 +6,7 @@ import signal
 import aiohttp
 import psutil
 
-from harness import Portal, StartClient, StartServer, eventually
+from harness import Portal, StartClient, StartServer, eventually, files_named
 
 SCRIPT = (
     "trap 'touch signalled' TERM; (trap '' TERM; exec setsid sleep 4711) & while :; do wait; done\n"
@@ -25,7 +25,9 @@ async def test_repeated_signals_shorten_only_the_drain_of_a_client(
         return "Stopping: 1 payloads have 300 s to end" in client.logged
 
     async def ends_its_scripts() -> bool:
-        return await asyncio.to_thread(lambda: any((client.folder / "data").rglob("signalled")))
+        return await asyncio.to_thread(
+            lambda: bool(files_named("signalled", client.folder / "data"))
+        )
 
     client.send_signal(signal.SIGTERM)
     await eventually(drains)

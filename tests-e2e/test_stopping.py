@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harness import Portal, Service, StartClient, StartServer, eventually
+from harness import Portal, Service, StartClient, StartServer, eventually, files_named
 
 GRACE_S = 10.0
 """Time that requests in progress have, as docs/server-and-client.md states it."""
@@ -74,7 +74,7 @@ async def uploads_of(folder: Path, count: int) -> None:
     """Wait until ``count`` uploads have arrived in part, so that their requests are handled."""
 
     def begun() -> bool:
-        return len([path for path in folder.rglob("data") if path.stat().st_size]) >= count
+        return len([path for path in files_named("data", folder) if path.stat().st_size]) >= count
 
     async def all_begun() -> bool:
         return await asyncio.to_thread(begun)

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
@@ -119,17 +120,44 @@ async def test_trap_57_queue_for_a_peer_that_does_not_read_is_bounded() -> None:
                     socket.put(item)
                     assert socket.queued_bytes <= limit
                     await asyncio.sleep(0)
-        waiting = asyncio.create_task(socket.room(len(item)))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        waiting.cancel()
-        last = socket.sent
-        assert socket.withdraw(last)
-        assert not socket.withdraw(last - 1)
-        await socket.room(len(item))
         socket.break_off(link.CloseCode.SLOW_READER, "too slow")
         with pytest.raises(LinkBroken, match="too slow"):
             await running
+
+
+class StalledWebSocket:
+    """WebSocket whose buffers are full: nothing is sent, nothing arrives."""
+
+    async def send_bytes(self, _: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async def receive(self) -> aiohttp.WSMessage:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self, *, code: int = 1000, message: bytes = b"") -> bool:
+        return True
+
+
+async def test_trap_57_room_in_a_full_queue_comes_from_items_that_are_withdrawn() -> None:
+    item = link.encode_item(link.Assign(1, "k", bytes(60_000)))
+    socket = LinkSocket(StalledWebSocket(), max_queued_bytes=2 * len(item))
+    running = asyncio.create_task(socket.run(lambda _: None))
+    socket.put(item)
+    while not socket.sent:  # noqa: ASYNC110 (there is no event)
+        await asyncio.sleep(0)
+    for _ in range(2):
+        socket.put(item)
+    waiting = asyncio.create_task(socket.room(len(item)))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert socket.withdraw(socket.sent)
+    assert not socket.withdraw(socket.sent - 1)
+    async with asyncio.timeout(60):
+        await waiting
+    socket.break_off(link.CloseCode.SLOW_READER, "too slow")
+    with pytest.raises(LinkBroken, match="too slow"):
+        await running
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import os
 import sqlite3
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -105,7 +106,12 @@ class Server:
     def folders(self) -> list[str]:
         """List the data folder, without the empty folder for uploads."""
         data = self.root / "data"
-        found = [str(path.relative_to(data)) for path in data.rglob("*")]
+        # os.walk goes on when the server removes a folder meanwhile; Path.rglob fails.
+        found = [
+            os.path.relpath(Path(folder, name), data)
+            for folder, folders, files in os.walk(data)
+            for name in folders + files
+        ]
         return sorted(name for name in found if name != "incoming")
 
 

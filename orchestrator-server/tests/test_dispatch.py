@@ -46,12 +46,15 @@ async def test_job_is_created_and_claimed_in_one_transaction_while_a_slot_is_fre
         registry = server.app[keys.METRICS].registry
         return registry.get_sample_value("jo_server_sqlite_write_seconds_count") or 0.0
 
+    async def cost_of_a_job() -> float:
+        before = transactions()
+        await server.until(await server.submit(), "Processing")
+        return transactions() - before
+
     await server.hears_clients()
     gate = client.hold_submits()
-    before = transactions()
-    job = await server.submit()
-    await server.until(job, "Processing")
-    assert transactions() - before == 1
+    # Housekeeping writes too, at the start for example: it may add to some of the jobs, not to all.
+    assert min([await cost_of_a_job() for _ in range(4)]) == 1
     gate.set()
 
 

@@ -109,6 +109,7 @@ class LinkSocket:
         if position < len(self._queue):
             self.queued_bytes -= len(self._queue[position])
             self._queue[position] = b""
+            self._emptied.set()
         return True
 
     async def send_now(self, item: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import calls
@@ -335,6 +336,16 @@ class AsyncClient(ServiceCalls):
             JobNotFound: No job has this id, or it belongs to another user.
         """
         return await calls.cancel(self._connection, job_id)
+
+    async def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a queued job depends: limits, order, compute clients.
+
+        Raises:
+            NotAuthorized: The token is not that of an administrator.
+            JobNotFound: No job has this id.
+        """
+        body = await self._connection.call("GET", f"/jobs/{job_id}/explanation", read_all)
+        return decode(body, Explanation, self.url)
 
     async def change(
         self, job_id: int, *, held: bool | None = None, priority: int | None = None

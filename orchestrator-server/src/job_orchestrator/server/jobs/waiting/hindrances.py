@@ -83,7 +83,7 @@ class Hindrances:
 
     def _limit_of_user(self, job: Job, service: Service) -> str:
         limits = self.rules.limits(service)
-        of_user = self._active(service, job.user_id)
+        of_user = self.active(service, job.user_id)
         most = limits.ceiling(job.user_id)
         if of_user >= most:
             return f"{of_user} {OF_USER}, of at most {most}"
@@ -108,7 +108,7 @@ class Hindrances:
         return ""
 
     def _limit_of_all(self, service: Service) -> str:
-        active = self._active(service)
+        active = self.active(service)
         if active >= service.max_runs:
             return f"{active} jobs of {service.name} are active, of at most {service.max_runs}"
         if total := self.rules.shared.total:
@@ -124,7 +124,7 @@ class Hindrances:
         if slots and free == 0:
             return f"All {slots} slots of this service's machines are busy"
         limits = self.rules.limits(service)
-        borrows = self._active(service, job.user_id) >= limits.guaranteed(job.user_id)
+        borrows = self.active(service, job.user_id) >= limits.guaranteed(job.user_id)
         if slots and borrows and free <= limits.reserve:
             return (
                 f"The {free} free slots of this service's machines are kept for users with fewer"
@@ -144,7 +144,8 @@ class Hindrances:
         room = [c for c in large if c.offer.less(c.used).hold(wanted) and _free(c) > 0]
         return "" if room else f"It asks for {wanted}, which no machine has free at present"
 
-    def _active(self, service: Service, user_id: int | None = None) -> int:
+    def active(self, service: Service, user_id: int | None = None) -> int:
+        """Count the active jobs of a service, of one user or of all."""
         return sum(
             job.service == service.name and user_id in (None, job.user_id)
             for client in self.clients.of_service(service)

@@ -161,7 +161,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a claim for one service would decide, and the counts on which it would be based.
+    """Decision that a claim for one service would make, and the counts on which it is based.
 
     ``waiting`` are all users with jobs that may start, with up to ``MAX_WAITING_JOBS`` of each in
     ``WaitingUser.next``; ``active`` counts the active jobs of the service.

@@ -222,6 +222,15 @@ async def test_whoami_with_a_token_returns_its_owner(start_server: StartServer, 
                 "jobs_per_hour": None,
                 "jobs_left": None,
                 "paused": False,
+                "use": [
+                    {
+                        "kind": "user_and_service",
+                        "name": "example",
+                        "used": 0,
+                        "limit": 5,
+                        "reached": False,
+                    }
+                ],
             },
         },
     )

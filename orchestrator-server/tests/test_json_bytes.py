@@ -104,7 +104,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
         b'"clients":["http://compute/submit"],"running":0,"waiting":0,'
-        b'"policy":"fair","runs_per_user_burst":5,"paused":false}]}'
+        b'"policy":"fair","runs_per_user_burst":5,"paused":false}],"use":[]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'

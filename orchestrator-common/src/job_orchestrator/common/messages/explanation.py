@@ -63,7 +63,7 @@ class ClientForJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures on which the start of a queued job depends, for administrators.
+    """Figures on which the start of a queued job depends, for administrators.
 
     ``starts_now`` says what the scheduler decides on these figures. ``place`` is the place of the
     job in the order of all queued jobs of its service, None if it is not among the first or can't

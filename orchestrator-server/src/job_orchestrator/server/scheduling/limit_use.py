@@ -31,14 +31,22 @@ def use_of_user(limits: Limits, user_id: int, everywhere: Mapping[int, int]) -> 
     return found
 
 
-def use_of_all(
-    limits: Limits, service: str, active: int, everywhere: Mapping[int, int]
-) -> Sequence[LimitUse]:
-    """Return the limits of all users: of a service that has ``active`` jobs, and of all of them."""
-    found = [_use("service", service, active, limits.per_service)]
-    if limits.total:
-        found.append(_use("total", "", sum(everywhere.values()), limits.total))
-    return found
+def use_of_groups(limits: Limits, everywhere: Mapping[int, int]) -> Sequence[LimitUse]:
+    """Return the limit of each group."""
+    in_groups = limits.active_of_groups(everywhere)
+    return [_use("group", name, in_groups[name], most) for name, most in limits.groups.items()]
+
+
+def use_of_service(limits: Limits, service: str, active: int) -> LimitUse:
+    """Return the limit of a service that has ``active`` jobs."""
+    return _use("service", service, active, limits.per_service)
+
+
+def use_of_total(limits: Limits, everywhere: Mapping[int, int]) -> Sequence[LimitUse]:
+    """Return the limit of all jobs, if there is one."""
+    if not limits.total:
+        return []
+    return [_use("total", "", sum(everywhere.values()), limits.total)]
 
 
 def use_of_rate(rate: Rate, tokens: float) -> LimitUse:

@@ -114,6 +114,15 @@ SCHEMAS: dict[str, Any] = {
                 "jobs_per_hour": 60.0,
                 "jobs_left": 17,
                 "paused": False,
+                "use": [
+                    {
+                        "kind": "user",
+                        "name": "",
+                        "used": 2,
+                        "limit": 4,
+                        "reached": False,
+                    }
+                ],
             },
         },
     },

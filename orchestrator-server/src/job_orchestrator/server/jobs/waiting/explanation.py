@@ -21,8 +21,9 @@ from job_orchestrator.server.model import Job, Service
 from job_orchestrator.server.scheduling.fitting import NO_ROOM, Fitting, time_limit_s
 from job_orchestrator.server.scheduling.limit_use import (
     use_in_service,
-    use_of_all,
     use_of_rate,
+    use_of_service,
+    use_of_total,
     use_of_user,
 )
 from job_orchestrator.server.scheduling.offers import Offers
@@ -109,7 +110,8 @@ class Explanations:
         found = [
             *use_in_service(limits, service.name, job.user_id, active),
             *use_of_user(limits, job.user_id, rehearsal.everywhere),
-            *use_of_all(limits, service.name, rehearsal.active, rehearsal.everywhere),
+            use_of_service(limits, service.name, rehearsal.active),
+            *use_of_total(limits, rehearsal.everywhere),
         ]
         if (rate := rules.start_rate(job.user_id)) is not None:
             found.append(

@@ -64,11 +64,9 @@ class Hindrances:
             return "An administrator has paused the jobs of this user"
         return ""
 
-    def active_of_user(self, user_id: int) -> int:
-        """Count the active jobs of a user in all services."""
-        return sum(
-            job.user_id == user_id for client in self.clients for job in client.jobs.values()
-        )
+    def active_of_users(self) -> Counter[int]:
+        """Count the active jobs of each user in all services."""
+        return Counter(job.user_id for client in self.clients for job in client.jobs.values())
 
     def _limit_reached(self, job: Job) -> str:
         service = self.services.get(job.service)
@@ -88,7 +86,7 @@ class Hindrances:
         if of_user >= most:
             return f"{of_user} {OF_USER}, of at most {most}"
         if total := limits.of_all_services(job.user_id):
-            everywhere = self.active_of_user(job.user_id)
+            everywhere = self.active_of_users()[job.user_id]
             if everywhere >= total:
                 return f"{everywhere} {OF_USER} in all services, of at most {total}"
         return self._limit_of_groups(job.user_id, limits)
@@ -97,8 +95,7 @@ class Hindrances:
         names = [name for name in limits.terms(user_id).groups if name in limits.groups]
         if not names:
             return ""
-        active = Counter(job.user_id for client in self.clients for job in client.jobs.values())
-        of_groups = limits.active_of_groups(active)
+        of_groups = limits.active_of_groups(self.active_of_users())
         for name in names:
             if of_groups[name] >= limits.groups[name]:
                 return (

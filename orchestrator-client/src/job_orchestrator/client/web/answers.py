@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from job_orchestrator.client import keys
@@ -74,6 +75,7 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
         killed=row.killed,
         exit_code=row.exit_code,
         message=row.message,
+        run_s=msgspec.UNSET if row.run_s is None else row.run_s,
     )
 
 

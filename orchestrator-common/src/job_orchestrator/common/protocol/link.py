@@ -20,7 +20,7 @@ import msgspec
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages.encoding import StoredInteger
-from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent, RunSeconds
 from job_orchestrator.common.protocol.durations import MAX_NUMBER
 from job_orchestrator.common.status import PayloadStatus
 
@@ -220,7 +220,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
 
     ``results`` is the ZIP if it is small and the key is one of this server; its SHA-256 digest is
     ``sha256``. None: the results are fetched by HTTP, if there are any. ``at`` is by the client's
-    clock.
+    clock. ``run_s`` is how many seconds the script ran; older clients don't send it.
     """
 
     id: StoredInteger
@@ -231,6 +231,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     results: bytes | None = None
     sha256: bytes | None = None
     at: Time | None = None
+    run_s: RunSeconds | None = None
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag="load"):

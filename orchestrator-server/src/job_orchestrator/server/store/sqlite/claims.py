@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from job_orchestrator.common.messages.resources import Resources
-from job_orchestrator.server.model import Installation
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import (
     MAX_BACKFILL,
     MAX_WAITING,

@@ -42,7 +42,8 @@ CREATE TABLE payloads (
     ended_at REAL,
     packing INTEGER NOT NULL DEFAULT 0,
     results_sha256 BLOB,
-    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0
+    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
+    run_s REAL
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -227,11 +228,12 @@ class PayloadStore:
         message: str,
         exit_code: int | None = None,
         results_sha256: bytes | None = None,
+        run_s: float | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
-                    exit_code = coalesce(:exit_code, exit_code),
+                    exit_code = coalesce(:exit_code, exit_code), run_s = coalesce(:run_s, run_s),
                     results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
@@ -242,6 +244,7 @@ class PayloadStore:
                 "message": message,
                 "exit_code": exit_code,
                 "results_sha256": results_sha256,
+                "run_s": run_s,
                 "now": self._now(),
             },
         )

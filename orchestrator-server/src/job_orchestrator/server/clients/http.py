@@ -1,8 +1,10 @@
 """HTTP transport to a client that is configured by its URLs."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import msgspec
@@ -17,7 +19,12 @@ from job_orchestrator.common.protocol.decoding import (
     decode_payload_event,
 )
 from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, TIME_LIMIT
+from job_orchestrator.common.protocol.headers import (
+    IDEMPOTENCY_KEY,
+    REPR_DIGEST,
+    RUN_SECONDS,
+    TIME_LIMIT,
+)
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
@@ -95,7 +102,8 @@ class HttpTransport:
                 )
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await receiver.receive(self._large_blocks(response), self._sha256(response))
+            output = await receiver.receive(self._large_blocks(response), self._sha256(response))
+            return replace(output, run_s=_run_s(response))
 
     async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> StoredOutput:
         """See ``ClientTransport.retrieve_partial``."""
@@ -250,3 +258,12 @@ async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[ClientEvent]:
                 yield decode_load_event(event.data)
     except DomainError as error:
         raise ClientFailed(str(error)) from error
+
+
+def _run_s(response: aiohttp.ClientResponse) -> float | None:
+    """Return how long the script ran; None if the client does not say so, or no time."""
+    try:
+        run_s = float(response.headers.get(RUN_SECONDS, ""))
+    except ValueError:
+        return None
+    return run_s if math.isfinite(run_s) and run_s >= 0 else None

@@ -46,6 +46,7 @@ TABLE: Mapping[str, Access] = {
     "/upload": Access.OWN_JOBS,
     "/jobs": Access.OWN_JOBS,
     "/events": Access.OWN_JOBS,
+    "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
     "/stats": Access.ADMIN,
     "/pauses": Access.ADMIN,
@@ -55,7 +56,8 @@ TABLE: Mapping[str, Access] = {
 }
 """Access by route. Administrators may use all routes.
 
-Static files (``OPEN_BELOW``) and routes about one job (``{id}`` in the path) are not listed.
+Static files (``OPEN_BELOW``) are not listed, nor are routes about one job (``{id}`` in the path)
+that its user may use.
 """
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
@@ -67,7 +69,7 @@ def access_of(path: str) -> Access:
     if path.startswith(OPEN_BELOW):
         return Access.OPEN
     if "{id}" in path:
-        return Access.ONE_JOB
+        return TABLE.get(path, Access.ONE_JOB)
     return TABLE.get(path, Access.ADMIN)
 
 

@@ -14,7 +14,7 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound, JobNotQueued
-from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -25,6 +25,7 @@ from job_orchestrator.server.store.base import (
     Outbox,
     Subscriber,
 )
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
@@ -54,12 +55,10 @@ from job_orchestrator.server.store.sqlite.unconfirmed import (
 )
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
+from job_orchestrator.server.store.usage import HALF_LIFE_S
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
-
-HALF_LIFE_S = 7 * 86_400.0
-"""Half-life of usage, unless another one is given."""
 
 UUIDS_AT_ONCE = 500
 """UUIDs in one query: SQLite limits the number of parameters."""
@@ -178,7 +177,6 @@ class SqliteJobStore:
                 self._publish([outcome])
 
         self._queue_may_grow()
-
         outcome = await self._writer.run(
             lambda connection: add(connection, new, limits, now), committed=committed, durable=True
         )
@@ -227,6 +225,7 @@ class SqliteJobStore:
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
         at: float | None = None,
+        run_s: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """See ``JobStore.transition``."""
@@ -241,6 +240,7 @@ class SqliteJobStore:
             exit_code=exit_code,
             output=output,
             acknowledge=acknowledge,
+            run_s=run_s,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
         if not changed:

@@ -99,7 +99,7 @@ bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=laten
 bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## run every benchmark with a minimal size, in seconds
 	$(PYTEST) bench/tests $(PYTEST_ARGS)
 
-bench-original: $(VENV)/.bench  ## measure both services beside the original, whose program ORIGINAL_BINARY names
+bench-original: $(VENV)/.bench  ## compare with the original, whose program ORIGINAL_BINARY names
 	ORIGINAL_BINARY="$(ORIGINAL_BINARY)" $(BIN)/python -m bench.original
 
 soak: $(VENV)/.dev  ## inject random faults and check the promises; MINUTES=10 SEED=1

@@ -1,4 +1,4 @@
-"""Measures both services beside the original, in turns, on the same machine.
+"""Compares both services with the original, in turns, on the same machine.
 
 Run it as ``make bench-original ORIGINAL_BINARY=…``, on a machine that does nothing else. The
 original is release 2.2.3 of job-orchestrator, built from its crate.
@@ -267,7 +267,7 @@ def write_into(page: Path, about: Mapping[str, Any], rounds: int, text: str) -> 
     help="Folder for temporary files, on a disk.",
 )
 def main(rounds: int, folder: Path | None) -> None:
-    """Measure both beside each other, and write the medians to docs/performance.md."""
+    """Measure both in turns, and write the medians to docs/performance.md."""
     if not os.environ.get(VARIABLE):
         sys.exit(f"Set {VARIABLE} to the program of release {RELEASE} of the original")
     found: dict[str, list[Mapping[str, float]]] = {side: [] for side in SIDES}

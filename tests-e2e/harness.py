@@ -28,7 +28,7 @@ FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
 def files_named(name: str, folder: Path) -> list[Path]:
-    """Find files by name in a folder that a service changes meanwhile, where rglob fails."""
+    """Find files by name in a folder that changes during the search, where rglob fails."""
     return [Path(found, name) for found, _, files in os.walk(folder) if name in files]
 
 
@@ -195,7 +195,7 @@ class Portal:
                 if state["status"] in wanted:
                     return state
                 assert state["status"] not in FINAL, state
-                # An original answers at once, whatever ``wait`` is.
+                # The original answers immediately, also with ``wait``.
                 await asyncio.sleep(0.02)
 
     async def end_of(self, job_id: int) -> dict[str, Any]:

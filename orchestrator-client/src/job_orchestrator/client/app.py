@@ -17,6 +17,7 @@ from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
+from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
@@ -40,6 +41,7 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
+from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
@@ -132,8 +134,12 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
                 for left in await in_thread(workspaces.clear):
                     large_leftovers.retry_later(left)
             await executor.verify()
+            keyless = KeylessPayloads(settings.data_path / "without-key")
             async with open_payloads() as store:
-                _compose(app, workspaces, executor, store, machine, large_leftovers)
+                for lost in await in_thread(keyless.load):
+                    message = "The client was restarted; submit the job again"
+                    await store.add_ended(lost, None, PayloadStatus.FAILED, message)
+                _compose(app, workspaces, executor, store, keyless, machine, large_leftovers)
                 yield
 
 
@@ -142,6 +148,7 @@ def _compose(
     workspaces: Workspaces,
     executor: Executor,
     store: PayloadStore,
+    keyless: KeylessPayloads,
     machine: Machine,
     large_leftovers: DeferredRemoval,
 ) -> None:
@@ -174,6 +181,7 @@ def _compose(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
+        keyless,
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         fitness,
         machine.offer,

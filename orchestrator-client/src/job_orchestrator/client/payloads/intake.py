@@ -20,6 +20,7 @@ from job_orchestrator.client.errors import (
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
+from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
@@ -37,6 +38,7 @@ from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
@@ -74,6 +76,7 @@ class Intake:
     store: PayloadStore
     workspaces: Workspaces
     ids: PayloadIds
+    keyless: KeylessPayloads
     limits: FormLimits
     fitness: Fitness
     offer: Resources = NOTHING
@@ -162,6 +165,8 @@ class Intake:
         row: PayloadRow | None = None
         try:
             complete = await receive(self.workspaces.of(name))
+            if key is None:
+                await in_thread(self.keyless.add, complete.payload_id)
             # The store does not suspend, so no cancellation separates the row from its files.
             row = await self._add(complete, name, key, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
@@ -205,7 +210,8 @@ class Intake:
         if (row := await self.store.by_key(key)) is not None:
             return row
         payload_id = await in_thread(self.ids.take)
-        await self.store.add_killed(payload_id, str(uuid.uuid4()), key)
+        message = "Terminated before it arrived"
+        await self.store.add_ended(payload_id, key, PayloadStatus.KILLED, message)
         # Not necessarily the added one: the submit may have arrived at the same time.
         return await self.store.by_key(key) or await self.store.get(payload_id)
 

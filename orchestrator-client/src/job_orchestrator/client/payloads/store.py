@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
@@ -23,6 +24,7 @@ from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
 Subscriber = Callable[[PayloadRow], None]
+KILLED = PayloadStatus.KILLED
 
 COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
@@ -127,16 +129,17 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
-    async def add_killed(self, payload_id: int, uuid: str, key: str) -> None:
-        """Add a Killed payload without files, so that a late submit with ``key`` never runs.
+    async def add_ended(
+        self, payload_id: int, key: str | None, status: PayloadStatus, message: str
+    ) -> None:
+        """Add a payload without files that never runs here; no effect if id or key exist already.
 
-        Has no effect if there is a payload with this key already.
+        Subscribers are not notified: nothing has happened to a script.
         """
         self._rows(
             f"""INSERT INTO payloads (id, uuid, key, refusal, status, killed, message, ended_at)
-                VALUES (?, ?, ?, '', 'Killed', 1, 'Terminated before it arrived', ?)
-                ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, self._now()),
+                VALUES (?, ?, ?, '', ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id, str(uuid4()), key, status, status is KILLED, message, self._now()),
         )
 
     async def get(self, payload_id: int) -> PayloadRow:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -46,7 +47,9 @@ from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
-"""Older clients echo the uploaded files in their payload, as arrays of numbers."""
+
+ECHO = re.compile(rb"(?:\d{1,3},){256,}")
+"""Part of an uploaded file. Older clients answer a submit with its files, as arrays of numbers."""
 
 MIN_RATE = 1000
 """Bytes per second that results must bring on average after ``Tuning.slow_results_after_s``."""
@@ -202,7 +205,7 @@ class HttpTransport:
             yield _decoded(read_events(response.content.iter_any()))
 
     async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
-        body = await self._json(response)
+        body = await self._json(response, ECHO)
         try:
             return decode_payload(body)
         except MalformedMessage as error:
@@ -214,11 +217,14 @@ class HttpTransport:
         except MalformedDigest as error:
             raise ClientFailed(f"{self.name} sent a digest that can't be read: {error}") from error
 
-    async def _json(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _json(
+        self, response: aiohttp.ClientResponse, left_out: re.Pattern[bytes] | None = None
+    ) -> bytes:
+        """Read JSON, without the matches of ``left_out``: it must be valid without them, too."""
         body = bytearray()
         async with asyncio.timeout(self._tuning.json_timeout_s):
             async for block in response.content.iter_any():
-                body += block
+                body += block if left_out is None else left_out.sub(b"", block)
                 if len(body) > MAX_JSON_BYTES:
                     raise ClientFailed(
                         f"{self.name} answered more than {MAX_JSON_BYTES} bytes of JSON"

@@ -76,7 +76,8 @@ def create_app(settings: Settings) -> web.Application:
             error_middleware(STATUSES, error_body),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
-            server_only(settings.client_token),
+            # The only peer of a registered client is the server that it has dialed.
+            server_only(None if settings.registration.server_url else settings.client_token),
         ]
     )
     app[keys.SETTINGS] = settings
@@ -234,7 +235,7 @@ def _compose(
 
 async def _start(app: web.Application) -> None:
     settings = app[keys.SETTINGS]
-    if settings.client_token is None:
+    if settings.client_token is None and settings.registration.server_url is None:
         logger.warning(
             "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
         )

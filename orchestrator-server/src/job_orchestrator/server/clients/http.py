@@ -143,7 +143,10 @@ class HttpTransport:
         query = f"stream={stream}&offset={offset}&follow={int(follow)}"
         silence_s = self._tuning.followed_log_timeout_s if follow else ANSWER_TIMEOUT_S
         async with self._request(
-            "GET", f"{self._urls.logs}/{payload_id}?{query}", silence_s=silence_s, for_reader=True
+            "GET",
+            f"{self._urls.beside('logs')}/{payload_id}?{query}",
+            silence_s=silence_s,
+            for_reader=True,
         ) as response:
             yield OutputStream(response.content.iter_any())
 
@@ -178,7 +181,7 @@ class HttpTransport:
 
     async def inventory(self) -> Sequence[InventoryEntry]:
         """See ``ClientTransport.inventory``."""
-        async with self._request("GET", self._urls.payloads) as response:
+        async with self._request("GET", self._urls.beside("payloads")) as response:
             body = await self._json(response)
         try:
             return decode_inventory(body)
@@ -187,7 +190,7 @@ class HttpTransport:
 
     async def load(self) -> float:
         """See ``ClientTransport.load``."""
-        async with self._request("GET", self._urls.load) as response:
+        async with self._request("GET", self._urls.beside("load")) as response:
             try:
                 return msgspec.json.decode(await response.content.read(100), type=float)
             except msgspec.MsgspecError as error:
@@ -199,7 +202,9 @@ class HttpTransport:
     async def events(self) -> AsyncIterator[AsyncIterator[ClientEvent]]:
         """See ``ClientTransport.events``."""
         silence_s = self._tuning.event_stream_timeout_s
-        async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
+        async with self._request(
+            "GET", self._urls.beside("events"), silence_s=silence_s
+        ) as response:
             if response.content_type != CONTENT_TYPE:
                 raise EventsNotOffered(f"{self.name} answers /events with {response.content_type}")
             yield _decoded(read_events(response.content.iter_any()))

@@ -33,6 +33,7 @@ from job_orchestrator.server.model import (
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
+from job_orchestrator.server.store.registrations import Registrations
 
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
@@ -169,6 +170,10 @@ class JobStore(Protocol):
     @property
     def acknowledgements(self) -> Acknowledgements:
         """Payloads that their clients may remove."""
+
+    @property
+    def registrations(self) -> Registrations:
+        """Clients that have registered themselves, and those that are drained."""
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.

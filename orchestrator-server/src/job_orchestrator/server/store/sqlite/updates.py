@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
+from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+    ADD_ABANDONED,
+    ADD_ACKNOWLEDGEMENT,
+)
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.queue.dependencies import (
@@ -22,7 +26,6 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
     status_in,
 )
-from job_orchestrator.server.store.sqlite.unconfirmed import ADD_ABANDONED, ADD_ACKNOWLEDGEMENT
 
 
 @dataclass(frozen=True)

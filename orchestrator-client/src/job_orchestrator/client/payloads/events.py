@@ -84,7 +84,7 @@ class EventStream:
 
     def on_payload_changed(self, row: PayloadRow) -> None:
         """See ``Follower``. Prepared is not published: the answer to the submit reports it."""
-        if row.status is PayloadStatus.PREPARED:
+        if row.reported_status is PayloadStatus.PREPARED:
             return
         event = PayloadEvent(row.id, row.status, row.exit_code, row.message, row.packing)
         self.backlog.put(encode_event("payload", encode(event)))

@@ -12,8 +12,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from grid_engine_cell import GridEngineCell, grid_engine_cell
 from job_orchestrator.client.app import create_app
 from job_orchestrator.client.executors.batch.commands import Commands
+from job_orchestrator.client.executors.batch.grid_engine import GridEngine
 from job_orchestrator.client.executors.batch.slurm import Slurm
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
@@ -75,6 +77,19 @@ def slurm_daemons() -> Iterator[SlurmCluster]:
 def slurm(slurm_daemons: SlurmCluster) -> Slurm:
     """Slurm, as the batch executor uses it."""
     return Slurm(Commands(slurm_daemons.environment))
+
+
+@pytest.fixture(scope="session")
+def grid_engine_daemons() -> Iterator[GridEngineCell]:
+    """Cell of one node, for all tests of this process."""
+    with grid_engine_cell() as cell:
+        yield cell
+
+
+@pytest.fixture
+def grid_engine(grid_engine_daemons: GridEngineCell) -> GridEngine:
+    """Grid Engine, as the batch executor uses it."""
+    return GridEngine(Commands(grid_engine_daemons.environment))
 
 
 @pytest.fixture

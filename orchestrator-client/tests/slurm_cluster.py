@@ -20,6 +20,7 @@ from job_orchestrator.client.executors.batch.executor import BatchTiming
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 START_TIMEOUT_S = 60.0
+HOST = socket.gethostname().partition(".")[0]
 
 FAST = BatchTiming(
     mark_interval_s=0.1,
@@ -107,12 +108,23 @@ class SlurmCluster:
             process.send_signal(signal.SIGKILL)
             process.wait(START_TIMEOUT_S)
 
+    def has_saved(self, name: bytes) -> bool:
+        """Return whether a job with ``name`` in its name survives a crash of the controller."""
+        return name in (self.folder / "state" / "job_state").read_bytes()
+
+    def fail_node(self) -> None:
+        """Declare that the node has failed."""
+        self.command("scontrol", "update", f"NodeName={HOST}", "State=DOWN", "Reason=test")
+
     def until_idle(self) -> None:
-        """Wait until the node takes jobs."""
+        """Wait until the node takes jobs; if it has failed, resume it."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while "idle" not in self.command("sinfo", "--noheader"):
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
+        while (state := self.command("sinfo", "--noheader", "--format=%t").strip()) != "idle":
+            assert time.monotonic() < deadline, (state, self.log())
+            if state.startswith("down"):
+                with contextlib.suppress(AssertionError):  # it may be back already
+                    self.command("scontrol", "update", f"NodeName={HOST}", "State=RESUME")
+            time.sleep(0.1)
 
     def log(self) -> str:
         """Return the ends of the logs."""
@@ -169,7 +181,7 @@ def _configure(folder: Path) -> None:
     has_cgroups = Path("/sys/fs/cgroup/freezer").is_dir() and os.access("/sys/fs/cgroup", os.W_OK)
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0],
+            host=HOST,
             port=ports[0],
             node_port=ports[1],
             folder=folder,

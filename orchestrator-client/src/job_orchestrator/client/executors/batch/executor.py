@@ -283,7 +283,7 @@ class BatchExecutor:
         report = job.report
         if (report is None or report.phase is JobPhase.ENDED) and job.native_id:
             try:
-                report = await self._scheduler.ended(job.native_id) or report
+                report = await self._scheduler.ended(job.native_id, job.name) or report
             except SchedulerUnavailable as error:
                 self._note_problem(str(error))
                 return

@@ -68,13 +68,15 @@ class GridEngine:
             for job in jobs
         }
 
-    async def ended(self, native_id: str) -> JobReport | None:
+    async def ended(self, native_id: str, name: str) -> JobReport | None:
         """See ``Scheduler.ended``. The accounting has a job only some seconds after its end."""
         try:
             answer = await self._run("qacct", "-j", native_id)
         except CommandFailed:
             return None
         values = dict(re.findall(r"^(\w+)\s+(.*?)\s*$", answer, re.MULTILINE))
+        if values.get("jobname") != name:
+            return None
         failed, code = values.get("failed", "").split()[:1], values.get("exit_status", "")
         phase = _ENDINGS.get(int(failed[0]) if failed and failed[0].isdigit() else 0)
         return JobReport(

@@ -32,18 +32,10 @@ cd "$root/work" || exit
 {exports}
 # The batch system may signal all processes. This shell goes on, to record the end.
 trap : HUP INT TERM USR1 USR2 XCPU
-# The script has a process group, and reacts to all signals.
-set -m
-{command} < /dev/null >> "$root/{stdout}" 2>> "$root/{stderr}" &
-script=$!
-while wait "$script"; kill -0 "$script" 2> /dev/null; do :; done
-wait "$script"
+{command} < /dev/null >> "$root/{stdout}" 2>> "$root/{stderr}"
 code=$?
 # What the script has left in the background.
-if kill -TERM -- "-$script" 2> /dev/null; then
-  sleep 1
-  kill -KILL -- "-$script" 2> /dev/null
-fi
+kill -TERM 0
 mark {exit} "$code $(date +%s.%N)"
 exit "$code"
 """

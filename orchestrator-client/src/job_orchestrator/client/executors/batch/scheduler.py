@@ -98,8 +98,11 @@ class Scheduler(Protocol):
     async def jobs(self) -> Mapping[str, JobReport]:
         """Return all jobs of this user that the system has, by name, with one command."""
 
-    async def ended(self, native_id: str) -> JobReport | None:
-        """Return what the system remembers of a job; None if nothing."""
+    async def ended(self, native_id: str, name: str) -> JobReport | None:
+        """Return what the system remembers of a job; None if nothing.
+
+        A system that has lost its state gives the same id to another job, with another ``name``.
+        """
 
     async def terminate(self, native_ids: Collection[str]) -> None:
         """Ask the processes of jobs to end: send TERM, where the system can."""

@@ -103,13 +103,15 @@ class Slurm:
                 found[name] = report
         return found
 
-    async def ended(self, native_id: str) -> JobReport | None:
+    async def ended(self, native_id: str, name: str) -> JobReport | None:
         """See ``Scheduler.ended``."""
         try:
             answer = await self._run("scontrol", "--oneliner", "show", "job", native_id)
         except CommandFailed:
             return None
         values = dict(re.findall(r"(\w+)=(\S*)", answer))
+        if values.get("JobName") != name:
+            return None
         code, _, number = values.get("ExitCode", "").partition(":")
         exit_code = None
         if code.isdigit() and number.isdigit():

@@ -28,7 +28,7 @@ FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
 def files_named(name: str, folder: Path) -> list[Path]:
-    """Find files by name in a folder that a service changes meanwhile, where rglob fails."""
+    """Find files by name in a folder that a service is changing, where rglob fails."""
     return [Path(found, name) for found, _, files in os.walk(folder) if name in files]
 
 

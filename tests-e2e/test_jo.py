@@ -48,6 +48,26 @@ async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) ->
     assert "made or changed by the script, *.csv, out/*.csv" in shown.out
 
 
+async def test_files_and_cat_show_single_files_of_results(jo: Jo) -> None:
+    write(jo, "mkdir out; printf '1\\0\\377' > out/x.bin; touch $'a\\033[31mb'\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    listed = await jo("files", "1")
+    lines = [line.split("  ")[-1] for line in listed.out.splitlines()]
+    assert {"out/x.bin", "run.sh", r"'a\x1b[31mb'"} <= set(lines), listed.out
+    assert {"path": "out/x.bin", "size": 3} in (await jo("files", "1", "--json")).json["files"]
+    process = await jo.start("cat", "1", "out/x.bin")
+    assert (await process.communicate())[0] == b"1\0\377"
+    missing = await jo("cat", "1", "out/y.bin")
+    assert missing.code == 66
+    assert "no file 'out/y.bin'" in missing.err
+    # A reader that has seen enough closes the pipe.
+    shell = 'jo cat 1 run.sh | head -c 1; echo " ${PIPESTATUS[0]}"'
+    ended = await asyncio.create_subprocess_exec(
+        "bash", "-c", shell, cwd=jo.folder, env=jo.env, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await ended.communicate())[0] == b"m 0\n"
+
+
 async def test_submit_after_other_jobs_gets_their_results_and_fails_with_them(jo: Jo) -> None:
     write(jo, "echo 41 > number.txt\n")
     await jo(*SUBMIT, "run.sh")

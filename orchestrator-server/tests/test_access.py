@@ -101,7 +101,7 @@ async def test_trap_41_without_a_token_only_open_routes_answer(
         if method == "HEAD":
             continue
         for shown in ({}, {"Authorization": "Bearer jo_wrong"}, {"Authorization": "Basic eA=="}):
-            url = path.format(id="1", name="index.html")
+            url = path.format(id="1", name="index.html", path="run.sh")
             async with server.http.request(method, url, headers=shown) as response:
                 if is_open(path):
                     assert response.status != 401, path
@@ -122,7 +122,7 @@ async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
     job = answer["id"]
     assert server.rows("SELECT user_id FROM jobs") == [(7,)]
     about_jobs = [
-        (m, p.format(id=job)) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
+        (m, p.format(id=job, path="run.sh")) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
     ]
     assert ("POST", f"/terminate/{job}") in about_jobs
     not_found = {

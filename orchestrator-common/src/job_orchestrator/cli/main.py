@@ -74,6 +74,8 @@ for name, location, summary in (
         "Print the output of a job: standard output and standard error, each to its own.",
     ),
     ("download", "jobs.download", "Download the results of a job, or the output of a failed one."),
+    ("files", "files.files", "List the files in the results of a job, with their sizes."),
+    ("cat", "files.cat", "Print one file of a job's results, byte by byte."),
     ("cancel", "jobs.cancel", "Cancel jobs."),
     ("explain", "queue.explain", "Say why a job waits, and when it is expected to start."),
     ("hold", "queue.hold", "Hold queued jobs: they don't start before they are released."),

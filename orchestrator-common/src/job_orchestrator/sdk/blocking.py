@@ -23,6 +23,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream, ResultKind
 from job_orchestrator.sdk.connection import Trouble
 from job_orchestrator.sdk.models import Change, Health, Submitted
+from job_orchestrator.sdk.result_calls import MAX_READ_BYTES
 from job_orchestrator.sdk.threads import LoopThread
 from job_orchestrator.sdk.uploads import Files, Progress
 
@@ -219,6 +220,28 @@ class Client:
     def files(self, job_id: int) -> ResultFiles:
         """List the files in the results of a job; see ``AsyncClient.files``."""
         return self._result(self._client.files(job_id))
+
+    def stream_file(self, job_id: int, path: str) -> Iterator[bytes]:
+        """Yield one file of a job's results; see ``AsyncClient.stream_file``."""
+        return self._each(self._client.stream_file(job_id, path))
+
+    def read_file(self, job_id: int, path: str, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
+        """Return one file of a job's results; see ``AsyncClient.read_file``."""
+        return self._result(self._client.read_file(job_id, path, max_bytes=max_bytes))
+
+    def download_file(
+        self,
+        job_id: int,
+        path: str,
+        target: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download one file of a job's results; see ``AsyncClient.download_file``."""
+        return self._result(
+            self._client.download_file(job_id, path, target, overwrite=overwrite, progress=progress)
+        )
 
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""

@@ -8,6 +8,7 @@ from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
 from job_orchestrator.server.web.jobs import change, files, job, jobs, terminate
+from job_orchestrator.server.web.result_files import result_file
 from job_orchestrator.server.web.results import download, download_partial
 from job_orchestrator.server.web.service import (
     clients,
@@ -44,6 +45,7 @@ ROUTES = (
     web.get("/jobs/{id}", job),
     web.patch("/jobs/{id}", change),
     web.get("/jobs/{id}/files", files),
+    web.get("/jobs/{id}/files/{path:.+}", result_file),
     web.get("/jobs/{id}/events", job_events),
     web.get("/jobs/{id}/logs", job_logs),
     web.get("/events", events),

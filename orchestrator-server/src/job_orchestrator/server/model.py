@@ -83,7 +83,8 @@ class Service:
     ``max_attempts`` is the number of failed attempts after which a job fails. ``time_limit_s``
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
-    ``weight`` is the share of slots relative to other services of the same clients.
+    ``weight`` is the share of slots relative to other services of the same clients. Jobs of a
+    client that was silent for ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Service:
     resources: Resources = NOTHING
     max_resources: Resources = NOTHING
     weight: int = 1
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, values).fetchall()
         for statement, given in (
             (store_module.PROCESSING, ()),
-            (store_module.UNKNOWN_SINCE, (2.0,)),
+            (store_module.UNKNOWN_SINCE, (2.0, 2.0, "{}", 0.0)),
             (store_module.ENDED_BEFORE, (2.0, 200)),
         ):
             connection.execute(statement, given).fetchall()

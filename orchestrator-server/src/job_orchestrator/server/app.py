@@ -153,8 +153,11 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
+            times = [service.lost_after_s or 0.0 for service in settings.services.values()]
             limits = ServerLimits(
-                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+                settings.max_upload_bytes,
+                settings.max_result_bytes,
+                max(settings.lost_after_s, *times, 0.0),
             )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)

@@ -63,7 +63,8 @@ class Service:
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
     ``weight`` is the share of slots relative to other services of the same clients.
-    ``registered``: clients may register themselves for it.
+    ``registered``: clients may register themselves for it. Jobs of a client that was silent for
+    ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Service:
     max_resources: Resources = NOTHING
     weight: int = 1
     registered: bool = False
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:

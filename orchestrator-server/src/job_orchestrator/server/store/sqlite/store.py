@@ -52,7 +52,9 @@ from job_orchestrator.server.store.sqlite.rows import (
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
+    UNKNOWN_SINCE,
     job_of,
+    unknown_since,
 )
 from job_orchestrator.server.store.sqlite.schema import enable_release, migrate, release_pages
 from job_orchestrator.server.store.sqlite.updates import Update
@@ -71,7 +73,6 @@ PROCESSING = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
 """  # noqa: S608
 ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ? LIMIT 1000"  # noqa: S608
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
@@ -327,9 +328,9 @@ class SqliteJobStore:
         """See ``JobStore.processing``."""
         return await self._jobs(PROCESSING)
 
-    async def unknown_for(self, seconds: float) -> Sequence[Job]:
+    async def unknown_for(self, seconds: float, of: Mapping[str, float]) -> Sequence[Job]:
         """See ``JobStore.unknown_for``."""
-        return await self._jobs(UNKNOWN_SINCE, (self._now() - seconds,))
+        return await self._jobs(UNKNOWN_SINCE, unknown_since(self._now(), seconds, of))
 
     async def dispatched_to(self) -> Sequence[str]:
         """See ``JobStore.dispatched_to``."""

@@ -145,14 +145,16 @@ def _origins(wanted: JobStatus) -> frozenset[JobStatus]:
 
 
 def explain(job: Job, message: str, now: float) -> Update:
-    """Replace the reason of a Running job."""
+    """Replace the reason of a Submitted or Running job."""
     statement = f"""
         UPDATE jobs SET message = :message, changed_at = :now
-        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        WHERE id = :id AND attempt = :attempt AND status = :status AND message = :before
+            AND status IN ('Submitted', 'Running')
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
         "id": job.id,
         "attempt": job.attempt,
+        "status": job.status,
         "message": message,
         "before": job.message,
         "now": now,

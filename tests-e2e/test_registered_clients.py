@@ -405,8 +405,9 @@ async def first_warning(folder: Path, url: str, **settings: str) -> str:
 async def test_snippets_of_the_page_work_in_order(tmp_path: Path, unused_tcp_port: int) -> None:
     page = (Path(__file__).parents[1] / "docs" / "clients-behind-firewalls.md").read_text()
     found = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    text = "\n".join(found).replace("5000", str(unused_tcp_port))
-    script = f"set -euo pipefail\n{text}\nkill $(jobs -p); wait\n"
+    up = "until curl -sf http://localhost:5000/health > ping; do sleep 0.2; done\n"
+    text = "\n".join([found[0], up, *found[1:]]).replace("5000", str(unused_tcp_port))
+    script = f"set -euo pipefail\ntrap 'kill $(jobs -p)' EXIT\n{text}"
 
     process = await asyncio.create_subprocess_exec(
         "bash",

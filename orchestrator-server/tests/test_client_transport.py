@@ -31,7 +31,7 @@ from job_orchestrator.server.clients.base import (
     SmallInputs,
 )
 from job_orchestrator.server.clients.connector import TcpConnector
-from job_orchestrator.server.clients.http import HttpTransport
+from job_orchestrator.server.clients.http import MAX_JSON_BYTES, HttpTransport
 from job_orchestrator.server.clients.http_connection import ClientConnection
 from job_orchestrator.server.clients.link import LinkTerms, LinkTransport
 from job_orchestrator.server.errors import (
@@ -310,6 +310,18 @@ async def test_kill_ends_a_payload_and_leaves_an_ended_one_as_it_is(
     assert killed.status is PayloadStatus.KILLED
     assert ended is not None
     assert ended.status is PayloadStatus.COMPLETED
+
+
+@by_http
+async def test_files_that_an_older_client_sends_back_are_left_out(
+    transport: ClientTransport, client: FakeClient
+) -> None:
+    echoed = ",".join(map(str, bytes(range(256)) * 100_000))
+    answer = f'{{"id": 7, "input": {{"a": [{echoed}], "b": []}}, "status": "Prepared"}}'
+    assert len(answer) > MAX_JSON_BYTES
+    client.instead["submit"] = answering(200, answer)
+    payload = await transport.submit(files(), "k")
+    assert (payload.id, payload.status) == (7, PayloadStatus.PREPARED)
 
 
 @by_http

@@ -3,9 +3,15 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from job_orchestrator.client.executors.batch.settings import (
+    DEFAULT_SLOTS,
+    BatchSettings,
+    check_executor,
+    command_environment,
+)
 from job_orchestrator.client.executors.local.settings import ExecutionSettings, check_users
 from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
@@ -193,9 +199,10 @@ class Settings:
         "SLOTS",
         Integer(1, 100_000),
         default=DefaultInWords(
-            "number of CPUs, at least 10", lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1)
+            "number of CPUs, at least 10; 100 with a batch system",
+            lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1),
         ),
-        help="Number of payloads that run at the same time",
+        help="Number of payloads that run at the same time, or are in the queue of a batch system",
     )
     cpus: float | None = setting(
         "CPUS",
@@ -227,6 +234,7 @@ class Settings:
         default="0",
         help="Time that running payloads have to end when jo-client is stopped",
     )
+    batch: BatchSettings = group(BatchSettings)
     execution: ExecutionSettings = group(ExecutionSettings)
     registration: RegistrationSettings = group(RegistrationSettings)
     pass_env: tuple[str, ...] = setting(
@@ -250,6 +258,8 @@ class Settings:
 
     script_environment: Mapping[str, str]
     """Environment variables that run.sh sees."""
+    command_environment: Mapping[str, str]
+    """Environment variables that the commands of a batch system see, besides those of run.sh."""
     warnings: tuple[str, ...]
     """Messages about variables whose names are almost those of settings."""
 
@@ -274,10 +284,14 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
     settings = reader.read_all(
         Settings,
         script_environment=_script_environment(reader),
+        command_environment=command_environment(environment),
         warnings=tuple(misspelled_variables(environment, SETTINGS)),
     )
     check_users(reader, settings.execution, settings.slots)
+    check_executor(reader, settings.batch, settings.execution)
     _check_registration(reader, settings.registration)
+    if settings.batch.is_used and not reader.text("SLOTS"):
+        return replace(settings, slots=DEFAULT_SLOTS)
     return settings
 
 

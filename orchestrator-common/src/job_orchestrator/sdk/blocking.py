@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
 from job_orchestrator.common.messages.service import (
     ComputeClient,
@@ -246,6 +247,10 @@ class Client:
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
+
+    def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a job depends; see ``AsyncClient.explain``."""
+        return self._result(self._client.explain(job_id))
 
     def change(
         self, job_id: int, *, held: bool | None = None, priority: int | None = None

@@ -1,7 +1,8 @@
-"""Calls about the server itself: services, clients, statistics, pauses, health."""
+"""Calls about the server itself and its scheduler: services, clients, pauses, explanations."""
 
 from urllib.parse import quote
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.service import (
     ClientList,
     ComputeClient,
@@ -18,7 +19,7 @@ from job_orchestrator.sdk.models import Health, decode
 
 
 class ServiceCalls:
-    """Base of ``AsyncClient``: the calls that concern no single job."""
+    """Base of ``AsyncClient``: the calls that concern the server, and those for administrators."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -40,6 +41,16 @@ class ServiceCalls:
     async def resume(self, *, service: str | None = None, user_id: int | None = None) -> PauseList:
         """Start the jobs of a service, or of a user, again; see ``pause``."""
         return await calls.set_pause(self._connection, "/resume", service, user_id)
+
+    async def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a queued job depends: limits, order, compute clients.
+
+        Raises:
+            NotAuthorized: The token is not that of an administrator.
+            JobNotFound: No job has this id.
+        """
+        body = await self._connection.call("GET", f"/jobs/{job_id}/explanation", read_all)
+        return decode(body, Explanation, self.url)
 
     async def services(self) -> list[Service]:
         """Fetch the services of the server, with their limits, use and state."""

@@ -47,12 +47,14 @@ from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
+from job_orchestrator.server.jobs.waiting.explanation import Explanations
 from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
 from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
 from job_orchestrator.server.model import ClientUrls, UserLimits
+from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
@@ -151,8 +153,11 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
+            times = [service.lost_after_s or 0.0 for service in settings.services.values()]
             limits = ServerLimits(
-                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+                settings.max_upload_bytes,
+                settings.max_result_bytes,
+                max(settings.lost_after_s, *times, 0.0),
             )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
@@ -199,18 +204,19 @@ async def _compose(
     if settings.policy_file is not None:
         policy_file = PolicyReloader(settings.policy_file, rules)
         await policy_file.start()
+    offers = Offers(registry, rules, settings.services, settings.fair_half_life_s, steady_time)
     dispatch = Dispatch(
         store,
         stored_files,
         registry,
         rules,
+        offers,
         settings.services,
         tuning,
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
         max_input_bytes=settings.max_upload_bytes,
-        half_life_s=settings.fair_half_life_s,
     )
     await dispatch.load()
     registrations = await _registrations(app, store, registry, dispatch)
@@ -259,6 +265,7 @@ async def _compose(
     app[keys.CLIENTS] = registry
     app[keys.REGISTRATIONS] = registrations
     app[keys.CONTROL] = control
+    app[keys.EXPLANATIONS] = Explanations(outlooks, offers)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries

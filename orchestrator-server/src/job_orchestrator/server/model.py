@@ -1,7 +1,6 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,7 +63,8 @@ class Service:
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
     ``weight`` is the share of slots relative to other services of the same clients.
-    ``registered``: clients may register themselves for it.
+    ``registered``: clients may register themselves for it. Jobs of a client that was silent for
+    ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -79,33 +79,12 @@ class Service:
     max_resources: Resources = NOTHING
     weight: int = 1
     registered: bool = False
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:
         """Names of the clients that are configured for this service."""
         return tuple(client.name for client in self.clients)
-
-
-@dataclass(frozen=True)
-class Installation:
-    """Identity of a database of jobs, which distinguishes its keys from those of other servers.
-
-    A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
-    restored backup has the ``id`` of the database that was backed up.
-    """
-
-    id: str
-
-    def new_nonce(self) -> str:
-        """Return the nonce of a new attempt."""
-        return f"{self.id}-{secrets.token_hex(8)}"
-
-    def made(self, key: str) -> bool:
-        """Return whether ``key`` names an attempt of this installation.
-
-        False for a key without a nonce, as attempts had before there were nonces.
-        """
-        return key.rpartition(".")[2].startswith(f"{self.id}-")
 
 
 @dataclass(frozen=True)
@@ -121,6 +100,7 @@ class Job:
     - ``held``: a queued job that does not start before its user releases it.
     - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
       before it starts. ``open_dependencies`` counts those that have not ended yet.
+    - ``run_s`` is how many seconds its script ran, by the clock of the client; None if not known.
     - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
@@ -163,6 +143,14 @@ class Job:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    run_s: float | None = None
+
+    @property
+    def ran_s(self) -> float | None:
+        """Seconds that the script of a job that has ended ran; None if that is not known."""
+        if self.run_s is not None or self.started_at is None or self.ended_at is None:
+            return self.run_s
+        return max(self.ended_at - self.started_at, 0.0)
 
     @property
     def is_ready(self) -> bool:
@@ -221,12 +209,14 @@ class Job:
 class StoredOutput:
     """The ZIP that was received from a client: its size in bytes, and its digest.
 
-    ``content`` is the ZIP itself if it is small: it is stored with the state of the job.
+    ``content`` is the ZIP itself if it is small: it is stored with the state of the job. ``run_s``
+    is how long the script ran that made it, None if the client did not say so.
     """
 
     size: int
     sha256: bytes
     content: bytes | None = None
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)

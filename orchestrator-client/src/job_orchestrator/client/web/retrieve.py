@@ -14,7 +14,7 @@ from job_orchestrator.client.web.answers import payload_id, payload_id_of, paylo
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.messages.payloads import AcknowledgedPayloads
 from job_orchestrator.common.protocol.digests import repr_digest
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, RUN_SECONDS
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
@@ -59,6 +59,8 @@ async def _packed(
 ) -> web.StreamResponse | None:
     """Return the packed results and their digest, None if there are none."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
+    if row.run_s is not None:
+        headers[RUN_SECONDS] = repr(row.run_s)
     if row.results_sha256 is not None:
         headers[REPR_DIGEST] = repr_digest(row.results_sha256)
     kept = request.app[keys.KEPT_RESULTS].get(row.uuid)

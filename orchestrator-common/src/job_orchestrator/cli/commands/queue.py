@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import click
+import msgspec
 
 from job_orchestrator.cli.completion import complete_services, complete_unended_jobs
 from job_orchestrator.cli.params import WholeNumber
@@ -73,10 +74,19 @@ async def priority(session: Session, job_id: int, priority: int) -> int:
 @click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_unended_jobs)
 @command
 async def explain(session: Session, job_id: int) -> None:
-    """Say why a job waits, and when it is expected to start."""
+    """Say why a job waits, and when it is expected to start.
+
+    Administrators also see all that the scheduler decides by: limits, the users in line, clients.
+    """
     job = await session.client.job(job_id)
+    explanation = None
+    if job.waiting is not None and (await session.client.whoami()).admin:
+        explanation = await session.client.explain(job_id)
     if session.json:
-        session.show(job)
+        shown = msgspec.to_builtins(job)
+        if explanation is not None:
+            shown["explanation"] = msgspec.to_builtins(explanation)
+        session.show(shown)
         return
     if job.waiting is None:
         reason = f": {job.message}" if job.message else ""
@@ -87,6 +97,12 @@ async def explain(session: Session, job_id: int) -> None:
         half, most = (at.astimezone().strftime("%d %b %H:%M:%S") for at in (start.p50, start.p90))
         sentence += f"; it starts by {half} in half of such cases, by {most} in nine of ten"
     click.echo(f"{sentence}.")
+    if explanation is not None:
+        from job_orchestrator.cli.explanation import tables_of
+
+        for table in tables_of(explanation):
+            session.out.print()
+            session.out.print(table)
 
 
 @click.command()

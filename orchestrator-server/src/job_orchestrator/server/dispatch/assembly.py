@@ -26,6 +26,7 @@ from job_orchestrator.server.dispatch.inputs import JobInputs
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
 from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Service
+from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
@@ -40,6 +41,7 @@ class Dispatch:
         files: StoredFiles,
         registry: ClientRegistry,
         rules: Rules,
+        offers: Offers,
         services: Mapping[str, Service],
         tuning: Tuning,
         fetch_seconds: Histogram,
@@ -47,7 +49,6 @@ class Dispatch:
         lost_after_s: float,
         max_result_bytes: int,
         max_input_bytes: int,
-        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -88,11 +89,11 @@ class Dispatch:
             store,
             registry,
             rules,
+            offers,
             delivery,
             services,
             tuning,
             lost_after_s=lost_after_s,
-            half_life_s=half_life_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)
         # Those of clients that are configured, which are there from start to stop.

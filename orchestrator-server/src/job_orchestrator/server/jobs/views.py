@@ -40,6 +40,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         cpus=float(job.cpus),
         memory_bytes=job.memory_bytes,
         gpus=job.gpus,
+        ran_s=None if job.ran_s is None else round(job.ran_s, 3),
     )
 
 

@@ -130,6 +130,13 @@ class ServiceSettings:
         default="1",
         help="Share of the slots of clients that run other services as well, relative to these",
     )
+    lost_after_s: float = setting(
+        "LOST_AFTER",
+        Duration(),
+        default=DefaultInWords("LOST_AFTER of jo-server", lambda: 0.0),
+        help="Time without an answer from a client after which jobs of the service run elsewhere;"
+        " hours for a batch system, whose jobs go on while jo-client is restarted",
+    )
     order: Order = setting(
         "POLICY",
         Choice({order.value: order for order in Order}),
@@ -212,6 +219,7 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         burst=settings.runs_per_user_burst,
         weight=settings.weight,
         registered=settings.registered,
+        lost_after_s=settings.lost_after_s or None,
         resources=Resources(settings.cpus, settings.memory_bytes, settings.gpus),
         max_resources=Resources(settings.max_cpus, settings.max_memory_bytes, settings.max_gpus),
     )

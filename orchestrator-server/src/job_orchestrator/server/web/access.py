@@ -48,6 +48,7 @@ TABLE: Mapping[str, Access] = {
     "/upload": Access.OWN_JOBS,
     "/jobs": Access.OWN_JOBS,
     "/events": Access.OWN_JOBS,
+    "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
     "/clients/{name}": Access.ADMIN,
     "/clients/{name}/drain": Access.ADMIN,
@@ -61,7 +62,8 @@ TABLE: Mapping[str, Access] = {
 }
 """Access by route. Administrators may use all routes but ``CONNECT``.
 
-Static files (``OPEN_BELOW``) and routes about one job (``{id}`` in the path) are not listed.
+Static files (``OPEN_BELOW``) are not listed, nor are routes about one job (``{id}`` in the path)
+that its user may use.
 """
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
@@ -73,7 +75,7 @@ def access_of(path: str) -> Access:
     if path.startswith(OPEN_BELOW):
         return Access.OPEN
     if "{id}" in path:
-        return Access.ONE_JOB
+        return TABLE.get(path, Access.ONE_JOB)
     return TABLE.get(path, Access.ADMIN)
 
 

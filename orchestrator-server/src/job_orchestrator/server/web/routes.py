@@ -8,7 +8,7 @@ from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.server.web.access import CONNECT
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
-from job_orchestrator.server.web.jobs import change, files, job, jobs, terminate
+from job_orchestrator.server.web.jobs import change, explanation, files, job, jobs, terminate
 from job_orchestrator.server.web.result_files import result_file
 from job_orchestrator.server.web.results import download, download_partial
 from job_orchestrator.server.web.service import (
@@ -49,6 +49,7 @@ ROUTES = (
     web.get("/jobs", jobs),
     web.get("/jobs/{id}", job),
     web.patch("/jobs/{id}", change),
+    web.get("/jobs/{id}/explanation", explanation),
     web.get("/jobs/{id}/files", files),
     web.get("/jobs/{id}/files/{path:.+}", result_file),
     web.get("/jobs/{id}/events", job_events),

@@ -18,6 +18,7 @@ from job_orchestrator.common.messages.service import (
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
@@ -92,4 +93,5 @@ __all__ = [
     "Submitted",
     "Trouble",
     "UnusableFiles",
+    "User",
 ]

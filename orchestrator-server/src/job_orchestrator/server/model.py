@@ -358,10 +358,12 @@ class Principal:
     """A user, or an administrator (``user_id`` None), in whose name a request is made.
 
     ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    ``name`` is the name of a user of an issuer.
     """
 
     user_id: int | None
     authenticated: bool = True
+    name: str = ""
 
     @property
     def is_admin(self) -> bool:

@@ -38,6 +38,7 @@ TABLE: Mapping[str, Access] = {
     "/": Access.OPEN,
     "/health": Access.OPEN,
     DASHBOARD: Access.OPEN,
+    "/sign-in": Access.OPEN,
     "/swagger": Access.OPEN,
     UI_PATH.rstrip("/"): Access.OPEN,
     DOCUMENT_PATH: Access.OPEN,
@@ -47,6 +48,7 @@ TABLE: Mapping[str, Access] = {
     "/jobs": Access.OWN_JOBS,
     "/events": Access.OWN_JOBS,
     "/clients": Access.ADMIN,
+    "/users": Access.ADMIN,
     "/stats": Access.ADMIN,
     "/pauses": Access.ADMIN,
     "/pause": Access.ADMIN,
@@ -80,14 +82,14 @@ def is_open(path: str, *, metrics_open: bool = False) -> bool:
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Identify the principal and check that it may use the route.
 
-    Needs ``TOKENS`` and ``SUBMISSION``.
+    Needs ``AUTHENTICATION`` and ``SUBMISSION``.
     """
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
         return await handler(request)
-    tokens = request.app[keys.TOKENS]
-    principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    principal = await request.app[keys.AUTHENTICATION].principal(token)
     request[PRINCIPAL] = principal
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
@@ -98,7 +100,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Abort the request if its token is revoked or expires within the block."""
     token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-    return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
+    return request.app[keys.AUTHENTICATION].in_use(token, partial(_abort, request))
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:

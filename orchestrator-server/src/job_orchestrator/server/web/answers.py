@@ -23,7 +23,11 @@ from job_orchestrator.common.messages.service import (
     PauseList,
     PersonalLimits,
     ServiceList,
+    SignedIn,
+    SignInCode,
+    SignInOptions,
     Stats,
+    UserList,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
@@ -74,7 +78,20 @@ _CONCERNED = web.RequestKey("concerned", Job)
 
 SCHEMAS: dict[str, Any] = {
     **_schemas_of(
-        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
+        [
+            JobPage,
+            JobDetail,
+            ResultFiles,
+            ServiceList,
+            ClientList,
+            Stats,
+            PersonalLimits,
+            PauseList,
+            UserList,
+            SignInOptions,
+            SignInCode,
+            SignedIn,
+        ]
     ),
     "WhoAmI": {
         "type": "object",
@@ -87,6 +104,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "admin": {"type": "boolean", "description": "May see and do everything"},
             "auth": {"type": "boolean", "description": "This server requires tokens"},
+            "name": {"type": "string", "description": "Name of a user of an issuer, or empty"},
             "limits": {
                 "nullable": True,
                 "description": "Limits over all services; null for administrators",

@@ -3,7 +3,13 @@
 from aiohttp import web
 
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages.service import Health, Identity
+from job_orchestrator.common.messages.service import (
+    Health,
+    Identity,
+    SignInCode,
+    User,
+    UserList,
+)
 from job_orchestrator.common.web.answers import json_response, metrics_response
 from job_orchestrator.server import __version__, keys
 from job_orchestrator.server.web.parameters import PRINCIPAL, PauseRequest, json_body, sees_details
@@ -40,8 +46,29 @@ async def whoami(request: web.Request) -> web.Response:
         admin=principal.is_admin,
         auth=principal.authenticated,
         limits=limits,
+        name=principal.name,
     )
     return json_response(identity)
+
+
+async def users(request: web.Request) -> web.Response:
+    """List the users of trusted issuers."""
+    known = await request.app[keys.QUERIES].store.identities.all()
+    listed = [
+        User(each.user_id, each.name, each.issuer, each.subject, each.groups) for each in known
+    ]
+    return json_response(UserList(listed))
+
+
+async def sign_in_options(request: web.Request) -> web.Response:
+    """Return the issuers at which people can sign in."""
+    return json_response(await request.app[keys.AUTHENTICATION].sign_in.options())
+
+
+async def sign_in(request: web.Request) -> web.Response:
+    """Exchange the code of an issuer for a token."""
+    code = await json_body(request, SignInCode)
+    return json_response(await request.app[keys.AUTHENTICATION].sign_in.exchange(code))
 
 
 async def services(request: web.Request) -> web.Response:

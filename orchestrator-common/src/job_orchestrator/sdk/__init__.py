@@ -4,6 +4,12 @@
 ``ApiError``.
 """
 
+from job_orchestrator.common.messages.explanation import (
+    ClientForJob,
+    Explanation,
+    LimitUse,
+    UserInLine,
+)
 from job_orchestrator.common.messages.jobs import (
     Job,
     JobDetail,
@@ -12,6 +18,7 @@ from job_orchestrator.common.messages.jobs import (
     ResultFiles,
     Step,
 )
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.messages.service import (
     ComputeClient,
     Identity,
@@ -55,8 +62,10 @@ __all__ = [
     "AsyncClient",
     "Change",
     "Client",
+    "ClientForJob",
     "ComputeClient",
     "ConnectionBroken",
+    "Explanation",
     "Files",
     "Health",
     "Identity",
@@ -64,6 +73,7 @@ __all__ = [
     "JobDetail",
     "JobNotFound",
     "JobStatus",
+    "LimitUse",
     "LocalStorageFailed",
     "LogStream",
     "MachineUnavailable",
@@ -78,6 +88,7 @@ __all__ = [
     "QueuePosition",
     "QuotaExceeded",
     "Refused",
+    "Resources",
     "ResultFile",
     "ResultFiles",
     "ResultKind",
@@ -94,4 +105,5 @@ __all__ = [
     "Trouble",
     "UnusableFiles",
     "User",
+    "UserInLine",
 ]

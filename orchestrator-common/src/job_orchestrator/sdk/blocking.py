@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
 from job_orchestrator.common.messages.service import (
     ComputeClient,
@@ -248,6 +249,10 @@ class Client:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
 
+    def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a job depends; see ``AsyncClient.explain``."""
+        return self._result(self._client.explain(job_id))
+
     def change(
         self, job_id: int, *, held: bool | None = None, priority: int | None = None
     ) -> JobDetail:
@@ -269,6 +274,18 @@ class Client:
     def clients(self) -> list[ComputeClient]:
         """Fetch the jo-clients of the server; see ``AsyncClient.clients``."""
         return self._result(self._client.clients())
+
+    def drain_client(self, name: str) -> list[ComputeClient]:
+        """Give a client no more jobs; see ``AsyncClient.drain_client``."""
+        return self._result(self._client.drain_client(name))
+
+    def resume_client(self, name: str) -> list[ComputeClient]:
+        """Give a drained client jobs again; see ``AsyncClient.resume_client``."""
+        return self._result(self._client.resume_client(name))
+
+    def forget_client(self, name: str) -> list[ComputeClient]:
+        """Forget a registered client; see ``AsyncClient.forget_client``."""
+        return self._result(self._client.forget_client(name))
 
     def stats(self) -> list[Minute]:
         """Fetch the statistics of the last hour; see ``AsyncClient.stats``."""

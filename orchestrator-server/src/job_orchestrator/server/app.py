@@ -28,7 +28,13 @@ from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.agreement import ServerLimits
-from job_orchestrator.server.clients.link import LinkTerms, link_transports
+from job_orchestrator.server.clients.connector import TunnelConnector
+from job_orchestrator.server.clients.link import LinkTerms, LinkTransport, link_transports
+from job_orchestrator.server.clients.registrations import (
+    SEEN_INTERVAL_S,
+    Attendance,
+    ClientRegistrations,
+)
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -45,12 +51,14 @@ from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
+from job_orchestrator.server.jobs.waiting.explanation import Explanations
 from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
 from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
-from job_orchestrator.server.model import UserLimits
+from job_orchestrator.server.model import ClientUrls, UserLimits
+from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
@@ -160,8 +168,11 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
+            times = [service.lost_after_s or 0.0 for service in settings.services.values()]
             limits = ServerLimits(
-                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+                settings.max_upload_bytes,
+                settings.max_result_bytes,
+                max(settings.lost_after_s, *times, 0.0),
             )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
@@ -230,20 +241,22 @@ async def _compose(
             settings.policy_file, rules, app[keys.AUTHENTICATION].groups.members
         )
         await policy_file.start()
+    offers = Offers(registry, rules, settings.services, settings.fair_half_life_s, steady_time)
     dispatch = Dispatch(
         store,
         stored_files,
         registry,
         rules,
+        offers,
         settings.services,
         tuning,
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
         max_input_bytes=settings.max_upload_bytes,
-        half_life_s=settings.fair_half_life_s,
     )
     await dispatch.load()
+    registrations = await _registrations(app, store, registry, dispatch)
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
     await control.load()
     feed = ChangeFeed()
@@ -275,6 +288,7 @@ async def _compose(
         *dispatch.components(),
         Component(event_streams.loops),
         _loop_lag(metrics, tuning),
+        Component([Loop("registrations", registrations.run_pass, interval_s=SEEN_INTERVAL_S)]),
     ]
     if notifier is not None:
         components.append(Component([notifier.loop], close=notifier.close))
@@ -286,7 +300,9 @@ async def _compose(
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
+    app[keys.REGISTRATIONS] = registrations
     app[keys.CONTROL] = control
+    app[keys.EXPLANATIONS] = Explanations(outlooks, offers)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
@@ -312,6 +328,31 @@ async def _compose(
     )
     app[DISPATCH] = dispatch
     app[LIFECYCLE] = lifecycle
+
+
+async def _registrations(
+    app: web.Application, store: JobStore, registry: ClientRegistry, dispatch: Dispatch
+) -> ClientRegistrations:
+    """Load the clients that have registered themselves with a previous run of the server."""
+    settings, tuning = app[keys.SETTINGS], app[TUNING]
+    terms = LinkTerms(store.installation.id, settings.inline_limit)
+
+    def new_transport(urls: ClientUrls, connector: TunnelConnector) -> LinkTransport:
+        return LinkTransport(urls, connector, terms, tuning)
+
+    registrations = ClientRegistrations(
+        registry,
+        store.registrations,
+        settings.services,
+        new_transport,
+        Attendance(dispatch.attend, dispatch.leave),
+        forget_after_s=settings.forget_clients_after_s,
+        now=steady_time,
+    )
+    await registrations.load()
+    if settings.api_tokens_file is not None:
+        await store.registrations.keep_tokens(app[keys.AUTHENTICATION].tokens.known)
+    return registrations
 
 
 def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
@@ -347,8 +388,10 @@ def end_streams(app: web.Application) -> None:
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+    app[keys.REGISTRATIONS].close()
 
 
 async def _stop(app: web.Application) -> None:
     end_streams(app)
+    await app[DISPATCH].leave_all()
     await app[LIFECYCLE].stop()

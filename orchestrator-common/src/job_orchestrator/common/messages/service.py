@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from job_orchestrator.common.messages.explanation import LimitUse
 from job_orchestrator.common.messages.resources import Resources
 
 
@@ -24,13 +25,17 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now."""
+    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now.
+
+    ``use`` has all limits that concern the user, those in single services too, with their use.
+    """
 
     active: int = 0
     max_runs: int | None = None
     jobs_per_hour: float | None = None
     jobs_left: int | None = None
     paused: bool = False
+    use: list[LimitUse] = []
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -120,9 +125,13 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``GET /services``: the services of the server."""
+    """Answer of ``GET /services``: the services of the server.
+
+    ``use`` has the limits over all services and their use: for administrators, also of each group.
+    """
 
     services: list[Service]
+    use: list[LimitUse] = []
 
 
 class PauseList(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +149,14 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
     ``warnings`` are about settings of the client, also if they contradict those of the server.
     ``resources`` is what it has for jobs that ask for some, ``resources_used`` what these ask for.
+    A client that has ``registered`` itself has its name as ``url``, and was connected until
+    ``seen_at``. A ``drained`` one gets no jobs, because an administrator wants that.
     """
 
     url: str
+    registered: bool = False
+    drained: bool = False
+    seen_at: datetime | None = None
     services: list[str] = []
     state: str = "unknown"
     problem: str = ""

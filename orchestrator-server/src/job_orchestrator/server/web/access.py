@@ -20,6 +20,7 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
+CONNECT = "/connect"
 DASHBOARD = "/dashboard"
 METRICS = "/metrics"
 
@@ -31,6 +32,7 @@ class Access(Enum):
     ALL_USERS = "the owner of any token"
     OWN_JOBS = "the owner of any token, for whose jobs (PRINCIPAL) the handler narrows it"
     ONE_JOB = "the user of the job in the path"
+    CLIENT = "the owner of a client's token, and everybody if no tokens are configured"
     ADMIN = "administrators"
 
 
@@ -47,17 +49,23 @@ TABLE: Mapping[str, Access] = {
     "/upload": Access.OWN_JOBS,
     "/jobs": Access.OWN_JOBS,
     "/events": Access.OWN_JOBS,
+    "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
     "/users": Access.ADMIN,
+    "/clients/{name}": Access.ADMIN,
+    "/clients/{name}/drain": Access.ADMIN,
+    "/clients/{name}/resume": Access.ADMIN,
     "/stats": Access.ADMIN,
     "/pauses": Access.ADMIN,
     "/pause": Access.ADMIN,
     "/resume": Access.ADMIN,
     METRICS: Access.ADMIN,
+    CONNECT: Access.CLIENT,
 }
-"""Access by route. Administrators may use all routes.
+"""Access by route. Administrators may use all routes but ``CONNECT``.
 
-Static files (``OPEN_BELOW``) and routes about one job (``{id}`` in the path) are not listed.
+Static files (``OPEN_BELOW``) are not listed, nor are routes about one job (``{id}`` in the path)
+that its user may use.
 """
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
@@ -69,7 +77,7 @@ def access_of(path: str) -> Access:
     if path.startswith(OPEN_BELOW):
         return Access.OPEN
     if "{id}" in path:
-        return Access.ONE_JOB
+        return TABLE.get(path, Access.ONE_JOB)
     return TABLE.get(path, Access.ADMIN)
 
 
@@ -91,6 +99,10 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
     principal = await request.app[keys.AUTHENTICATION].principal(token)
     request[PRINCIPAL] = principal
+    if path == CONNECT:
+        _check_client(principal)
+        # The handler ends the tunnel with a reason when its token is revoked.
+        return await handler(request)
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
     with while_token_is_valid(request):
@@ -103,8 +115,19 @@ def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     return request.app[keys.AUTHENTICATION].in_use(token, partial(_abort, request))
 
 
+def _check_client(principal: Principal) -> None:
+    """Raise ``Forbidden`` if a principal may not register as a client."""
+    if principal.authenticated and principal.grant is None:
+        raise Forbidden(
+            "This token is not that of a client: create one with jo-server token create --client"
+            " --services NAME,…"
+        )
+
+
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
-    """Raise ``JobNotFound`` or ``Forbidden`` if a user may not use the route."""
+    """Raise ``JobNotFound`` or ``Forbidden`` if a user, or a client, may not use the route."""
+    if principal.grant is not None:
+        raise Forbidden("This token is that of a client, which may only register itself")
     match access_of(path):
         case Access.ALL_USERS | Access.OWN_JOBS:
             return

@@ -17,6 +17,7 @@ from job_orchestrator.common.errors import (
     DomainError,
 )
 from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import JobDetail, JobError, JobPage, ResultFiles
 from job_orchestrator.common.messages.service import (
     ClientList,
@@ -81,6 +82,7 @@ SCHEMAS: dict[str, Any] = {
         [
             JobPage,
             JobDetail,
+            Explanation,
             ResultFiles,
             ServiceList,
             ClientList,
@@ -121,6 +123,15 @@ SCHEMAS: dict[str, Any] = {
                 "jobs_per_hour": 60.0,
                 "jobs_left": 17,
                 "paused": False,
+                "use": [
+                    {
+                        "kind": "user",
+                        "name": "",
+                        "used": 2,
+                        "limit": 4,
+                        "reached": False,
+                    }
+                ],
             },
         },
     },

@@ -259,7 +259,9 @@ async def test_job_whose_machine_is_gone_is_cancelled_later_and_has_no_output_no
         pass
     await client.end(signal.SIGKILL)
     logs = await jo("logs", "1")
-    assert (logs.code, logs.out) == (1, "")
+    assert (logs.code, logs.out) == (75, "")
+    assert "can't be reached" in logs.err
+    assert "retrying" not in logs.err
     cancelled = await jo("cancel", "1")
     assert cancelled.code == 75
     assert "It will be ended as soon as its machine can be reached" in cancelled.out

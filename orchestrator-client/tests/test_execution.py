@@ -220,7 +220,7 @@ async def test_trap_15_and_19_restart_clears_what_was_left_and_reuses_no_id(
     start_client: StartClient,
 ) -> None:
     first = await start_client()
-    payload = await first.submit("sleep 1003\n")
+    payload = await first.submit("sleep 1003\n", key="mine.1")
     await first.eventually(lambda: len(first.processes()) >= 1)
     await first.http.close()
     await first.app.shutdown()

@@ -274,6 +274,18 @@ class Client:
         """Fetch the jo-clients of the server; see ``AsyncClient.clients``."""
         return self._result(self._client.clients())
 
+    def drain_client(self, name: str) -> list[ComputeClient]:
+        """Give a client no more jobs; see ``AsyncClient.drain_client``."""
+        return self._result(self._client.drain_client(name))
+
+    def resume_client(self, name: str) -> list[ComputeClient]:
+        """Give a drained client jobs again; see ``AsyncClient.resume_client``."""
+        return self._result(self._client.resume_client(name))
+
+    def forget_client(self, name: str) -> list[ComputeClient]:
+        """Forget a registered client; see ``AsyncClient.forget_client``."""
+        return self._result(self._client.forget_client(name))
+
     def stats(self) -> list[Minute]:
         """Fetch the statistics of the last hour; see ``AsyncClient.stats``."""
         return self._result(self._client.stats())

@@ -1,5 +1,7 @@
 """Calls about the server itself and its scheduler: services, clients, pauses, explanations."""
 
+from urllib.parse import quote
+
 from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.service import (
     ClientList,
@@ -62,6 +64,33 @@ class ServiceCalls:
             NotAuthorized: The token is not that of an administrator.
         """
         body = await self._connection.call("GET", "/clients", read_all)
+        return decode(body, ClientList, self.url).clients
+
+    async def drain_client(self, name: str) -> list[ComputeClient]:
+        """Give a client no more jobs; those that it has go on. Return all clients.
+
+        The name of a client is the ``url`` that ``clients`` returns.
+
+        Raises:
+            Refused: There is no client with this name.
+        """
+        return await self._change_client("POST", name, "/drain")
+
+    async def resume_client(self, name: str) -> list[ComputeClient]:
+        """Give a drained client jobs again; see ``drain_client``."""
+        return await self._change_client("POST", name, "/resume")
+
+    async def forget_client(self, name: str) -> list[ComputeClient]:
+        """Forget a client that has registered itself and has no jobs. If it is connected, it ends.
+
+        Raises:
+            Refused: There is no such client, it has jobs, or the settings of the server name it.
+        """
+        return await self._change_client("DELETE", name, "")
+
+    async def _change_client(self, method: str, name: str, action: str) -> list[ComputeClient]:
+        path = f"/clients/{quote(name, safe='')}{action}"
+        body = await self._connection.call(method, path, read_all)
         return decode(body, ClientList, self.url).clients
 
     async def stats(self) -> list[Minute]:

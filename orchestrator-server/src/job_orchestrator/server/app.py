@@ -24,7 +24,13 @@ from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.agreement import ServerLimits
-from job_orchestrator.server.clients.link import LinkTerms, link_transports
+from job_orchestrator.server.clients.connector import TunnelConnector
+from job_orchestrator.server.clients.link import LinkTerms, LinkTransport, link_transports
+from job_orchestrator.server.clients.registrations import (
+    SEEN_INTERVAL_S,
+    Attendance,
+    ClientRegistrations,
+)
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -47,7 +53,7 @@ from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
-from job_orchestrator.server.model import UserLimits
+from job_orchestrator.server.model import ClientUrls, UserLimits
 from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
@@ -147,8 +153,11 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
+            times = [service.lost_after_s or 0.0 for service in settings.services.values()]
             limits = ServerLimits(
-                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+                settings.max_upload_bytes,
+                settings.max_result_bytes,
+                max(settings.lost_after_s, *times, 0.0),
             )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
@@ -210,6 +219,7 @@ async def _compose(
         max_input_bytes=settings.max_upload_bytes,
     )
     await dispatch.load()
+    registrations = await _registrations(app, store, registry, dispatch)
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
     await control.load()
     feed = ChangeFeed()
@@ -241,6 +251,7 @@ async def _compose(
         *dispatch.components(),
         Component(event_streams.loops),
         _loop_lag(metrics, tuning),
+        Component([Loop("registrations", registrations.run_pass, interval_s=SEEN_INTERVAL_S)]),
     ]
     if notifier is not None:
         components.append(Component([notifier.loop], close=notifier.close))
@@ -252,6 +263,7 @@ async def _compose(
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
+    app[keys.REGISTRATIONS] = registrations
     app[keys.CONTROL] = control
     app[keys.EXPLANATIONS] = Explanations(outlooks, offers)
     app[keys.FEED] = feed
@@ -279,6 +291,31 @@ async def _compose(
     )
     app[DISPATCH] = dispatch
     app[LIFECYCLE] = lifecycle
+
+
+async def _registrations(
+    app: web.Application, store: JobStore, registry: ClientRegistry, dispatch: Dispatch
+) -> ClientRegistrations:
+    """Load the clients that have registered themselves with a previous run of the server."""
+    settings, tuning = app[keys.SETTINGS], app[TUNING]
+    terms = LinkTerms(store.installation.id, settings.inline_limit)
+
+    def new_transport(urls: ClientUrls, connector: TunnelConnector) -> LinkTransport:
+        return LinkTransport(urls, connector, terms, tuning)
+
+    registrations = ClientRegistrations(
+        registry,
+        store.registrations,
+        settings.services,
+        new_transport,
+        Attendance(dispatch.attend, dispatch.leave),
+        forget_after_s=settings.forget_clients_after_s,
+        now=steady_time,
+    )
+    await registrations.load()
+    if settings.api_tokens_file is not None:
+        await store.registrations.keep_tokens(app[keys.TOKENS].known)
+    return registrations
 
 
 def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
@@ -314,8 +351,10 @@ def end_streams(app: web.Application) -> None:
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+    app[keys.REGISTRATIONS].close()
 
 
 async def _stop(app: web.Application) -> None:
     end_streams(app)
+    await app[DISPATCH].leave_all()
     await app[LIFECYCLE].stop()

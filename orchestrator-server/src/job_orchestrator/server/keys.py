@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.clients.registrations import ClientRegistrations
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.control import QueueControl
@@ -19,6 +20,7 @@ from job_orchestrator.server.telemetry.metrics import Metrics
 
 SETTINGS = web.AppKey("settings", Settings)
 CLIENTS = web.AppKey("clients", ClientRegistry)
+REGISTRATIONS = web.AppKey("registrations", ClientRegistrations)
 FEED = web.AppKey("feed", ChangeFeed)
 CONTROL = web.AppKey("control", QueueControl)
 SUBMISSION = web.AppKey("submission", JobSubmission)

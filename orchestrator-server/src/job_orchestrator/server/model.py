@@ -28,41 +28,21 @@ class ClientUrls:
     upload: str
     download: str
     terminate: str
+    registered_as: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the client: its upload URL."""
-        return self.upload
+        """Name of the client: the one that it has registered with, else its upload URL."""
+        return self.registered_as or self.upload
 
     @property
     def partial(self) -> str:
         """URL of the results in any state, next to the download URL."""
         return f"{self.download}_partial"
 
-    @property
-    def events(self) -> str:
-        """URL of the event stream, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/events"
-
-    @property
-    def link(self) -> str:
-        """URL of the link, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/link"
-
-    @property
-    def logs(self) -> str:
-        """URL of the output of scripts, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/logs"
-
-    @property
-    def payloads(self) -> str:
-        """URL of the inventory, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/payloads"
-
-    @property
-    def load(self) -> str:
-        """URL of the CPU load, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/load"
+    def beside(self, route: str) -> str:
+        """Return the URL of another route, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/{route}"
 
 
 class Order(StrEnum):
@@ -83,6 +63,8 @@ class Service:
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
     ``weight`` is the share of slots relative to other services of the same clients.
+    ``registered``: clients may register themselves for it. Jobs of a client that was silent for
+    ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -96,10 +78,12 @@ class Service:
     resources: Resources = NOTHING
     max_resources: Resources = NOTHING
     weight: int = 1
+    registered: bool = False
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients that run this service."""
+        """Names of the clients that are configured for this service."""
         return tuple(client.name for client in self.clients)
 
 
@@ -342,19 +326,47 @@ class UserLimits:
 
 
 @dataclass(frozen=True)
+class Registration:
+    """A client that has registered itself: its name, the services whose jobs it gets.
+
+    ``identity`` tells it from another client of the same name. ``seen_at`` is when it was last
+    connected.
+    """
+
+    name: str
+    identity: str
+    services: tuple[str, ...]
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class ClientGrant:
+    """Permission of a client's token: to register for ``services``, as ``uses`` clients.
+
+    None there: all services, and any number. ``token`` is the hash of the token.
+    """
+
+    services: frozenset[str] | None = None
+    uses: int | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class Principal:
     """A user, or an administrator (``user_id`` None), in whose name a request is made.
 
     ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    ``grant`` is that of a client, which may do nothing else.
     """
 
     user_id: int | None
     authenticated: bool = True
+    grant: ClientGrant | None = None
 
     @property
     def is_admin(self) -> bool:
         """True for an administrator, who may see and do everything."""
-        return self.user_id is None
+        return self.user_id is None and self.grant is None
 
     def owns(self, user_id: int) -> bool:
         """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""

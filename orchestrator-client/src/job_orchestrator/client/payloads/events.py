@@ -86,7 +86,7 @@ class EventStream:
 
     def on_payload_changed(self, row: PayloadRow) -> None:
         """See ``Follower``. Prepared is not published: the answer to the submit reports it."""
-        if row.status is PayloadStatus.PREPARED:
+        if row.reported_status is PayloadStatus.PREPARED:
             return
         run_s = msgspec.UNSET if row.run_s is None else row.run_s
         event = PayloadEvent(

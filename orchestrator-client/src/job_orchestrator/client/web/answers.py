@@ -73,7 +73,7 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
     """Return the message about a payload."""
     return Payload(
         id=row.id,
-        status=row.status,
+        status=row.reported_status,
         loc=str(request.app[keys.WORKSPACES].of(row.uuid).root),
         pid=request.app[keys.RUNNER].pid(row.id),
         killed=row.killed,

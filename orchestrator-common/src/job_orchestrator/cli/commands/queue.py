@@ -1,4 +1,4 @@
-"""Commands about the queue: explain, hold, release, priority, pause, resume."""
+"""Commands about the queue: explain, hold, release, priority, pause, resume, drain, forget."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,7 +8,14 @@ import msgspec
 from job_orchestrator.cli.completion import complete_services, complete_unended_jobs
 from job_orchestrator.cli.params import WholeNumber
 from job_orchestrator.cli.session import Session, command, report_failure
-from job_orchestrator.sdk import ApiError, JobDetail, NotAuthorized, PauseList, ServerUnavailable
+from job_orchestrator.sdk import (
+    ApiError,
+    ComputeClient,
+    JobDetail,
+    NotAuthorized,
+    PauseList,
+    ServerUnavailable,
+)
 
 JOB = WholeNumber("job id", 0)
 
@@ -109,11 +116,39 @@ async def pause(session: Session, service: str | None, user_id: int | None) -> N
 
 
 @click.command()
+@click.argument("client", metavar="CLIENT")
+@command
+async def drain(session: Session, client: str) -> None:
+    """Give a client no more jobs. Those that it has go on. For administrators.
+
+    CLIENT is the name in the table of jo clients. jo resume --client gives it jobs again.
+    """
+    _show_client(session, await session.client.drain_client(client), f"{client} is drained")
+
+
+@click.command()
+@click.argument("client", metavar="CLIENT")
+@command
+async def forget(session: Session, client: str) -> None:
+    """Forget a client that has registered itself and has no jobs. For administrators."""
+    _show_client(session, await session.client.forget_client(client), f"{client} is forgotten")
+
+
+@click.command()
 @service
 @user
+@click.option("--client", help="Drained client that gets jobs again.")
 @command
-async def resume(session: Session, service: str | None, user_id: int | None) -> None:
-    """Start the jobs of a paused service or user again. For administrators."""
+async def resume(
+    session: Session, service: str | None, user_id: int | None, client: str | None
+) -> None:
+    """Start the jobs of a paused service, user or drained client again. For administrators."""
+    if client is not None:
+        if service is not None or user_id is not None:
+            raise click.UsageError("Name one of --service, --user and --client.")
+        found = await session.client.resume_client(client)
+        _show_client(session, found, f"{client} gets jobs again")
+        return
     _check(service, user_id)
     _show(session, await session.client.resume(service=service, user_id=user_id))
 
@@ -145,6 +180,13 @@ async def _change(
 def _check(service: str | None, user_id: int | None) -> None:
     if service is None and user_id is None:
         raise click.UsageError("Name a service (--service) or a user (--user).")
+
+
+def _show_client(session: Session, clients: list[ComputeClient], done: str) -> None:
+    if session.json:
+        session.show(clients)
+    else:
+        click.echo(done)
 
 
 def _show(session: Session, paused: PauseList) -> None:

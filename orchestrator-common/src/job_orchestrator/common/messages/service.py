@@ -102,9 +102,14 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
     ``warnings`` are about settings of the client, also if they contradict those of the server.
     ``resources`` is what it has for jobs that ask for some, ``resources_used`` what these ask for.
+    A client that has ``registered`` itself has its name as ``url``, and was connected until
+    ``seen_at``. A ``drained`` one gets no jobs, because an administrator wants that.
     """
 
     url: str
+    registered: bool = False
+    drained: bool = False
+    seen_at: datetime | None = None
     services: list[str] = []
     state: str = "unknown"
     problem: str = ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -46,7 +47,9 @@ from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
 
 MAX_JSON_BYTES = 64 << 20
-"""Older clients echo the uploaded files in their payload, as arrays of numbers."""
+
+ECHO = re.compile(rb"(?:\d{1,3},){256,}")
+"""Part of an uploaded file. Older clients answer a submit with its files, as arrays of numbers."""
 
 MIN_RATE = 1000
 """Bytes per second that results must bring on average after ``Tuning.slow_results_after_s``."""
@@ -140,7 +143,10 @@ class HttpTransport:
         query = f"stream={stream}&offset={offset}&follow={int(follow)}"
         silence_s = self._tuning.followed_log_timeout_s if follow else ANSWER_TIMEOUT_S
         async with self._request(
-            "GET", f"{self._urls.logs}/{payload_id}?{query}", silence_s=silence_s, for_reader=True
+            "GET",
+            f"{self._urls.beside('logs')}/{payload_id}?{query}",
+            silence_s=silence_s,
+            for_reader=True,
         ) as response:
             yield OutputStream(response.content.iter_any())
 
@@ -175,7 +181,7 @@ class HttpTransport:
 
     async def inventory(self) -> Sequence[InventoryEntry]:
         """See ``ClientTransport.inventory``."""
-        async with self._request("GET", self._urls.payloads) as response:
+        async with self._request("GET", self._urls.beside("payloads")) as response:
             body = await self._json(response)
         try:
             return decode_inventory(body)
@@ -184,7 +190,7 @@ class HttpTransport:
 
     async def load(self) -> float:
         """See ``ClientTransport.load``."""
-        async with self._request("GET", self._urls.load) as response:
+        async with self._request("GET", self._urls.beside("load")) as response:
             try:
                 return msgspec.json.decode(await response.content.read(100), type=float)
             except msgspec.MsgspecError as error:
@@ -196,13 +202,15 @@ class HttpTransport:
     async def events(self) -> AsyncIterator[AsyncIterator[ClientEvent]]:
         """See ``ClientTransport.events``."""
         silence_s = self._tuning.event_stream_timeout_s
-        async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
+        async with self._request(
+            "GET", self._urls.beside("events"), silence_s=silence_s
+        ) as response:
             if response.content_type != CONTENT_TYPE:
                 raise EventsNotOffered(f"{self.name} answers /events with {response.content_type}")
             yield _decoded(read_events(response.content.iter_any()))
 
     async def _payload(self, response: aiohttp.ClientResponse) -> Payload:
-        body = await self._json(response)
+        body = await self._json(response, ECHO)
         try:
             return decode_payload(body)
         except MalformedMessage as error:
@@ -214,11 +222,14 @@ class HttpTransport:
         except MalformedDigest as error:
             raise ClientFailed(f"{self.name} sent a digest that can't be read: {error}") from error
 
-    async def _json(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _json(
+        self, response: aiohttp.ClientResponse, left_out: re.Pattern[bytes] | None = None
+    ) -> bytes:
+        """Read JSON, without the matches of ``left_out``: it must be valid without them, too."""
         body = bytearray()
         async with asyncio.timeout(self._tuning.json_timeout_s):
             async for block in response.content.iter_any():
-                body += block
+                body += block if left_out is None else left_out.sub(b"", block)
                 if len(body) > MAX_JSON_BYTES:
                     raise ClientFailed(
                         f"{self.name} answered more than {MAX_JSON_BYTES} bytes of JSON"

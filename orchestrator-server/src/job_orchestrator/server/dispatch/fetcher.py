@@ -168,6 +168,11 @@ class Fetcher:
             return
         self._deferred_writes.spawn(work, f"job {job.id} runs")
 
+    async def record_waiting(self, job: Job, reason: str) -> None:
+        """Record why a job that has not begun waits at its client, such as in a batch system."""
+        if job.status is JobStatus.SUBMITTED and reason and reason != job.message:
+            await self._store.explain(job, reason)
+
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
         reason = with_details("The machine it is on can't be reached at present", problem)
@@ -202,7 +207,8 @@ class Fetcher:
             self.record_running(job, payload.message or "")
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
-                await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
+                job = await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
+            await self.record_waiting(job, payload.message or "")
         else:
             raise PayloadLost(f"{client.name} has removed the results of payload {payload.id}")
 

@@ -24,7 +24,14 @@ from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING, reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.jobs.views import minute_of, position_of, step_of, view_of, waiting_of
+from job_orchestrator.server.jobs.views import (
+    minute_of,
+    position_of,
+    seen_at_of,
+    step_of,
+    view_of,
+    waiting_of,
+)
 from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, OF_USER
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
@@ -231,7 +238,7 @@ class JobQueries:
             queued=count([JobStatus.QUEUED]),
             state=state,
             problem=reason_for(problem, details=details),
-            clients=list(service.client_names) if details else [],
+            clients=[c.name for c in self.clients.of_service(service)] if details else [],
             running=count(STARTED),
             waiting=count(NOT_STARTED),
         )
@@ -245,8 +252,11 @@ class JobQueries:
             services=[
                 service.name
                 for service in self.services.values()
-                if client.name in service.client_names
+                if client in self.clients.of_service(service)
             ],
+            registered=client.registration is not None,
+            drained=client.drained,
+            seen_at=seen_at_of(client.registration),
             state=client.state,
             problem=client.problem or client.fault,
             slots=client.slots if is_reachable else None,

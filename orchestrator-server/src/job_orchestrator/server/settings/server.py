@@ -123,6 +123,12 @@ class Settings:
         default="5m",
         help="Time without an answer from a client after which its jobs run elsewhere",
     )
+    forget_clients_after_s: float = setting(
+        "FORGET_CLIENTS_AFTER",
+        Duration(),
+        default="1d",
+        help="Time after which a registered client without jobs is forgotten if it stays away",
+    )
     client_token: str | None = setting(
         "CLIENT_TOKEN",
         Secret(),

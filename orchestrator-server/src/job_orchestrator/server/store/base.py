@@ -33,6 +33,7 @@ from job_orchestrator.server.model import (
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
+from job_orchestrator.server.store.registrations import Registrations
 
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
@@ -170,6 +171,10 @@ class JobStore(Protocol):
     def acknowledgements(self) -> Acknowledgements:
         """Payloads that their clients may remove."""
 
+    @property
+    def registrations(self) -> Registrations:
+        """Clients that have registered themselves, and those that are drained."""
+
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.
 
@@ -252,7 +257,7 @@ class JobStore(Protocol):
         """
 
     async def explain(self, job: Job, message: str) -> None:
-        """Replace the reason of a Running job.
+        """Replace the reason of a Submitted or Running job.
 
         That is an event without a change of status. Has no effect if status, attempt or reason of
         the job have changed.
@@ -313,8 +318,11 @@ class JobStore(Protocol):
     async def processing(self) -> Sequence[Job]:
         """Return the jobs that are claimed and not known to have reached their client."""
 
-    async def unknown_for(self, seconds: float) -> Sequence[Job]:
-        """Return jobs that have been Unknown for longer than ``seconds``, at most 1000."""
+    async def unknown_for(self, seconds: float, of: Mapping[str, float]) -> Sequence[Job]:
+        """Return jobs that have been Unknown for longer than ``seconds``, at most 1000.
+
+        ``of`` has other times, by service.
+        """
 
     async def dispatched_to(self) -> Sequence[str]:
         """Return the names of all clients that have a job, configured or not."""

@@ -20,6 +20,7 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
+CONNECT = "/connect"
 DASHBOARD = "/dashboard"
 METRICS = "/metrics"
 
@@ -31,6 +32,7 @@ class Access(Enum):
     ALL_USERS = "the owner of any token"
     OWN_JOBS = "the owner of any token, for whose jobs (PRINCIPAL) the handler narrows it"
     ONE_JOB = "the user of the job in the path"
+    CLIENT = "the owner of a client's token, and everybody if no tokens are configured"
     ADMIN = "administrators"
 
 
@@ -48,13 +50,17 @@ TABLE: Mapping[str, Access] = {
     "/events": Access.OWN_JOBS,
     "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
+    "/clients/{name}": Access.ADMIN,
+    "/clients/{name}/drain": Access.ADMIN,
+    "/clients/{name}/resume": Access.ADMIN,
     "/stats": Access.ADMIN,
     "/pauses": Access.ADMIN,
     "/pause": Access.ADMIN,
     "/resume": Access.ADMIN,
     METRICS: Access.ADMIN,
+    CONNECT: Access.CLIENT,
 }
-"""Access by route. Administrators may use all routes.
+"""Access by route. Administrators may use all routes but ``CONNECT``.
 
 Static files (``OPEN_BELOW``) are not listed, nor are routes about one job (``{id}`` in the path)
 that its user may use.
@@ -91,6 +97,10 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     tokens = request.app[keys.TOKENS]
     principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
     request[PRINCIPAL] = principal
+    if path == CONNECT:
+        _check_client(principal)
+        # The handler ends the tunnel with a reason when its token is revoked.
+        return await handler(request)
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
     with while_token_is_valid(request):
@@ -103,8 +113,19 @@ def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
 
 
+def _check_client(principal: Principal) -> None:
+    """Raise ``Forbidden`` if a principal may not register as a client."""
+    if principal.authenticated and principal.grant is None:
+        raise Forbidden(
+            "This token is not that of a client: create one with jo-server token create --client"
+            " --services NAME,…"
+        )
+
+
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
-    """Raise ``JobNotFound`` or ``Forbidden`` if a user may not use the route."""
+    """Raise ``JobNotFound`` or ``Forbidden`` if a user, or a client, may not use the route."""
+    if principal.grant is not None:
+        raise Forbidden("This token is that of a client, which may only register itself")
     match access_of(path):
         case Access.ALL_USERS | Access.OWN_JOBS:
             return

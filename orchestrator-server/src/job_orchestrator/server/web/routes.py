@@ -6,17 +6,22 @@ from aiohttp import web
 
 from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
+from job_orchestrator.server.web.access import CONNECT
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
 from job_orchestrator.server.web.jobs import change, explanation, files, job, jobs, terminate
 from job_orchestrator.server.web.result_files import result_file
 from job_orchestrator.server.web.results import download, download_partial
 from job_orchestrator.server.web.service import (
     clients,
+    connect,
+    drain_client,
+    forget_client,
     health,
     metrics,
     pause,
     pauses,
     resume,
+    resume_client,
     services,
     stats,
     whoami,
@@ -52,6 +57,10 @@ ROUTES = (
     web.get("/events", events),
     web.get("/services", services),
     web.get("/clients", clients),
+    web.post("/clients/{name}/drain", drain_client),
+    web.post("/clients/{name}/resume", resume_client),
+    web.delete("/clients/{name}", forget_client),
+    web.get(CONNECT, connect, allow_head=False),
     web.get("/pauses", pauses),
     web.post("/pause", pause),
     web.post("/resume", resume),

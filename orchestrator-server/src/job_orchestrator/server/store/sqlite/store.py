@@ -29,8 +29,15 @@ from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
+from job_orchestrator.server.store.registrations import Registrations
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
+from job_orchestrator.server.store.sqlite.clients.registrations import SqliteRegistrations
+from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+    SqliteOutbox,
+)
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
@@ -45,14 +52,11 @@ from job_orchestrator.server.store.sqlite.rows import (
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
+    UNKNOWN_SINCE,
     job_of,
+    unknown_since,
 )
 from job_orchestrator.server.store.sqlite.schema import enable_release, migrate, release_pages
-from job_orchestrator.server.store.sqlite.unconfirmed import (
-    SqliteAbandonedKeys,
-    SqliteAcknowledgements,
-    SqliteOutbox,
-)
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
 from job_orchestrator.server.store.usage import HALF_LIFE_S
@@ -69,7 +73,6 @@ PROCESSING = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
 """  # noqa: S608
 ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ? LIMIT 1000"  # noqa: S608
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
@@ -142,12 +145,11 @@ class SqliteJobStore:
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
         self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
-        # False while no job is queued, as after most ends of a job on a quiet server. A claim then
-        # returns without a query.
+        # False while no job is queued: a claim then returns without a query.
         self._may_be_queued = True
-        # Counts changes that may queue a job, from the moment that they wait for a transaction: a
-        # claim that was called before does not see them.
+        # Counts changes that may queue a job, from the moment that they wait for a transaction.
         self._additions = 0
         self._contents = SqliteContents(reader)
         self._chains = Chains(writer, now, self._publish)
@@ -326,9 +328,9 @@ class SqliteJobStore:
         """See ``JobStore.processing``."""
         return await self._jobs(PROCESSING)
 
-    async def unknown_for(self, seconds: float) -> Sequence[Job]:
+    async def unknown_for(self, seconds: float, of: Mapping[str, float]) -> Sequence[Job]:
         """See ``JobStore.unknown_for``."""
-        return await self._jobs(UNKNOWN_SINCE, (self._now() - seconds,))
+        return await self._jobs(UNKNOWN_SINCE, unknown_since(self._now(), seconds, of))
 
     async def dispatched_to(self) -> Sequence[str]:
         """See ``JobStore.dispatched_to``."""

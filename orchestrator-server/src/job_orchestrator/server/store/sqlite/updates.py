@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
+from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+    ADD_ABANDONED,
+    ADD_ACKNOWLEDGEMENT,
+)
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.queue.dependencies import (
@@ -22,7 +26,6 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
     status_in,
 )
-from job_orchestrator.server.store.sqlite.unconfirmed import ADD_ABANDONED, ADD_ACKNOWLEDGEMENT
 
 
 @dataclass(frozen=True)
@@ -142,14 +145,16 @@ def _origins(wanted: JobStatus) -> frozenset[JobStatus]:
 
 
 def explain(job: Job, message: str, now: float) -> Update:
-    """Replace the reason of a Running job."""
+    """Replace the reason of a Submitted or Running job."""
     statement = f"""
         UPDATE jobs SET message = :message, changed_at = :now
-        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        WHERE id = :id AND attempt = :attempt AND status = :status AND message = :before
+            AND status IN ('Submitted', 'Running')
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
         "id": job.id,
         "attempt": job.attempt,
+        "status": job.status,
         "message": message,
         "before": job.message,
         "now": now,

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter, JobOptions
+from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
-from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
+from job_orchestrator.server.store.sqlite import claims, creation, events, listing
 from job_orchestrator.server.store.sqlite import store as store_module
+from job_orchestrator.server.store.sqlite.clients import unconfirmed
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.queue import dependencies, rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate

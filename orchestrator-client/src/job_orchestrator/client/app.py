@@ -17,6 +17,7 @@ from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
+from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
@@ -41,6 +42,7 @@ from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
 from job_orchestrator.common.runtime.loops import Loop
 from job_orchestrator.common.runtime.threads import in_thread, start_threads
+from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.common.telemetry import LoopLag
 from job_orchestrator.common.web.bodies import MAX_BODY_BYTES, bounded_bodies
@@ -75,7 +77,8 @@ def create_app(settings: Settings) -> web.Application:
             error_middleware(STATUSES, error_body),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
-            server_only(settings.client_token),
+            # The only peer of a registered client is the server that it has dialed.
+            server_only(None if settings.registration.server_url else settings.client_token),
         ]
     )
     app[keys.SETTINGS] = settings
@@ -137,9 +140,15 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             for left in await in_thread(workspaces.clear, {p.uuid for p in payloads}):
                 large_leftovers.retry_later(left)
             await executor.verify()
+            keyless = KeylessPayloads(settings.data_path / "without-key")
             async with open_payloads() as store:
                 await store.restore([p.taken_over() for p in payloads])
-                _compose(app, workspaces, executor, store, records, machine, large_leftovers)
+                for lost in await in_thread(keyless.load):
+                    message = "The client was restarted; submit the job again"
+                    await store.add_ended(lost, None, PayloadStatus.FAILED, message)
+                _compose(
+                    app, workspaces, executor, store, keyless, records, machine, large_leftovers
+                )
                 yield
 
 
@@ -148,6 +157,7 @@ def _compose(
     workspaces: Workspaces,
     executor: Executor,
     store: PayloadStore,
+    keyless: KeylessPayloads,
     records: PayloadRecords | None,
     machine: Machine,
     large_leftovers: DeferredRemoval,
@@ -184,6 +194,7 @@ def _compose(
         store,
         workspaces,
         PayloadIds(settings.data_path / "next-id"),
+        keyless,
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         fitness,
         machine.offer,
@@ -246,7 +257,7 @@ def _compose(
 
 async def _start(app: web.Application) -> None:
     settings = app[keys.SETTINGS]
-    if settings.client_token is None:
+    if settings.client_token is None and settings.registration.server_url is None:
         logger.warning(
             "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
         )

@@ -68,7 +68,8 @@ class PayloadRow:
     queue of the executor (see ``reported_status``). ``packing``: its script has ended, so it holds
     no slot, and its results are being packed. ``ended_at`` is in seconds since the epoch.
     ``results_sha256`` is the digest of the packed results, None if there are none. ``cpus``,
-    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
+    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none. ``run_s`` is how
+    long the script ran, None before its end.
     """
 
     id: int
@@ -86,6 +87,7 @@ class PayloadRow:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    run_s: float | None = None
     queued: bool = False
 
     @classmethod

@@ -24,8 +24,8 @@ class Outcome:
     """Outcome of run.sh.
 
     ``exit_code`` is that of the process, or 128 + n if signal n ended the process, as shells count.
-    Times are seconds since the epoch. ``limit_reached`` describes the resource limit that the
-    payload reached; it is empty if there was none.
+    Times are seconds since the epoch, of a clock that does not jump. ``limit_reached`` describes
+    the resource limit that the payload reached; it is empty if there was none.
     """
 
     exit_code: int
@@ -33,6 +33,11 @@ class Outcome:
     started_at: float
     ended_at: float
     limit_reached: str = ""
+
+    @property
+    def run_s(self) -> float:
+        """Seconds that the script ran."""
+        return max(self.ended_at - self.started_at, 0.0)
 
 
 class RunPhase(StrEnum):

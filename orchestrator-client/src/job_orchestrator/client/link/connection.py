@@ -91,6 +91,7 @@ class LinkConnection:
                 results,
                 None if results is None else row.results_sha256,
                 row.ended_at,
+                row.run_s,
             )
         )
         reach(Point.CLIENT_END_SENT)

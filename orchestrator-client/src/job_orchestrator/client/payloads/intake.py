@@ -20,6 +20,7 @@ from job_orchestrator.client.errors import (
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
+from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
@@ -77,6 +78,7 @@ class Intake:
     store: PayloadStore
     workspaces: Workspaces
     ids: PayloadIds
+    keyless: KeylessPayloads
     limits: FormLimits
     fitness: Fitness
     offer: Resources = NOTHING
@@ -168,6 +170,8 @@ class Intake:
             complete = await receive(self.workspaces.of(name))
             if self.records is not None:
                 await in_thread(self.records.accept, _row(complete, name, key, time_limit_s))
+            elif key is None:
+                await in_thread(self.keyless.add, complete.payload_id)
             # The store does not suspend, so no cancellation separates the row from its files.
             row = await self._add(complete, name, key, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
@@ -211,7 +215,8 @@ class Intake:
         if (row := await self.store.by_key(key)) is not None:
             return row
         payload_id = await in_thread(self.ids.take)
-        await self.store.add_killed(payload_id, str(uuid.uuid4()), key)
+        message = "Terminated before it arrived"
+        await self.store.add_ended(payload_id, key, PayloadStatus.KILLED, message)
         # Not necessarily the added one: the submit may have arrived at the same time.
         return await self.store.by_key(key) or await self.store.get(payload_id)
 

@@ -58,12 +58,16 @@ KILLED_PACKING_S = 10.0
 
 
 class Ending(NamedTuple):
-    """End of a payload. ``results_sha256`` is the digest of its packed results."""
+    """End of a payload.
+
+    ``results_sha256`` is the digest of its packed results. Its script ran for ``run_s``.
+    """
 
     status: PayloadStatus
     message: str
     exit_code: int | None = None
     results_sha256: bytes | None = None
+    run_s: float | None = None
 
 
 class Lost(NamedTuple):
@@ -271,7 +275,7 @@ class PayloadRun:
             self._stop_packing = None
             if timer is not None:
                 timer.cancel()
-        return Ending(status, message, outcome.exit_code, sha256)
+        return Ending(status, message, outcome.exit_code, sha256, outcome.run_s)
 
     async def _pack_until_it_succeeds(self, outcome: Outcome, stop_packing: asyncio.Event) -> bytes:
         """Pack the results. While the disk fails, packing is repeated; the script never is.

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple, fields, replace
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
@@ -23,6 +24,7 @@ from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
 Subscriber = Callable[[PayloadRow], None]
+KILLED = PayloadStatus.KILLED
 
 COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
@@ -43,6 +45,7 @@ CREATE TABLE payloads (
     packing INTEGER NOT NULL DEFAULT 0,
     results_sha256 BLOB,
     cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
+    run_s REAL,
     queued INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
@@ -127,16 +130,17 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
-    async def add_killed(self, payload_id: int, uuid: str, key: str) -> None:
-        """Add a Killed payload without files, so that a late submit with ``key`` never runs.
+    async def add_ended(
+        self, payload_id: int, key: str | None, status: PayloadStatus, message: str
+    ) -> None:
+        """Add a payload without files that never runs here; no effect if id or key exist already.
 
-        Has no effect if there is a payload with this key already.
+        Subscribers are not notified: nothing has happened to a script.
         """
         self._rows(
             f"""INSERT INTO payloads (id, uuid, key, refusal, status, killed, message, ended_at)
-                VALUES (?, ?, ?, '', 'Killed', 1, 'Terminated before it arrived', ?)
-                ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, self._now()),
+                VALUES (?, ?, ?, '', ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id, str(uuid4()), key, status, status is KILLED, message, self._now()),
         )
 
     async def get(self, payload_id: int) -> PayloadRow:
@@ -228,11 +232,12 @@ class PayloadStore:
         message: str,
         exit_code: int | None = None,
         results_sha256: bytes | None = None,
+        run_s: float | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
-                    exit_code = coalesce(:exit_code, exit_code),
+                    exit_code = coalesce(:exit_code, exit_code), run_s = coalesce(:run_s, run_s),
                     results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
@@ -243,6 +248,7 @@ class PayloadStore:
                 "message": message,
                 "exit_code": exit_code,
                 "results_sha256": results_sha256,
+                "run_s": run_s,
                 "now": self._now(),
             },
         )

@@ -81,9 +81,9 @@ class Collector:
         self._fetches = TaskOwner(
             "collector", limit=sum(service.max_runs for service in services.values())
         )
-        self._permits = {
-            client.name: asyncio.Semaphore(tuning.max_fetches_per_client) for client in registry
-        }
+        self._permits: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(tuning.max_fetches_per_client)
+        )
         # Jobs that are being fetched. True: something has happened since, so fetch once more.
         self._fetching: dict[int, bool] = {}
         self._early_events = EarlyEvents()

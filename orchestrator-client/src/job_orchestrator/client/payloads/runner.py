@@ -312,10 +312,10 @@ class Runner:
         if not self._executor.has_queue:
             return
         try:
-            if state.phase in NOT_STARTED:
-                await self._store.explain(payload_id, state.reason)
-            else:
+            if state.phase not in NOT_STARTED:
                 await self._store.begin(payload_id)
+            elif state.reason:
+                await self._store.explain(payload_id, state.reason)
         except StoreError as error:
             logger.error("The state of payload %d is not shown: %s", payload_id, error)
 

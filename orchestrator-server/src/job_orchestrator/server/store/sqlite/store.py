@@ -25,6 +25,7 @@ from job_orchestrator.server.store.base import (
     Outbox,
     Subscriber,
 )
+from job_orchestrator.server.store.identities import IdentityStore
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
@@ -32,17 +33,18 @@ from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.registrations import Registrations
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
-from job_orchestrator.server.store.sqlite.clients.registrations import SqliteRegistrations
-from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
-    SqliteAbandonedKeys,
-    SqliteAcknowledgements,
-    SqliteOutbox,
-)
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.peers.identities import SqliteIdentities
+from job_orchestrator.server.store.sqlite.peers.registrations import SqliteRegistrations
+from job_orchestrator.server.store.sqlite.peers.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+    SqliteOutbox,
+)
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
@@ -137,6 +139,7 @@ class SqliteJobStore:
         self.outbox: Outbox = SqliteOutbox(writer, reader, now)
         self.abandoned: AbandonedKeys = SqliteAbandonedKeys(writer, reader, now)
         self.acknowledgements: Acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.identities: IdentityStore = SqliteIdentities(writer, reader, now)
         self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued: a claim then returns without a query.

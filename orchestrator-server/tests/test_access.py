@@ -200,7 +200,7 @@ async def test_whoami_without_configured_tokens_returns_an_administrator(
     start_server: StartServer, file: Path
 ) -> None:
     server = await start_server(UNREACHABLE)
-    everybody = {"user_id": None, "admin": True, "auth": False, "limits": None}
+    everybody = {"user_id": None, "admin": True, "auth": False, "limits": None, "name": ""}
     assert await Portal(server, "any")("GET", "/whoami") == (200, everybody)
 
 
@@ -210,7 +210,7 @@ async def test_whoami_with_a_token_returns_its_owner(start_server: StartServer, 
     user = await token_for(file, 0)
     assert await Portal(server, admin)("GET", "/whoami") == (
         200,
-        {"user_id": None, "admin": True, "auth": True, "limits": None},
+        {"user_id": None, "admin": True, "auth": True, "limits": None, "name": ""},
     )
     assert await Portal(server, user)("GET", "/whoami") == (
         200,
@@ -234,6 +234,7 @@ async def test_whoami_with_a_token_returns_its_owner(start_server: StartServer, 
                     }
                 ],
             },
+            "name": "",
         },
     )
 
@@ -371,7 +372,7 @@ async def test_long_answer_is_aborted_when_its_token_is_revoked(
     await token_for(file, 8)
     token = await token_for(file, 7)
     server = await start_server(UNREACHABLE, API_TOKENS_FILE=str(file))
-    portal, tokens = Portal(server, token), server.app[keys.TOKENS]
+    portal, tokens = Portal(server, token), server.app[keys.AUTHENTICATION].tokens
     assert (await portal.upload())[0] == 201
 
     async def read() -> None:
@@ -401,7 +402,7 @@ async def test_download_is_aborted_when_its_token_expires(
     await token_for(file, None)
     token = await token_for(file, 7, 3600)
     server = await start_server(await start_client(client), API_TOKENS_FILE=str(file))
-    portal, tokens = Portal(server, token), server.app[keys.TOKENS]
+    portal, tokens = Portal(server, token), server.app[keys.AUTHENTICATION].tokens
     job = (await portal.upload())[1]["id"]
     client.complete(await client.next_payload())
     await portal("GET", f"/download/{job}?wait=30")

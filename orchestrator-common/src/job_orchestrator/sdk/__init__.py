@@ -25,6 +25,7 @@ from job_orchestrator.common.messages.service import (
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
@@ -103,5 +104,6 @@ __all__ = [
     "Submitted",
     "Trouble",
     "UnusableFiles",
+    "User",
     "UserInLine",
 ]

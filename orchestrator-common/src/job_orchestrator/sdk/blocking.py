@@ -19,6 +19,7 @@ from job_orchestrator.common.messages.service import (
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream, ResultKind
@@ -293,6 +294,10 @@ class Client:
     def whoami(self) -> Identity:
         """Fetch the user that the server takes the caller for; see ``AsyncClient.whoami``."""
         return self._result(self._client.whoami())
+
+    def users(self) -> list[User]:
+        """Fetch the users of trusted issuers; see ``AsyncClient.users``."""
+        return self._result(self._client.users())
 
     def health(self) -> Health:
         """Fetch the server's health; see ``AsyncClient.health``."""

@@ -12,6 +12,8 @@ from job_orchestrator.common.messages.service import (
     Service,
     ServiceList,
     Stats,
+    User,
+    UserList,
 )
 from job_orchestrator.sdk import calls
 from job_orchestrator.sdk.connection import Connection, read_all
@@ -102,6 +104,15 @@ class ServiceCalls:
         """Fetch the user that the server takes the caller for."""
         body = await self._connection.call("GET", "/whoami", read_all)
         return decode(body, Identity, self.url)
+
+    async def users(self) -> list[User]:
+        """Fetch the users who have come with a token of a trusted issuer.
+
+        Raises:
+            NotAuthorized: The token is not that of an administrator.
+        """
+        body = await self._connection.call("GET", "/users", read_all)
+        return decode(body, UserList, self.url).users
 
     async def health(self) -> Health:
         """Fetch the server's health.

@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
 
+from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
@@ -20,6 +22,8 @@ from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
+from job_orchestrator.server.auth.authentication import Authentication, ClaimNames
+from job_orchestrator.server.auth.sign_in import SignInClient
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
@@ -101,7 +105,15 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
     app[keys.METRICS] = Metrics(settings.services.values())
-    app[keys.TOKENS] = Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s)
+    app[keys.AUTHENTICATION] = Authentication(
+        Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s),
+        names=ClaimNames(
+            settings.oidc_name_claim, settings.oidc_groups_claim, settings.oidc_admin_groups
+        ),
+        client=SignInClient(
+            settings.oidc_client_id, settings.oidc_client_secret, settings.oidc_scope
+        ),
+    )
     document_routes(
         app,
         ROUTES,
@@ -130,7 +142,7 @@ def _page_policy(settings: Settings) -> PagePolicy:
         hosts=settings.allowed_hosts,
         address=settings.host,
         token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
-        has_tokens=settings.api_tokens_file is not None,
+        has_tokens=settings.requires_tokens,
         origins=settings.cors_origins,
     )
 
@@ -138,16 +150,19 @@ def _page_policy(settings: Settings) -> PagePolicy:
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the data folder, the database and the connections to the clients, then compose."""
     settings, tuning = app[keys.SETTINGS], app[TUNING]
-    await app[keys.TOKENS].start()
+    await app[keys.AUTHENTICATION].tokens.start()
     files = FolderFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
         await in_thread(files.remove_unfinished_uploads)
-        async with open_store(
-            settings.db_path,
-            wrote=app[keys.METRICS].write_seconds.observe,
-            half_life_s=settings.fair_half_life_s,
-        ) as store:
+        async with (
+            open_store(
+                settings.db_path,
+                wrote=app[keys.METRICS].write_seconds.observe,
+                half_life_s=settings.fair_half_life_s,
+            ) as store,
+            _trusting_issuers(app, store),
+        ):
             await _continue_clock(store)
             terms = LinkTerms(store.installation.id, settings.inline_limit)
             transports = link_transports(
@@ -167,6 +182,26 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+@asynccontextmanager
+async def _trusting_issuers(app: web.Application, store: JobStore) -> AsyncIterator[None]:
+    """Accept the tokens of the configured issuers during the block. Raises ``StartupError``."""
+    settings = app[keys.SETTINGS]
+    if not settings.oidc_issuers:
+        yield
+        return
+    try:
+        # Needs joserfc and cryptography, which servers without issuers need not install.
+        from job_orchestrator.server.auth.issuer import open_issuers
+    except ImportError as error:
+        raise StartupError(
+            f"OIDC_ISSUERS is set, and {error.name} is not installed: pip install"
+            " 'job-orchestrator-server[oidc]'"
+        ) from error
+    async with open_issuers(settings.oidc_issuers, settings.oidc_audience) as issuers:
+        await app[keys.AUTHENTICATION].trust(issuers, store.identities)
+        yield
 
 
 async def _continue_clock(store: JobStore) -> None:
@@ -202,7 +237,9 @@ async def _compose(
     )
     policy_file = None
     if settings.policy_file is not None:
-        policy_file = PolicyReloader(settings.policy_file, rules)
+        policy_file = PolicyReloader(
+            settings.policy_file, rules, app[keys.AUTHENTICATION].groups.members
+        )
         await policy_file.start()
     offers = Offers(registry, rules, settings.services, settings.fair_half_life_s, steady_time)
     dispatch = Dispatch(
@@ -259,7 +296,7 @@ async def _compose(
         loop = Loop("policy file", policy_file.run_pass, interval_s=tuning.policy_interval_s)
         components.append(Component([loop]))
     if settings.api_tokens_file is not None:
-        components.append(_token_reloading(app[keys.TOKENS], tuning))
+        components.append(_token_reloading(app[keys.AUTHENTICATION].tokens, tuning))
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
@@ -314,7 +351,7 @@ async def _registrations(
     )
     await registrations.load()
     if settings.api_tokens_file is not None:
-        await store.registrations.keep_tokens(app[keys.TOKENS].known)
+        await store.registrations.keep_tokens(app[keys.AUTHENTICATION].tokens.known)
     return registrations
 
 
@@ -334,7 +371,7 @@ def _token_reloading(tokens: Tokens, tuning: Tuning) -> Component:
 
 
 async def _start(app: web.Application) -> None:
-    if app[keys.TOKENS].path is None:
+    if not app[keys.SETTINGS].requires_tokens:
         logger.warning(
             "API_TOKENS_FILE is not set: everybody who reaches this port can submit jobs, and see, "
             "fetch and terminate the jobs of all users"

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from job_orchestrator.server.auth.tokens import Tokens
+from job_orchestrator.server.auth.authentication import Authentication
 from job_orchestrator.server.clients.registrations import ClientRegistrations
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
@@ -18,6 +18,7 @@ from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.telemetry.metrics import Metrics
 
+AUTHENTICATION = web.AppKey("authentication", Authentication)
 SETTINGS = web.AppKey("settings", Settings)
 CLIENTS = web.AppKey("clients", ClientRegistry)
 REGISTRATIONS = web.AppKey("registrations", ClientRegistrations)
@@ -32,4 +33,3 @@ METRICS = web.AppKey("metrics", Metrics)
 QUERIES = web.AppKey("queries", JobQueries)
 RESULTS = web.AppKey("results", JobResults)
 TERMINATION = web.AppKey("termination", JobTermination)
-TOKENS = web.AppKey("tokens", Tokens)

@@ -356,12 +356,14 @@ class Principal:
     """A user, or an administrator (``user_id`` None), in whose name a request is made.
 
     ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
-    ``grant`` is that of a client, which may do nothing else.
+    ``grant`` is that of a client, which may do nothing else. ``name`` is the name of a user of an
+    issuer.
     """
 
     user_id: int | None
     authenticated: bool = True
     grant: ClientGrant | None = None
+    name: str = ""
 
     @property
     def is_admin(self) -> bool:

@@ -42,13 +42,60 @@ class Identity(msgspec.Struct, frozen=True):
     """The user that the server takes the caller for; ``user_id`` is None for an administrator.
 
     ``auth`` is False where the server requires no tokens; then every caller is an administrator,
-    who has no ``limits``.
+    who has no ``limits``. ``name`` is that of a user of an issuer.
     """
 
     user_id: int | None = None
     admin: bool = False
     auth: bool = False
     limits: PersonalLimits | None = None
+    name: str = ""
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user of a trusted issuer, and the ``user_id`` of the user's jobs."""
+
+    user_id: int
+    name: str
+    issuer: str
+    subject: str
+    groups: tuple[str, ...] = ()
+
+
+class SignInIssuer(msgspec.Struct, frozen=True):
+    """An issuer at which people sign in to the dashboard: its authorization endpoint (RFC 6749)."""
+
+    url: str
+    authorization_endpoint: str
+
+
+class SignInOptions(msgspec.Struct, frozen=True):
+    """Ways to sign in to the dashboard. Without ``issuers`` a token must be entered."""
+
+    issuers: list[SignInIssuer] = []
+    client_id: str = ""
+    scope: str = ""
+
+
+class SignInCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Authorization code of an issuer, to be exchanged for a token (RFC 6749 and 7636)."""
+
+    issuer: str
+    code: str
+    code_verifier: str
+    redirect_uri: str
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """Token with which a person is signed in."""
+
+    token: str
+
+
+class UserList(msgspec.Struct, frozen=True):
+    """Answer to a request for the users of issuers."""
+
+    users: list[User]
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ def summary(settings: Settings) -> Iterator[str]:
     yield feature_line(
         {
             "API tokens": settings.api_tokens_file is not None,
+            "tokens of issuers": bool(settings.oidc_issuers),
             "client token": settings.client_token is not None,
             "CORS": bool(settings.cors_origins),
             "callbacks": bool(settings.callback_allow),

@@ -30,6 +30,7 @@ from job_orchestrator.server.model import (
     StoredOutput,
     UserLimits,
 )
+from job_orchestrator.server.store.identities import IdentityStore
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
@@ -162,6 +163,10 @@ class JobStore(Protocol):
     @property
     def abandoned(self) -> AbandonedKeys:
         """Keys of abandoned attempts."""
+
+    @property
+    def identities(self) -> IdentityStore:
+        """Users of trusted issuers."""
 
     @property
     def installation(self) -> Installation:

@@ -40,6 +40,7 @@ TABLE: Mapping[str, Access] = {
     "/": Access.OPEN,
     "/health": Access.OPEN,
     DASHBOARD: Access.OPEN,
+    "/sign-in": Access.OPEN,
     "/swagger": Access.OPEN,
     UI_PATH.rstrip("/"): Access.OPEN,
     DOCUMENT_PATH: Access.OPEN,
@@ -50,6 +51,7 @@ TABLE: Mapping[str, Access] = {
     "/events": Access.OWN_JOBS,
     "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
+    "/users": Access.ADMIN,
     "/clients/{name}": Access.ADMIN,
     "/clients/{name}/drain": Access.ADMIN,
     "/clients/{name}/resume": Access.ADMIN,
@@ -88,14 +90,14 @@ def is_open(path: str, *, metrics_open: bool = False) -> bool:
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Identify the principal and check that it may use the route.
 
-    Needs ``TOKENS`` and ``SUBMISSION``.
+    Needs ``AUTHENTICATION`` and ``SUBMISSION``.
     """
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
         return await handler(request)
-    tokens = request.app[keys.TOKENS]
-    principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    principal = await request.app[keys.AUTHENTICATION].principal(token)
     request[PRINCIPAL] = principal
     if path == CONNECT:
         _check_client(principal)
@@ -110,7 +112,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Abort the request if its token is revoked or expires within the block."""
     token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-    return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
+    return request.app[keys.AUTHENTICATION].in_use(token, partial(_abort, request))
 
 
 def _check_client(principal: Principal) -> None:

@@ -24,7 +24,11 @@ from job_orchestrator.common.messages.service import (
     PauseList,
     PersonalLimits,
     ServiceList,
+    SignedIn,
+    SignInCode,
+    SignInOptions,
     Stats,
+    UserList,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
@@ -85,6 +89,10 @@ SCHEMAS: dict[str, Any] = {
             Stats,
             PersonalLimits,
             PauseList,
+            UserList,
+            SignInOptions,
+            SignInCode,
+            SignedIn,
         ]
     ),
     "WhoAmI": {
@@ -98,6 +106,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "admin": {"type": "boolean", "description": "May see and do everything"},
             "auth": {"type": "boolean", "description": "This server requires tokens"},
+            "name": {"type": "string", "description": "Name of a user of an issuer, or empty"},
             "limits": {
                 "nullable": True,
                 "description": "Limits over all services; null for administrators",

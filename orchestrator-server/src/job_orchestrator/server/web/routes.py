@@ -23,7 +23,10 @@ from job_orchestrator.server.web.service import (
     resume,
     resume_client,
     services,
+    sign_in,
+    sign_in_options,
     stats,
+    users,
     whoami,
 )
 from job_orchestrator.server.web.streams import events, job_events, job_logs
@@ -43,6 +46,9 @@ ROUTES = (
     web.get("/", front_page(DASHBOARD_PATH, dashboard=DASHBOARD_PATH, api=UI_PATH)),
     web.get("/health", health),
     web.get("/whoami", whoami),
+    web.get("/users", users),
+    web.get("/sign-in", sign_in_options),
+    web.post("/sign-in", sign_in),
     web.post("/upload", upload),
     web.get("/download/{id}", download),
     web.get("/download_partial/{id}", download_partial),

@@ -5,7 +5,13 @@ import asyncio
 from aiohttp import hdrs, web
 
 from job_orchestrator.common.errors import BadRequest
-from job_orchestrator.common.messages.service import Health, Identity
+from job_orchestrator.common.messages.service import (
+    Health,
+    Identity,
+    SignInCode,
+    User,
+    UserList,
+)
 from job_orchestrator.common.protocol.bearer import bearer_token
 from job_orchestrator.common.protocol.tunnel import HEARTBEAT_S, MAX_MESSAGE_BYTES, SUBPROTOCOL
 from job_orchestrator.common.web.answers import json_response, metrics_response
@@ -56,8 +62,29 @@ async def whoami(request: web.Request) -> web.Response:
         admin=principal.is_admin,
         auth=principal.authenticated,
         limits=limits,
+        name=principal.name,
     )
     return json_response(identity)
+
+
+async def users(request: web.Request) -> web.Response:
+    """List the users of trusted issuers."""
+    known = await request.app[keys.QUERIES].store.identities.all()
+    listed = [
+        User(each.user_id, each.name, each.issuer, each.subject, each.groups) for each in known
+    ]
+    return json_response(UserList(listed))
+
+
+async def sign_in_options(request: web.Request) -> web.Response:
+    """Return the issuers at which people can sign in."""
+    return json_response(await request.app[keys.AUTHENTICATION].sign_in.options())
+
+
+async def sign_in(request: web.Request) -> web.Response:
+    """Exchange the code of an issuer for a token."""
+    code = await json_body(request, SignInCode)
+    return json_response(await request.app[keys.AUTHENTICATION].sign_in.exchange(code))
 
 
 async def services(request: web.Request) -> web.Response:
@@ -75,7 +102,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     """Register a client, and hold the tunnel that it has dialed."""
     if request.headers.get(hdrs.UPGRADE, "").lower() != "websocket":
         raise NoWebSocket
-    tokens, revoked = request.app[keys.TOKENS], asyncio.Event()
+    tokens, revoked = request.app[keys.AUTHENTICATION], asyncio.Event()
     socket = web.WebSocketResponse(
         protocols=[SUBPROTOCOL],
         heartbeat=HEARTBEAT_S,

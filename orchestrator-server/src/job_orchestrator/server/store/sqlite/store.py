@@ -25,6 +25,7 @@ from job_orchestrator.server.store.base import (
     Outbox,
     Subscriber,
 )
+from job_orchestrator.server.store.identities import IdentityStore
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
@@ -42,6 +43,7 @@ from job_orchestrator.server.store.sqlite.connection import Connection, Values, 
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
+from job_orchestrator.server.store.sqlite.identities import SqliteIdentities
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
@@ -124,6 +126,7 @@ class SqliteJobStore:
     outbox: Outbox
     abandoned: AbandonedKeys
     acknowledgements: Acknowledgements
+    identities: IdentityStore
 
     def __init__(
         self,
@@ -145,6 +148,7 @@ class SqliteJobStore:
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
         self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.identities = SqliteIdentities(writer, reader, now)
         self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued: a claim then returns without a query.

@@ -50,10 +50,13 @@ from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
 from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
+    ACTIVE_AT,
     COLUMNS,
-    IS_ACTIVE,
-    IS_DISPATCHED,
-    IS_ENDED,
+    DISPATCHED_TO,
+    ENDED_BEFORE,
+    GET,
+    KILLED_WITHOUT_OUTPUT,
+    PROCESSING,
     UNKNOWN_SINCE,
     job_of,
     unknown_since,
@@ -68,22 +71,6 @@ MAX_DELAY_S = 0.05
 
 UUIDS_AT_ONCE = 500
 """UUIDs in one query: SQLite limits the number of parameters."""
-
-GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
-# The first condition is redundant. With it SQLite uses the index of active jobs.
-PROCESSING = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
-"""  # noqa: S608
-ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-ENDED_BEFORE = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
-"""  # noqa: S608
-DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
-# Scans the index of ended jobs over the given time. Called at the start only.
-KILLED_WITHOUT_OUTPUT = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
-    AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
-"""  # noqa: S608
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ _UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
-"""All processes in the namespaces end with this one."""
+"""Command whose end is that of all processes in the namespaces."""
 
 _UNLIMITED = ["rt", "cpu", "fsize", "data", "stack", "core", "rss", "vmem"]
 _QUEUE = {

@@ -1,4 +1,4 @@
-"""What the batch executor knows of one run, and what follows from it."""
+"""State of one run of the batch executor, and what follows from marks and reports."""
 
 import asyncio
 import math

@@ -73,7 +73,7 @@ _UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
-"""Command whose end is that of all processes in the namespaces."""
+"""End of the namespaces: all processes in them end with this one."""
 
 _UNLIMITED = ["rt", "cpu", "fsize", "data", "stack", "core", "rss", "vmem"]
 _QUEUE = {

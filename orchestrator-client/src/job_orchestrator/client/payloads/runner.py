@@ -12,9 +12,9 @@ from job_orchestrator.client.executors.machine import Machine
 from job_orchestrator.client.executors.monitor import NOT_STARTED, RunMonitor
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
-from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.run import Ending, Lost, NotStarted, PayloadRun
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
+from job_orchestrator.client.payloads.stored.records import PayloadRecords
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.logs.context import logging_about

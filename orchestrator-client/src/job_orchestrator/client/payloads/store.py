@@ -17,7 +17,8 @@ from uuid import uuid4
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.returned import ReturnedPayloads
+from job_orchestrator.client.payloads.stored.returned import ReturnedPayloads
+from job_orchestrator.client.payloads.stored.schema import COLUMNS, SCHEMA
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
@@ -26,32 +27,7 @@ from job_orchestrator.common.status import PayloadStatus, TransitionRefused, ori
 Subscriber = Callable[[PayloadRow], None]
 KILLED = PayloadStatus.KILLED
 
-COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
-
 _STATUSES = {str(status): status for status in PayloadStatus}
-
-SCHEMA = """
-CREATE TABLE payloads (
-    id INTEGER PRIMARY KEY,
-    uuid TEXT NOT NULL,
-    key TEXT UNIQUE,
-    refusal TEXT NOT NULL,
-    time_limit_s REAL,
-    status TEXT NOT NULL,
-    killed INTEGER NOT NULL DEFAULT 0,
-    exit_code INTEGER,
-    message TEXT NOT NULL DEFAULT '',
-    ended_at REAL,
-    packing INTEGER NOT NULL DEFAULT 0,
-    results_sha256 BLOB,
-    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
-    run_s REAL,
-    queued INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
-CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
-CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
-"""
 
 START = f"""
 UPDATE payloads SET status = 'Running', queued = ?

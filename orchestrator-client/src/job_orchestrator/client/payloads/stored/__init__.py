@@ -1,1 +1,1 @@
-"""What is kept of payloads: their table, their ids, and the records that survive a restart."""
+"""Records of payloads: their table, their ids, and what survives a restart."""

@@ -33,18 +33,18 @@ from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.registrations import Registrations
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
-from job_orchestrator.server.store.sqlite.clients.registrations import SqliteRegistrations
-from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
-    SqliteAbandonedKeys,
-    SqliteAcknowledgements,
-    SqliteOutbox,
-)
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
-from job_orchestrator.server.store.sqlite.identities import SqliteIdentities
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.peers.identities import SqliteIdentities
+from job_orchestrator.server.store.sqlite.peers.registrations import SqliteRegistrations
+from job_orchestrator.server.store.sqlite.peers.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+    SqliteOutbox,
+)
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
@@ -106,15 +106,6 @@ async def open_store(
 class SqliteJobStore:
     """Jobs in a SQLite database. The methods are documented in ``JobStore``."""
 
-    installation: Installation
-    lists: JobLists
-    queue: JobQueue
-    events: JobEvents
-    outbox: Outbox
-    abandoned: AbandonedKeys
-    acknowledgements: Acknowledgements
-    identities: IdentityStore
-
     def __init__(
         self,
         writer: Writer,
@@ -123,19 +114,19 @@ class SqliteJobStore:
         now: Callable[[], float],
         half_life_s: float = HALF_LIFE_S,
     ) -> None:
-        self.installation = installation
+        self.installation: Installation = installation
         self._claimer = Claimer(installation, half_life_s)
         self._half_life_s = half_life_s
         self._writer = writer
         self._reader = reader
         self._now = now
-        self.lists = SqliteJobLists(reader)
-        self.queue = SqliteJobQueue(writer, reader, now, half_life_s)
-        self.events = SqliteJobEvents(reader)
-        self.outbox = SqliteOutbox(writer, reader, now)
-        self.abandoned = SqliteAbandonedKeys(writer, reader, now)
-        self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
-        self.identities = SqliteIdentities(writer, reader, now)
+        self.lists: JobLists = SqliteJobLists(reader)
+        self.queue: JobQueue = SqliteJobQueue(writer, reader, now, half_life_s)
+        self.events: JobEvents = SqliteJobEvents(reader)
+        self.outbox: Outbox = SqliteOutbox(writer, reader, now)
+        self.abandoned: AbandonedKeys = SqliteAbandonedKeys(writer, reader, now)
+        self.acknowledgements: Acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.identities: IdentityStore = SqliteIdentities(writer, reader, now)
         self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued: a claim then returns without a query.

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """State of one run of the batch executor, and what follows from marks and reports."""
-=======
-"""State of one run as the batch executor knows it, and what follows from it."""
->>>>>>> main
 
 import asyncio
 import math

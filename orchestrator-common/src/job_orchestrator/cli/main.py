@@ -70,10 +70,14 @@ for name, location, summary in (
     ("wait", "jobs.wait", "Wait until a job has ended."),
     (
         "logs",
-        "jobs.logs",
+        "output.logs",
         "Print the output of a job: standard output and standard error, each to its own.",
     ),
-    ("download", "jobs.download", "Download the results of a job, or the output of a failed one."),
+    (
+        "download",
+        "output.download",
+        "Download the results of a job, or the output of a failed one.",
+    ),
     ("cancel", "jobs.cancel", "Cancel jobs."),
     ("explain", "queue.explain", "Say why a job waits, and when it is expected to start."),
     ("hold", "queue.hold", "Hold queued jobs: they don't start before they are released."),

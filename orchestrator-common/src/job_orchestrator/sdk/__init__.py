@@ -5,7 +5,9 @@
 """
 
 from job_orchestrator.common.messages.jobs import (
+    ArrayIds,
     Job,
+    JobArray,
     JobDetail,
     QueuePosition,
     ResultFile,
@@ -51,6 +53,7 @@ from job_orchestrator.sdk.uploads import Files, Progress, Source
 __all__ = [
     "AlreadyEnded",
     "ApiError",
+    "ArrayIds",
     "AsyncClient",
     "Change",
     "Client",
@@ -60,6 +63,7 @@ __all__ = [
     "Health",
     "Identity",
     "Job",
+    "JobArray",
     "JobDetail",
     "JobNotFound",
     "JobStatus",

@@ -30,6 +30,7 @@ from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.jobs.arrays import Arrays
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
@@ -38,7 +39,7 @@ from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
 from job_orchestrator.server.jobs.stored_files import StoredFiles
-from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.submission.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
@@ -269,10 +270,13 @@ async def _compose(
         before_creation=dispatch.dispatcher.before_creation,
         max_upload_bytes=registry.max_upload_bytes,
         offers=registry.offers,
+        max_array_tasks=settings.max_array_tasks,
+        refuses_tasks=registry.refuses_tasks,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch
     )
+    app[keys.ARRAYS] = Arrays(store, stored_files, queries, app[keys.TERMINATION])
     app[DISPATCH] = dispatch
     app[LIFECYCLE] = lifecycle
 

@@ -1,17 +1,22 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from job_orchestrator.common.errors import Forbidden
+from job_orchestrator.common.errors import DomainError, Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchStored
+from job_orchestrator.server.errors import (
+    InvalidSubmission,
+    RateExceeded,
+    TooManyQueued,
+    TooMuchStored,
+)
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
@@ -105,28 +110,6 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Installation:
-    """Identity of a database of jobs, which distinguishes its keys from those of other servers.
-
-    A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
-    restored backup has the ``id`` of the database that was backed up.
-    """
-
-    id: str
-
-    def new_nonce(self) -> str:
-        """Return the nonce of a new attempt."""
-        return f"{self.id}-{secrets.token_hex(8)}"
-
-    def made(self, key: str) -> bool:
-        """Return whether ``key`` names an attempt of this installation.
-
-        False for a key without a nonce, as attempts had before there were nonces.
-        """
-        return key.rpartition(".")[2].startswith(f"{self.id}-")
-
-
-@dataclass(frozen=True)
 class Job:
     """A job, as it was when it was read from the store. Times are seconds since the epoch.
 
@@ -140,6 +123,9 @@ class Job:
     - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
       before it starts. ``open_dependencies`` counts those that have not ended yet.
     - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
+    - ``array_id`` is the id of its array if it is a task of one, ``array_index`` its index,
+      ``array_size`` the number of all tasks. ``array_waits``: others are to be active before it;
+      it is counted in ``open_dependencies`` too.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -181,6 +167,17 @@ class Job:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    array_id: int | None = None
+    array_index: int = 0
+    array_size: int = 0
+    array_waits: bool = False
+
+    @property
+    def task(self) -> ArrayTask | None:
+        """The task of an array that the job is; None if it is none."""
+        if self.array_id is None:
+            return None
+        return ArrayTask(self.array_id, self.array_index, self.array_size)
 
     @property
     def is_ready(self) -> bool:
@@ -196,7 +193,8 @@ class Job:
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the form fields that its client gets with the files."""
-        return [*self.selection.fields(), *self.wanted.fields()]
+        task = () if self.task is None else self.task.fields()
+        return [*self.selection.fields(), *self.wanted.fields(), *task]
 
     @property
     def selection(self) -> Selection:
@@ -274,6 +272,7 @@ class JobFilter:
     service: str | None = None
     statuses: Sequence[JobStatus] = ()
     tag: str | None = None
+    array_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -329,20 +328,27 @@ class UserLimits:
         return bool(self.max_queued or self.max_stored or self.rate)
 
     def problem(
-        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int
-    ) -> TooManyQueued | TooMuchStored | RateExceeded | None:
-        """Return the error for a user with these counts who adds a job; None if it is allowed.
+        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int, jobs: int = 1
+    ) -> DomainError | None:
+        """Return the error for a user with these counts who adds jobs; None if it is allowed.
 
-        ``tokens`` are those of ``rate``.
+        ``tokens`` are those of ``rate``. ``jobs`` have one set of files.
         """
-        if self.rate is not None and tokens < 1:
-            return RateExceeded(
-                f"User {user_id} may send {self.rate}; try again later",
-                math.ceil(self.rate.wait_s(tokens)),
+        more = f"; these are {jobs}" if jobs > 1 else ""
+        burst = self.rate.burst if self.rate is not None else 0
+        most = min(filter(None, (burst, self.max_queued)), default=jobs)
+        if jobs > max(most, 1):
+            return InvalidSubmission(
+                f"An array of user {user_id} may have at most {most} tasks; this one has {jobs}"
             )
-        if self.max_queued and queued >= self.max_queued:
+        if self.rate is not None and tokens < jobs:
+            return RateExceeded(
+                f"User {user_id} may send {self.rate}{more}; try again later",
+                math.ceil(self.rate.wait_s(tokens, jobs)),
+            )
+        if self.max_queued and queued + jobs > self.max_queued:
             return TooManyQueued(
-                f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"
+                f"User {user_id} has {queued} queued jobs, and may have {self.max_queued}{more};"
                 " wait until some have run"
             )
         if self.max_stored and stored + input_bytes > self.max_stored:

@@ -17,6 +17,8 @@ from typing import Any
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.returned import ReturnedPayloads
+from job_orchestrator.client.payloads.schema import SCHEMA
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
@@ -27,27 +29,6 @@ Subscriber = Callable[[PayloadRow], None]
 COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
 _STATUSES = {str(status): status for status in PayloadStatus}
-
-SCHEMA = """
-CREATE TABLE payloads (
-    id INTEGER PRIMARY KEY,
-    uuid TEXT NOT NULL,
-    key TEXT UNIQUE,
-    refusal TEXT NOT NULL,
-    time_limit_s REAL,
-    status TEXT NOT NULL,
-    killed INTEGER NOT NULL DEFAULT 0,
-    exit_code INTEGER,
-    message TEXT NOT NULL DEFAULT '',
-    ended_at REAL,
-    packing INTEGER NOT NULL DEFAULT 0,
-    results_sha256 BLOB,
-    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
-CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
-CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
-"""
 
 START = f"""
 UPDATE payloads SET status = 'Running'
@@ -82,6 +63,10 @@ class StoreError(Exception):
     """A statement failed. It may have had its effect nevertheless."""
 
 
+def _task(task: ArrayTask | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if task is None else (task.array_id, task.index, task.size)
+
+
 @cache
 def _listed(statuses: frozenset[PayloadStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
@@ -113,14 +98,24 @@ class PayloadStore:
         refusal: str = "",
         time_limit_s: float | None = None,
         wanted: Resources = NOTHING,
+        task: ArrayTask | None = None,
     ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is a payload with this key already."""
         self._any_sized |= bool(wanted)
-        values = (payload_id, uuid, key, refusal, time_limit_s, *wanted.amounts())
+        values = (
+            payload_id,
+            uuid,
+            key,
+            refusal,
+            time_limit_s,
+            *wanted.amounts(),
+            *_task(task),
+        )
         rows = self._rows(
             f"""INSERT INTO payloads
-                (id, uuid, key, refusal, time_limit_s, cpus, memory_bytes, gpus, status)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'Prepared')
+                (id, uuid, key, refusal, time_limit_s, cpus, memory_bytes, gpus,
+                    array_id, array_index, array_size, status)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
             values,
         )

@@ -15,6 +15,21 @@ class JobAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
+class ArrayIds(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of an array and of its tasks, which follow each other from ``first`` to ``last``."""
+
+    id: int
+    first: int
+    last: int
+    size: int
+
+
+class ArrayAnswer(JobAnswer, frozen=True, kw_only=True):
+    """Answer to the submission of an array; ``id`` and ``status`` are those of its first task."""
+
+    array: ArrayIds
+
+
 class JobError(JobAnswer, frozen=True, omit_defaults=True):
     """Error of jo-server. ``code`` distinguishes errors that have the same HTTP status."""
 
@@ -27,7 +42,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``attempt`` counts how often the job was given to a client, ``failures`` those that count
     towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
     is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP. ``cpus``,
-    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
+    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none. ``array_id`` and
+    ``array_index`` are the array of a task and its index in it, None for other jobs.
     """
 
     id: int
@@ -52,11 +68,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0
     memory_bytes: int = 0
     gpus: int = 0
+    array_id: int | None = None
+    array_index: int | None = None
 
     @property
     def has_ended(self) -> bool:
         """True once the job has reached a final state; its files may have been removed since."""
         return self.status.has_ended
+
+
+class JobArray(ArrayIds, frozen=True, kw_only=True):
+    """An array of jobs. ``counts`` has the number of its tasks in each state that one is in.
+
+    At most ``max_active`` of its tasks are active at the same time; ``unended`` have not ended.
+    """
+
+    user_id: int
+    service: str
+    name: str = ""
+    tag: str = ""
+    max_active: int
+    unended: int
+    counts: dict[JobStatus, int]
+    created_at: datetime
+
+    @property
+    def has_ended(self) -> bool:
+        """True once all of its tasks have ended."""
+        return not self.unended
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -87,9 +87,9 @@ class Dispatcher:
         self._quota_log = QuotaLog()
         self.loop = Loop("dispatcher", self.run_pass, interval_s=tuning.dispatch_interval_s)
 
-    def before_creation(self, service: str, options: JobOptions) -> None:
-        """Run a pass whose claim is in the transaction that creates a job."""
-        if options.wanted:
+    def before_creation(self, service: str, options: JobOptions, *, is_array: bool) -> None:
+        """Run a pass whose claim is in the transaction that creates a job or an array."""
+        if options.wanted or (is_array and self._tasks_apart(self._services[service])):
             self._sized.add(service)
         self.loop.wake()
 
@@ -97,7 +97,7 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and job.wanted:
+        if job.status is JobStatus.QUEUED and (job.wanted or self._is_apart(job)):
             self._sized.add(job.service)
         if job.is_ready and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
@@ -243,6 +243,7 @@ class Dispatcher:
             rate_of=self._rules.start_rate if self._rules.limit_starts else None,
             arrange=None if fitting is None else self._arrangement(service, fitting),
             reserved=fitting is not None and fitting.reserved(service.name),
+            tasks_apart=self._tasks_apart(service),
             weight=service.weight,
             used_s=self._client_use.used_s(service, limits.run_s),
             run_s=limits.run_s,
@@ -260,6 +261,14 @@ class Dispatcher:
             return arrange(fitting, service, policy, limits, active, offered, waiting, everywhere)
 
         return arrange_jobs
+
+    def _tasks_apart(self, service: Service) -> bool:
+        """Return whether some clients of ``service`` can't run tasks of arrays."""
+        return not all(client.runs_tasks for client in self._registry.usable(service))
+
+    def _is_apart(self, job: Job) -> bool:
+        service = self._services.get(job.service) if job.array_id is not None else None
+        return service is not None and self._tasks_apart(service)
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)

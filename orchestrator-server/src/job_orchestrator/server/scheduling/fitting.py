@@ -48,6 +48,7 @@ class Machine:
     total: Resources
     free: Resources
     jobs: dict[int, Occupant]
+    runs_tasks: bool = True
     slots: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +58,10 @@ class Machine:
     def name(self) -> str:
         """Name of the client."""
         return self.candidate.name
+
+    def takes(self, job: QueuedJob) -> bool:
+        """Return whether the client can run a job: older ones run no tasks of arrays."""
+        return self.runs_tasks or not job.is_task
 
     def has_room(self, wanted: Resources) -> bool:
         """Return whether a job can start now."""
@@ -90,7 +95,13 @@ def machine_of(client: Client, services: Mapping[str, Service], now: float) -> M
         if job.id not in client.packing
     }
     # No job is sent ahead of a free slot while some are reserved.
-    return Machine(candidate(client, 0), client.offer, client.offer.less(client.used), jobs)
+    return Machine(
+        candidate(client, 0),
+        client.offer,
+        client.offer.less(client.used),
+        jobs,
+        runs_tasks=client.runs_tasks,
+    )
 
 
 def _until(job: Job, service: Service | None, now: float) -> float:
@@ -141,7 +152,8 @@ class Fitting:
         none.
         """
         until = math.inf if limit_s is None else self._now + limit_s
-        machines = [self._machines[name] for name in self._services[service]]
+        each_of_service = (self._machines[name] for name in self._services[service])
+        machines = [machine for machine in each_of_service if machine.takes(job)]
         fitting = [
             machine
             for machine in machines
@@ -226,18 +238,19 @@ def arrange(
     fitting.offer(offered)
     starts: list[Start] = []
     started: set[int] = set()
-    too_wide: set[tuple[Resources, float | None]] = set()
+    too_wide: set[tuple[Resources, float | None, bool]] = set()
 
     def start(user_id: int, job: QueuedJob) -> bool:
         limit_s = min(
             (each for each in (job.time_limit_s, service.time_limit_s) if each is not None),
             default=None,
         )
-        if (job.wanted, limit_s) in too_wide:
+        kind = job.wanted, limit_s, job.is_task
+        if kind in too_wide:
             return False
         client = fitting.place(service.name, job, limit_s)
         if client is None:
-            too_wide.add((job.wanted, limit_s))
+            too_wide.add(kind)
             return False
         started.add(job.id)
         starts.append(Start(user_id, client, job.id))

@@ -17,7 +17,14 @@ from job_orchestrator.common.errors import (
     DomainError,
 )
 from job_orchestrator.common.messages.encoding import encode
-from job_orchestrator.common.messages.jobs import JobDetail, JobError, JobPage, ResultFiles
+from job_orchestrator.common.messages.jobs import (
+    ArrayAnswer,
+    JobArray,
+    JobDetail,
+    JobError,
+    JobPage,
+    ResultFiles,
+)
 from job_orchestrator.common.messages.service import (
     ClientList,
     PauseList,
@@ -74,7 +81,18 @@ _CONCERNED = web.RequestKey("concerned", Job)
 
 SCHEMAS: dict[str, Any] = {
     **_schemas_of(
-        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
+        [
+            JobPage,
+            JobDetail,
+            JobArray,
+            ArrayAnswer,
+            ResultFiles,
+            ServiceList,
+            ClientList,
+            Stats,
+            PersonalLimits,
+            PauseList,
+        ]
     ),
     "WhoAmI": {
         "type": "object",

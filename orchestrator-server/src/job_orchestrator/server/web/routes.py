@@ -6,6 +6,7 @@ from aiohttp import web
 
 from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
+from job_orchestrator.server.web.arrays import array, download_array, terminate_array
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
 from job_orchestrator.server.web.jobs import change, files, job, jobs, terminate
 from job_orchestrator.server.web.results import download, download_partial
@@ -46,6 +47,9 @@ ROUTES = (
     web.get("/jobs/{id}/files", files),
     web.get("/jobs/{id}/events", job_events),
     web.get("/jobs/{id}/logs", job_logs),
+    web.get("/arrays/{id}", array),
+    web.get("/arrays/{id}/download", download_array),
+    web.post("/arrays/{id}/terminate", terminate_array),
     web.get("/events", events),
     web.get("/services", services),
     web.get("/clients", clients),

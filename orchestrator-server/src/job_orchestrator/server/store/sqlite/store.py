@@ -14,7 +14,8 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound, JobNotQueued
-from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.store.arrays import JobArrays
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -25,6 +26,7 @@ from job_orchestrator.server.store.base import (
     Outbox,
     Subscriber,
 )
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
@@ -35,6 +37,7 @@ from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.queue.arrays import SqliteJobArrays
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
@@ -60,9 +63,6 @@ MAX_DELAY_S = 0.05
 
 HALF_LIFE_S = 7 * 86_400.0
 """Half-life of usage, unless another one is given."""
-
-UUIDS_AT_ONCE = 500
-"""UUIDs in one query: SQLite limits the number of parameters."""
 
 GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
 # The first condition is redundant. With it SQLite uses the index of active jobs.
@@ -117,6 +117,7 @@ class SqliteJobStore:
 
     installation: Installation
     lists: JobLists
+    arrays: JobArrays
     queue: JobQueue
     events: JobEvents
     outbox: Outbox
@@ -152,6 +153,9 @@ class SqliteJobStore:
         self._additions = 0
         self._contents = SqliteContents(reader)
         self._chains = Chains(writer, now, self._publish)
+        self.arrays = SqliteJobArrays(
+            writer, reader, now, self._queue_may_grow, self._array_created, self._apply
+        )
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """See ``JobStore.subscribe``."""
@@ -185,6 +189,10 @@ class SqliteJobStore:
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
+
+    def _array_created(self, tasks: Sequence[Job], inputs: bytes | None) -> None:
+        self._contents.created(tasks[0], inputs)
+        self._publish(tasks)
 
     async def check_limits(
         self, user_id: int, input_bytes: int, key: str | None, limits: UserLimits
@@ -341,22 +349,6 @@ class SqliteJobStore:
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """See ``JobStore.ended_before``."""
         return await self._jobs(ENDED_BEFORE, (self._now() - seconds_ago, limit))
-
-    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
-        """See ``JobStore.with_uuids``."""
-        found: dict[str, Job] = {}
-        for start in range(0, len(uuids), UUIDS_AT_ONCE):
-            batch = uuids[start : start + UUIDS_AT_ONCE]
-            marks = ", ".join("?" for _ in batch)
-            statement = f"SELECT {COLUMNS} FROM jobs WHERE uuid IN ({marks})"  # noqa: S608
-            found |= {job.uuid: job for job in await self._jobs(statement, batch)}
-        return found
-
-    async def known(self, uuids: Sequence[str]) -> set[str]:
-        """See ``JobStore.known``."""
-        marks = ", ".join("?" for _ in uuids)
-        statement = f"SELECT uuid FROM jobs WHERE uuid IN ({marks}) AND status <> 'Cleaned'"  # noqa: S608
-        return {str(uuid) for (uuid,) in await self._reader.rows(statement, uuids)}
 
     async def release_space(self) -> None:
         """See ``JobStore.release_space``."""

@@ -16,10 +16,10 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke soak
+.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke bench-original soak
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Stamp files: a target is rebuilt only after a change of its dependencies.
 $(VENV)/.installed: constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -98,6 +98,9 @@ bench: $(VENV)/.bench  ## run the benchmarks and compare with floors; ONLY=laten
 
 bench-smoke: $(VENV)/.dev $(VENV)/.bench  ## run every benchmark with a minimal size, in seconds
 	$(PYTEST) bench/tests $(PYTEST_ARGS)
+
+bench-original: $(VENV)/.bench  ## compare with the original, whose program ORIGINAL_BINARY names
+	ORIGINAL_BINARY="$(ORIGINAL_BINARY)" $(BIN)/python -m bench.original
 
 soak: $(VENV)/.dev  ## inject random faults and check the promises; MINUTES=10 SEED=1
 	$(BIN)/python tests-e2e/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

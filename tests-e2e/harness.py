@@ -28,7 +28,7 @@ FINAL = {"Completed", "Failed", "Invalid", "Killed"}
 
 
 def files_named(name: str, folder: Path) -> list[Path]:
-    """Find files by name in a folder that a service changes meanwhile, where rglob fails."""
+    """Find files by name in a folder that a service is changing, where rglob fails."""
     return [Path(found, name) for found, _, files in os.walk(folder) if name in files]
 
 
@@ -145,7 +145,7 @@ class Service:
         async for line in process.stderr:
             text = line.decode(errors="replace")
             self.log.append(text)
-            found = re.search(r"listening on (\S+)", text)
+            found = re.search(r"(?:listening on|Connected to) (\S+)", text)
             if found and not listening.done():
                 listening.set_result(found[1])
         if not listening.done():
@@ -172,7 +172,7 @@ class Portal:
         values = {"user_id": str(user), "service": service, **fields}
         form = aiohttp.FormData(values, quote_fields=False)
         for name, content in {"run.sh": script.encode(), **(files or {})}.items():
-            form.add_field("file", content, filename=name)
+            form.add_field("file", BytesIO(content), filename=name)
         async with self._session.post(f"{self.url}/upload", data=form) as response:
             answer = await response.json()
             assert response.status == 201, answer
@@ -195,7 +195,8 @@ class Portal:
                 if state["status"] in wanted:
                     return state
                 assert state["status"] not in FINAL, state
-                await asyncio.sleep(0 if final else 0.02)
+                # The original answers immediately, also with ``wait``.
+                await asyncio.sleep(0.02)
 
     async def end_of(self, job_id: int) -> dict[str, Any]:
         """Wait until a job has ended, and return its state."""

@@ -48,6 +48,26 @@ async def test_submit_with_selected_results_gets_what_the_script_made(jo: Jo) ->
     assert "made or changed by the script, *.csv, out/*.csv" in shown.out
 
 
+async def test_files_and_cat_show_single_files_of_results(jo: Jo) -> None:
+    write(jo, "mkdir out; printf '1\\0\\377' > out/x.bin; touch $'a\\033[31mb'\n")
+    await jo(*SUBMIT, "run.sh", "--wait")
+    listed = await jo("files", "1")
+    lines = [line.split("  ")[-1] for line in listed.out.splitlines()]
+    assert {"out/x.bin", "run.sh", r"'a\x1b[31mb'"} <= set(lines), listed.out
+    assert {"path": "out/x.bin", "size": 3} in (await jo("files", "1", "--json")).json["files"]
+    process = await jo.start("cat", "1", "out/x.bin")
+    assert (await process.communicate())[0] == b"1\0\377"
+    missing = await jo("cat", "1", "out/y.bin")
+    assert missing.code == 66
+    assert "no file 'out/y.bin'" in missing.err
+    # A reader that has seen enough closes the pipe.
+    shell = 'jo cat 1 run.sh | head -c 1; echo " ${PIPESTATUS[0]}"'
+    ended = await asyncio.create_subprocess_exec(
+        "bash", "-c", shell, cwd=jo.folder, env=jo.env, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await ended.communicate())[0] == b"m 0\n"
+
+
 async def test_submit_after_other_jobs_gets_their_results_and_fails_with_them(jo: Jo) -> None:
     write(jo, "echo 41 > number.txt\n")
     await jo(*SUBMIT, "run.sh")
@@ -278,7 +298,9 @@ async def test_job_whose_machine_is_gone_is_cancelled_later_and_has_no_output_no
         pass
     await client.end(signal.SIGKILL)
     logs = await jo("logs", "1")
-    assert (logs.code, logs.out) == (1, "")
+    assert (logs.code, logs.out) == (75, "")
+    assert "can't be reached" in logs.err
+    assert "retrying" not in logs.err
     cancelled = await jo("cancel", "1")
     assert cancelled.code == 75
     assert "It will be ended as soon as its machine can be reached" in cancelled.out
@@ -294,8 +316,10 @@ async def test_queued_jobs_are_held_released_and_moved_while_the_service_is_paus
     for _ in range(2):
         assert (await jo(*SUBMIT, "run.sh")).code == 0
     assert "paused the service example" in (await jo("status", "2")).out
-    expected = "Job 2 waits: An administrator has paused the service example.\n"
-    assert (await jo("explain", "2")).out == expected
+    expected = "Job 2 waits: An administrator has paused the service example."
+    explained = (await jo("explain", "2")).out
+    assert explained.splitlines()[0] == expected
+    assert "jobs of user 1 in example" in explained
     assert (await jo("hold", "1", "2")).out == "Job 1 is on hold\nJob 2 is on hold\n"
     assert (await jo("priority", "2", "5")).out == "Job 2 has priority 5\n"
     assert (await jo("resume", "--service", "example")).out == "Paused: user 9\n"

@@ -14,6 +14,7 @@ from harness import Service, StartClient, content
 from job_orchestrator.sdk import (
     AlreadyEnded,
     AsyncClient,
+    Client,
     ConnectionBroken,
     Files,
     JobNotFound,
@@ -21,6 +22,7 @@ from job_orchestrator.sdk import (
     LocalStorageFailed,
     NotAJobServer,
     NotCompleted,
+    OutputNotFound,
     Refused,
     ServerUnreachable,
     UnusableFiles,
@@ -185,6 +187,8 @@ async def test_call_about_an_unknown_job_raises_job_not_found(
         client.wait(77),
         client.cancel(77),
         client.files(77),
+        client.read_file(77, "x"),
+        client.download_file(77, "x", folder / "x"),
         client.download(77, folder / "x"),
         anext(client.watch(77)),
         anext(client.logs(77)),
@@ -356,3 +360,33 @@ async def test_url_without_a_server_is_distinguished_from_a_server_that_is_away(
             await client.services()
     with pytest.raises(Refused, match="must be a URL such as http://localhost:5000"):
         AsyncClient("localhost:5000")
+
+
+async def test_single_file_of_results_is_read_streamed_and_downloaded(
+    server: Service, tmp_path: Path
+) -> None:
+    script = b"mkdir 'a b'; head -c 3000000 /dev/urandom > 'a b/c?#%25.bin'; echo '{}' > x.json\n"
+    async with BreakingProxy(server.url).running() as proxy, AsyncClient(proxy.url) as client:
+        job = await client.submit("example", {"run.sh": script}, user_id=1)
+        await client.wait(job.id)
+        results = await client.download(job.id, tmp_path / "results.zip")
+        path = "a b/c?#%25.bin"
+        random = content(results, path)
+    proxy = BreakingProxy(server.url, 1 << 20, 1 << 20)
+    async with proxy.running(), AsyncClient(proxy.url) as client:
+        assert b"".join([block async for block in client.stream_file(job.id, path)]) == random
+        assert proxy.connections == 3
+        with pytest.raises(Refused, match="larger than 1000 bytes"):
+            await client.read_file(job.id, path, max_bytes=1000)
+        assert await client.read_file(job.id, "x.json") == b"{}\n"
+        target = await client.download_file(job.id, "x.json", tmp_path / "x.json")
+        assert target.read_bytes() == b"{}\n"
+        with pytest.raises(LocalStorageFailed, match="exists already"):
+            await client.download_file(job.id, path, target)
+        with pytest.raises(OutputNotFound, match="no file 'y'"):
+            await client.download_file(job.id, "y", tmp_path / "y")
+    with Client(server.url) as blocking:
+        assert b"".join(blocking.stream_file(job.id, path)) == random
+        assert blocking.read_file(job.id, "x.json") == b"{}\n"
+        blocking.download_file(job.id, path, target, overwrite=True)
+    assert target.read_bytes() == random

@@ -220,7 +220,7 @@ async def test_trap_15_and_19_restart_clears_what_was_left_and_reuses_no_id(
     start_client: StartClient,
 ) -> None:
     first = await start_client()
-    payload = await first.submit("sleep 1003\n")
+    payload = await first.submit("sleep 1003\n", key="mine.1")
     await first.eventually(lambda: len(first.processes()) >= 1)
     await first.http.close()
     await first.app.shutdown()
@@ -260,6 +260,7 @@ async def test_event_stream_reports_the_load_first_and_then_every_change(client:
     # Packing is reported if it takes a while.
     settled = [state["status"] for state in states if not state["packing"]]
     assert settled == ["Running", "Failed"]
+    assert 0 < states[-1].pop("run_s") < 60
     assert states[-1] == {
         "id": payload,
         "status": "Failed",

@@ -21,9 +21,9 @@ URL = "http://localhost:5000"
         (409, 7, "Job 7 has already ended", sdk.AlreadyEnded, 1),
         (429, 0, "Too many queued jobs", sdk.QuotaExceeded, 75),
         (500, 0, "Internal error", sdk.ServerFailed, 1),
-        (502, 0, "The client can't be reached", sdk.MachineUnavailable, 1),
+        (502, 0, "The client can't be reached", sdk.MachineUnavailable, 75),
         (503, 0, "Stopping", sdk.ServerBusy, 69),
-        (504, 0, "The client doesn't answer", sdk.MachineUnavailable, 1),
+        (504, 0, "The client doesn't answer", sdk.MachineUnavailable, 75),
         (507, 0, "The disk is full", sdk.StorageOfServerFull, 1),
     ],
 )

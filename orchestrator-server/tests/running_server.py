@@ -106,7 +106,7 @@ class Server:
     def folders(self) -> list[str]:
         """List the data folder, without the empty folder for uploads."""
         data = self.root / "data"
-        # os.walk goes on when the server removes a folder meanwhile; Path.rglob fails.
+        # Unlike Path.rglob, os.walk goes on when the server removes a folder.
         found = [
             os.path.relpath(Path(folder, name), data)
             for folder, folders, files in os.walk(data)

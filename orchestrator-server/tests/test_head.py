@@ -42,7 +42,11 @@ async def test_trap_73_head_is_answered_like_get_on_every_route(
         for route in server.app.router.routes()
         if route.method == "GET" and route.resource is not None
     }
-    asked = [path.format(id=job, name="app.js") for job in (completed, running) for path in gets]
+    asked = [
+        path.format(id=job, name="app.js", path="out")
+        for job in (completed, running)
+        for path in gets
+    ]
     for path in sorted(set(asked)):
         got = await headers_of(server, "GET", path)
         assert await headers_of(server, "HEAD", path) == got, path

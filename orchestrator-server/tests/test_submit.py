@@ -13,9 +13,10 @@ from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.jobs.submission.submit import JobSubmission
-from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from running_server import Server, StartServer, in_folders
 
 

@@ -17,10 +17,12 @@ from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
-from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
+from job_orchestrator.server.store.sqlite import claims, creation, events, listing
 from job_orchestrator.server.store.sqlite import store as store_module
+from job_orchestrator.server.store.sqlite.clients import unconfirmed
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.queue import arrays, dependencies, rates, usage, waiting
+from job_orchestrator.server.store.sqlite.rows import UNKNOWN_SINCE
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -77,7 +79,7 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         store_module.GET,
         store_module.PROCESSING,
         store_module.ACTIVE_AT,
-        store_module.UNKNOWN_SINCE,
+        UNKNOWN_SINCE,
         store_module.ENDED_BEFORE,
         waiting.AHEAD,
         listing.HISTORY,
@@ -212,7 +214,7 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, values).fetchall()
         for statement, given in (
             (store_module.PROCESSING, ()),
-            (store_module.UNKNOWN_SINCE, (2.0,)),
+            (UNKNOWN_SINCE, (2.0, 2.0, "{}", 0.0)),
             (store_module.ENDED_BEFORE, (2.0, 200)),
         ):
             connection.execute(statement, given).fetchall()

@@ -14,9 +14,10 @@ from job_orchestrator.server.errors import (
     TooManyQueued,
     TooMuchStored,
 )
-from job_orchestrator.server.model import Job, JobFilter, JobOptions, Rate, UserLimits
+from job_orchestrator.server.model import Job, JobFilter, JobOptions, Rate
 from job_orchestrator.server.store.arrays import ArrayRequest
 from job_orchestrator.server.store.base import NO_LIMITS, JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from stores import OpenStore, claim
 
 

@@ -5,6 +5,7 @@ from job_orchestrator.sdk import (
     Job,
     JobNotFound,
     JobStatus,
+    MachineUnavailable,
     NotAuthorized,
     NotEnded,
     OutputNotFound,
@@ -27,7 +28,7 @@ UNAVAILABLE = 69
 """EX_UNAVAILABLE: the server can't be reached."""
 
 TRY_LATER = 75
-"""EX_TEMPFAIL: a quota is used up, or the machine of a job to cancel does not answer."""
+"""EX_TEMPFAIL: a quota is used up, or the machine of the job does not answer."""
 
 NO_PERMISSION = 77
 """EX_NOPERM: the token is missing, wrong, or does not allow the call."""
@@ -50,6 +51,7 @@ _BY_ERROR: tuple[tuple[type[ApiError], int], ...] = (
     (OutputNotFound, NOT_FOUND),
     (ServerUnavailable, UNAVAILABLE),
     (QuotaExceeded, TRY_LATER),
+    (MachineUnavailable, TRY_LATER),
     (NotAuthorized, NO_PERMISSION),
     (NotEnded, TIMEOUT),
 )

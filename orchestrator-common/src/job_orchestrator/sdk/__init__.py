@@ -4,6 +4,12 @@
 ``ApiError``.
 """
 
+from job_orchestrator.common.messages.explanation import (
+    ClientForJob,
+    Explanation,
+    LimitUse,
+    UserInLine,
+)
 from job_orchestrator.common.messages.jobs import (
     ArrayIds,
     Job,
@@ -14,12 +20,14 @@ from job_orchestrator.common.messages.jobs import (
     ResultFiles,
     Step,
 )
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.messages.service import (
     ComputeClient,
     Identity,
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
@@ -57,8 +65,10 @@ __all__ = [
     "AsyncClient",
     "Change",
     "Client",
+    "ClientForJob",
     "ComputeClient",
     "ConnectionBroken",
+    "Explanation",
     "Files",
     "Health",
     "Identity",
@@ -67,6 +77,7 @@ __all__ = [
     "JobDetail",
     "JobNotFound",
     "JobStatus",
+    "LimitUse",
     "LocalStorageFailed",
     "LogStream",
     "MachineUnavailable",
@@ -81,6 +92,7 @@ __all__ = [
     "QueuePosition",
     "QuotaExceeded",
     "Refused",
+    "Resources",
     "ResultFile",
     "ResultFiles",
     "ResultKind",
@@ -96,4 +108,6 @@ __all__ = [
     "Submitted",
     "Trouble",
     "UnusableFiles",
+    "User",
+    "UserInLine",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import Job, JobArray, JobDetail, ResultFiles
 from job_orchestrator.common.messages.service import (
     ComputeClient,
@@ -18,11 +19,13 @@ from job_orchestrator.common.messages.service import (
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream, ResultKind
 from job_orchestrator.sdk.connection import Trouble
 from job_orchestrator.sdk.models import Change, Health, Submitted
+from job_orchestrator.sdk.result_calls import MAX_READ_BYTES
 from job_orchestrator.sdk.threads import LoopThread
 from job_orchestrator.sdk.uploads import Files, Progress
 
@@ -223,6 +226,28 @@ class Client:
         """List the files in the results of a job; see ``AsyncClient.files``."""
         return self._result(self._client.files(job_id))
 
+    def stream_file(self, job_id: int, path: str) -> Iterator[bytes]:
+        """Yield one file of a job's results; see ``AsyncClient.stream_file``."""
+        return self._each(self._client.stream_file(job_id, path))
+
+    def read_file(self, job_id: int, path: str, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
+        """Return one file of a job's results; see ``AsyncClient.read_file``."""
+        return self._result(self._client.read_file(job_id, path, max_bytes=max_bytes))
+
+    def download_file(
+        self,
+        job_id: int,
+        path: str,
+        target: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download one file of a job's results; see ``AsyncClient.download_file``."""
+        return self._result(
+            self._client.download_file(job_id, path, target, overwrite=overwrite, progress=progress)
+        )
+
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
@@ -252,6 +277,10 @@ class Client:
         """Cancel all tasks of an array; see ``AsyncClient.cancel_array``."""
         return self._result(self._client.cancel_array(array_id))
 
+    def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a job depends; see ``AsyncClient.explain``."""
+        return self._result(self._client.explain(job_id))
+
     def change(
         self, job_id: int, *, held: bool | None = None, priority: int | None = None
     ) -> JobDetail:
@@ -274,6 +303,18 @@ class Client:
         """Fetch the jo-clients of the server; see ``AsyncClient.clients``."""
         return self._result(self._client.clients())
 
+    def drain_client(self, name: str) -> list[ComputeClient]:
+        """Give a client no more jobs; see ``AsyncClient.drain_client``."""
+        return self._result(self._client.drain_client(name))
+
+    def resume_client(self, name: str) -> list[ComputeClient]:
+        """Give a drained client jobs again; see ``AsyncClient.resume_client``."""
+        return self._result(self._client.resume_client(name))
+
+    def forget_client(self, name: str) -> list[ComputeClient]:
+        """Forget a registered client; see ``AsyncClient.forget_client``."""
+        return self._result(self._client.forget_client(name))
+
     def stats(self) -> list[Minute]:
         """Fetch the statistics of the last hour; see ``AsyncClient.stats``."""
         return self._result(self._client.stats())
@@ -281,6 +322,10 @@ class Client:
     def whoami(self) -> Identity:
         """Fetch the user that the server takes the caller for; see ``AsyncClient.whoami``."""
         return self._result(self._client.whoami())
+
+    def users(self) -> list[User]:
+        """Fetch the users of trusted issuers; see ``AsyncClient.users``."""
+        return self._result(self._client.users())
 
     def health(self) -> Health:
         """Fetch the server's health; see ``AsyncClient.health``."""

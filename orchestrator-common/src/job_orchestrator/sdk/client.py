@@ -8,13 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
+from job_orchestrator.common.messages.jobs import Job, JobDetail
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import calls
 from job_orchestrator.sdk.arrays import ArrayCalls
-from job_orchestrator.sdk.connection import Connection, Trouble, read_all
+from job_orchestrator.sdk.connection import Connection, Trouble
 from job_orchestrator.sdk.downloads import Download
-from job_orchestrator.sdk.models import Change, Submitted, decode
+from job_orchestrator.sdk.models import Change, Submitted
+from job_orchestrator.sdk.result_calls import ResultCalls
 from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
 from job_orchestrator.sdk.threads import in_thread
 from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect, form_fields
@@ -25,7 +26,7 @@ LogStream = Literal["stdout", "stderr"]
 ResultKind = Literal["all", "new"]
 
 
-class AsyncClient(ArrayCalls):
+class AsyncClient(ArrayCalls, ResultCalls):
     """Connection to a jo-server, for asyncio programs.
 
     Create one for the program, not one for each call: it keeps its connections. Use it as a context
@@ -316,19 +317,6 @@ class AsyncClient(ArrayCalls):
             path, overwrite=overwrite
         )
         return path
-
-    async def files(self, job_id: int) -> ResultFiles:
-        """List the files in the results of a job.
-
-        Returns:
-            Paths and sizes of the files.
-
-        Raises:
-            OutputNotFound: The job has no output.
-            JobNotFound: No job has this id, or it belongs to another user.
-        """
-        body = await self._connection.call("GET", f"/jobs/{job_id}/files", read_all)
-        return decode(body, ResultFiles, self.url)
 
     async def cancel(self, job_id: int) -> Submitted:
         """Cancel a job. When the call returns, all processes of a Killed job have ended.

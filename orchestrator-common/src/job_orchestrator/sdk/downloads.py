@@ -35,24 +35,33 @@ PACKING_TIMEOUT_S = 330.0
 
 
 class Download:
-    """Download of one ZIP file.
+    """Download of one file: the ZIP with the results of a job, or a file of them.
 
     A broken connection is resumed at the byte where it broke, if the results are still the same
     (``If-Range``); otherwise the download starts over. So it does if the file does not have
-    the digest that the server has announced.
+    the digest that the server has announced. ``may_be_state``: an answer that is not a ZIP is the
+    state of the job.
     """
 
-    def __init__(self, connection: Connection, path: str, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        progress: Progress | None,
+        *,
+        may_be_state: bool = True,
+    ) -> None:
         self._connection = connection
         self._path = path
         self._progress = progress
+        self._may_be_state = may_be_state
         self._etag = ""
         self._sha256: bytes | None = None
         self._done = 0
         self._total: int | None = None
 
     async def to(self, target: Path, *, overwrite: bool) -> None:
-        """Download the ZIP into ``target``. On failure ``target`` is left unchanged.
+        """Download the file into ``target``. On failure ``target`` is left unchanged.
 
         Raises ``NotCompleted`` if the answer is a state and not a ZIP, ``LocalStorageFailed``, and
         other kinds of ``ApiError``.
@@ -92,7 +101,7 @@ class Download:
         async with self._connection.open(
             "GET", self._path, headers=headers, read_timeout_s=PACKING_TIMEOUT_S
         ) as response:
-            if response.content_type != ZIP:
+            if self._may_be_state and response.content_type != ZIP:
                 answer = decode(await read_all(response), JobAnswer, self._connection.url)
                 raise NotCompleted(
                     f"Job {answer.id} is {answer.status}: {answer.message}", answer.status

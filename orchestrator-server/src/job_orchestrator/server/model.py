@@ -1,22 +1,15 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from job_orchestrator.common.errors import DomainError, Forbidden
+from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
 from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import (
-    InvalidSubmission,
-    RateExceeded,
-    TooManyQueued,
-    TooMuchStored,
-)
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
@@ -34,41 +27,21 @@ class ClientUrls:
     upload: str
     download: str
     terminate: str
+    registered_as: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the client: its upload URL."""
-        return self.upload
+        """Name of the client: the one that it has registered with, else its upload URL."""
+        return self.registered_as or self.upload
 
     @property
     def partial(self) -> str:
         """URL of the results in any state, next to the download URL."""
         return f"{self.download}_partial"
 
-    @property
-    def events(self) -> str:
-        """URL of the event stream, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/events"
-
-    @property
-    def link(self) -> str:
-        """URL of the link, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/link"
-
-    @property
-    def logs(self) -> str:
-        """URL of the output of scripts, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/logs"
-
-    @property
-    def payloads(self) -> str:
-        """URL of the inventory, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/payloads"
-
-    @property
-    def load(self) -> str:
-        """URL of the CPU load, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/load"
+    def beside(self, route: str) -> str:
+        """Return the URL of another route, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/{route}"
 
 
 class Order(StrEnum):
@@ -89,6 +62,8 @@ class Service:
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
     ``weight`` is the share of slots relative to other services of the same clients.
+    ``registered``: clients may register themselves for it. Jobs of a client that was silent for
+    ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -102,10 +77,12 @@ class Service:
     resources: Resources = NOTHING
     max_resources: Resources = NOTHING
     weight: int = 1
+    registered: bool = False
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients that run this service."""
+        """Names of the clients that are configured for this service."""
         return tuple(client.name for client in self.clients)
 
 
@@ -122,6 +99,7 @@ class Job:
     - ``held``: a queued job that does not start before its user releases it.
     - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
       before it starts. ``open_dependencies`` counts those that have not ended yet.
+    - ``run_s`` is how many seconds its script ran, by the clock of the client; None if not known.
     - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``array_id`` is the id of its array if it is a task of one, ``array_index`` its index,
       ``array_size`` the number of all tasks. ``array_waits``: others are to be active before it;
@@ -167,6 +145,7 @@ class Job:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    run_s: float | None = None
     array_id: int | None = None
     array_index: int = 0
     array_size: int = 0
@@ -178,6 +157,13 @@ class Job:
         if self.array_id is None:
             return None
         return ArrayTask(self.array_id, self.array_index, self.array_size)
+
+    @property
+    def ran_s(self) -> float | None:
+        """Seconds that the script of a job that has ended ran; None if that is not known."""
+        if self.run_s is not None or self.started_at is None or self.ended_at is None:
+            return self.run_s
+        return max(self.ended_at - self.started_at, 0.0)
 
     @property
     def is_ready(self) -> bool:
@@ -237,12 +223,14 @@ class Job:
 class StoredOutput:
     """The ZIP that was received from a client: its size in bytes, and its digest.
 
-    ``content`` is the ZIP itself if it is small: it is stored with the state of the job.
+    ``content`` is the ZIP itself if it is small: it is stored with the state of the job. ``run_s``
+    is how long the script ran that made it, None if the client did not say so.
     """
 
     size: int
     sha256: bytes
     content: bytes | None = None
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -311,52 +299,29 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class UserLimits:
-    """Limits of one user over all services; 0 means without a limit.
+class Registration:
+    """A client that has registered itself: its name, the services whose jobs it gets.
 
-    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results. Submissions
-    beyond ``rate`` are refused; None means that none are.
+    ``identity`` tells it from another client of the same name. ``seen_at`` is when it was last
+    connected.
     """
 
-    max_queued: int = 0
-    max_stored: int = 0
-    rate: Rate | None = None
+    name: str
+    identity: str
+    services: tuple[str, ...]
+    seen_at: float
 
-    @property
-    def any(self) -> bool:
-        """True if there is a limit."""
-        return bool(self.max_queued or self.max_stored or self.rate)
 
-    def problem(
-        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int, jobs: int = 1
-    ) -> DomainError | None:
-        """Return the error for a user with these counts who adds jobs; None if it is allowed.
+@dataclass(frozen=True)
+class ClientGrant:
+    """Permission of a client's token: to register for ``services``, as ``uses`` clients.
 
-        ``tokens`` are those of ``rate``. ``jobs`` have one set of files.
-        """
-        more = f"; these are {jobs}" if jobs > 1 else ""
-        burst = self.rate.burst if self.rate is not None else 0
-        most = min(filter(None, (burst, self.max_queued)), default=jobs)
-        if jobs > max(most, 1):
-            return InvalidSubmission(
-                f"An array of user {user_id} may have at most {most} tasks; this one has {jobs}"
-            )
-        if self.rate is not None and tokens < jobs:
-            return RateExceeded(
-                f"User {user_id} may send {self.rate}{more}; try again later",
-                math.ceil(self.rate.wait_s(tokens, jobs)),
-            )
-        if self.max_queued and queued + jobs > self.max_queued:
-            return TooManyQueued(
-                f"User {user_id} has {queued} queued jobs, and may have {self.max_queued}{more};"
-                " wait until some have run"
-            )
-        if self.max_stored and stored + input_bytes > self.max_stored:
-            return TooMuchStored(
-                f"The files of user {user_id} take {stored} bytes, and may take {self.max_stored};"
-                f" these have {input_bytes}. Results are removed some time after their job's end"
-            )
-        return None
+    None there: all services, and any number. ``token`` is the hash of the token.
+    """
+
+    services: frozenset[str] | None = None
+    uses: int | None = None
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -364,15 +329,19 @@ class Principal:
     """A user, or an administrator (``user_id`` None), in whose name a request is made.
 
     ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    ``grant`` is that of a client, which may do nothing else. ``name`` is the name of a user of an
+    issuer.
     """
 
     user_id: int | None
     authenticated: bool = True
+    grant: ClientGrant | None = None
+    name: str = ""
 
     @property
     def is_admin(self) -> bool:
         """True for an administrator, who may see and do everything."""
-        return self.user_id is None
+        return self.user_id is None and self.grant is None
 
     def owns(self, user_id: int) -> bool:
         """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""

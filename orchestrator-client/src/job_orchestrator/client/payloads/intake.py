@@ -20,6 +20,8 @@ from job_orchestrator.client.errors import (
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
+from job_orchestrator.client.payloads.keyless import KeylessPayloads
+from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
@@ -38,6 +40,7 @@ from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
+from job_orchestrator.common.status import PayloadStatus
 from job_orchestrator.common.storage.form_receiver import BodyStream, receive_form
 from job_orchestrator.common.storage.form_writer import Fields, FormLimits, ReceivedForm
 
@@ -70,15 +73,18 @@ class Intake:
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
     ``arriving`` are the names of folders whose payloads are not complete yet. ``offer`` is what the
-    machine has: a payload that asks for more is refused.
+    machine has: a payload that asks for more is refused. ``records`` is set if payloads survive a
+    restart.
     """
 
     store: PayloadStore
     workspaces: Workspaces
     ids: PayloadIds
+    keyless: KeylessPayloads
     limits: FormLimits
     fitness: Fitness
     offer: Resources = NOTHING
+    records: PayloadRecords | None = None
     open: bool = True
     arriving: set[str] = field(default_factory=set)
     _short: ShortWork = field(default_factory=ShortWork, init=False)
@@ -164,6 +170,10 @@ class Intake:
         row: PayloadRow | None = None
         try:
             complete = await receive(self.workspaces.of(name))
+            if self.records is not None:
+                await in_thread(self.records.accept, _row(complete, name, key, time_limit_s))
+            elif key is None:
+                await in_thread(self.keyless.add, complete.payload_id)
             # The store does not suspend, so no cancellation separates the row from its files.
             row = await self._add(complete, name, key, time_limit_s)
             reach(Point.CLIENT_PAYLOAD_ADDED)
@@ -207,7 +217,8 @@ class Intake:
         if (row := await self.store.by_key(key)) is not None:
             return row
         payload_id = await in_thread(self.ids.take)
-        await self.store.add_killed(payload_id, str(uuid.uuid4()), key)
+        message = "Terminated before it arrived"
+        await self.store.add_ended(payload_id, key, PayloadStatus.KILLED, message)
         # Not necessarily the added one: the submit may have arrived at the same time.
         return await self.store.by_key(key) or await self.store.get(payload_id)
 
@@ -248,6 +259,25 @@ class Intake:
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row
+
+
+def _row(complete: _Complete, name: str, key: str | None, time_limit_s: float | None) -> PayloadRow:
+    """Return the row that the store will have, for its record."""
+    return PayloadRow(
+        complete.payload_id,
+        name,
+        key,
+        complete.refusal,
+        time_limit_s,
+        PayloadStatus.PREPARED,
+        killed=False,
+        exit_code=None,
+        message="",
+        ended_at=None,
+        cpus=complete.wanted.cpus,
+        memory_bytes=complete.wanted.memory_bytes,
+        gpus=complete.wanted.gpus,
+    )
 
 
 def _wanted(fields: Fields, offer: Resources) -> Resources:

@@ -17,6 +17,8 @@ CREATE TABLE payloads (
     cpus REAL NOT NULL DEFAULT 0,
     memory_bytes INTEGER NOT NULL DEFAULT 0,
     gpus INTEGER NOT NULL DEFAULT 0,
+    run_s REAL,
+    queued INTEGER NOT NULL DEFAULT 0,
     array_id INTEGER NOT NULL DEFAULT 0,
     array_index INTEGER NOT NULL DEFAULT 0,
     array_size INTEGER NOT NULL DEFAULT 0

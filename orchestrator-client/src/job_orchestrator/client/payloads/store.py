@@ -10,9 +10,10 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
@@ -25,13 +26,14 @@ from job_orchestrator.common.runtime.fault_injection import database_class
 from job_orchestrator.common.status import PayloadStatus, TransitionRefused, origins
 
 Subscriber = Callable[[PayloadRow], None]
+KILLED = PayloadStatus.KILLED
 
 COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
 _STATUSES = {str(status): status for status in PayloadStatus}
 
 START = f"""
-UPDATE payloads SET status = 'Running'
+UPDATE payloads SET status = 'Running', queued = ?
 WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
 RETURNING {COLUMNS}
 """  # noqa: S608
@@ -121,16 +123,17 @@ class PayloadStore:
         )
         return self._notify(rows[0]) if rows else None
 
-    async def add_killed(self, payload_id: int, uuid: str, key: str) -> None:
-        """Add a Killed payload without files, so that a late submit with ``key`` never runs.
+    async def add_ended(
+        self, payload_id: int, key: str | None, status: PayloadStatus, message: str
+    ) -> None:
+        """Add a payload without files that never runs here; no effect if id or key exist already.
 
-        Has no effect if there is a payload with this key already.
+        Subscribers are not notified: nothing has happened to a script.
         """
         self._rows(
             f"""INSERT INTO payloads (id, uuid, key, refusal, status, killed, message, ended_at)
-                VALUES (?, ?, ?, '', 'Killed', 1, 'Terminated before it arrived', ?)
-                ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id, uuid, key, self._now()),
+                VALUES (?, ?, ?, '', ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
+            (payload_id, str(uuid4()), key, status, status is KILLED, message, self._now()),
         )
 
     async def get(self, payload_id: int) -> PayloadRow:
@@ -159,13 +162,25 @@ class PayloadStore:
         rows = self._execute(WANTED, (limit,)) if self._any_sized else ()
         return [Resources(*row) for row in rows]
 
-    async def start(self, limit: int) -> Sequence[PayloadRow]:
+    async def start(self, limit: int, *, queued: bool = False) -> Sequence[PayloadRow]:
         """Change at most ``limit`` Prepared payloads, the oldest, to Running, and return them.
 
-        Each payload is returned by one call only; the caller must run it.
+        Each payload is returned by one call only; the caller must run it. With ``queued`` they
+        wait in the queue of the executor until ``begin``.
         """
-        rows = self._rows(START, (limit,))
+        rows = self._rows(START, (queued, limit))
         return [self._notify(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    async def begin(self, payload_id: int) -> None:
+        """Record that the script of a queued payload has begun."""
+        self._change_running("queued = 0, message = ''", "queued", id=payload_id)
+
+    async def restore(self, rows: Sequence[PayloadRow]) -> None:
+        """Add the payloads of a previous process of jo-client; subscribers are not notified."""
+        marks = ", ".join("?" for _ in fields(PayloadRow))
+        for row in rows:
+            self._any_sized |= bool(row.wanted)
+            self._execute(f"INSERT INTO payloads ({COLUMNS}) VALUES ({marks})", astuple(row))  # noqa: S608
 
     async def running(self) -> Sequence[PayloadRow]:
         """Return all Running payloads."""
@@ -197,23 +212,11 @@ class PayloadStore:
 
     async def explain(self, payload_id: int, message: str) -> None:
         """Set the message of a payload, if it is Running."""
-        rows = self._rows(
-            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
-                RETURNING {COLUMNS}""",  # noqa: S608
-            (message, payload_id),
-        )
-        for row in rows:
-            self._notify(row)
+        self._change_running("message = :message", "1", id=payload_id, message=message)
 
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
-        rows = self._rows(
-            f"""UPDATE payloads SET packing = 1 WHERE id = ? AND status = 'Running' AND NOT packing
-                RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id,),
-        )
-        for row in rows:
-            self._notify(row)
+        self._change_running("packing = 1", "NOT packing", id=payload_id)
 
     async def finish(
         self,
@@ -222,11 +225,12 @@ class PayloadStore:
         message: str,
         exit_code: int | None = None,
         results_sha256: bytes | None = None,
+        run_s: float | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
-                    exit_code = coalesce(:exit_code, exit_code),
+                    exit_code = coalesce(:exit_code, exit_code), run_s = coalesce(:run_s, run_s),
                     results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
@@ -237,6 +241,7 @@ class PayloadStore:
                 "message": message,
                 "exit_code": exit_code,
                 "results_sha256": results_sha256,
+                "run_s": run_s,
                 "now": self._now(),
             },
         )
@@ -276,13 +281,15 @@ class PayloadStore:
         """Return whether the payload of ``key`` was recalled or given back."""
         return self._returned.has_key(key)
 
-    async def give_back_lost(self, payload_id: int, reason: str) -> None:
+    async def give_back_lost(
+        self, payload_id: int, reason: str, *, costs_attempt: bool = True
+    ) -> None:
         """Forget a Running payload whose run was lost, so that its server runs the job again."""
         rows = self._rows(
             f"DELETE FROM payloads WHERE id = ? AND status = 'Running' RETURNING {COLUMNS}",  # noqa: S608
             (payload_id,),
         )
-        self._notify_given_back(rows, reason)
+        self._notify_given_back(rows, reason, started=costs_attempt)
 
     async def prepared(self) -> Sequence[PayloadRow]:
         """Return all payloads that wait for a slot."""
@@ -335,8 +342,7 @@ class PayloadStore:
     async def kept(self) -> Sequence[PayloadRow]:
         """Return all payloads whose files were not removed, by id.
 
-        The event loop gets control between batches. A payload that is added or removed during the
-        call may or may not be returned.
+        The event loop gets control between batches, so payloads may come and go during the call.
         """
         found: list[PayloadRow] = []
         while True:
@@ -353,6 +359,12 @@ class PayloadStore:
         while deleted == DELETE_BATCH:
             deleted = len(self._rows(DELETE_CLEANED, values))
             await asyncio.sleep(0)  # lets other tasks run between two batches
+
+    def _change_running(self, change: str, condition: str, **values: int | str) -> None:
+        where = f"id = :id AND status = 'Running' AND {condition}"
+        statement = f"UPDATE payloads SET {change} WHERE {where} RETURNING {COLUMNS}"  # noqa: S608
+        for row in self._rows(statement, values):
+            self._notify(row)
 
     def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
         return [PayloadRow.of(row) for row in self._execute(statement, values)]

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from job_orchestrator.cli import exit_codes
-from job_orchestrator.cli.arrays import cancel_array, wait_for_array
 from job_orchestrator.cli.commands.arguments import (
     JOB,
     array_option,
@@ -14,6 +13,7 @@ from job_orchestrator.cli.commands.arguments import (
     one_of,
     target,
 )
+from job_orchestrator.cli.commands.arrays import cancel_array, wait_for_array
 from job_orchestrator.cli.completion import (
     complete_services,
     complete_unended_jobs,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from job_orchestrator.cli.arrays import download_array
 from job_orchestrator.cli.commands.arguments import (
     array_option,
     job_id,
@@ -15,6 +14,7 @@ from job_orchestrator.cli.commands.arguments import (
     one_of,
     target,
 )
+from job_orchestrator.cli.commands.arrays import download_array
 from job_orchestrator.cli.params import WholeNumber
 from job_orchestrator.cli.session import Session, command
 from job_orchestrator.cli.wait import download_to, log_blocks, print_log

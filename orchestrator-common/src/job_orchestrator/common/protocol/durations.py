@@ -3,7 +3,17 @@
 import re
 from collections.abc import Mapping
 
-SECONDS_PER_UNIT: Mapping[str, float] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+SECONDS_PER_UNIT: Mapping[str, float] = {
+    "": 1,
+    "s": 1,
+    "m": 60,
+    "min": 60,
+    "h": 3600,
+    "d": 86400,
+    "day": 86400,
+    "days": 86400,
+}
+"""Short units, and those in which jo and the logs show times: what is shown can be given, too."""
 
 # Larger numbers overflow the 64-bit integers of SQLite and of the kernel.
 MAX_NUMBER = 1e18

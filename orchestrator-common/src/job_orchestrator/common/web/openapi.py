@@ -11,6 +11,7 @@ code in each service; tests check the document. It is built at the first request
 import asyncio
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,11 @@ def document_routes(app: web.Application, routes: Iterable[web.RouteDef], api: A
         app.router.add_get(path, _to_ui)
 
 
+def template_of(path: str) -> str:
+    """Return a path of aiohttp as a template of OpenAPI, which has no patterns: ``{name}``."""
+    return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", path)
+
+
 class _Document:
     """Document of ``routes``, encoded. It is kept from the first request on."""
 
@@ -156,13 +162,14 @@ class _Document:
         paths: dict[str, dict[str, Any]] = {}
         operations = read_operations(self._api.operations)
         for route in self._routes:
-            operation = operations[route.method, route.path]
+            path = template_of(route.path)
+            operation = operations[route.method, path]
             operation.setdefault("description", f"{operation['summary']}.")
-            self._add_refusals(route.path, operation)
+            self._add_refusals(path, operation)
             for status, response in operation["responses"].items():
                 if status >= "400":
                     self._add_error(response)
-            paths.setdefault(route.path, {})[route.method.lower()] = operation
+            paths.setdefault(path, {})[route.method.lower()] = operation
         document = {
             "openapi": "3.0.0",
             "info": {

@@ -1,8 +1,10 @@
 // The list of files in the results of a job.
 
-import { getJson } from "./api.js";
+import { apiUrl, getJson } from "./api.js";
 import { fill, h } from "./dom.js";
+import { downloadLink } from "./download.js";
 import { count, plural, size } from "./format.js";
+import { hasToken } from "./session.js";
 import { failure, loading, placeholder } from "./states.js";
 import { hasEnded } from "./status.js";
 
@@ -48,7 +50,7 @@ export class Files {
     const more = h("button", { class: "button small", type: "button" });
     let shown = 0;
     const grow = () => {
-      body.append(...sorted.slice(shown, shown + ROWS_PER_STEP).map(row));
+      body.append(...sorted.slice(shown, shown + ROWS_PER_STEP).map((file) => row(this.id, file)));
       shown = Math.min(shown + ROWS_PER_STEP, sorted.length);
       more.hidden = shown === sorted.length;
       more.textContent = `Show more (${count(sorted.length - shown)} left)`;
@@ -61,14 +63,21 @@ export class Files {
   }
 }
 
-function row(file) {
+function row(id, file) {
   const slash = file.path.lastIndexOf("/") + 1;
   return h(
     "tr",
     { class: isOwn(file) ? "own" : null },
-    h("th", { scope: "row" }, slash > 0 && h("span", { class: "folder" }, file.path.slice(0, slash)), file.path.slice(slash)),
+    h("th", { scope: "row" }, slash > 0 && h("span", { class: "folder" }, file.path.slice(0, slash)), link(id, file.path, file.path.slice(slash))),
     h("td", { class: "number" }, size(file.size)),
   );
+}
+
+/** Return a link that shows a file, or saves it where a token is needed, which a link can't send. */
+function link(id, path, name) {
+  const location = `jobs/${id}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
+  if (hasToken()) return downloadLink(name, location, {}, name);
+  return h("a", { href: apiUrl(location), target: "_blank", rel: "noopener" }, name);
 }
 
 function isOwn({ path }) {

@@ -128,6 +128,12 @@ def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
         )
 
 
+def find_entry(file: IO[bytes], path: str) -> Entry | None:
+    """Return the entry with this path, None if there is none. Raises ``NotAZip``."""
+    entries = read_entries(file, read_directory(file))
+    return next((entry for entry in entries if entry.path == path), None)
+
+
 def _large(numbers: tuple[int, int, int], extra: bytes) -> Iterator[int]:
     """Yield the numbers; those beyond 32 bits are read from the ZIP64 field of ``extra``."""
     found = _zip64_field(extra) if _IN_EXTRA in numbers else b""

@@ -19,7 +19,7 @@ from job_orchestrator.server.errors import (
     OutputNotFound,
     TooManyReaders,
 )
-from job_orchestrator.server.files.zip_reader import EntryReader, read_directory, read_entries
+from job_orchestrator.server.files.zip_reader import EntryReader, find_entry
 from job_orchestrator.server.jobs.changes import ChangeFeed, Changes
 from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job
@@ -184,11 +184,11 @@ def _open_entry(archive: IO[bytes], path: str, offset: int) -> EntryReader | Non
     Raises ``NotAZip`` if the ZIP can't be read.
     """
     try:
-        for entry in read_entries(archive, read_directory(archive)):
-            if entry.path == path:
-                output = EntryReader(archive, entry)
-                output.skip(offset)
-                return output
+        entry = find_entry(archive, path)
+        if entry is not None:
+            output = EntryReader(archive, entry)
+            output.skip(offset)
+            return output
     except BaseException:
         archive.close()
         raise

@@ -1,6 +1,7 @@
 """Access to the output of jobs: stored results, and the payload of a job that still runs."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import IO
 
 from job_orchestrator.common.messages.jobs import ResultFile, ResultFiles
@@ -9,11 +10,28 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.errors import OutputNotFound
 from job_orchestrator.server.files.base import ServedResult
-from job_orchestrator.server.files.zip_reader import read_directory, read_entries
+from job_orchestrator.server.files.zip_reader import (
+    EntryReader,
+    find_entry,
+    read_directory,
+    read_entries,
+)
 from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Job
 
 MAX_LISTED = 10_000
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """One file of the results, ``size`` bytes long. Its opener closes ``content``.
+
+    ``modified_ns`` is the time of the results in nanoseconds since the epoch.
+    """
+
+    size: int
+    modified_ns: int
+    content: EntryReader
 
 
 class JobResults:
@@ -32,14 +50,27 @@ class JobResults:
         except FileNotFoundError as error:
             raise _results_missing(job) from error
 
+    async def open_file(self, job: Job, path: str) -> OpenFile:
+        """Open one file of the stored results. Raises ``OutputNotFound``, ``NotAZip``."""
+        archive = await self._open(job)
+        found = await in_thread(_open_file, job, archive, path)
+        if found is None:
+            raise OutputNotFound(
+                f"There is no file {path[:200]!r} in the results of job {job.id};"
+                f" GET /jobs/{job.id}/files lists those that there are"
+            )
+        return found
+
     async def listing(self, job: Job) -> ResultFiles:
         """List the files in the stored results. Raises ``OutputNotFound``, ``NotAZip``."""
+        return await in_thread(_listing, await self._open(job))
+
+    async def _open(self, job: Job) -> IO[bytes]:
         _require_output(job)
         try:
-            archive = await self._files.open_result(job)
+            return await self._files.open_result(job)
         except FileNotFoundError as error:
             raise _results_missing(job) from error
-        return await in_thread(_listing, archive)
 
     def payload_of(self, job: Job) -> tuple[Client, int]:
         """Return the client of a job and the id of its payload. Raises ``OutputNotFound``."""
@@ -104,6 +135,20 @@ def _listing(archive: IO[bytes]) -> ResultFiles:
                 return ResultFiles(listed, truncated=True)
             listed.append(ResultFile(entry.path, entry.size))
     return ResultFiles(listed, truncated=False)
+
+
+def _open_file(job: Job, archive: IO[bytes], path: str) -> OpenFile | None:
+    """Open a file of a ZIP. Without it, close the ZIP and return None."""
+    try:
+        entry = find_entry(archive, path)
+        if entry is not None and not entry.is_folder:
+            modified_ns = int((job.ended_at or 0.0) * 10**9)
+            return OpenFile(entry.size, modified_ns, EntryReader(archive, entry))
+    except BaseException:
+        archive.close()
+        raise
+    archive.close()
+    return None
 
 
 def _require_output(job: Job) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
+from job_orchestrator.server.store.limits import UserLimits
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Identity of a database of jobs."""
+"""Identity of a database of jobs, in the keys of its attempts."""
 
 import secrets
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ from job_orchestrator.common.errors import (
     DomainError,
 )
 from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import (
     ArrayAnswer,
     JobArray,
@@ -30,7 +31,11 @@ from job_orchestrator.common.messages.service import (
     PauseList,
     PersonalLimits,
     ServiceList,
+    SignedIn,
+    SignInCode,
+    SignInOptions,
     Stats,
+    UserList,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
@@ -86,12 +91,17 @@ SCHEMAS: dict[str, Any] = {
             JobDetail,
             JobArray,
             ArrayAnswer,
+            Explanation,
             ResultFiles,
             ServiceList,
             ClientList,
             Stats,
             PersonalLimits,
             PauseList,
+            UserList,
+            SignInOptions,
+            SignInCode,
+            SignedIn,
         ]
     ),
     "WhoAmI": {
@@ -105,6 +115,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "admin": {"type": "boolean", "description": "May see and do everything"},
             "auth": {"type": "boolean", "description": "This server requires tokens"},
+            "name": {"type": "string", "description": "Name of a user of an issuer, or empty"},
             "limits": {
                 "nullable": True,
                 "description": "Limits over all services; null for administrators",
@@ -121,6 +132,15 @@ SCHEMAS: dict[str, Any] = {
                 "jobs_per_hour": 60.0,
                 "jobs_left": 17,
                 "paused": False,
+                "use": [
+                    {
+                        "kind": "user",
+                        "name": "",
+                        "used": 2,
+                        "limit": 4,
+                        "reached": False,
+                    }
+                ],
             },
         },
     },

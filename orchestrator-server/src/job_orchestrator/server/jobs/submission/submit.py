@@ -31,16 +31,10 @@ from job_orchestrator.server.jobs.submission.form import (
     read_job_form,
     with_defaults,
 )
-from job_orchestrator.server.model import (
-    CallbackRules,
-    Job,
-    JobOptions,
-    Principal,
-    Service,
-    UserLimits,
-)
+from job_orchestrator.server.model import CallbackRules, Job, JobOptions, Principal, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.sqlite.contents import ADD_INPUTS
 from job_orchestrator.server.store.sqlite.queue import dependencies
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of

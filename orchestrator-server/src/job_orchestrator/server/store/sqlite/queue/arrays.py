@@ -12,8 +12,9 @@ from dataclasses import fields
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import ArrayNotFound
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.arrays import ArrayRequest, JobArray
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.creation import NewJob, refused, repeated, values_of

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -399,3 +400,25 @@ async def first_warning(folder: Path, url: str, **settings: str) -> str:
         process.terminate()
         await process.communicate()
     raise AssertionError("there was no warning")
+
+
+async def test_snippets_of_the_page_work_in_order(tmp_path: Path, unused_tcp_port: int) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "clients-behind-firewalls.md").read_text()
+    found = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    up = "until curl -sf http://localhost:5000/health > ping; do sleep 0.2; done\n"
+    text = "\n".join([found[0], up, *found[1:]]).replace("5000", str(unused_tcp_port))
+    script = f"set -euo pipefail\ntrap 'kill $(jobs -p)' EXIT\n{text}"
+
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        script,
+        cwd=tmp_path,
+        env={"PATH": f"{BIN}:/usr/bin:/bin", "HOME": str(tmp_path), "HOST": "127.0.0.1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, output.decode()
+    assert "connected" in output.decode()

@@ -73,7 +73,7 @@ _UNSHARE = (
     "--kill-child",
     "--mount-proc",
 )
-"""All processes in the namespaces end with this one."""
+"""Options of ``unshare``: all processes in the namespaces end with the first one."""
 
 _UNLIMITED = ["rt", "cpu", "fsize", "data", "stack", "core", "rss", "vmem"]
 _QUEUE = {

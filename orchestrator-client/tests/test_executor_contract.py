@@ -292,3 +292,22 @@ async def test_verify_accepts_what_works(runs: Runs[Executor]) -> None:
 async def test_capacity_is_a_number_or_unlimited(runs: Runs[Executor]) -> None:
     capacity = await runs.executor.capacity()
     assert capacity is None or capacity >= 0
+
+
+async def test_runs_that_were_taken_over_are_followed_once_they_are_submitted_again(
+    open_executor: OpenExecutor, runs: Runs[Executor]
+) -> None:
+    run = await runs.start(f"touch up; {SLEEP}\n")
+    await until_there(run.workspace.work / "up")
+    async with open_executor() as restarted:
+        if await restarted.recover([run.run_id]):
+            monitor = RunMonitor(restarted)
+            monitor.loop.start()
+            with monitor.watching(run.run_id):
+                await restarted.submit(RunRequest(run.run_id, run.workspace))
+                async with asyncio.timeout(20):
+                    state = await monitor.started(run.run_id)
+                assert state.phase is RunPhase.RUNNING
+            await monitor.loop.stop()
+            await restarted.cancel(run.run_id)
+        await restarted.close()

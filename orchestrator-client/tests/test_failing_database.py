@@ -14,8 +14,8 @@ import pytest
 
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.payloads.runner import Runner
-from job_orchestrator.client.payloads.schema import SCHEMA
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
+from job_orchestrator.client.payloads.stored.schema import SCHEMA
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.runtime.backoff import Backoff

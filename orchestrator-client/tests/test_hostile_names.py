@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.payloads.ids import BLOCK
+from job_orchestrator.client.payloads.stored.ids import BLOCK
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import new_workspace

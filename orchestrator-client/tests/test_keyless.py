@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from job_orchestrator.client.payloads.keyless import MAX_IDS, KeylessPayloads
+from job_orchestrator.client.payloads.stored.keyless import MAX_IDS, KeylessPayloads
 from running_client import StartClient
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_orchestrator.client.errors import IdsExhausted
-from job_orchestrator.client.payloads.ids import BLOCK, PayloadIds
+from job_orchestrator.client.payloads.stored.ids import BLOCK, PayloadIds
 
 NOW = 1_790_000_000
 

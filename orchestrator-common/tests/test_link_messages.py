@@ -145,6 +145,9 @@ class StalledWebSocket:
     async def send_bytes(self, _: bytes) -> None:
         await asyncio.Event().wait()
 
+    async def send_str(self, _: str) -> None:
+        await asyncio.Event().wait()
+
     async def receive(self) -> aiohttp.WSMessage:
         await asyncio.Event().wait()
         raise AssertionError

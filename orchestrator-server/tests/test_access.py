@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -351,10 +352,14 @@ async def test_trap_41_routes_about_all_users_are_for_administrators(
     user = Portal(server, await token_for(file, 7))
     for method, path in routes(server.app):
         if access_of(path) is Access.ADMIN:
-            assert (await user(method, path.format(id=1)))[0] == 403
-            # Those that need a body refuse a request without one, and there is no job.
+            url = path.format(id=1, name=quote(f"{UNREACHABLE}/submit", safe=""))
+            assert (await user(method, url))[0] == 403
+            # Those that need a body refuse a request without one, there is no job, and the client
+            # is configured.
             expected = {"/pause": 400, "/resume": 400, "/jobs/{id}/explanation": 404}.get(path, 200)
-            assert (await Portal(server, admin)(method, path.format(id=1)))[0] == expected
+            if method == "DELETE":
+                expected = 409
+            assert (await Portal(server, admin)(method, url))[0] == expected
 
 
 async def revoke(file: Path, user_id: int) -> None:

@@ -151,6 +151,7 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
     times = {name: body.pop(name) for name in ("created_at", "started_at", "ended_at")}
     assert list(times.values()) == sorted(times.values())
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", t) for t in times.values())
+    assert 0 <= body.pop("ran_s") < 60
     assert body == {
         "id": answer["id"],
         "user_id": 1,

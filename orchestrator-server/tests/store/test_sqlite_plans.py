@@ -19,8 +19,8 @@ from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing
 from job_orchestrator.server.store.sqlite import store as store_module
-from job_orchestrator.server.store.sqlite.clients import unconfirmed
 from job_orchestrator.server.store.sqlite.connection import connect
+from job_orchestrator.server.store.sqlite.peers import unconfirmed
 from job_orchestrator.server.store.sqlite.queue import arrays, dependencies, rates, usage, waiting
 from job_orchestrator.server.store.sqlite.rows import UNKNOWN_SINCE
 from job_orchestrator.server.store.sqlite.schema import migrate

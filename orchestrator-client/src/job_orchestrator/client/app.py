@@ -15,16 +15,16 @@ from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
 from job_orchestrator.client.payloads.events import EventHub
 from job_orchestrator.client.payloads.fitness import Fitness
-from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.intake import Intake
-from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
-from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
+from job_orchestrator.client.payloads.stored.ids import PayloadIds
+from job_orchestrator.client.payloads.stored.keyless import KeylessPayloads
+from job_orchestrator.client.payloads.stored.records import PayloadRecords
 from job_orchestrator.client.results.kept import KeptResults
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.results.partial import PartialResults

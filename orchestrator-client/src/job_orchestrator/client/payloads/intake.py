@@ -19,10 +19,10 @@ from job_orchestrator.client.errors import (
 )
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
-from job_orchestrator.client.payloads.ids import PayloadIds
-from job_orchestrator.client.payloads.keyless import KeylessPayloads
-from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
+from job_orchestrator.client.payloads.stored.ids import PayloadIds
+from job_orchestrator.client.payloads.stored.keyless import KeylessPayloads
+from job_orchestrator.client.payloads.stored.records import PayloadRecords
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
 from job_orchestrator.client.workspace.layout import (

@@ -12,9 +12,9 @@ from job_orchestrator.client.executors.machine import Machine
 from job_orchestrator.client.executors.monitor import NOT_STARTED, RunMonitor
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
-from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.run import Ending, Lost, NotStarted, PayloadRun
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
+from job_orchestrator.client.payloads.stored.records import PayloadRecords
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.logs.context import logging_about
@@ -312,10 +312,10 @@ class Runner:
         if not self._executor.has_queue:
             return
         try:
-            if state.phase in NOT_STARTED:
-                await self._store.explain(payload_id, state.reason)
-            else:
+            if state.phase not in NOT_STARTED:
                 await self._store.begin(payload_id)
+            elif state.reason:
+                await self._store.explain(payload_id, state.reason)
         except StoreError as error:
             logger.error("The state of payload %d is not shown: %s", payload_id, error)
 

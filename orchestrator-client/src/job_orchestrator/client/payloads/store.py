@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
-from job_orchestrator.client.payloads.returned import ReturnedPayloads
-from job_orchestrator.client.payloads.schema import SCHEMA
+from job_orchestrator.client.payloads.stored.returned import ReturnedPayloads
+from job_orchestrator.client.payloads.stored.schema import COLUMNS, SCHEMA
 from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
@@ -27,8 +27,6 @@ from job_orchestrator.common.status import PayloadStatus, TransitionRefused, ori
 
 Subscriber = Callable[[PayloadRow], None]
 KILLED = PayloadStatus.KILLED
-
-COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
 _STATUSES = {str(status): status for status in PayloadStatus}
 

@@ -16,7 +16,12 @@ def summary(settings: Settings) -> Iterator[str]:
         f" {size_text(settings.max_upload_bytes)}"
     )
     cpus = os.cpu_count() or 1
-    if settings.slots > cpus:
+    if settings.batch.is_used:
+        yield (
+            f"Payloads run as jobs of {settings.batch.executor}, whose nodes must see"
+            f" {settings.data_path.absolute()} under this name"
+        )
+    elif settings.slots > cpus:
         yield (
             f"{settings.slots} payloads may run at the same time on {cpus} CPUs; if one of them"
             " keeps a CPU busy or needs much memory, set SLOTS to the number that fits"

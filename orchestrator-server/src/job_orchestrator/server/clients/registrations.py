@@ -28,6 +28,7 @@ from job_orchestrator.common.protocol.tunnel import (
     decode_text,
     encode_text,
 )
+from job_orchestrator.common.runtime.loops import TaskOwner
 from job_orchestrator.common.web.link_socket import MAX_REASON_BYTES, WebSocket
 from job_orchestrator.common.web.tunnel.multiplexer import Multiplexer, TunnelBroken
 from job_orchestrator.server import __version__
@@ -122,6 +123,7 @@ class ClientRegistrations:
         self._instances: dict[str, str] = {}
         # One client of a name at a time.
         self._admitting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tunnels = TaskOwner("tunnels", limit=0)
         self._stopping = asyncio.Event()
 
     async def load(self) -> None:
@@ -147,6 +149,17 @@ class ClientRegistrations:
             await socket.close(code=CloseCode.MALFORMED, message=b"no valid hello")
             return
         logger.info("Client %s is registered for %s", client.name, ", ".join(_services_of(client)))
+        # In a separate task: what follows the end must also happen if the request is cancelled.
+        serving = self._tunnels.spawn(self._serve(client, connector, tunnel, revoked), client.name)
+        await asyncio.shield(serving)
+
+    async def _serve(
+        self,
+        client: Client,
+        connector: TunnelConnector,
+        tunnel: Multiplexer,
+        revoked: asyncio.Event,
+    ) -> None:
         try:
             reason = await self._hold(client, tunnel, revoked)
         finally:

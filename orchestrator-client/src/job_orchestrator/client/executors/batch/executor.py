@@ -153,9 +153,10 @@ class BatchExecutor:
         Raises ``RunRefused``, ``QueueFull``, ``ExecutorUnavailable``.
         """
         run_id = request.run_id
+        if run_id in self._jobs:
+            self._notify(run_id, self._jobs[run_id].state)
+            return
         async with self._submissions:
-            if run_id in self._jobs:
-                return
             try:
                 in_doubt = await in_thread(self._files.write_script, run_id)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""What the batch executor knows of one run, and what follows from it."""
+"""State of one run as the batch executor knows it, and what follows from it."""
 
 import asyncio
 import math

@@ -83,3 +83,19 @@ LIMIT 1000
 """The first time is redundant; with it SQLite uses the index."""
 
 HAS_KEY = "idempotency_key IS NOT NULL AND status <> 'Cleaned'"
+
+GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
+# The first condition is redundant. With it SQLite uses the index of active jobs.
+PROCESSING = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
+"""  # noqa: S608
+ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
+ENDED_BEFORE = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
+"""  # noqa: S608
+DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
+# Scans the index of ended jobs over the given time. Called at the start only.
+KILLED_WITHOUT_OUTPUT = f"""
+SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
+    AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
+"""  # noqa: S608

@@ -15,7 +15,6 @@ from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound, JobNotQueued
 from job_orchestrator.server.model import Job, JobOptions, StoredOutput
-from job_orchestrator.server.store.arrays import JobArrays
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -35,28 +34,30 @@ from job_orchestrator.server.store.recent import RecentChanges
 from job_orchestrator.server.store.registrations import Registrations
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
-from job_orchestrator.server.store.sqlite.clients.registrations import SqliteRegistrations
-from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
-    SqliteAbandonedKeys,
-    SqliteAcknowledgements,
-    SqliteOutbox,
-)
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
-from job_orchestrator.server.store.sqlite.identities import SqliteIdentities
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
+from job_orchestrator.server.store.sqlite.peers.identities import SqliteIdentities
+from job_orchestrator.server.store.sqlite.peers.registrations import SqliteRegistrations
+from job_orchestrator.server.store.sqlite.peers.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+    SqliteOutbox,
+)
 from job_orchestrator.server.store.sqlite.queue.arrays import SqliteJobArrays
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
 from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
-    COLUMNS,
-    IS_ACTIVE,
-    IS_DISPATCHED,
-    IS_ENDED,
+    ACTIVE_AT,
+    DISPATCHED_TO,
+    ENDED_BEFORE,
+    GET,
+    KILLED_WITHOUT_OUTPUT,
+    PROCESSING,
     UNKNOWN_SINCE,
     job_of,
     unknown_since,
@@ -68,23 +69,6 @@ from job_orchestrator.server.store.usage import HALF_LIFE_S
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
-
-
-GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608
-# The first condition is redundant. With it SQLite uses the index of active jobs.
-PROCESSING = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
-"""  # noqa: S608
-ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-ENDED_BEFORE = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
-"""  # noqa: S608
-DISPATCHED_TO = f"SELECT DISTINCT client_url FROM jobs WHERE {IS_DISPATCHED}"  # noqa: S608
-# Scans the index of ended jobs over the given time. Called at the start only.
-KILLED_WITHOUT_OUTPUT = f"""
-SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at > ? AND status = 'Killed'
-    AND dest_id IS NOT NULL AND NOT has_output ORDER BY ended_at DESC LIMIT 100
-"""  # noqa: S608
 
 
 @asynccontextmanager
@@ -120,16 +104,6 @@ async def open_store(
 class SqliteJobStore:
     """Jobs in a SQLite database. The methods are documented in ``JobStore``."""
 
-    installation: Installation
-    lists: JobLists
-    arrays: JobArrays
-    queue: JobQueue
-    events: JobEvents
-    outbox: Outbox
-    abandoned: AbandonedKeys
-    acknowledgements: Acknowledgements
-    identities: IdentityStore
-
     def __init__(
         self,
         writer: Writer,
@@ -138,19 +112,19 @@ class SqliteJobStore:
         now: Callable[[], float],
         half_life_s: float = HALF_LIFE_S,
     ) -> None:
-        self.installation = installation
+        self.installation: Installation = installation
         self._claimer = Claimer(installation, half_life_s)
         self._half_life_s = half_life_s
         self._writer = writer
         self._reader = reader
         self._now = now
-        self.lists = SqliteJobLists(reader)
-        self.queue = SqliteJobQueue(writer, reader, now, half_life_s)
-        self.events = SqliteJobEvents(reader)
-        self.outbox = SqliteOutbox(writer, reader, now)
-        self.abandoned = SqliteAbandonedKeys(writer, reader, now)
-        self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
-        self.identities = SqliteIdentities(writer, reader, now)
+        self.lists: JobLists = SqliteJobLists(reader)
+        self.queue: JobQueue = SqliteJobQueue(writer, reader, now, half_life_s)
+        self.events: JobEvents = SqliteJobEvents(reader)
+        self.outbox: Outbox = SqliteOutbox(writer, reader, now)
+        self.abandoned: AbandonedKeys = SqliteAbandonedKeys(writer, reader, now)
+        self.acknowledgements: Acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.identities: IdentityStore = SqliteIdentities(writer, reader, now)
         self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
         # False while no job is queued: a claim then returns without a query.

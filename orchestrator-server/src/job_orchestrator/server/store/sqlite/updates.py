@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
-from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+from job_orchestrator.server.store.sqlite.connection import Values
+from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
+from job_orchestrator.server.store.sqlite.peers.unconfirmed import (
     ADD_ABANDONED,
     ADD_ACKNOWLEDGEMENT,
 )
-from job_orchestrator.server.store.sqlite.connection import Values
-from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.queue.dependencies import (
     NO_CONSEQUENCES,
     Consequences,

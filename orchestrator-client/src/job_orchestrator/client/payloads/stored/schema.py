@@ -1,4 +1,10 @@
-"""Schema of the database of payloads. Its columns are the fields of ``PayloadRow``."""
+"""Table of the payloads: one row for each, with the fields of ``PayloadRow``."""
+
+from dataclasses import fields
+
+from job_orchestrator.client.model import PayloadRow
+
+COLUMNS = ", ".join(field.name for field in fields(PayloadRow))
 
 SCHEMA = """
 CREATE TABLE payloads (
@@ -14,9 +20,7 @@ CREATE TABLE payloads (
     ended_at REAL,
     packing INTEGER NOT NULL DEFAULT 0,
     results_sha256 BLOB,
-    cpus REAL NOT NULL DEFAULT 0,
-    memory_bytes INTEGER NOT NULL DEFAULT 0,
-    gpus INTEGER NOT NULL DEFAULT 0,
+    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
     run_s REAL,
     queued INTEGER NOT NULL DEFAULT 0,
     array_id INTEGER NOT NULL DEFAULT 0,

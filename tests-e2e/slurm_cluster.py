@@ -58,6 +58,7 @@ DefMemPerCPU=16
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=10000,sched_interval=1,bf_interval=1,default_queue_depth=10000
 ReturnToService=2
+FirstJobId={first_job}
 MinJobAge=300
 KillWait=2
 MessageTimeout=20
@@ -184,6 +185,8 @@ def _configure(folder: Path) -> None:
             host=HOST,
             port=ports[0],
             node_port=ports[1],
+            # Clusters of tests that run at the same time share the cgroups of jobs, by their ids.
+            first_job=ports[0] * 1000,
             folder=folder,
             tracking="cgroup" if has_cgroups else "linuxproc",
         )

@@ -1,0 +1,1 @@
+"""Records of payloads: their table, their ids, and what survives a restart."""

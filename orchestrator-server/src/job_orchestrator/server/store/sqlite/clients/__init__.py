@@ -1,1 +1,0 @@
-"""Records about clients: which have registered, and what they have not confirmed yet."""

@@ -108,7 +108,8 @@ async def test_services_clients_and_statistics_have_these_bytes(
         b'"policy":"fair","runs_per_user_burst":5,"paused":false}],"use":[]}'
     )
     assert await body(server, "/clients") == (
-        b'{"clients":[{"url":"http://compute/submit","services":["example"],'
+        b'{"clients":[{"url":"http://compute/submit","registered":false,'
+        b'"drained":false,"seen_at":null,"services":["example"],'
         b'"state":"connected","problem":"","slots":10,"running":0,"waiting":0,"cpu":1.0,'
         b'"memory":1.0,"jobs":0,"version":null,"draining":false,"warnings":[],'
         b'"resources":null,"resources_used":null}]}'
@@ -139,5 +140,5 @@ async def test_answers_about_the_service_have_these_bytes(server: Server) -> Non
         b'{"version":"' + __version__.encode() + b'","status":"healthy","database":"ok"}'
     )
     assert await body(server, "/whoami") == (
-        b'{"user_id":null,"admin":true,"auth":false,"limits":null}'
+        b'{"user_id":null,"admin":true,"auth":false,"limits":null,"name":""}'
     )

@@ -17,12 +17,10 @@ from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
-from job_orchestrator.server.store.sqlite import claims, creation, events, listing
-from job_orchestrator.server.store.sqlite import store as store_module
+from job_orchestrator.server.store.sqlite import claims, creation, events, listing, rows
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.peers import unconfirmed
 from job_orchestrator.server.store.sqlite.queue import arrays, dependencies, rates, usage, waiting
-from job_orchestrator.server.store.sqlite.rows import UNKNOWN_SINCE
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -76,11 +74,11 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         usage.SETTLE,
         creation.REPEATED,
         creation.USAGE,
-        store_module.GET,
-        store_module.PROCESSING,
-        store_module.ACTIVE_AT,
-        UNKNOWN_SINCE,
-        store_module.ENDED_BEFORE,
+        rows.GET,
+        rows.PROCESSING,
+        rows.ACTIVE_AT,
+        rows.UNKNOWN_SINCE,
+        rows.ENDED_BEFORE,
         waiting.AHEAD,
         listing.HISTORY,
         listing.LATEST,
@@ -213,9 +211,9 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
         ):
             connection.execute(statement, values).fetchall()
         for statement, given in (
-            (store_module.PROCESSING, ()),
-            (UNKNOWN_SINCE, (2.0, 2.0, "{}", 0.0)),
-            (store_module.ENDED_BEFORE, (2.0, 200)),
+            (rows.PROCESSING, ()),
+            (rows.UNKNOWN_SINCE, (2.0, 2.0, "{}", 0.0)),
+            (rows.ENDED_BEFORE, (2.0, 200)),
         ):
             connection.execute(statement, given).fetchall()
         connection.set_progress_handler(None, 0)

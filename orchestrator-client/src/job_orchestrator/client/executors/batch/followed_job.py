@@ -1,4 +1,4 @@
-"""State of one run as the batch executor knows it, and what follows from it."""
+"""State of one run of the batch executor, and what follows from marks and reports."""
 
 import asyncio
 import math

@@ -21,7 +21,7 @@ _MAX_BYTES = 500
 
 @dataclass(frozen=True)
 class Mark:
-    """State of a job by its marks. ``native_id`` and ``node`` may be empty.
+    """News of a job by its marks. ``native_id`` and ``node`` may be empty.
 
     Times are seconds since the epoch, by the clock of the node. ``exit_code`` is None before the
     end, and as shells count.

@@ -88,6 +88,45 @@ async def test_submit_after_other_jobs_gets_their_results_and_fails_with_them(jo
     assert (wrong.code, "is not a list of job ids" in wrong.err) == (2, True)
 
 
+async def test_array_is_submitted_listed_and_fetched_together(jo: Jo) -> None:
+    write(jo, 'echo "$JO_ARRAY_INDEX"; exit $((JO_ARRAY_INDEX > 2))\n')
+    run = await jo(*SUBMIT, "run.sh", "--array", "1-3%2", "-o", "all")
+    assert (run.code, run.out) == (1, "1\n"), run.err
+    assert "Submitted as array 1" in run.err
+    assert "Array 1: 2 Completed, 1 Failed" in run.err
+    found = {path.name: path for path in (jo.folder / "all").iterdir()}
+    assert sorted(found) == ["1", "2", "MISSING.txt"]
+    assert (found["2"] / ".orchestrator" / "stdout.txt").read_text() == "2\n"
+    listed = (await jo("list", "--array", "1", "--status", "Failed")).out
+    assert "1[3]" in listed
+    assert "1[2]" not in listed
+    assert "1[3]" in (await jo("status", "3")).out
+    assert (await jo("download", "--array", "1")).err == "Results in array-1.zip\n"
+    write(jo, "sleep 600\n")
+    submitted = await jo(*SUBMIT, "run.sh", "--array", "1-20%1")
+    assert (submitted.code, submitted.out) == (0, "4\n")
+    cancelled = await jo("cancel", "--array", "4")
+    assert (cancelled.code, cancelled.out) == (0, "Array 4: 20 Killed\n")
+    assert (await jo("wait", "--array", "4", "--timeout", "60")).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("wait",), "Give the id of a job, or --array"),
+        (("cancel", "1", "--array", "1"), "Give the id of a job, or --array"),
+        (("download", "--array", "1", "--partial"), "--partial is about one job"),
+        ((*SUBMIT, "run.sh", "--array", "1-2", "-f"), "--follow prints the output of one job"),
+    ],
+)
+async def test_wrong_use_of_arrays_is_explained(
+    jo: Jo, arguments: tuple[str, ...], problem: str
+) -> None:
+    write(jo, "true\n")
+    run = await jo(*arguments)
+    assert (run.code, problem in run.err) == (2, True), run.err
+
+
 async def test_submit_without_a_wait_prints_only_the_id_for_other_commands(jo: Jo) -> None:
     write(jo, "echo done\n")
     run = await jo(*SUBMIT, "run.sh")

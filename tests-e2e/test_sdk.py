@@ -153,6 +153,27 @@ async def test_job_after_others_gets_their_results(client: AsyncClient, folder: 
     assert content(folder / "x.zip", f".inputs/{second.id}/copy") == b"1\n"
 
 
+async def test_array_is_awaited_listed_and_downloaded_as_a_whole(
+    client: AsyncClient, folder: Path
+) -> None:
+    script = b'[ "$JO_ARRAY_INDEX" != 8 ] && echo "$JO_ARRAY_ID $JO_ARRAY_SIZE" > out\n'
+    submitted = await client.submit("example", {"run.sh": script}, user_id=1, array="1,7-8%2")
+    assert list(submitted.ids) == [submitted.id, submitted.id + 1, submitted.id + 2]
+    after = await client.submit(
+        "example", {"run.sh": b"ls .inputs/*\n"}, user_id=1, afterany=submitted.id
+    )
+    ended = await client.wait_array(submitted.id, timeout_s=60)
+    assert ended.counts == {JobStatus.COMPLETED: 2, JobStatus.FAILED: 1}
+    assert [job.array_index async for job in client.jobs(array=submitted.id)] == [8, 7, 1]
+    await client.download_array(submitted.id, folder / "all.zip")
+    assert content(folder / "all.zip", "7/out") == f"{submitted.id} 3\n".encode()
+    assert content(folder / "all.zip", "MISSING.txt").startswith(b"8 (job ")
+    assert await client.cancel_array(submitted.id) == await client.array(submitted.id)
+    assert (await client.wait(after.id, timeout_s=60)).status is JobStatus.COMPLETED
+    with pytest.raises(JobNotFound):
+        await client.array(after.id)
+
+
 async def test_refusal_has_the_message_of_the_server(client: AsyncClient) -> None:
     with pytest.raises(Refused, match="Invalid service"):
         await client.submit("nonsense", {"run.sh": b""}, user_id=1)

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from fake_link import FakeLink
+from job_orchestrator.common.messages.arrays import ArrayTask, array_task_of
 from job_orchestrator.common.messages.payloads import (
     ClientLimits,
     ErrorPayload,
@@ -55,6 +56,8 @@ class FakeClient:
         self.selections: list[tuple[list[str], list[str]]] = []
         self.wanted: dict[int, Resources] = {}
         self.resources: Resources | None = None
+        self.arrays = True
+        self.tasks: dict[int, ArrayTask | None] = {}
         self.results: dict[int, bytes] = {}
         self.acknowledged: set[int] = set()
         self.killed_keys: list[str] = []
@@ -176,6 +179,7 @@ class FakeClient:
             draining=self.draining,
             limits=self.limits,
             resources=self.resources,
+            arrays=self.arrays,
         )
 
     def load_event(self) -> bytes:
@@ -226,6 +230,7 @@ class FakeClient:
         self.files[payload_id] = files
         self.payloads[payload_id] = Payload(payload_id, PayloadStatus.PREPARED)
         self.wanted[payload_id] = resources_of(fields)
+        self.tasks[payload_id] = array_task_of(fields)
         self.selections.append((fields["outputs"], fields["results"]))
         self.submitted.put_nowait(payload_id)
         return _json(self.payloads[payload_id])

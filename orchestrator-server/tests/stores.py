@@ -14,7 +14,7 @@ from pathlib import Path
 from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import Decide, Offer, WaitingUser
-from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
+from job_orchestrator.server.store.sqlite.maintenance import counters, kept_jobs
 from job_orchestrator.server.store.sqlite.store import open_store
 
 CLIENT = "http://c/submit"
@@ -48,8 +48,9 @@ def _sqlite_problems(folder: Path) -> Sequence[str]:
     with kept_jobs.opened(folder / "db.sqlite") as connection:
         return [
             *kept_jobs.damage(connection),
-            *(f"usage of user {user}" for user in kept_jobs.wrong_usage(connection)),
-            *(f"waits of job {job}" for job in kept_jobs.wrong_dependencies(connection)),
+            *(f"usage of user {user}" for user in counters.wrong_usage(connection)),
+            *(f"waits of job {job}" for job in counters.wrong_dependencies(connection)),
+            *(f"tasks of array {each}" for each in counters.wrong_arrays(connection)),
             *(f"history: {each}" for each in kept_jobs.wrong_histories(connection)),
             *(f"slots of {each}" for each in connection.execute(_WRONG_SLOTS)),
         ]

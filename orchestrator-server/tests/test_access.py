@@ -23,7 +23,7 @@ from job_orchestrator.server.auth import tokens as tokens_module
 from job_orchestrator.server.auth.token_file import create_token, read_tokens, revoke_token
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.errors import ClientError
-from job_orchestrator.server.jobs import submit as submission
+from job_orchestrator.server.jobs.submission import submit as submission
 from job_orchestrator.server.settings.server import read_settings
 from job_orchestrator.server.tuning import Tuning
 from job_orchestrator.server.web import access

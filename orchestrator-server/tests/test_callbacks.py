@@ -172,6 +172,8 @@ async def test_callback_job_completed_is_signed_and_delivered_once(
         "cpus": 0.0,
         "memory_bytes": 0,
         "gpus": 0,
+        "array_id": None,
+        "array_index": None,
     }
     await outbox_is_empty(server)
     assert receiver.received.empty()

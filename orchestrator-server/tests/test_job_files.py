@@ -138,7 +138,7 @@ class TestInputs:
         self, files: JobFiles
     ) -> None:
         await in_thread(accept, files, UUID, **{"in/b": "first", "a": "second"})
-        body = await sent(await in_thread(files.inputs, FIRST))
+        body = await sent(await in_thread(files.inputs, FIRST.uuid, FIRST.fields()))
         assert [name in body for name in (b"exit 0\n", b"first", b"second")] == [True] * 3
         assert body.index(b'"a"') < body.index(b"in/b") < body.index(b"run.sh"), "sorted"
         assert not files.staging_folder(UUID).exists()
@@ -148,14 +148,14 @@ class TestInputs:
         self, files: JobFiles
     ) -> None:
         await in_thread(accept, files, UUID, large="x" * (3 << 20))
-        body = await in_thread(files.inputs, FIRST)
+        body = await in_thread(files.inputs, FIRST.uuid, FIRST.fields())
         assert body.content is None
         assert (await sent(body)).count(b"x") >= 3 << 20
 
     def test_staged_upload_is_not_stored_before_accept(self, files: JobFiles) -> None:
         stage(files)
         with pytest.raises(FileNotFoundError):
-            files.inputs(FIRST)
+            files.inputs(FIRST.uuid, FIRST.fields())
         assert list(files.stored_uuids()) == []
 
     @pytest.mark.parametrize("number", [1, 2, 3])
@@ -186,13 +186,13 @@ class TestInputs:
         assert set(files.stored_uuids()) == {UUID, OTHER_UUID}
         files.discard(OTHER_UUID)
         assert list(files.stored_uuids()) == [UUID]
-        files.inputs(FIRST)
+        files.inputs(FIRST.uuid, FIRST.fields())
 
     def test_are_lost_only_when_stored_files_are_gone(self, files: JobFiles) -> None:
         accept(files)
-        assert not files.are_lost(FIRST)
+        assert not files.are_lost(FIRST.uuid)
         files.remove(FIRST)
-        assert files.are_lost(FIRST)
+        assert files.are_lost(FIRST.uuid)
 
     def test_check_of_a_usable_storage_raises_nothing(self, files: JobFiles) -> None:
         files.check()
@@ -322,7 +322,7 @@ class TestResults:
             await in_thread(files.remove, FIRST)
         assert await kept(files) is None
         with pytest.raises(FileNotFoundError):
-            await in_thread(files.inputs, FIRST)
+            await in_thread(files.inputs, FIRST.uuid, FIRST.fields())
         assert list(await in_thread(files.stored_uuids)) == []
 
 

@@ -31,7 +31,7 @@ JOB = (
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
     b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false,'
-    b'"cpus":0.0,"memory_bytes":0,"gpus":0,"ran_s":<s>'
+    b'"cpus":0.0,"memory_bytes":0,"gpus":0,"ran_s":<s>,"array_id":null,"array_index":null'
 )
 
 

@@ -71,6 +71,8 @@ async def test_job_completed_has_all_fields_and_its_history(
         "cpus": 0.0,
         "memory_bytes": 0,
         "gpus": 0,
+        "array_id": None,
+        "array_index": None,
         "max_attempts": 3,
         "outputs": [],
         "results": "all",

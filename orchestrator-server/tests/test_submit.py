@@ -12,10 +12,11 @@ from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.storage.form_writer import FormLimits
 from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.files.folder import FolderFiles
-from job_orchestrator.server.jobs.submit import JobSubmission
-from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service, UserLimits
+from job_orchestrator.server.jobs.submission.submit import JobSubmission
+from job_orchestrator.server.model import EVERYBODY, CallbackRules, Job, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from running_server import Server, StartServer, in_folders
 
 
@@ -214,7 +215,8 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
         user_limits=UserLimits(),
         rules=Rules({}, lambda _: None),
         callback_rules=CallbackRules(),
-        before_creation=lambda *_: None,
+        before_creation=lambda *_, **__: None,
+        max_array_tasks=0,
     )
     body = Body(
         ('name="user_id"', "1"),
@@ -234,7 +236,7 @@ async def test_submit_cancelled_while_the_row_is_written_keeps_the_files(
     async with asyncio.timeout(60):
         while (job := await _found(store)) is None:  # noqa: ASYNC110 (there is no event)
             await asyncio.sleep(0.01)
-    assert (await in_thread(files.inputs, job)).content is not None
+    assert (await in_thread(files.inputs, job.uuid, job.fields())).content is not None
 
 
 async def _found(store: JobStore) -> Job | None:

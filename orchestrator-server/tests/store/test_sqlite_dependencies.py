@@ -12,7 +12,7 @@ import pytest
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import Job
-from job_orchestrator.server.store.sqlite.maintenance import kept_jobs
+from job_orchestrator.server.store.sqlite.maintenance import counters, kept_jobs
 from job_orchestrator.server.store.sqlite.queue.dependencies import MAX_AT_ONCE
 from job_orchestrator.server.store.sqlite.store import open_store
 
@@ -139,7 +139,7 @@ def test_kill_between_two_transactions_leaves_nothing_behind(
     assert statuses(sqlite_path) == {"Failed"}
     with kept_jobs.opened(sqlite_path) as connection:
         assert kept_jobs.damage(connection) == []
-        assert (kept_jobs.wrong_histories(connection), kept_jobs.wrong_usage(connection)) == (
+        assert (kept_jobs.wrong_histories(connection), counters.wrong_usage(connection)) == (
             [],
             [],
         )

@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 from job_orchestrator.server.model import JobOptions
-from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
-    opened,
+from job_orchestrator.server.store.sqlite.maintenance.counters import (
     recount_dependencies,
     recount_usage,
     wrong_dependencies,
     wrong_usage,
 )
+from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import opened
 from job_orchestrator.server.store.sqlite.store import open_store
 
 

@@ -20,7 +20,7 @@ from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
 from job_orchestrator.server.store.sqlite import claims, creation, events, listing, rows
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.peers import unconfirmed
-from job_orchestrator.server.store.sqlite.queue import dependencies, rates, usage, waiting
+from job_orchestrator.server.store.sqlite.queue import arrays, dependencies, rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore
 from job_orchestrator.server.store.sqlite.writer import Writer
@@ -51,6 +51,12 @@ def steps_of(connection: sqlite3.Connection, statement: str, values: object) -> 
         claims.WAITING_USERS,
         claims.CLAIM_ONE,
         claims.NEXT_JOBS,
+        claims.ANY_TASK,
+        arrays.GET_ARRAY,
+        creation.REPEATED_ARRAY,
+        dependencies.ROOM,
+        dependencies.RELEASE_TASKS,
+        dependencies.FAILED_TASK,
         claims.ACTIVE_USERS,
         dependencies.PREDECESSOR,
         dependencies.ADD,
@@ -89,7 +95,7 @@ async def test_trap_27_no_frequent_statement_reads_more_than_its_index(
 ) -> None:
     names = (
         "service user_id now free client_url nonce id priority limit idempotency_key after until"
-        " job_id usage_s slots usage_at tokens why last"
+        " job_id usage_s slots usage_at tokens why last first on_array needed_only array_id room"
     )
     values: object = dict.fromkeys(names.split(), 1)
     if "?" in statement:
@@ -250,7 +256,7 @@ async def test_end_of_a_job_costs_the_same_whatever_waits_for_others(
 ) -> None:
     for number in range(2):
         await sqlite_store.create(f"{number}", 1, "x")
-    values = {"id": 2, "limit": 100}
+    values = {"id": 2, "on_array": 0, "needed_only": 0, "limit": 100}
     with sqlite_database() as connection:
         none = steps_of(connection, dependencies.WAITING, values)
         connection.execute(

@@ -8,8 +8,9 @@ import pytest
 
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import TooMuchStored
-from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, Clock, OpenStore, all_of_them, claim
 

@@ -341,9 +341,9 @@ async def test_known_uuids_are_those_of_jobs_whose_files_are_kept(store: JobStor
     for uuid in ("kept", "cleaned"):
         await store.create(uuid, 1, "x")
     job = await store.transition(await store.get(2), S.KILLED, "")
-    assert await store.known(["kept", "cleaned", "strange"]) == {"kept", "cleaned"}
+    assert await store.lists.with_files(["kept", "cleaned", "strange"]) == {"kept", "cleaned"}
     await store.transition(job, S.CLEANED, "")
-    assert await store.known(["kept", "cleaned", "strange"]) == {"kept"}
+    assert await store.lists.with_files(["kept", "cleaned", "strange"]) == {"kept"}
 
 
 async def test_reopened_store_keeps_its_jobs(open_job_store: OpenStore) -> None:

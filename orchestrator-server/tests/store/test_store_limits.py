@@ -8,8 +8,9 @@ import pytest
 from job_orchestrator.common.protocol.selection import ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import TooManyQueued, TooMuchStored
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from stores import claim, requeue, stored_output
 
 

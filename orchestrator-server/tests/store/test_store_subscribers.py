@@ -6,8 +6,9 @@ import pytest
 
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import TooMuchStored
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from stores import CLIENT, claim, requeue, stored_output
 
 S = JobStatus

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.status import PayloadStatus
 
@@ -69,7 +70,8 @@ class PayloadRow:
     no slot, and its results are being packed. ``ended_at`` is in seconds since the epoch.
     ``results_sha256`` is the digest of the packed results, None if there are none. ``cpus``,
     ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none. ``run_s`` is how
-    long the script ran, None before its end.
+    long the script ran, None before its end. ``array_id``, ``array_index`` and ``array_size`` are
+    those of a task of an array, otherwise 0.
     """
 
     id: int
@@ -89,6 +91,9 @@ class PayloadRow:
     gpus: int = 0
     run_s: float | None = None
     queued: bool = False
+    array_id: int = 0
+    array_index: int = 0
+    array_size: int = 0
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> "PayloadRow":
@@ -118,3 +123,10 @@ class PayloadRow:
         if not (self.cpus or self.memory_bytes or self.gpus):
             return NOTHING
         return Resources(self.cpus, self.memory_bytes, self.gpus)
+
+    @property
+    def array_task(self) -> ArrayTask | None:
+        """The task of an array that the payload is; None if it is none."""
+        if not self.array_id:
+            return None
+        return ArrayTask(self.array_id, self.array_index, self.array_size)

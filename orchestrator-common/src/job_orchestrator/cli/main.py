@@ -70,10 +70,14 @@ for name, location, summary in (
     ("wait", "jobs.wait", "Wait until a job has ended."),
     (
         "logs",
-        "jobs.logs",
+        "output.logs",
         "Print the output of a job: standard output and standard error, each to its own.",
     ),
-    ("download", "jobs.download", "Download the results of a job, or the output of a failed one."),
+    (
+        "download",
+        "output.download",
+        "Download the results of a job, or the output of a failed one.",
+    ),
     ("files", "files.files", "List the files in the results of a job, with their sizes."),
     ("cat", "files.cat", "Print one file of a job's results, byte by byte."),
     ("cancel", "jobs.cancel", "Cancel jobs."),

@@ -31,12 +31,15 @@ def _state_text(state: str) -> Text:
 
 
 def job_table(jobs: Iterable[Job]) -> Table:
-    """Build a table with one line for each job. It has tags only if one of the jobs has one."""
+    """Build a table with one line for each job. It has tags and tasks only if a job has one."""
     shown = list(jobs)
     tagged = any(job.tag for job in shown)
+    tasks = any(job.array_id is not None for job in shown)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("ID", "USER"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if tasks:
+        table.add_column("TASK", justify="right", no_wrap=True)
     for heading in ("SERVICE", "STATUS", "SUBMITTED", "WAITED", "RAN"):
         table.add_column(heading, no_wrap=True)
     # A narrow terminal shortens these columns; their cells stay on one line (``_line``).
@@ -46,9 +49,11 @@ def job_table(jobs: Iterable[Job]) -> Table:
     table.add_column("MESSAGE", max_width=60)
     for job in shown:
         tag = [_line(job.tag)] if tagged else []
+        task = [task_text(job)] if tasks else []
         table.add_row(
             str(job.id),
             str(job.user_id),
+            *task,
             job.service,
             status_text(job.status),
             moment(job.created_at),
@@ -61,6 +66,11 @@ def job_table(jobs: Iterable[Job]) -> Table:
     return table
 
 
+def task_text(job: Job) -> str:
+    """Return array and index of a task, such as 12[3]; nothing for another job."""
+    return "" if job.array_id is None else f"{job.array_id}[{job.array_index}]"
+
+
 def _line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
@@ -71,6 +81,7 @@ def job_card(job: JobDetail) -> Table:
     queue = job.queue
     rows: dict[str, str | Text] = {
         "job": str(job.id),
+        "task": task_text(job),
         "status": status_text(job.status),
         "message": escape(job.message),
         "name": escape(job.name or ""),

@@ -11,7 +11,9 @@ from job_orchestrator.common.messages.explanation import (
     UserInLine,
 )
 from job_orchestrator.common.messages.jobs import (
+    ArrayIds,
     Job,
+    JobArray,
     JobDetail,
     QueuePosition,
     ResultFile,
@@ -59,6 +61,7 @@ from job_orchestrator.sdk.uploads import Files, Progress, Source
 __all__ = [
     "AlreadyEnded",
     "ApiError",
+    "ArrayIds",
     "AsyncClient",
     "Change",
     "Client",
@@ -70,6 +73,7 @@ __all__ = [
     "Health",
     "Identity",
     "Job",
+    "JobArray",
     "JobDetail",
     "JobNotFound",
     "JobStatus",

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from job_orchestrator.common.messages.explanation import Explanation
-from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
+from job_orchestrator.common.messages.jobs import Job, JobArray, JobDetail, ResultFiles
 from job_orchestrator.common.messages.service import (
     ComputeClient,
     Identity,
@@ -130,6 +130,7 @@ class Client:
         results: ResultKind | None = None,
         after: int | Iterable[int] = (),
         afterany: int | Iterable[int] = (),
+        array: str | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -151,6 +152,7 @@ class Client:
                 results=results,
                 after=after,
                 afterany=afterany,
+                array=array,
                 idempotency_key=idempotency_key,
                 progress=progress,
             )
@@ -167,10 +169,11 @@ class Client:
         service: str | None = None,
         status: JobStatus | Iterable[JobStatus] | None = None,
         tag: str | None = None,
+        array: int | None = None,
     ) -> Iterator[Job]:
         """Yield jobs, newest first; see ``AsyncClient.jobs``."""
         return self._each(
-            self._client.jobs(user_id=user_id, service=service, status=status, tag=tag)
+            self._client.jobs(user_id=user_id, service=service, status=status, tag=tag, array=array)
         )
 
     def wait(self, job_id: int, *, timeout_s: float | None = None) -> JobDetail:
@@ -248,6 +251,31 @@ class Client:
     def cancel(self, job_id: int) -> Submitted:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
+
+    def array(self, array_id: int) -> JobArray:
+        """Fetch an array; see ``AsyncClient.array``."""
+        return self._result(self._client.array(array_id))
+
+    def wait_array(self, array_id: int, *, timeout_s: float | None = None) -> JobArray:
+        """Wait until all tasks have ended; see ``AsyncClient.wait_array``."""
+        return self._result(self._client.wait_array(array_id, timeout_s=timeout_s))
+
+    def download_array(
+        self,
+        array_id: int,
+        target: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Download the results of all tasks into a file; see ``AsyncClient.download_array``."""
+        return self._result(
+            self._client.download_array(array_id, target, overwrite=overwrite, progress=progress)
+        )
+
+    def cancel_array(self, array_id: int) -> JobArray:
+        """Cancel all tasks of an array; see ``AsyncClient.cancel_array``."""
+        return self._result(self._client.cancel_array(array_id))
 
     def explain(self, job_id: int) -> Explanation:
         """Fetch all on which the start of a job depends; see ``AsyncClient.explain``."""

@@ -40,9 +40,8 @@ async def submit(connection: Connection, upload: Upload, idempotency_key: str) -
     """Send an upload; retries create no second job. Raises ``ApiError``."""
 
     async def read(response: aiohttp.ClientResponse) -> Submitted:
-        answer = decode(await read_all(response), JobAnswer, connection.url)
-        repeated = response.status == HTTPStatus.OK
-        return Submitted(answer.id, answer.status, answer.message, repeated=repeated)
+        answer = decode(await read_all(response), Submitted, connection.url)
+        return msgspec.structs.replace(answer, repeated=response.status == HTTPStatus.OK)
 
     return await connection.call(
         "POST",
@@ -60,9 +59,10 @@ async def jobs(
     service: str | None,
     statuses: Iterable[JobStatus],
     tag: str | None,
+    array: int | None = None,
 ) -> AsyncGenerator[Job]:
     """Yield the jobs that match all given filters, newest first. Raises ``ApiError``."""
-    filters = {"user_id": user_id, "service": service, "tag": tag}
+    filters = {"user_id": user_id, "service": service, "tag": tag, "array": array}
     params = {name: str(value) for name, value in filters.items() if value is not None}
     if joined := ",".join(statuses):
         params["status"] = joined

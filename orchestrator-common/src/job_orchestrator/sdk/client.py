@@ -11,11 +11,11 @@ from typing import Literal, Self
 from job_orchestrator.common.messages.jobs import Job, JobDetail
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk import calls
+from job_orchestrator.sdk.arrays import ArrayCalls
 from job_orchestrator.sdk.connection import Connection, Trouble
 from job_orchestrator.sdk.downloads import Download
 from job_orchestrator.sdk.models import Change, Submitted
 from job_orchestrator.sdk.result_calls import ResultCalls
-from job_orchestrator.sdk.service_calls import ServiceCalls
 from job_orchestrator.sdk.streams import changes, job_detail, log_blocks
 from job_orchestrator.sdk.threads import in_thread
 from job_orchestrator.sdk.uploads import Files, Progress, Upload, collect, form_fields
@@ -26,7 +26,7 @@ LogStream = Literal["stdout", "stderr"]
 ResultKind = Literal["all", "new"]
 
 
-class AsyncClient(ServiceCalls, ResultCalls):
+class AsyncClient(ArrayCalls, ResultCalls):
     """Connection to a jo-server, for asyncio programs.
 
     Create one for the program, not one for each call: it keeps its connections. Use it as a context
@@ -94,6 +94,7 @@ class AsyncClient(ServiceCalls, ResultCalls):
         results: ResultKind | None = None,
         after: int | Iterable[int] = (),
         afterany: int | Iterable[int] = (),
+        array: str | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Submitted:
@@ -121,14 +122,18 @@ class AsyncClient(ServiceCalls, ResultCalls):
             results: ``"new"`` leaves out the uploaded files that the script did not change.
             after: Id of a job, or ids, that must complete before this one starts. It gets their
                 results in ``.inputs/<id>/``, and fails if one of them does not complete.
-            afterany: Id of a job, or ids, that must end before, in any state.
+            afterany: Id of a job, or ids, that must end before, in any state. The id of an array
+                stands for all of its tasks, here and in ``after``.
+            array: Indexes of the tasks of an array, such as ``"1-100"`` or ``"1,3,7-9"``; with
+                ``"1-100%5"`` at most five run at the same time. Each task is a job of its own that
+                runs the same files, with its index in ``JO_ARRAY_INDEX``.
             idempotency_key: Two submits of a user with the same key create one job. The default is
                 a random key for each call. Give a key, such as the id of a form, where a user may
                 send the same form twice.
             progress: Called with the bytes sent and their total. A retry starts at 0 again.
 
         Returns:
-            Id and state of the job.
+            Id and state of the job; of an array, those of its first task, and the ``ids`` of all.
 
         Raises:
             UnusableFiles: The files can't be sent; nothing has been sent.
@@ -138,7 +143,7 @@ class AsyncClient(ServiceCalls, ResultCalls):
         fields = {"user_id": user_id, "service": service, "name": name, "tag": tag}
         fields |= {"priority": priority, "time_limit": time_limit, "callback_url": callback_url}
         fields |= {"cpus": cpus, "memory": memory, "gpus": gpus, "results": results}
-        fields |= {"after": _ids(after), "afterany": _ids(afterany)}
+        fields |= {"after": _ids(after), "afterany": _ids(afterany), "array": array}
         given = form_fields(fields, outputs=[outputs] if isinstance(outputs, str) else outputs)
         upload = Upload(await in_thread(collect, files), given, progress)
         key = idempotency_key or secrets.token_urlsafe(24)
@@ -159,6 +164,7 @@ class AsyncClient(ServiceCalls, ResultCalls):
         service: str | None = None,
         status: JobStatus | Iterable[JobStatus] | None = None,
         tag: str | None = None,
+        array: int | None = None,
     ) -> AsyncGenerator[Job]:
         """Yield jobs, newest first. The server is asked for one page at a time.
 
@@ -170,12 +176,13 @@ class AsyncClient(ServiceCalls, ResultCalls):
             service: Only jobs of this service.
             status: Only jobs in this state, or in one of these states.
             tag: Only jobs with this tag.
+            array: Only tasks of this array.
 
         Yields:
             Jobs that match all given filters.
         """
         statuses = [status] if isinstance(status, str) else list(status or ())
-        found = calls.jobs(self._connection, user_id, service, statuses, tag)
+        found = calls.jobs(self._connection, user_id, service, statuses, tag, array)
         async with aclosing(found):
             async for job in found:
                 yield job

@@ -4,12 +4,13 @@ Most of them are the messages themselves (``job_orchestrator.common.messages``);
 the server sends. Unknown fields are ignored; times are aware UTC.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
 from job_orchestrator.common.messages import service
-from job_orchestrator.common.messages.jobs import Job, JobAnswer
+from job_orchestrator.common.messages.jobs import ArrayIds, Job, JobAnswer
 from job_orchestrator.common.messages.service import ComputeClient, Service
 from job_orchestrator.sdk.errors import NotAJobServer
 
@@ -20,9 +21,16 @@ class Submitted(JobAnswer, frozen=True):
     """Answer to a submit or a cancel: the job's id and status, and a message.
 
     ``repeated`` is True if the job existed already, from an earlier submit with the same key.
+    ``array`` is set if an array was submitted; ``id`` is then also that of the array.
     """
 
     repeated: bool = False
+    array: ArrayIds | None = None
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Ids of all jobs that were submitted: those of the tasks of an array, in order."""
+        return [self.id] if self.array is None else range(self.array.first, self.array.last + 1)
 
 
 class Health(service.Health, frozen=True, kw_only=True):

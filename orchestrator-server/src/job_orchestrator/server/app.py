@@ -40,6 +40,7 @@ from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
 from job_orchestrator.server.files.base import JobFiles
 from job_orchestrator.server.files.folder import FolderFiles
+from job_orchestrator.server.jobs.arrays import Arrays
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
@@ -48,7 +49,7 @@ from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
 from job_orchestrator.server.jobs.statistics import JOBS_READ_AT_START, JobStatistics
 from job_orchestrator.server.jobs.stored_files import StoredFiles
-from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.submission.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
 from job_orchestrator.server.jobs.waiting.explanation import Explanations
@@ -57,13 +58,14 @@ from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
-from job_orchestrator.server.model import ClientUrls, UserLimits
+from job_orchestrator.server.model import ClientUrls
 from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
 from job_orchestrator.server.settings.startup_summary import summary
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.sqlite.store import open_store
 from job_orchestrator.server.telemetry.metrics import PREFIX, Metrics
 from job_orchestrator.server.tuning import Tuning
@@ -296,7 +298,9 @@ async def _compose(
         loop = Loop("policy file", policy_file.run_pass, interval_s=tuning.policy_interval_s)
         components.append(Component([loop]))
     if settings.api_tokens_file is not None:
-        components.append(_token_reloading(app[keys.AUTHENTICATION].tokens, tuning))
+        tokens = app[keys.AUTHENTICATION].tokens
+        loop = Loop("tokens", tokens.run_pass, interval_s=tuning.tokens_interval_s)
+        components.append(Component([loop]))
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
@@ -322,10 +326,13 @@ async def _compose(
         before_creation=dispatch.dispatcher.before_creation,
         max_upload_bytes=registry.max_upload_bytes,
         offers=registry.offers,
+        max_array_tasks=settings.max_array_tasks,
+        refuses_tasks=registry.refuses_tasks,
     )
     app[keys.TERMINATION] = JobTermination(
         store, feed, registry, follow_up=dispatch.collector.fetch
     )
+    app[keys.ARRAYS] = Arrays(store, stored_files, queries, app[keys.TERMINATION])
     app[DISPATCH] = dispatch
     app[LIFECYCLE] = lifecycle
 
@@ -364,10 +371,6 @@ def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tun
 def _loop_lag(metrics: Metrics, tuning: Tuning) -> Component:
     lag = LoopLag(PREFIX, metrics.registry)
     return Component([Loop("loop lag", lag.run_pass, interval_s=tuning.loop_lag_interval_s)])
-
-
-def _token_reloading(tokens: Tokens, tuning: Tuning) -> Component:
-    return Component([Loop("tokens", tokens.run_pass, interval_s=tuning.tokens_interval_s)])
 
 
 async def _start(app: web.Application) -> None:

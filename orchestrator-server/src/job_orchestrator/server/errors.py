@@ -73,6 +73,15 @@ class NeededResultsUnusable(DomainError):
         super().__init__(f"The results of job {on_id}, which it needs, can't be used: {why}")
 
 
+class ArrayNotFound(JobNotFound):
+    """No array has this id."""
+
+    def __init__(self, array_id: int) -> None:
+        DomainError.__init__(
+            self, f"There is no array {array_id}; its id is that of its first task"
+        )
+
+
 class OutputNotFound(DomainError):
     """The job has no output to download: it was never dispatched, or its files were removed."""
 

@@ -5,13 +5,14 @@ from aiohttp import web
 from job_orchestrator.server.auth.authentication import Authentication
 from job_orchestrator.server.clients.registrations import ClientRegistrations
 from job_orchestrator.server.clients.registry import ClientRegistry
+from job_orchestrator.server.jobs.arrays import Arrays
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.control import QueueControl
 from job_orchestrator.server.jobs.event_streams import EventStreams
 from job_orchestrator.server.jobs.logs import JobLogs
 from job_orchestrator.server.jobs.queries import JobQueries
 from job_orchestrator.server.jobs.results import JobResults
-from job_orchestrator.server.jobs.submit import JobSubmission
+from job_orchestrator.server.jobs.submission.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.waiting.explanation import Explanations
 from job_orchestrator.server.maintenance.health import HealthCheck
@@ -24,6 +25,7 @@ CLIENTS = web.AppKey("clients", ClientRegistry)
 REGISTRATIONS = web.AppKey("registrations", ClientRegistrations)
 FEED = web.AppKey("feed", ChangeFeed)
 CONTROL = web.AppKey("control", QueueControl)
+ARRAYS = web.AppKey("arrays", Arrays)
 SUBMISSION = web.AppKey("submission", JobSubmission)
 HEALTH = web.AppKey("health", HealthCheck)
 JOB_LOGS = web.AppKey("job_logs", JobLogs)

@@ -1,16 +1,15 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from job_orchestrator.common.errors import Forbidden
 from job_orchestrator.common.logs.context import REQUEST_ID
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.protocol.selection import EVERYTHING, ResultKind, Selection
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.errors import RateExceeded, TooManyQueued, TooMuchStored
 
 MIN_USER_ID, MAX_USER_ID = -(2**31), 2**31 - 1
 
@@ -102,6 +101,9 @@ class Job:
       before it starts. ``open_dependencies`` counts those that have not ended yet.
     - ``run_s`` is how many seconds its script ran, by the clock of the client; None if not known.
     - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
+    - ``array_id`` is the id of its array if it is a task of one, ``array_index`` its index,
+      ``array_size`` the number of all tasks. ``array_waits``: others are to be active before it;
+      it is counted in ``open_dependencies`` too.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
       ``output_sha256`` its digest. Each is None if it is not known.
@@ -144,6 +146,17 @@ class Job:
     memory_bytes: int = 0
     gpus: int = 0
     run_s: float | None = None
+    array_id: int | None = None
+    array_index: int = 0
+    array_size: int = 0
+    array_waits: bool = False
+
+    @property
+    def task(self) -> ArrayTask | None:
+        """The task of an array that the job is; None if it is none."""
+        if self.array_id is None:
+            return None
+        return ArrayTask(self.array_id, self.array_index, self.array_size)
 
     @property
     def ran_s(self) -> float | None:
@@ -166,7 +179,8 @@ class Job:
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the form fields that its client gets with the files."""
-        return [*self.selection.fields(), *self.wanted.fields()]
+        task = () if self.task is None else self.task.fields()
+        return [*self.selection.fields(), *self.wanted.fields(), *task]
 
     @property
     def selection(self) -> Selection:
@@ -246,6 +260,7 @@ class JobFilter:
     service: str | None = None
     statuses: Sequence[JobStatus] = ()
     tag: str | None = None
+    array_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -281,48 +296,6 @@ class Rate:
     def __str__(self) -> str:
         burst = f", {self.burst} in a row" if self.burst != self.per_hour else ""
         return f"{self.per_hour:g} jobs an hour{burst}"
-
-
-@dataclass(frozen=True)
-class UserLimits:
-    """Limits of one user over all services; 0 means without a limit.
-
-    ``max_queued`` counts queued jobs, ``max_stored`` the bytes of inputs and results. Submissions
-    beyond ``rate`` are refused; None means that none are.
-    """
-
-    max_queued: int = 0
-    max_stored: int = 0
-    rate: Rate | None = None
-
-    @property
-    def any(self) -> bool:
-        """True if there is a limit."""
-        return bool(self.max_queued or self.max_stored or self.rate)
-
-    def problem(
-        self, queued: int, stored: int, tokens: float, user_id: int, input_bytes: int
-    ) -> TooManyQueued | TooMuchStored | RateExceeded | None:
-        """Return the error for a user with these counts who adds a job; None if it is allowed.
-
-        ``tokens`` are those of ``rate``.
-        """
-        if self.rate is not None and tokens < 1:
-            return RateExceeded(
-                f"User {user_id} may send {self.rate}; try again later",
-                math.ceil(self.rate.wait_s(tokens)),
-            )
-        if self.max_queued and queued >= self.max_queued:
-            return TooManyQueued(
-                f"User {user_id} has {queued} queued jobs, and may have {self.max_queued};"
-                " wait until some have run"
-            )
-        if self.max_stored and stored + input_bytes > self.max_stored:
-            return TooMuchStored(
-                f"The files of user {user_id} take {stored} bytes, and may take {self.max_stored};"
-                f" these have {input_bytes}. Results are removed some time after their job's end"
-            )
-        return None
 
 
 @dataclass(frozen=True)

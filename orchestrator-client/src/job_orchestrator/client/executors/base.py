@@ -8,6 +8,7 @@ from typing import NewType, Protocol
 from job_orchestrator.client.model import NO_SHARE, Share
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import DomainError
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.runtime.loops import Loop
 
 RunId = NewType("RunId", str)
@@ -97,13 +98,14 @@ class RunRequest:
 
     ``time_limit_s`` is for executors that must reserve time. The runner itself ends a run at its
     time limit, so an executor may ignore the value or add a margin. ``share`` is what the script
-    may use of the machine.
+    may use of the machine. A ``task`` of an array has its variables in the environment.
     """
 
     run_id: RunId
     workspace: Workspace
     time_limit_s: float | None = None
     share: Share = NO_SHARE
+    task: ArrayTask | None = None
 
 
 class RunRefused(DomainError):

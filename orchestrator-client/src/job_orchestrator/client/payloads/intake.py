@@ -33,6 +33,7 @@ from job_orchestrator.client.workspace.layout import (
 )
 from job_orchestrator.common.errors import BadRequest, FilesTooLarge, StorageFull
 from job_orchestrator.common.logs.context import logging_about
+from job_orchestrator.common.messages.arrays import ArrayTask, array_task_of
 from job_orchestrator.common.messages.resources import NOTHING, Resources, resources_of
 from job_orchestrator.common.protocol.selection import read_selection
 from job_orchestrator.common.protocol.small_files import SmallFile, decode_files
@@ -58,11 +59,12 @@ logger = logging.getLogger(__name__)
 
 
 class _Complete(NamedTuple):
-    """Complete files of a payload: its id, why its script is refused, and what it asks for."""
+    """Complete files of a payload: its id, why its script is refused, and what its form says."""
 
     payload_id: int
     refusal: str
     wanted: Resources
+    task: ArrayTask | None
 
 
 @dataclass
@@ -206,9 +208,9 @@ class Intake:
         """Check a payload whose files have arrived. Blocks; for ``_accept``."""
         # The files are not flushed to the disk: after a power cut the server sends them again.
         reach(Point.CLIENT_FORM_WHOLE)
-        wanted = _wanted(fields, self.offer)
+        wanted, task = _wanted(fields, self.offer), _task(fields)
         store_selection(workspace, read_selection(fields), digests)
-        return _Complete(self.ids.take(), _check(script), wanted)
+        return _Complete(self.ids.take(), _check(script), wanted, task)
 
     async def payload_of(self, key: str) -> PayloadRow:
         """Return the payload of ``key``. If none has arrived yet, add one that never runs."""
@@ -228,9 +230,9 @@ class Intake:
             return await self._known(key)
         if key and self.store.was_returned(key):
             raise AttemptReturned
-        payload_id, refusal, wanted = complete
+        payload_id, refusal, wanted, task = complete
         try:
-            row = await self.store.add(payload_id, name, key, refusal, time_limit_s, wanted)
+            row = await self.store.add(payload_id, name, key, refusal, time_limit_s, wanted, task)
         except StoreError:
             # The row may have been added. Its files are removed, so it must not be run.
             await self.store.drop(payload_id)
@@ -287,6 +289,14 @@ def _wanted(fields: Fields, offer: Resources) -> Resources:
     if not offer.hold(wanted):
         raise ClientTooSmall(wanted, offer)
     return wanted
+
+
+def _task(fields: Fields) -> ArrayTask | None:
+    """Return which task of an array a payload is. Raises ``BadRequest``."""
+    try:
+        return array_task_of(fields)
+    except ValueError as error:
+        raise BadRequest(f"Invalid fields of an array: {error}") from error
 
 
 def _is_small(files: Sequence[SmallFile]) -> bool:

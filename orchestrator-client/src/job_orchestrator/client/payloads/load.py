@@ -106,6 +106,7 @@ class LoadMeter:
             warnings=self._warnings,
             resources=self._machine.offer,
             resources_used=sum(wanted, start=self._machine.used),
+            arrays=True,
         )
         self._publish(self.reading)
 

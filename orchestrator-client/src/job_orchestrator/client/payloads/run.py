@@ -177,7 +177,13 @@ class PayloadRun:
         ``StillRunning``.
         """
         busy_until = time.monotonic() + BUSY_LIMIT_S
-        request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s, self._share)
+        request = RunRequest(
+            self.run_id,
+            self._workspace,
+            self.row.time_limit_s,
+            self._share,
+            self.row.array_task,
+        )
         failures = 0
         # A previous process may have submitted it.
         in_doubt = self._executor.survives_restart

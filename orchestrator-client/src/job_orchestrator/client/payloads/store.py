@@ -19,6 +19,7 @@ from job_orchestrator.client.errors import PayloadGivenBack, PayloadNotFound
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.stored.returned import ReturnedPayloads
 from job_orchestrator.client.payloads.stored.schema import COLUMNS, SCHEMA
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.messages.resources import NOTHING, Resources
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import database_class
@@ -62,6 +63,10 @@ class StoreError(Exception):
     """A statement failed. It may have had its effect nevertheless."""
 
 
+def _task(task: ArrayTask | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if task is None else (task.array_id, task.index, task.size)
+
+
 @cache
 def _listed(statuses: frozenset[PayloadStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
@@ -93,14 +98,24 @@ class PayloadStore:
         refusal: str = "",
         time_limit_s: float | None = None,
         wanted: Resources = NOTHING,
+        task: ArrayTask | None = None,
     ) -> PayloadRow | None:
         """Add a Prepared payload; None if there is a payload with this key already."""
         self._any_sized |= bool(wanted)
-        values = (payload_id, uuid, key, refusal, time_limit_s, *wanted.amounts())
+        values = (
+            payload_id,
+            uuid,
+            key,
+            refusal,
+            time_limit_s,
+            *wanted.amounts(),
+            *_task(task),
+        )
         rows = self._rows(
             f"""INSERT INTO payloads
-                (id, uuid, key, refusal, time_limit_s, cpus, memory_bytes, gpus, status)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'Prepared')
+                (id, uuid, key, refusal, time_limit_s, cpus, memory_bytes, gpus,
+                    array_id, array_index, array_size, status)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'Prepared')
                 ON CONFLICT (key) DO NOTHING RETURNING {COLUMNS}""",  # noqa: S608
             values,
         )

@@ -1,15 +1,20 @@
-"""Commands about single jobs: submit, status, wait, logs, download, cancel."""
+"""Commands about single jobs and arrays: submit, status, wait, cancel."""
 
-import asyncio
-import sys
-from contextlib import aclosing
 from pathlib import Path
 
 import click
 
 from job_orchestrator.cli import exit_codes
+from job_orchestrator.cli.commands.arguments import (
+    JOB,
+    array_option,
+    job_id,
+    job_or_array,
+    one_of,
+    target,
+)
+from job_orchestrator.cli.commands.arrays import cancel_array, wait_for_array
 from job_orchestrator.cli.completion import (
-    complete_jobs,
     complete_services,
     complete_unended_jobs,
 )
@@ -17,16 +22,12 @@ from job_orchestrator.cli.params import Seconds, WholeNumber, check_patterns, pa
 from job_orchestrator.cli.session import Session, command, report_failure
 from job_orchestrator.cli.wait import (
     check_target,
-    download_to,
-    log_blocks,
-    print_log,
     report_end,
     wait_for_end,
 )
 from job_orchestrator.sdk import (
     ApiError,
     JobStatus,
-    LogStream,
     NotAuthorized,
     Refused,
     ResultKind,
@@ -34,18 +35,9 @@ from job_orchestrator.sdk import (
     UnusableFiles,
 )
 
-JOB = WholeNumber("job id", 0)
 RESULT_KINDS: tuple[ResultKind, ...] = ("all", "new")
-STREAMS: tuple[LogStream, ...] = ("stdout", "stderr")
 
-job_id = click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_jobs)
-target = click.option(
-    "-o",
-    "--output",
-    metavar="OUT.zip|DIR",
-    type=click.Path(path_type=Path),
-    help="Write the results to a ZIP, or unpack them into a new folder.",
-)
+
 timeout = click.option(
     "--timeout",
     "timeout_s",
@@ -109,6 +101,11 @@ timeout = click.option(
     callback=parse_job_ids,
     help="Start when these jobs have ended, in any state.",
 )
+@click.option(
+    "--array",
+    metavar="INDEXES",
+    help="Submit an array, a task for each index: 1-100, 1,3,7-9, or 1-100%5: at most five run.",
+)
 @click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @click.option(
     "-f",
@@ -134,6 +131,7 @@ async def submit(
     results: ResultKind | None,
     after: tuple[int, ...],
     afterany: tuple[int, ...],
+    array: str | None,
     wait: bool,
     follow: bool,
     output: Path | None,
@@ -144,7 +142,12 @@ async def submit(
     would. Prints the id of the job. With --wait, --follow or -o, jo waits until the job has ended
     and exits with the job's own exit status. With --follow, standard output is that of the job, and
     the first line on standard error says the id: "Submitted as job 7".
+
+    With --array each task is a job. They have the same files, and their index in JO_ARRAY_INDEX.
+    Prints the id of the array, which is that of its first task.
     """
+    if array is not None and follow:
+        raise click.UsageError("--follow prints the output of one job, and --array submits many.")
     waits = wait or follow or output is not None
     if output is not None:
         await check_target(output)
@@ -167,6 +170,7 @@ async def submit(
                 results=results,
                 after=after,
                 afterany=afterany,
+                array=array,
                 progress=progress,
             )
     except UnusableFiles:
@@ -180,9 +184,12 @@ async def submit(
             click.echo(submitted.id)
         return None
     if not session.json:
-        session.say(f"Submitted as job {submitted.id}")
+        what = "job" if submitted.array is None else "array"
+        session.say(f"Submitted as {what} {submitted.id}")
         if not follow:
             click.echo(submitted.id)
+    if submitted.array is not None:
+        return await wait_for_array(session, submitted.array.id, output)
     ended = await wait_for_end(session, submitted.id, follow=follow)
     return await report_end(session, ended, output)
 
@@ -217,126 +224,69 @@ async def status(session: Session, job_id: int) -> None:
 
 
 @click.command()
-@job_id
+@job_or_array
+@array_option
 @timeout
 @target
 @command
-async def wait(session: Session, job_id: int, timeout_s: float | None, output: Path | None) -> int:
-    """Wait until a job has ended. The exit status is the job's own."""
+async def wait(
+    session: Session,
+    job_id: int | None,
+    array_id: int | None,
+    timeout_s: float | None,
+    output: Path | None,
+) -> int:
+    """Wait until a job has ended. The exit status is the job's own.
+
+    With --array it waits for all tasks; the exit status is 1 unless all have completed.
+    """
+    job_id = one_of(job_id, array_id)
     if output is not None:
         await check_target(output)
+    if array_id is not None:
+        return await wait_for_array(session, array_id, output, timeout_s)
     job = await wait_for_end(session, job_id, follow=False, timeout_s=timeout_s)
     return await report_end(session, job, output)
 
 
 @click.command()
-@job_id
-@click.option("-f", "--follow", is_flag=True, help="Continue until the job has ended.")
-@click.option(
-    "--stream",
-    type=click.Choice(STREAMS),
-    help="Print only this stream. Default: both, standard error to standard error.",
-)
-@click.option("--stderr", is_flag=True, help="The same as --stream stderr.")
-@click.option(
-    "--offset",
-    metavar="BYTES",
-    type=WholeNumber("number of bytes", 0),
-    default=0,
-    help="Skip this many bytes of the stream.",
-)
-@command
-async def logs(
-    session: Session,
-    job_id: int,
-    follow: bool,
-    stream: LogStream | None,
-    stderr: bool,
-    offset: int,
-) -> None:
-    """Print the output of a job: standard output and standard error, each to its own."""
-    if follow:
-        session.interrupt_note = f"Job {job_id} continues. Cancel it: jo cancel {job_id}"
-    chosen = "stderr" if stderr else stream
-    if chosen is None and offset:
-        raise click.UsageError("--offset needs --stream, because each stream has its own bytes.")
-
-    async def print_stream(each: LogStream) -> None:
-        if not session.json:
-            is_alone = each == chosen or each == "stdout"
-            to = sys.stdout if is_alone else sys.stderr
-            await print_log(session, job_id, each, to, offset=offset, follow=follow)
-            return
-        blocks = log_blocks(session, job_id, each, offset=offset, follow=follow)
-        async with aclosing(blocks):
-            async for block in blocks:
-                session.show({"stream": each, "text": block.decode("utf-8", "replace")})
-
-    if chosen is not None:
-        await print_stream(chosen)
-    elif follow:
-        async with asyncio.TaskGroup() as both:
-            for each in STREAMS:
-                both.create_task(print_stream(each))
-    else:
-        for each in STREAMS:
-            await print_stream(each)
-
-
-@click.command()
-@job_id
-@target
-@click.option("--partial", is_flag=True, help="Download the current files of a running job.")
-@command
-async def download(session: Session, job_id: int, output: Path | None, partial: bool) -> None:
-    """Download the results of a job, or the output of a failed one."""
-    job = await session.client.job(job_id)
-    if not job.has_ended and not partial:
-        raise Refused(
-            f"Job {job_id} is {job.status}. Wait for it: jo wait {job_id} -o OUT; "
-            "or download its current files with --partial"
-        )
-    path = output or Path(f"job-{job_id}.zip")
-    await download_to(session, job, path, partial=partial)
-    if session.json:
-        session.show({"id": job_id, "status": job.status, "output": str(path)})
-
-
-@click.command()
 @click.argument(
     "job_ids",
-    metavar="JOB…",
+    metavar="[JOB…]",
     nargs=-1,
-    required=True,
     type=JOB,
     shell_complete=complete_unended_jobs,
 )
+@array_option
 @command
-async def cancel(session: Session, job_ids: tuple[int, ...]) -> int:
+async def cancel(session: Session, job_ids: tuple[int, ...], array_id: int | None) -> int:
     """Cancel jobs. On return, all their processes have ended.
 
     Exit status 75: a machine does not answer at present; its job is cancelled as soon as it does.
     If a job can't be cancelled, the other ones are cancelled nevertheless. The exit status is that
     of the first failure.
     """
+    one_of(next(iter(job_ids), None), array_id)
+    if array_id is not None:
+        return await cancel_array(session, array_id)
     code = 0
-    for job_id in dict.fromkeys(job_ids):
+    for number in dict.fromkeys(job_ids):
         session.interrupt_note = (
-            f"The server may still cancel job {job_id}. Check with: jo status {job_id}"
+            f"The server may still cancel job {number}. Check with: jo status {number}"
         )
         try:
-            cancelled = await session.client.cancel(job_id)
+            cancelled = await session.client.cancel(number)
         except (ServerUnavailable, NotAuthorized):
             raise  # it would be the same for the other jobs
         except ApiError as error:
-            failed = report_failure(error, as_json=session.json, id=job_id)
+            failed = report_failure(error, as_json=session.json, id=number)
             code = code or failed
             continue
         if session.json:
             session.show(cancelled)
         else:
             why = "" if cancelled.status is JobStatus.KILLED else f". {cancelled.message}"
-            click.echo(f"Job {job_id} is {cancelled.status}{why}")
+            click.echo(f"Job {number} is {cancelled.status}{why}")
         if cancelled.status is not JobStatus.KILLED:
             code = code or exit_codes.TRY_LATER
     return code

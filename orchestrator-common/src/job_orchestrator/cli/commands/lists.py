@@ -42,6 +42,9 @@ from job_orchestrator.sdk import Change, Job, JobStatus
 )
 @click.option("--tag", help="Only jobs with this tag.")
 @click.option(
+    "--array", type=WholeNumber("array id", 0), metavar="ARRAY", help="Only tasks of this array."
+)
+@click.option(
     "-n",
     "--limit",
     type=WholeNumber("number of jobs", 1),
@@ -60,6 +63,7 @@ async def list_jobs(
     all_services: bool,
     statuses: frozenset[JobStatus],
     tag: str | None,
+    array: int | None,
     limit: int,
     watch: bool,
 ) -> None:
@@ -68,7 +72,7 @@ async def list_jobs(
     service = None if _is_widened("service", all_services) else service
     if not session.json:
         _say_if_narrowed(session, user, service)
-    job_filter = _Filter(user, service, statuses, tag)
+    job_filter = _Filter(user, service, statuses, tag, array)
     if not watch:
         jobs = await _newest(session, job_filter, limit)
         if not jobs and service is not None:
@@ -125,6 +129,7 @@ class _Filter:
     service: str | None
     states: frozenset[JobStatus]
     tag: str | None
+    array: int | None = None
 
     def matches(self, job: Job) -> bool:
         """Return True if the list contains ``job``."""
@@ -133,6 +138,7 @@ class _Filter:
             and (self.service is None or job.service == self.service.lower())
             and (not self.states or job.status in self.states)
             and (self.tag is None or job.tag == self.tag)
+            and (self.array is None or job.array_id == self.array)
         )
 
 
@@ -143,6 +149,7 @@ async def _newest(session: Session, job_filter: _Filter, limit: int) -> list[Job
         service=job_filter.service,
         status=job_filter.states,
         tag=job_filter.tag,
+        array=job_filter.array,
     )
     async with aclosing(listed):
         async for job in listed:

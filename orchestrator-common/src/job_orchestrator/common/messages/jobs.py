@@ -15,6 +15,21 @@ class JobAnswer(msgspec.Struct, frozen=True):
     message: str
 
 
+class ArrayIds(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of an array and of its tasks, which follow each other from ``first`` to ``last``."""
+
+    id: int
+    first: int
+    last: int
+    size: int
+
+
+class ArrayAnswer(JobAnswer, frozen=True, kw_only=True):
+    """Answer to the submission of an array; ``id`` and ``status`` are those of its first task."""
+
+    array: ArrayIds
+
+
 class JobError(JobAnswer, frozen=True, omit_defaults=True):
     """Error of jo-server. ``code`` distinguishes errors that have the same HTTP status."""
 
@@ -29,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     is of the last attempt that ran. ``ran_s`` is how long the script of a job that has ended ran,
     by the clock of its machine if that has said so. ``output_bytes`` is the size of the results as
     a ZIP. ``cpus``, ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
+    ``array_id`` and ``array_index`` are the array of a task and its index, None for other jobs.
     """
 
     id: int
@@ -54,11 +70,34 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     gpus: int = 0
     ran_s: float | None = None
+    array_id: int | None = None
+    array_index: int | None = None
 
     @property
     def has_ended(self) -> bool:
         """True once the job has reached a final state; its files may have been removed since."""
         return self.status.has_ended
+
+
+class JobArray(ArrayIds, frozen=True, kw_only=True):
+    """An array of jobs. ``counts`` has the number of its tasks in each state that one is in.
+
+    At most ``max_active`` of its tasks are active at the same time; ``unended`` have not ended.
+    """
+
+    user_id: int
+    service: str
+    name: str = ""
+    tag: str = ""
+    max_active: int
+    unended: int
+    counts: dict[JobStatus, int]
+    created_at: datetime
+
+    @property
+    def has_ended(self) -> bool:
+        """True once all of its tasks have ended."""
+        return not self.unended
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,7 @@ class LoadEvent(msgspec.Struct, frozen=True):
     ``problem``. ``version`` is that of jo-client, ``warnings`` are about its settings. Older
     versions don't send their ``limits``. ``resources`` is what the machine has for payloads that
     ask for some, ``resources_used`` what these have asked for; older versions have none.
+    ``arrays``: tasks of arrays get their index in the environment; older versions don't do that.
     """
 
     cpu: float
@@ -118,3 +119,4 @@ class LoadEvent(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     resources: Resources | None = None
     resources_used: Resources | None = None
+    arrays: bool = False

@@ -81,6 +81,11 @@ class Client:
         return self.load.resources or NOTHING if self.load is not None else NOTHING
 
     @property
+    def runs_tasks(self) -> bool:
+        """True if it can run tasks of arrays: scripts get their index. Older clients can't."""
+        return self.load is not None and self.load.arrays
+
+    @property
     def used(self) -> Resources:
         """Resources that the jobs have asked for which occupy its slots."""
         own = [job.wanted for job in self.jobs.values() if job.id not in self.packing]
@@ -228,7 +233,7 @@ class ClientRegistry:
 
     def on_load(self, client: Client, load: LoadEvent) -> None:
         """Record the load that a client has reported."""
-        before = (client.slots, client.foreign, client.draining, client.offer)
+        before = (client.slots, client.foreign, client.draining, client.offer, client.runs_tasks)
         client.slots, client.cpu, client.load = load.slots, load.cpu, load
         client.draining, client.version = load.draining, load.version
         self._compare_settings(client, load.limits)
@@ -238,7 +243,8 @@ class ClientRegistry:
         client.foreign_resources = NOTHING
         if load.resources_used:
             client.foreign_resources = load.resources_used.less(client.used)
-        if (client.slots, client.foreign, client.draining, client.offer) != before:
+        now = (client.slots, client.foreign, client.draining, client.offer, client.runs_tasks)
+        if now != before:
             self._notify_capacity()
 
     def offers(self, service: Service) -> Sequence[Resources]:
@@ -249,6 +255,12 @@ class ClientRegistry:
         clients = () if service.registered else self.of_service(service)
         known = [client for client in clients if client.load is not None or not client.has_events]
         return [client.offer for client in clients] if len(known) == len(clients) else ()
+
+    def refuses_tasks(self, service: Service) -> bool:
+        """Return whether no client of ``service`` can run tasks; false if that is not known."""
+        clients = self.of_service(service)
+        known = [client for client in clients if client.load is not None or not client.has_events]
+        return len(known) == len(clients) and not any(client.runs_tasks for client in clients)
 
     def max_upload_bytes(self, service: Service) -> int | None:
         """Return the size of files that every client of ``service`` takes; None if not known.

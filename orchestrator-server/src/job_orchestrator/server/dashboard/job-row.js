@@ -36,7 +36,7 @@ export function jobRow({ id }) {
     if (text === shown) return;
     shown = text;
     fill(status, jobBadge(job.status));
-    fill(link, job.name ? [h("span", { class: "job-name" }, job.name), " "] : null, h("span", { class: "job-id" }, job.name ? `#${id}` : `Job ${id}`));
+    fill(link, job.name ? [h("span", { class: "job-name" }, job.name), " "] : null, h("span", { class: "job-id" }, `${job.name ? "#" : "Job "}${id}${taskOf(job)}`));
     fill(tag, job.tag);
     tag.hidden = !job.tag;
     fill(under, `${job.status} · ${job.service} · user ${job.user_id}`);
@@ -49,6 +49,11 @@ export function jobRow({ id }) {
     message.title = job.message;
   };
   return { element, update };
+}
+
+/** Return the index of a task of an array, in brackets. */
+function taskOf({ array_id: array, array_index: index }) {
+  return array === null ? "" : ` [${index}]`;
 }
 
 /** Return the time that a job waited before it started. */

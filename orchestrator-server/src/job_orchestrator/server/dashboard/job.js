@@ -4,7 +4,7 @@ import { apiUrl, getJson } from "./api.js";
 import { CancelDialog } from "./cancel.js";
 import { now, when } from "./clock.js";
 import { fill, h } from "./dom.js";
-import { downloadButton } from "./download.js";
+import { downloadButton, downloadLink } from "./download.js";
 import { Explanation } from "./explanation.js";
 import { Feed } from "./feed.js";
 import { Files } from "./files.js";
@@ -219,6 +219,7 @@ class JobPage {
       job.after.length > 0 && ["After", jobLinks(job.after)],
       job.afterany.length > 0 && ["After any end of", jobLinks(job.afterany)],
       job.has_output && ["Output", size(job.output_bytes)],
+      job.array_id !== null && ["Array", arrayLinks(job)],
       job.tag && ["Tag", h("a", { href: `#/?tag=${encodeURIComponent(job.tag)}` }, job.tag)],
       job.priority !== 0 && ["Priority", job.priority],
       job.attempt > 1 && ["Attempt", job.attempt],
@@ -226,6 +227,12 @@ class JobPage {
     ];
     fill(this.details, rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
+}
+
+/** The index of a task, and links to the tasks and to the results of its array. */
+function arrayLinks({ array_id: array, array_index: index }) {
+  const results = downloadLink("results of all tasks", `arrays/${array}/download`, {}, `array-${array}.zip`);
+  return [`Task ${index} of `, h("a", { href: `#/?array=${array}` }, `array ${array}`), ": ", results];
 }
 
 /** Links to the pages of jobs. */

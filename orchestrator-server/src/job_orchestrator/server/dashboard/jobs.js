@@ -22,7 +22,7 @@ const STATES = [
   { key: "failed", label: "Failed", statuses: FAILED },
   { key: "cancelled", label: "Cancelled", statuses: ["Killed"] },
 ];
-const FILTERS = ["state", "service", "user", "tag"];
+const FILTERS = ["state", "service", "user", "tag", "array"];
 
 /** Cursor of the previous page by the cursor of the page that "Older" shows, for "Newer". */
 const previousCursor = new Map();
@@ -81,6 +81,7 @@ export class Jobs {
     this.service = h("select", { id: "filter-service", on: { change: () => this.choose("service", this.service.value) } });
     this.user = whoami.admin && this.textFilter("user", { inputmode: "numeric", pattern: "-?[0-9]+", title: "A user's number" });
     this.tag = this.textFilter("tag", { maxlength: 100 });
+    this.array = this.textFilter("array", { inputmode: "numeric", pattern: "[0-9]+", title: "The id of an array" });
     this.clear = h("button", { class: "button small", type: "button", on: { click: () => this.go({}) } }, "Clear filters");
     this.serviceNames = [];
     return h(
@@ -89,15 +90,17 @@ export class Jobs {
       field("filter-service", "Service", this.service),
       this.user && field("filter-user", "User", this.user),
       field("filter-tag", "Tag", this.tag),
+      field("filter-array", "Array", this.array),
       this.clear,
     );
   }
 
   showFilters() {
-    const { state, user, tag } = this.filters;
+    const { state, user, tag, array } = this.filters;
     for (const button of this.buttons) button.setAttribute("aria-pressed", String(button.dataset.key === state));
     if (this.user && document.activeElement !== this.user) this.user.value = user;
     if (document.activeElement !== this.tag) this.tag.value = tag;
+    if (document.activeElement !== this.array) this.array.value = array;
     this.clear.hidden = !this.filtered();
     this.offerServices(this.serviceNames);
   }
@@ -143,10 +146,10 @@ export class Jobs {
     this.requests = (this.requests ?? 0) + 1;
     const number = this.requests;
     try {
-      const { service, tag, user } = this.filters;
+      const { service, tag, user, array } = this.filters;
       const answer = await getJson(
         "jobs",
-        { service, tag, user_id: whoami.admin ? user : whoami.user_id, status: this.statuses().join(","), limit: PAGE, after: this.cursor },
+        { service, tag, array, user_id: whoami.admin ? user : whoami.user_id, status: this.statuses().join(","), limit: PAGE, after: this.cursor },
         this.signal,
       );
       // A later request has been sent since then.
@@ -186,14 +189,15 @@ export class Jobs {
     }, RELOAD_MS);
   }
 
-  matches({ service, status, tag, user_id: user }) {
+  matches({ service, status, tag, user_id: user, array_id: array }) {
     const statuses = this.statuses();
     const { filters } = this;
     return (
       (statuses.length === 0 || statuses.includes(status)) &&
       (filters.service === "" || filters.service.toLowerCase() === service) &&
       (filters.user === "" || filters.user === String(user)) &&
-      (filters.tag === "" || filters.tag === tag)
+      (filters.tag === "" || filters.tag === tag) &&
+      (filters.array === "" || filters.array === String(array))
     );
   }
 

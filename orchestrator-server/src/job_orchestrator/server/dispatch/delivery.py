@@ -17,6 +17,7 @@ from job_orchestrator.server.dispatch.outcome import (
     UNEXPECTED,
     WAITS_FOR_SLOT,
     ClientNotConfigured,
+    ClientRunsNoTasks,
     FailedAttempts,
     failure_of,
 )
@@ -80,6 +81,9 @@ class Delivery:
         self._registry.begin_attempt(client)
         payload = None
         try:
+            # A resumed delivery goes to a client that had the job, and may not have reported yet.
+            if job.array_id is not None and not (client.runs_tasks or resumed):
+                raise ClientRunsNoTasks(client.name)
             if job.kill_requested:
                 await self._kill(job, client)
             else:

@@ -70,9 +70,9 @@ class Dispatcher:
         self._quota_log = QuotaLog()
         self.loop = Loop("dispatcher", self.run_pass, interval_s=tuning.dispatch_interval_s)
 
-    def before_creation(self, service: str, options: JobOptions) -> None:
-        """Run a pass whose claim is in the transaction that creates a job."""
-        if options.wanted:
+    def before_creation(self, service: str, options: JobOptions, *, is_array: bool) -> None:
+        """Run a pass whose claim is in the transaction that creates a job or an array."""
+        if options.wanted or (is_array and self._offers.tasks_apart(self._services[service])):
             self._sized.add(service)
         self.loop.wake()
 
@@ -80,7 +80,7 @@ class Dispatcher:
         """Run a pass when a job was queued or a slot became free."""
         if job.status is JobStatus.QUEUED or job.status in FINAL_JOB:
             self.loop.wake()
-        if job.status is JobStatus.QUEUED and job.wanted:
+        if job.status is JobStatus.QUEUED and (job.wanted or self._is_apart(job)):
             self._sized.add(job.service)
         if job.is_ready and len(self._arrivals) < MAX_ARRIVALS:
             self._arrivals.append(job)
@@ -176,6 +176,10 @@ class Dispatcher:
             self._offers.reservations = {}
             return None
         return self._offers.fitting()
+
+    def _is_apart(self, job: Job) -> bool:
+        service = self._services.get(job.service) if job.array_id is not None else None
+        return service is not None and self._offers.tasks_apart(service)
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)

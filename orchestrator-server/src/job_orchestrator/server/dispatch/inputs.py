@@ -28,13 +28,17 @@ from job_orchestrator.server.store.base import JobStore
 MAX_UNPACKED_FILES = 10_000
 """Files of the results of other jobs that a job gets."""
 
+MAX_TASKS = 1000
+"""Tasks of an array whose results a job gets: each may be an open file while they are unpacked."""
+
 
 @dataclass(frozen=True)
 class JobInputs:
     """Collects the files of a job for its client.
 
-    The results of the jobs that it waited for are unpacked into ``.inputs/<id>/``, at most
-    ``max_bytes`` in all. They are unpacked again for each attempt, and not kept.
+    The results of the jobs that it waited for are unpacked into ``.inputs/<id>/``, those of arrays
+    into ``.inputs/<id>/<index>/``, at most ``max_bytes`` in all. They are unpacked
+    again for each attempt, and not kept.
     """
 
     store: JobStore
@@ -63,8 +67,29 @@ class JobInputs:
     async def _packed(
         self, job: Job, on_id: int, room: Room, resources: AsyncExitStack
     ) -> Sequence[PackedFile]:
-        """List the results of a job that ``job`` waited for."""
+        """List the results of a job, or of the tasks of an array, that ``job`` waited for."""
         before = await self.store.get(on_id)
+        if before.array_id != on_id:
+            return await self._packed_of(job, on_id, before, f"{INPUTS}/{on_id}", room, resources)
+        array, packed = await self.store.arrays.get(on_id), list[PackedFile]()
+        if array.size > MAX_TASKS:
+            raise NeededResultsUnusable(
+                on_id, f"it is an array of more than {MAX_TASKS} tasks, whose results are too many"
+            )
+        for task in await self.store.arrays.tasks(array, 0, array.size):
+            folder = f"{INPUTS}/{on_id}/{task.array_index}"
+            packed += await self._packed_of(job, on_id, task, folder, room, resources)
+        return packed
+
+    async def _packed_of(
+        self,
+        job: Job,
+        on_id: int,
+        before: Job,
+        folder: str,
+        room: Room,
+        resources: AsyncExitStack,
+    ) -> Sequence[PackedFile]:
         if not before.has_output or before.status is JobStatus.CLEANED:
             if on_id in job.after_success:
                 raise NeededResultsUnusable(on_id, "they were removed after the retention time")
@@ -72,7 +97,7 @@ class JobInputs:
         with _as_unusable(on_id):
             archive = await self.stored.open_result(before)
             resources.push_async_callback(in_thread, archive.close)
-            return await in_thread(packed_files, archive, f"{INPUTS}/{on_id}", room)
+            return await in_thread(packed_files, archive, folder, room)
 
     async def _as_small(
         self, inputs: FormBody | SmallInputs, packed: Sequence[PackedFile]

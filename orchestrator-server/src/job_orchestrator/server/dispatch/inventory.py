@@ -50,7 +50,7 @@ class Inventory:
             for entry in entries
             if entry.key and entry.key.isascii() and entry.key.isprintable()
         }
-        jobs = await self._store.with_uuids([_uuid_of(key) for key in keys])
+        jobs = await self._store.lists.with_uuids([_uuid_of(key) for key in keys])
         for key, entry in keys.items():
             job = jobs.get(_uuid_of(key))
             if job is not None or self._store.installation.made(key):

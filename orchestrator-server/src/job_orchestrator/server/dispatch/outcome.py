@@ -41,6 +41,13 @@ class ClientNotConfigured(ClientError):
         super().__init__(f"{name} is no longer configured")
 
 
+class ClientRunsNoTasks(ClientError):
+    """The client can't run tasks of arrays: another version has been started at its address."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} runs no tasks of arrays")
+
+
 class ClientSilent(ClientError):
     """The client of a dispatched job could not be reached for longer than ``LOST_AFTER``."""
 
@@ -125,6 +132,13 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
         counts=False,
         may_still_run=True,
         text="The machine it was on is no longer used",
+    ),
+    # Since the claim an older version has been started there.
+    ClientRunsNoTasks: AttemptFailure(
+        client_failed=False,
+        counts=False,
+        may_still_run=False,
+        text="The machine that should run it runs no tasks of arrays",
     ),
     # The answer was lost, made no sense, or there is none.
     ClientError: AttemptFailure(

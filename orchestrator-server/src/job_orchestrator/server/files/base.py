@@ -113,15 +113,14 @@ class JobFiles(Protocol):
     def discard(self, uuid: str) -> None:
         """Remove all files of an upload or an orphan, staged and stored. Idempotent."""
 
-    def inputs(self, job: Job) -> FormBody:
-        """Return the inputs as the request body for a client, in a stable order.
+    def inputs(self, uuid: str, fields: Sequence[tuple[str, str]]) -> FormBody:
+        """Return inputs and ``fields`` as the request body for a client, in a stable order.
 
-        The fields of the form are those of ``Job.fields``. The content of small inputs is
-        loaded. Raises ``FileNotFoundError`` if they are gone.
+        The content of small inputs is loaded. Raises ``FileNotFoundError`` if they are gone.
         """
 
-    def are_lost(self, job: Job) -> bool:
-        """Return whether the job's files are gone although the storage itself is available."""
+    def are_lost(self, uuid: str) -> bool:
+        """Return whether files are gone although the storage itself is available."""
 
     def result_receiver(
         self, job: Job, max_bytes: int = 0, *, first_files: bool = False

@@ -102,18 +102,18 @@ class FolderFiles:
         shutil.rmtree(self.root / INCOMING / uuid, ignore_errors=True)
         shutil.rmtree(self.job_folder(uuid), ignore_errors=True)
 
-    def inputs(self, job: Job) -> FormBody:
+    def inputs(self, uuid: str, fields: Sequence[tuple[str, str]]) -> FormBody:
         """Return the inputs by path, and the fields. Raises ``FileNotFoundError`` if gone."""
-        files = sorted(_files_below(self.input_folder(job.uuid), ""), key=lambda file: file.path)
+        files = sorted(_files_below(self.input_folder(uuid), ""), key=lambda file: file.path)
         if not files:
-            raise FileNotFoundError(f"The files of job {job.id} are gone")
-        body = FormBody(files, job.fields())
+            raise FileNotFoundError(f"The files in {uuid} are gone")
+        body = FormBody(files, fields)
         body.load_if_small()
         return body
 
-    def are_lost(self, job: Job) -> bool:
-        """Return whether the job's folder is gone; false if the data folder is not mounted."""
-        return (self.root / INCOMING).is_dir() and not self.job_folder(job.uuid).exists()
+    def are_lost(self, uuid: str) -> bool:
+        """Return whether a folder is gone; false if the data folder is not mounted."""
+        return (self.root / INCOMING).is_dir() and not self.job_folder(uuid).exists()
 
     def result_receiver(
         self, job: Job, max_bytes: int = 0, *, first_files: bool = False

@@ -47,7 +47,8 @@ class Entry:
     """A file or folder in a ZIP.
 
     ``size`` is its size in bytes and ``packed`` its compressed size, ``offset`` is that
-    of the local header, ``method`` the number of the compression method.
+    of the local header, ``method`` the number of the compression method. ``modified`` holds time
+    and date as in the directory, ``attributes`` the external ones.
     """
 
     path: str
@@ -56,6 +57,9 @@ class Entry:
     offset: int
     method: int
     encrypted: bool
+    crc: int = 0
+    modified: int = 0
+    attributes: int = 0
 
     @property
     def is_folder(self) -> bool:
@@ -111,7 +115,17 @@ def read_entries(file: IO[bytes], directory: Directory) -> Iterator[Entry]:
         file.seek(comment_length, os.SEEK_CUR)
         size, packed, offset = _large((fields[9], fields[8], fields[16]), extra)
         path = name.decode("utf-8" if flags & _UTF8 else "cp437", "replace")
-        yield Entry(path, size, packed, offset, method, bool(flags & _ENCRYPTED))
+        yield Entry(
+            path,
+            size,
+            packed,
+            offset,
+            method,
+            bool(flags & _ENCRYPTED),
+            crc=fields[7],
+            modified=fields[5] | fields[6] << 16,
+            attributes=fields[15],
+        )
 
 
 def find_entry(file: IO[bytes], path: str) -> Entry | None:
@@ -148,7 +162,8 @@ class EntryReader:
     The reader owns ``file``: closing the reader closes the ZIP.
     """
 
-    def __init__(self, file: IO[bytes], entry: Entry) -> None:
+    def __init__(self, file: IO[bytes], entry: Entry, *, raw: bool = False) -> None:
+        """Begin to read an entry; ``raw``: as it is compressed."""
         if entry.encrypted or entry.method not in (_STORED, _DEFLATED):
             raise NotAZip(f"{entry.path} is encrypted or compressed with an unsupported method")
         if entry.offset + entry.packed > file.seek(0, os.SEEK_END):
@@ -159,7 +174,7 @@ class EntryReader:
         file.seek(head[-2] + head[-1], os.SEEK_CUR)
         self._file = file
         self._left = entry.packed
-        self._inflating = zlib.decompressobj(-15) if entry.method == _DEFLATED else None
+        self._inflating = zlib.decompressobj(-15) if entry.method == _DEFLATED and not raw else None
 
     def skip(self, size: int) -> None:
         """Skip ``size`` bytes, or up to the end."""

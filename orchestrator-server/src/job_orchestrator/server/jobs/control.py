@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from job_orchestrator.common.messages.service import PauseList
 from job_orchestrator.server.errors import ServiceNotFound
-from job_orchestrator.server.jobs.form import check_priority
+from job_orchestrator.server.jobs.submission.form import check_priority
 from job_orchestrator.server.model import Job, Principal, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore

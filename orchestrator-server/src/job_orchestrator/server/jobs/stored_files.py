@@ -44,7 +44,7 @@ class StoredFiles:
         """
         block = await self.store.inputs(job)
         if block is None:
-            return await in_thread(self.files.inputs, job)
+            return await in_thread(self.files.inputs, await self._folder(job), job.fields())
         return SmallInputs(block, job.fields())
 
     def result_receiver(self, job: Job, max_bytes: int = 0) -> "StoredResultReceiver":
@@ -76,7 +76,15 @@ class StoredFiles:
 
     async def are_lost(self, job: Job) -> bool:
         """Return whether the job's files are gone although the storage itself is available."""
-        return await self.store.inputs(job) is None and await in_thread(self.files.are_lost, job)
+        if await self.store.inputs(job) is not None:
+            return False
+        return await in_thread(self.files.are_lost, await self._folder(job))
+
+    async def _folder(self, job: Job) -> str:
+        """Return the UUID under which the inputs of a job are stored: a task has its array's."""
+        if job.array_id is None:
+            return job.uuid
+        return (await self.store.arrays.get(job.array_id)).uuid
 
 
 class StoredResultReceiver:
@@ -113,11 +121,10 @@ class StoredResultReceiver:
         return StoredOutput(size, received, content)
 
     async def _store(self, blocks: AsyncIterator[bytes], sha256: bytes | None) -> StoredOutput:
-        """Store results in ``JobFiles``, where a job with small inputs has no place yet."""
-        has_small_inputs = await self._stored.store.inputs(self._job) is not None
-        receiver = self._stored.files.result_receiver(
-            self._job, self._max_bytes, first_files=has_small_inputs
-        )
+        """Store results in ``JobFiles``, where a task, or a job with small inputs, has no place."""
+        job = self._job
+        first_files = job.array_id is not None or await self._stored.store.inputs(job) is not None
+        receiver = self._stored.files.result_receiver(job, self._max_bytes, first_files=first_files)
         return await receiver.receive(blocks, sha256)
 
 

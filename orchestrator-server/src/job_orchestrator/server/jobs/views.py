@@ -1,5 +1,9 @@
 """Conversion of the server's values to the messages that web apps read."""
 
+from collections.abc import Mapping
+
+import msgspec
+
 from job_orchestrator.common.messages import jobs as messages
 from job_orchestrator.common.messages import service
 from job_orchestrator.common.messages.encoding import WireTime
@@ -8,6 +12,7 @@ from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.jobs.waiting.outlook import Outlook
 from job_orchestrator.server.model import Job, Registration
+from job_orchestrator.server.store.arrays import JobArray
 from job_orchestrator.server.store.lists import Change
 
 
@@ -41,6 +46,28 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         memory_bytes=job.memory_bytes,
         gpus=job.gpus,
         ran_s=None if job.ran_s is None else round(job.ran_s, 3),
+        array_id=job.array_id,
+        array_index=None if job.array_id is None else job.array_index,
+    )
+
+
+def array_ids(array_id: int, size: int) -> messages.ArrayIds:
+    """Return the ids of an array, which follow each other from its own."""
+    return messages.ArrayIds(id=array_id, first=array_id, last=array_id + size - 1, size=size)
+
+
+def array_view(array: JobArray, first: Job, counts: Mapping[JobStatus, int]) -> messages.JobArray:
+    """Return the message that shows an array, with its first task and the states of all."""
+    return messages.JobArray(
+        **msgspec.structs.asdict(array_ids(array.id, array.size)),
+        user_id=array.user_id,
+        service=first.service,
+        name=first.name,
+        tag=first.tag,
+        max_active=array.max_active,
+        unended=array.unended,
+        counts=dict(counts),
+        created_at=WireTime.at(first.created_at),
     )
 
 

@@ -31,10 +31,12 @@ from job_orchestrator.common.storage.durable import (
 )
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
+    KeptArray,
     KeptJob,
     cleaned_of,
     copy_database,
     damage,
+    kept_arrays,
     kept_jobs,
     leave_id_gap,
     mark_cleaned,
@@ -103,11 +105,19 @@ def _fill(locations: Locations, partial: Path) -> tuple[Manifest, list[str]]:
             missing = {
                 job.id: gap for job in jobs if (gap := _back_up(locations.files, job, partial))
             }
+            arrays = kept_arrays(copy)
+            missing |= {
+                array.id: gap
+                for array in arrays
+                if (gap := _back_up_array(locations.files, array, partial))
+            }
             gone = cleaned_of(live, [job.id for job in jobs])
             for job in jobs:
                 if job.id in gone:
                     shutil.rmtree(partial / DATA / job.uuid, ignore_errors=True)
             mark_cleaned(copy, gone, "Its files were removed after the retention time", time.time())
+            for array in set(arrays) - set(kept_arrays(copy)):
+                shutil.rmtree(partial / DATA / array.uuid, ignore_errors=True)
             manifest = Manifest(
                 made_at=datetime.now(UTC),
                 schema_version=schema_version(copy),
@@ -124,7 +134,18 @@ def _back_up(files: FolderFiles, job: KeptJob, partial: Path) -> str:
     """
     if not job.needs_folder:
         return ""
-    source, target = files.job_folder(job.uuid), partial / DATA / job.uuid
+    return _copy_folder(files, job.uuid, partial, f"Job {job.id} is {job.status}")
+
+
+def _back_up_array(files: FolderFiles, array: KeptArray, partial: Path) -> str:
+    """Copy the inputs of an array. Returns a message if some are missing."""
+    if array.inline_inputs:
+        return ""
+    return _copy_folder(files, array.uuid, partial, f"Array {array.id} has tasks")
+
+
+def _copy_folder(files: FolderFiles, uuid: str, partial: Path, about: str) -> str:
+    source, target = files.job_folder(uuid), partial / DATA / uuid
     try:
         shutil.copytree(
             source,
@@ -133,11 +154,11 @@ def _back_up(files: FolderFiles, job: KeptJob, partial: Path) -> str:
             copy_function=_link_or_copy,
         )
     except FileNotFoundError as error:
-        return f"Job {job.id} is {job.status} and {error.filename} is missing"
+        return f"{about} and {error.filename} is missing"
     except shutil.Error as error:
         if not all("No such file" in str(reason) for *_, reason in error.args[0]):
             raise
-        return f"Job {job.id} is {job.status} and {error.args[0][0][0]} is missing"
+        return f"{about} and {error.args[0][0][0]} is missing"
     return ""
 
 

@@ -55,7 +55,7 @@ def export_job(locations: Locations, job_id: int, folder: Path) -> list[str]:
 
 def _write_inputs(files: FolderFiles, job: KeptJob, block: bytes | None, target: Path) -> None:
     if block is None:
-        shutil.copytree(files.input_folder(job.uuid), target)
+        shutil.copytree(files.input_folder(job.inputs_uuid), target)
         return
     target.mkdir()
     for file in decode_files(block):

@@ -21,6 +21,14 @@ from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.small_files import decode_files
 from job_orchestrator.server.files.folder import FolderFiles
 from job_orchestrator.server.files.zip_reader import NotAZip, read_directory
+from job_orchestrator.server.store.sqlite.maintenance.counters import (
+    recount_arrays,
+    recount_dependencies,
+    recount_usage,
+    wrong_arrays,
+    wrong_dependencies,
+    wrong_usage,
+)
 from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     Database,
     KeptJob,
@@ -30,14 +38,11 @@ from job_orchestrator.server.store.sqlite.maintenance.kept_jobs import (
     forget_output,
     inline_inputs,
     inline_result,
+    kept_arrays,
     kept_jobs,
     mark_cleaned,
     opened,
-    recount_dependencies,
-    recount_usage,
-    wrong_dependencies,
     wrong_histories,
-    wrong_usage,
 )
 
 RECHECK_DELAY_S = 2.0
@@ -123,6 +128,8 @@ def apply_remedies(database: Path, findings: list[Finding]) -> list[Finding]:
         if any(f.remedy is Remedy.APPEND for f in findings):
             complete_histories(connection)
         if any(f.remedy is Remedy.RECOUNT for f in findings):
+            if wrong_arrays(connection):
+                recount_arrays(connection)
             recount_usage(connection)
             if wrong_dependencies(connection):
                 recount_dependencies(connection)
@@ -135,7 +142,7 @@ def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> li
     stored = set(files.stored_uuids())
     jobs = list(kept_jobs(connection))
     found = [finding for job in jobs for finding in _check_job(connection, job, files)]
-    orphans = stored - {job.uuid for job in jobs}
+    orphans = stored - {job.uuid for job in jobs} - {each.uuid for each in kept_arrays(connection)}
     found += [
         Finding(f"The folder {uuid} belongs to no job", Remedy.REMOVE, path=files.job_folder(uuid))
         for uuid in sorted(orphans)
@@ -151,16 +158,22 @@ def _examine(connection: Database, files: FolderFiles, *, exclusive: bool) -> li
         Finding(f"Job {job_id} counts its dependencies wrongly", Remedy.RECOUNT, job_id)
         for job_id in wrong_dependencies(connection)
     ]
+    found += [
+        Finding(f"Array {array_id} counts its tasks wrongly", Remedy.RECOUNT)
+        for array_id in wrong_arrays(connection)
+    ]
     cleaned = cleaned_of(connection, [finding.job_id for finding in found if finding.job_id])
     return [finding for finding in found if finding.job_id not in cleaned]
 
 
 def _check_job(connection: Database, job: KeptJob, files: FolderFiles) -> Iterator[Finding]:
     name = f"Job {job.id} is {job.status}"
-    in_folder = not (job.inline_inputs or job.inline_result)
+    own_inputs = job.array_id is None and not job.inline_inputs
+    in_folder = own_inputs and not job.inline_result
     if not job.status.has_ended:
         # The inputs are needed for the first or another attempt.
-        yield from _check_inputs(connection, job, name, files.input_folder(job.uuid) / "run.sh")
+        script = files.input_folder(job.inputs_uuid) / "run.sh"
+        yield from _check_inputs(connection, job, name, script)
     elif in_folder and not os.path.lexists(files.job_folder(job.uuid)):
         yield Finding(f"{name}, and its files are gone", Remedy.CLEAN, job.id)
     elif job.has_output:

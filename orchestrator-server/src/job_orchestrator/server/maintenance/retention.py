@@ -39,7 +39,7 @@ class Retention:
         uuids = await in_thread(self._files.stored_uuids)
         for start in range(0, len(uuids), BATCH):
             batch = uuids[start : start + BATCH]
-            for uuid in set(batch) - await self._store.known(batch):
+            for uuid in set(batch) - await self._store.lists.with_files(batch):
                 logger.warning("Removing the files of %s, which belong to no job", uuid)
                 await in_thread(self._files.discard, uuid)
 
@@ -57,5 +57,9 @@ class Retention:
                 continue
             reach(Point.SERVER_JOB_CLEANED)
             await in_thread(self._files.remove, job)
+            if job.array_id is not None:
+                array = await self._store.arrays.get(job.array_id)
+                if not array.kept:
+                    await in_thread(self._files.discard, array.uuid)
             logger.info("Job %d is Cleaned", job.id)
         return len(jobs)

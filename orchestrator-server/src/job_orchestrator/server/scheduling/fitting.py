@@ -20,6 +20,7 @@ from job_orchestrator.server.scheduling.placement import Candidate, candidate
 from job_orchestrator.server.store.queue import QueuedJob, Start, WaitingUser
 
 NO_FREE_SLOT = "No slot is free"
+NO_TASKS = "It runs no tasks of arrays"
 NO_ROOM = "The job asks for more than is free"
 KEPT = "What is free is kept for a job that asks for more"
 
@@ -52,6 +53,7 @@ class Machine:
     total: Resources
     free: Resources
     jobs: dict[int, Occupant]
+    runs_tasks: bool = True
     slots: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +63,10 @@ class Machine:
     def name(self) -> str:
         """Name of the client."""
         return self.candidate.name
+
+    def takes(self, job: QueuedJob) -> bool:
+        """Return whether the client can run a job: older ones run no tasks of arrays."""
+        return self.runs_tasks or not job.is_task
 
     def add(self, job: QueuedJob, until: float) -> None:
         """Count a job that is sent to the client."""
@@ -90,7 +96,13 @@ def machine_of(client: Client, services: Mapping[str, Service], now: float) -> M
         if job.id not in client.packing
     }
     # No job is sent ahead of a free slot while some are reserved.
-    return Machine(candidate(client, 0), client.offer, client.offer.less(client.used), jobs)
+    return Machine(
+        candidate(client, 0),
+        client.offer,
+        client.offer.less(client.used),
+        jobs,
+        runs_tasks=client.runs_tasks,
+    )
 
 
 def _until(job: Job, service: Service | None, now: float) -> float:
@@ -141,7 +153,8 @@ class Fitting:
         none.
         """
         until = math.inf if limit_s is None else self._now + limit_s
-        machines = [self._machines[name] for name in self._services[service]]
+        each_of_service = (self._machines[name] for name in self._services[service])
+        machines = [machine for machine in each_of_service if machine.takes(job)]
         fitting = [machine for machine in machines if not self._obstacle(machine, job, until)]
         if fitting:
             best = min(fitting, key=lambda machine: self._waste(machine, job.wanted))
@@ -162,6 +175,8 @@ class Fitting:
         return self._obstacle(self._machines[client], job, until)
 
     def _obstacle(self, machine: Machine, job: QueuedJob, until: float) -> str:
+        if not machine.takes(job):
+            return NO_TASKS
         if self._offered[machine.name] <= 0 or machine.slots < 1:
             return NO_FREE_SLOT
         if not machine.free.hold(job.wanted):
@@ -232,15 +247,16 @@ def arrange(
     fitting.offer(offered)
     starts: list[Start] = []
     started: set[int] = set()
-    too_wide: set[tuple[Resources, float | None]] = set()
+    too_wide: set[tuple[Resources, float | None, bool]] = set()
 
     def start(user_id: int, job: QueuedJob) -> bool:
         limit_s = time_limit_s(job, service)
-        if (job.wanted, limit_s) in too_wide:
+        kind = job.wanted, limit_s, job.is_task
+        if kind in too_wide:
             return False
         client = fitting.place(service.name, job, limit_s)
         if client is None:
-            too_wide.add((job.wanted, limit_s))
+            too_wide.add(kind)
             return False
         started.add(job.id)
         starts.append(Start(user_id, client, job.id))

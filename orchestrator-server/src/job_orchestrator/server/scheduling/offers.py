@@ -100,10 +100,15 @@ class Offers:
             rate_of=self._rules.start_rate if self._rules.limit_starts else None,
             arrange=None if fitting is None else self._arrangement(service, fitting),
             reserved=fitting is not None and fitting.reserved(service.name),
+            tasks_apart=self.tasks_apart(service),
             weight=service.weight,
             used_s=self._client_use.used_s(service, limits.run_s),
             run_s=limits.run_s,
         )
+
+    def tasks_apart(self, service: Service) -> bool:
+        """Return whether some clients of ``service`` can't run tasks of arrays."""
+        return not all(client.runs_tasks for client in self._registry.usable(service))
 
     def _arrangement(self, service: Service, fitting: Fitting) -> Arrange:
         limits, policy = self._rules.limits(service), self._rules.policy(service)

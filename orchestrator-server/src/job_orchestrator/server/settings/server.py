@@ -35,6 +35,10 @@ from job_orchestrator.server.settings.kinds import Names, Origins, SigningKey, W
 from job_orchestrator.server.settings.services import PREFIX as SERVICE_PREFIX
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
+MAX_TASKS = 10_000
+"""Upper bound of MAX_ARRAY_TASKS: the tasks are created in one transaction, which others wait for.
+"""
+
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -191,6 +195,12 @@ class Settings:
         Size(),
         default="0",
         help="Maximum size of all files that are kept for one user; 0: no limit",
+    )
+    max_array_tasks: int = setting(
+        "MAX_ARRAY_TASKS",
+        Integer(0, MAX_TASKS),
+        default="1000",
+        help="Maximum number of tasks of an array; 0: no arrays",
     )
     policy_file: Path | None = setting(
         "POLICY_FILE",

@@ -24,14 +24,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import (
-    Job,
-    JobOptions,
-    StoredOutput,
-    UserLimits,
-)
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput
+from job_orchestrator.server.store.arrays import JobArrays
 from job_orchestrator.server.store.identities import IdentityStore
 from job_orchestrator.server.store.installation import Installation
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.registrations import Registrations
@@ -149,6 +146,10 @@ class JobStore(Protocol):
         """Lists, histories and counts."""
 
     @property
+    def arrays(self) -> JobArrays:
+        """Arrays of jobs."""
+
+    @property
     def queue(self) -> JobQueue:
         """Queued jobs, and the users who wait."""
 
@@ -225,7 +226,10 @@ class JobStore(Protocol):
         """Return a job. Raises ``JobNotFound``."""
 
     async def inputs(self, job: Job) -> bytes | None:
-        """Return the inputs that were stored with the job; None if they are elsewhere or gone."""
+        """Return the inputs that were stored with the job; None if they are elsewhere or gone.
+
+        Those of a task are those of its array.
+        """
 
     async def result(self, job: Job) -> bytes | None:
         """Return the results that were stored with the job; None if they are elsewhere or gone."""
@@ -340,12 +344,6 @@ class JobStore(Protocol):
 
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """Return ended jobs whose files are due for removal, oldest end first."""
-
-    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
-        """Return the jobs that have one of these uuids, by uuid."""
-
-    async def known(self, uuids: Sequence[str]) -> set[str]:
-        """Return those of ``uuids`` that belong to a job whose files are kept."""
 
     async def release_space(self) -> None:
         """Return storage that is no longer used to the operating system, except a reserve."""

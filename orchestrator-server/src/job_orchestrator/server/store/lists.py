@@ -48,6 +48,12 @@ class JobLists(Protocol):
     async def page(self, wanted: JobFilter, before: int, limit: int) -> Sequence[Job]:
         """Return at most ``limit`` jobs with ids below ``before``, newest first."""
 
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """Return the jobs that have one of these uuids, by uuid."""
+
+    async def with_files(self, uuids: Sequence[str]) -> set[str]:
+        """Return those of ``uuids`` that belong to a job or an array whose files are kept."""
+
     async def history(self, job: Job) -> Sequence[Change]:
         """Return the status changes of a job, oldest first, at most 1000."""
 

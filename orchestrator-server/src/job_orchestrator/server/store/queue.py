@@ -17,13 +17,17 @@ MAX_WAITING, MAX_WAITING_JOBS = 200, 20
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A queued job, as far as the order of jobs depends on it."""
+    """A queued job, as far as the order of jobs and the choice of a client depend on it.
+
+    ``is_task``: it is a task of an array, which older clients can't run.
+    """
 
     id: int
     priority: int
     created_at: float
     time_limit_s: float | None = None
     wanted: Resources = NOTHING
+    is_task: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class Offer:
     each first attempt takes a token.
 
     ``arrange`` decides instead of ``decide`` if a queued job of the service asks for resources, or
-    if clients are ``reserved`` for jobs that do.
+    if clients are ``reserved`` for jobs that do. It also decides about tasks of arrays if some
+    clients can't run them (``tasks_apart``).
 
     Of services that name the same client, the next slot goes to the one with the lowest ``rank``:
     ``used_s`` has the slot-seconds of each client that the service has used and is going to use, to
@@ -106,6 +111,7 @@ class Offer:
     rate_of: RateOf | None = None
     arrange: Arrange | None = None
     reserved: bool = False
+    tasks_apart: bool = False
     weight: float = 1.0
     used_s: Mapping[str, float] = field(default_factory=dict)
     run_s: float = 1.0
@@ -138,7 +144,7 @@ class Claim:
     ``active`` and ``waiting`` are from before the claim. ``waiting`` is empty if no slot was free
     and the offer has no holders. ``held_usage_s`` is the usage of each holder, ``everywhere`` the
     active jobs of each user in all services, if the offer asks for them. ``arranged``: queued jobs
-    ask for resources, or that is not known.
+    must be fitted to clients (see ``Offer.arrange``), or that is not known.
     """
 
     jobs: Sequence[Job]

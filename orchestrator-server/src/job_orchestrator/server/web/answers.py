@@ -18,7 +18,14 @@ from job_orchestrator.common.errors import (
 )
 from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.messages.explanation import Explanation
-from job_orchestrator.common.messages.jobs import JobDetail, JobError, JobPage, ResultFiles
+from job_orchestrator.common.messages.jobs import (
+    ArrayAnswer,
+    JobArray,
+    JobDetail,
+    JobError,
+    JobPage,
+    ResultFiles,
+)
 from job_orchestrator.common.messages.service import (
     ClientList,
     PauseList,
@@ -82,6 +89,8 @@ SCHEMAS: dict[str, Any] = {
         [
             JobPage,
             JobDetail,
+            JobArray,
+            ArrayAnswer,
             Explanation,
             ResultFiles,
             ServiceList,

@@ -2,11 +2,12 @@
 
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from job_orchestrator.common.messages.jobs import JobAnswer
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.web.answers import json_response
+from job_orchestrator.common.web.streaming import send, started
 from job_orchestrator.server import keys
 from job_orchestrator.server.errors import JobAlreadyEnded
 from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING
@@ -19,6 +20,7 @@ from job_orchestrator.server.web.parameters import (
     json_body,
     page_size,
     sees_details,
+    wait_s,
 )
 
 
@@ -70,3 +72,25 @@ async def terminate(request: web.Request) -> web.Response:
         raise JobAlreadyEnded(job.id, job.status)
     answer = JobAnswer(job.id, job.status, TERMINATION_PENDING)
     return json_response(answer, status=HTTPStatus.ACCEPTED)
+
+
+async def array(request: web.Request) -> web.Response:
+    """Return an array; with ``wait``, when all of its tasks have ended."""
+    found = await request.app[keys.ARRAYS].state(job_id(request), wait_s(request))
+    return json_response(found)
+
+
+async def download_array(request: web.Request) -> web.StreamResponse:
+    """Return the results of all tasks that have completed, as one ZIP."""
+    number = job_id(request)
+    blocks = await request.app[keys.ARRAYS].archive(number)
+    name = f'attachment; filename="array-{number}-results.zip"'
+    response = web.StreamResponse(headers={hdrs.CONTENT_DISPOSITION: name})
+    response.content_type = "application/zip"
+    return await send(request, response, await started(blocks))
+
+
+async def terminate_array(request: web.Request) -> web.Response:
+    """Terminate all tasks of an array."""
+    ended = await request.app[keys.ARRAYS].terminate(job_id(request))
+    return json_response(ended, status=HTTPStatus.ACCEPTED if ended.unended else HTTPStatus.OK)

@@ -108,7 +108,17 @@ def job_filter(request: web.Request) -> JobFilter:
         service=service.strip().lower() if service else None,
         statuses=_statuses(request.query.get("status", "")),
         tag=tag.strip() if tag else None,
+        array_id=_array_id(request.query.get("array")),
     )
+
+
+def _array_id(text: str | None) -> int | None:
+    if text is None:
+        return None
+    number = _id_of(text)
+    if number is None:
+        raise BadRequest(f"Invalid array {text[:40]!r}, should be the id of an array")
+    return number
 
 
 def _statuses(text: str) -> tuple[JobStatus, ...]:

@@ -8,7 +8,17 @@ from job_orchestrator.common.web.answers import front_page
 from job_orchestrator.common.web.openapi import UI_PATH
 from job_orchestrator.server.web.access import CONNECT
 from job_orchestrator.server.web.dashboard import PATH as DASHBOARD_PATH
-from job_orchestrator.server.web.jobs import change, explanation, files, job, jobs, terminate
+from job_orchestrator.server.web.jobs import (
+    array,
+    change,
+    download_array,
+    explanation,
+    files,
+    job,
+    jobs,
+    terminate,
+    terminate_array,
+)
 from job_orchestrator.server.web.result_files import result_file
 from job_orchestrator.server.web.results import download, download_partial
 from job_orchestrator.server.web.service import (
@@ -60,6 +70,9 @@ ROUTES = (
     web.get("/jobs/{id}/files/{path:.+}", result_file),
     web.get("/jobs/{id}/events", job_events),
     web.get("/jobs/{id}/logs", job_logs),
+    web.get("/arrays/{id}", array),
+    web.get("/arrays/{id}/download", download_array),
+    web.post("/arrays/{id}/terminate", terminate_array),
     web.get("/events", events),
     web.get("/services", services),
     web.get("/clients", clients),

@@ -153,7 +153,7 @@ class LocalExecutor:
             return
         self._starting.add(run_id)
         try:
-            script = await self._supervisor.start(request.workspace, request.share)
+            script = await self._supervisor.start(request.workspace, request.share, request.task)
         except BlockingIOError as error:  # EAGAIN
             raise ExecutorBusy(f"No process can be started now ({error.strerror})") from error
         except OSError as error:

@@ -30,6 +30,7 @@ from job_orchestrator.client.workspace.deferred_removal import DeferredRemoval
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.client.workspace.ownership import give_to_user
 from job_orchestrator.client.workspace.shebang import script_command
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.runtime.threads import in_thread
 
 
@@ -49,11 +50,15 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class ExecutionSlot:
-    """Resources leased to one payload while it runs: cgroup and user where used, and its share."""
+    """Resources leased to one payload while it runs: cgroup and user where used, and its share.
+
+    ``task`` is the task of an array that it is.
+    """
 
     cgroup: PayloadCgroup | None
     user: ScriptUser | None
     share: Share = NO_SHARE
+    task: ArrayTask | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ class Spawner:
     sandbox: Bubblewrap | None
     large_leftovers: DeferredRemoval
 
-    def acquire_slot(self, workspace: Workspace, share: Share = NO_SHARE) -> ExecutionSlot:
+    def acquire_slot(
+        self, workspace: Workspace, share: Share = NO_SHARE, task: ArrayTask | None = None
+    ) -> ExecutionSlot:
         """Lease a user and create a cgroup for a payload. Raises ``OSError``."""
         user = self.users.acquire() if self.users is not None else None
         try:
@@ -81,7 +88,7 @@ class Spawner:
         except BaseException:
             self.release_slot(ExecutionSlot(None, user))
             raise
-        return ExecutionSlot(cgroup, user, share)
+        return ExecutionSlot(cgroup, user, share, task)
 
     def release_slot(self, slot: ExecutionSlot) -> None:
         """Remove the cgroup of a payload that has ended, and end the lease of its user."""
@@ -120,7 +127,7 @@ class Spawner:
         return Program(
             command,
             workspace.work,
-            self._environment_of(workspace, slot.share),
+            self._environment_of(workspace, slot),
             stdout,
             stderr,
             slot.user,
@@ -155,10 +162,11 @@ class Spawner:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "bash")
         return bash
 
-    def _environment_of(self, workspace: Workspace, share: Share) -> dict[str, str]:
+    def _environment_of(self, workspace: Workspace, slot: ExecutionSlot) -> dict[str, str]:
         return {
             **self.environment,
-            **_variables_of(share),
+            **_variables_of(slot.share),
+            **(slot.task.variables() if slot.task is not None else {}),
             "HOME": str(workspace.work),
             "TMPDIR": str(workspace.scratch if self.sandbox is None else TMP),
             processes.WORKSPACE_VARIABLE: str(workspace.root),

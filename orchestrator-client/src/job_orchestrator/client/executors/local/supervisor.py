@@ -20,6 +20,7 @@ from job_orchestrator.client.executors.local.child import Program
 from job_orchestrator.client.executors.local.spawner import ExecutionSlot, Process, Spawner
 from job_orchestrator.client.model import NO_SHARE, Share
 from job_orchestrator.client.workspace.layout import Workspace
+from job_orchestrator.common.messages.arrays import ArrayTask
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.short_work import ShortWork
 from job_orchestrator.common.runtime.threads import in_thread
@@ -89,14 +90,16 @@ class Supervisor:
         self._short = ShortWork()
         processes.become_subreaper()
 
-    async def start(self, workspace: Workspace, share: Share = NO_SHARE) -> Script:
+    async def start(
+        self, workspace: Workspace, share: Share = NO_SHARE, task: ArrayTask | None = None
+    ) -> Script:
         """Start a script. Raises ``OSError`` (EAGAIN: the limit of processes is reached).
 
         Standard output and error go to files, never to pipes: a background process that keeps a
         pipe open would make the script appear unfinished, and after a crash of jo-client the pipe
         would have no reader.
         """
-        slot, program = await self._run_short(self._prepare, workspace, share)
+        slot, program = await self._run_short(self._prepare, workspace, share, task)
         started_at = steady_time()
         try:
             try:
@@ -216,9 +219,11 @@ class Supervisor:
             await asyncio.sleep(POLL_S)
         await in_thread(self.reap)
 
-    def _prepare(self, workspace: Workspace, share: Share) -> tuple[ExecutionSlot, Program]:
+    def _prepare(
+        self, workspace: Workspace, share: Share, task: ArrayTask | None
+    ) -> tuple[ExecutionSlot, Program]:
         """Lease a slot, and create the files for standard output and error. Raises ``OSError``."""
-        slot = self._spawner.acquire_slot(workspace, share)
+        slot = self._spawner.acquire_slot(workspace, share, task)
         with contextlib.ExitStack() as undo:
             undo.callback(self._spawner.release_slot, slot)
             outputs = []

@@ -22,7 +22,10 @@ CREATE TABLE payloads (
     results_sha256 BLOB,
     cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
     run_s REAL,
-    queued INTEGER NOT NULL DEFAULT 0
+    queued INTEGER NOT NULL DEFAULT 0,
+    array_id INTEGER NOT NULL DEFAULT 0,
+    array_index INTEGER NOT NULL DEFAULT 0,
+    array_size INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';

@@ -11,6 +11,10 @@ from job_orchestrator.server.scheduling.base import Limits
 from job_orchestrator.server.scheduling.rules import Rules
 
 ALL_UNUSABLE = "No machine of this service can be used at present"
+NO_TASKS = (
+    "No machine of this service that can be used now runs tasks of arrays; an administrator must"
+    " update jo-client there"
+)
 MAX_NAMED = 10
 """Jobs that a reason names."""
 OF_USER = "of this user's jobs are active"
@@ -44,15 +48,18 @@ class Hindrances:
 
     def waits_for(self, job: Job) -> str:
         """Name the jobs that must end before a queued job starts; empty if none must."""
-        if not job.open_dependencies:
+        before = job.open_dependencies - job.array_waits
+        if job.array_waits and not before:
+            return f"It waits until fewer tasks of its array {job.array_id} are active"
+        if not before:
             return ""
         ids = sorted({*job.after_success, *job.after_end})
         names = ", ".join(map(str, ids[:MAX_NAMED])) + (", …" if len(ids) > MAX_NAMED else "")
         if len(ids) == 1:
             return f"It waits for job {names}"
-        if job.open_dependencies == len(ids):
+        if before == len(ids):
             return f"It waits for jobs {names}"
-        return f"It waits for {job.open_dependencies} of the jobs {names}"
+        return f"It waits for {before} of the jobs {names}"
 
     def on_hold(self, job: Job) -> str:
         """Say who keeps a queued job from its start; empty if nobody does."""
@@ -75,6 +82,7 @@ class Hindrances:
         return (
             self._limit_of_user(job, service)
             or self._limit_of_all(service)
+            or self._no_machine_runs_tasks(job, service)
             or self._slots_are_busy(job, service)
             or self._no_room(job, service)
         )
@@ -128,6 +136,12 @@ class Hindrances:
                 " active jobs"
             )
         return ""
+
+    def _no_machine_runs_tasks(self, job: Job, service: Service) -> str:
+        usable = self.clients.usable(service)
+        if job.array_id is None or not usable or any(client.runs_tasks for client in usable):
+            return ""
+        return NO_TASKS
 
     def _no_room(self, job: Job, service: Service) -> str:
         """Say why a job that asks for resources waits although slots are free."""

@@ -105,8 +105,14 @@ SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_sized WHERE service = ? AND {I
     AND (cpus > 0 OR memory_bytes > 0 OR gpus > 0))
 """  # noqa: S608
 
+ANY_TASK = f"""
+SELECT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_ready_tasks
+    WHERE service = ? AND {IS_READY} AND array_id IS NOT NULL)
+"""  # noqa: S608
+
 NEXT_JOBS = f"""
-SELECT id, priority, created_at, time_limit_s, cpus, memory_bytes, gpus FROM {_QUEUED}
+SELECT id, priority, created_at, time_limit_s, array_id IS NOT NULL, cpus, memory_bytes, gpus
+FROM {_QUEUED}
 WHERE service = :service AND user_id = :user_id AND {IS_READY} AND not_before <= :now
 ORDER BY priority DESC, id LIMIT :limit
 """  # noqa: S608
@@ -174,7 +180,9 @@ class Claimer:
         rows = connection.execute(WAITING_USERS, values).fetchall()
         usages = {row[0]: Usage(*row[5:]) for row in rows}
         waiting = [waiting_user(row, now, self.half_life_s) for row in rows]
-        sized = _any_sized(connection, service)
+        sized = _any_sized(connection, service) or (
+            offer.tasks_apart and _any_task(connection, service)
+        )
         if sized and offer.arrange is None:
             # One has become ready since the offer was made.
             return Claim((), active, (), arranged=True)
@@ -281,12 +289,17 @@ def _with_next(
 
 
 def _queued_job(row: Sequence[Any]) -> QueuedJob:
-    job_id, priority, created_at, time_limit_s, *wanted = row
-    return QueuedJob(job_id, priority, created_at, time_limit_s, Resources(*wanted))
+    job_id, priority, created_at, time_limit_s, is_task, *wanted = row
+    return QueuedJob(job_id, priority, created_at, time_limit_s, Resources(*wanted), bool(is_task))
 
 
 def _any_sized(connection: sqlite3.Connection, service: str) -> bool:
     ((found,),) = connection.execute(ANY_SIZED, (service,))
+    return bool(found)
+
+
+def _any_task(connection: sqlite3.Connection, service: str) -> bool:
+    ((found,),) = connection.execute(ANY_TASK, (service,))
     return bool(found)
 
 

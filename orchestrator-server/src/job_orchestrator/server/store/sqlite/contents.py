@@ -13,6 +13,7 @@ from job_orchestrator.server.store.sqlite.connection import Connection
 ADD_INPUTS = "INSERT INTO job_inputs (job_id, files) VALUES (?, ?)"
 ADD_RESULT = "INSERT OR REPLACE INTO job_results (job_id, zip) VALUES (?, ?)"
 INPUTS = "SELECT files FROM job_inputs WHERE job_id = ?"
+INPUTS_OF_ARRAY = "SELECT files FROM array_inputs WHERE array_id = ?"
 RESULT = "SELECT zip FROM job_results WHERE job_id = ?"
 
 MAX_RECENT_BYTES = 2 << 20
@@ -29,29 +30,40 @@ class SqliteContents:
 
     async def inputs(self, job: Job) -> bytes | None:
         """Return the inputs of a job, None if they are not in the database."""
-        return self._inputs.get(job.id) or await self._read(INPUTS, job)
+        statement = INPUTS if job.array_id is None else INPUTS_OF_ARRAY
+        holder = _holder(job)
+        found = self._inputs.get(holder) or await self._read(statement, holder)
+        if found is not None and job.array_id is not None:
+            # Its other tasks need them as well.
+            self._inputs.add(holder, found)
+        return found
 
     async def result(self, job: Job) -> bytes | None:
         """Return the results of a job, None if they are not in the database."""
-        return self._results.get(job.id) or await self._read(RESULT, job)
+        return self._results.get(job.id) or await self._read(RESULT, job.id)
 
     def created(self, job: Job, inputs: bytes | None) -> None:
         """Keep the inputs of a job that was committed."""
         if inputs is not None:
-            self._inputs.add(job.id, inputs)
+            self._inputs.add(_holder(job), inputs)
 
     def changed(self, job: Job, result: bytes | None) -> None:
         """Follow a committed change: keep results, drop inputs that will not be read again."""
-        if job.status.has_ended:
+        if job.status.has_ended and job.array_id is None:
             self._inputs.drop(job.id)
         if result is not None:
             self._results.add(job.id, result)
         elif job.status is JobStatus.CLEANED:
             self._results.drop(job.id)
 
-    async def _read(self, statement: str, job: Job) -> bytes | None:
-        rows = await self._reader.rows(statement, (job.id,))
+    async def _read(self, statement: str, number: int) -> bytes | None:
+        rows = await self._reader.rows(statement, (number,))
         return bytes(rows[0][0]) if rows else None
+
+
+def _holder(job: Job) -> int:
+    """Return the id under which inputs are kept: that of the array of a task."""
+    return job.id if job.array_id is None else job.array_id
 
 
 class _RecentBlobs:

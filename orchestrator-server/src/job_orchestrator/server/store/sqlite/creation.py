@@ -1,14 +1,16 @@
 """Creation of a job. Repeats and limits are checked in the transaction that adds the row."""
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from job_orchestrator.common.errors import DomainError
-from job_orchestrator.server.model import Job, JobOptions, UserLimits
+from job_orchestrator.server.model import Job, JobOptions
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.sqlite.contents import ADD_INPUTS
 from job_orchestrator.server.store.sqlite.queue import dependencies
 from job_orchestrator.server.store.sqlite.queue.rates import take_token, tokens_of
-from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, job_of
+from job_orchestrator.server.store.sqlite.rows import COLUMNS, HAS_KEY, columns_of, job_of
 
 CREATE = f"""
 INSERT INTO jobs (uuid, user_id, service, status, message, created_at, changed_at, name, tag,
@@ -23,6 +25,12 @@ RETURNING {COLUMNS}
 REPEATED = f"""
 SELECT {COLUMNS} FROM jobs
 WHERE user_id = :user_id AND idempotency_key = :idempotency_key AND {HAS_KEY}
+"""  # noqa: S608
+
+REPEATED_ARRAY = f"""
+SELECT {columns_of("jobs")} FROM arrays JOIN jobs ON jobs.id = arrays.id
+WHERE arrays.user_id = :user_id AND arrays.idempotency_key = :idempotency_key
+    AND arrays.idempotency_key IS NOT NULL AND kept > 0
 """  # noqa: S608
 
 # Triggers keep the counters of a user, so that limits cost one look-up however many jobs there are.
@@ -41,6 +49,47 @@ class NewJob:
     options: JobOptions
 
 
+def values_of(new: NewJob, now: float) -> dict[str, object]:
+    """Return the values of the columns of a new job."""
+    options = new.options
+    values = {
+        "uuid": new.uuid,
+        "user_id": new.user_id,
+        "service": new.service,
+        "input_bytes": new.input_bytes,
+        "now": now,
+        **vars(options),
+        "outputs": "\n".join(options.selection.outputs),
+        "results": options.selection.kind,
+        "after_success": ",".join(map(str, options.after_success)),
+        "after_end": ",".join(map(str, options.after_end)),
+        "cpus": options.wanted.cpus,
+        "memory_bytes": options.wanted.memory_bytes,
+        "gpus": options.wanted.gpus,
+    }
+    del values["selection"], values["wanted"]
+    return values
+
+
+def repeated(connection: sqlite3.Connection, values: Mapping[str, object]) -> Job | None:
+    """Return the job, or the first task of the array, that has an idempotency key."""
+    if values["idempotency_key"] is None:
+        return None
+    for statement in (REPEATED, REPEATED_ARRAY):
+        for row in connection.execute(statement, values).fetchall():
+            return job_of(row)
+    return None
+
+
+def refused(
+    connection: sqlite3.Connection, new: NewJob, limits: UserLimits, now: float, jobs: int = 1
+) -> DomainError | None:
+    """Return the error for so many jobs with one set of files; None if they are allowed."""
+    return dependencies.problem(connection, new.user_id, new.options) or _limit_problem(
+        connection, limits, new.user_id, new.input_bytes, now, jobs
+    )
+
+
 def add(
     connection: sqlite3.Connection, new: NewJob, limits: UserLimits, now: float
 ) -> Job | DomainError:
@@ -48,28 +97,11 @@ def add(
 
     An error is returned, not raised: the transaction also holds changes of other callers.
     """
-    values = {
-        "uuid": new.uuid,
-        "user_id": new.user_id,
-        "service": new.service,
-        "input_bytes": new.input_bytes,
-        "now": now,
-        **vars(new.options),
-        "outputs": "\n".join(new.options.selection.outputs),
-        "results": new.options.selection.kind,
-        "after_success": ",".join(map(str, new.options.after_success)),
-        "after_end": ",".join(map(str, new.options.after_end)),
-        "cpus": new.options.wanted.cpus,
-        "memory_bytes": new.options.wanted.memory_bytes,
-        "gpus": new.options.wanted.gpus,
-    }
-    del values["selection"], values["wanted"]
-    if new.options.idempotency_key is not None:
-        for row in connection.execute(REPEATED, values).fetchall():
-            return job_of(row)
-    problem = dependencies.problem(connection, new.user_id, new.options) or _limit_problem(
-        connection, limits, new.user_id, new.input_bytes, now
-    )
+    values = values_of(new, now)
+    known = repeated(connection, values)
+    if known is not None:
+        return known
+    problem = refused(connection, new, limits, now)
     if problem is not None:
         return problem
     if limits.rate is not None:
@@ -77,7 +109,7 @@ def add(
     job = job_of(connection.execute(CREATE, values).fetchall()[0])
     if new.inputs is not None:
         connection.execute(ADD_INPUTS, (job.id, new.inputs))
-    return dependencies.connect(connection, job, now)
+    return dependencies.connect(connection, job, new.options, now)
 
 
 def refusal(
@@ -96,7 +128,7 @@ def refusal(
     if problem is None:
         return None
     values = {"user_id": user_id, "idempotency_key": key}
-    return None if connection.execute(REPEATED, values).fetchall() else problem
+    return None if repeated(connection, values) is not None else problem
 
 
 def _limit_problem(
@@ -105,9 +137,10 @@ def _limit_problem(
     user_id: int,
     input_bytes: int,
     now: float,
+    jobs: int = 1,
 ) -> DomainError | None:
     if not limits.any:
         return None
     queued, stored = connection.execute(USAGE, (user_id,)).fetchone() or (0, 0)
     tokens = 0.0 if limits.rate is None else tokens_of(connection, user_id, limits.rate, now)
-    return limits.problem(queued, stored, tokens, user_id, input_bytes)
+    return limits.problem(queued, stored, tokens, user_id, input_bytes, jobs)

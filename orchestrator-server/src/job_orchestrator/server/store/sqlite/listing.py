@@ -38,9 +38,20 @@ from job_orchestrator.server.store.lists import Change, Times, WaitingJobs
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.rows import COLUMNS, IS_ACTIVE, job_of
 
+UUIDS_AT_ONCE = 500
+"""UUIDs in one query: SQLite limits the number of parameters."""
+
 HISTORY = """
 SELECT at, from_status, to_status, why FROM job_events WHERE job_id = ? ORDER BY id LIMIT 1000
 """
+
+# By id: the tasks of an array are few, and their ids follow each other.
+OF_ARRAY = f"""
+SELECT {COLUMNS} FROM jobs WHERE array_id = :array_id AND id >= :array_id
+    AND id < min(:before, :array_id + (SELECT size FROM arrays WHERE id = :array_id))
+    AND (:user_id IS NULL OR user_id = :user_id) AND (:service IS NULL OR service = :service)
+    AND (:tag IS NULL OR tag = :tag)
+"""  # noqa: S608
 
 ALL = f"SELECT {COLUMNS} FROM jobs WHERE id < :before ORDER BY id DESC LIMIT :limit"  # noqa: S608
 
@@ -71,6 +82,9 @@ def listing(wanted: JobFilter) -> str:
     """Return the statement for a filter. Its parameters are those of ``page_values``."""
     if wanted == JobFilter():
         return ALL
+    if wanted.array_id is not None:
+        states = ", ".join(f"'{status}'" for status in wanted.statuses or JobStatus)
+        return f"{OF_ARRAY} AND status IN ({states}) ORDER BY id DESC LIMIT :limit"
     scope = [] if wanted.tag is None else ["tag = :tag AND tag <> ''"]
     columns: list[str] = []
     levels: list[str] = []
@@ -100,6 +114,7 @@ def page_values(wanted: JobFilter, before: int, limit: int) -> Mapping[str, obje
         "user_id": wanted.user_id,
         "service": wanted.service,
         "tag": wanted.tag,
+        "array_id": wanted.array_id,
         "before": before,
         "limit": limit,
     }
@@ -140,6 +155,26 @@ class SqliteJobLists:
         """See ``JobLists.page``."""
         rows = await self.reader.rows(listing(wanted), page_values(wanted, before, limit))
         return [job_of(row) for row in rows]
+
+    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
+        """See ``JobLists.with_uuids``."""
+        found: dict[str, Job] = {}
+        for start in range(0, len(uuids), UUIDS_AT_ONCE):
+            batch = uuids[start : start + UUIDS_AT_ONCE]
+            marks = ", ".join("?" for _ in batch)
+            statement = f"SELECT {COLUMNS} FROM jobs WHERE uuid IN ({marks})"  # noqa: S608
+            rows = await self.reader.rows(statement, batch)
+            found |= {job.uuid: job for job in map(job_of, rows)}
+        return found
+
+    async def with_files(self, uuids: Sequence[str]) -> set[str]:
+        """See ``JobLists.with_files``."""
+        marks = ", ".join("?" for _ in uuids)
+        statement = f"""
+            SELECT uuid FROM jobs WHERE uuid IN ({marks}) AND status <> 'Cleaned'
+            UNION ALL SELECT uuid FROM arrays WHERE uuid IN ({marks}) AND kept > 0
+        """  # noqa: S608
+        return {str(uuid) for (uuid,) in await self.reader.rows(statement, [*uuids, *uuids])}
 
     async def history(self, job: Job) -> Sequence[Change]:
         """See ``JobLists.history``."""

@@ -42,6 +42,7 @@ def job_of(row: Sequence[Any]) -> Job:
     values["results"] = ResultKind(values["results"])
     values["kill_requested"] = bool(values["kill_requested"])
     values["held"] = bool(values["held"])
+    values["array_waits"] = bool(values["array_waits"])
     values["after_success"] = _ids(values["after_success"])
     values["after_end"] = _ids(values["after_end"])
     return job
@@ -73,6 +74,7 @@ IS_READY = "status = 'Queued' AND held = 0 AND open_dependencies = 0"
 IS_ACTIVE = status_in(ACTIVE_JOB)
 IS_DISPATCHED = status_in(DISPATCHED_JOB)
 IS_ENDED = status_in(FINAL_JOB)
+IS_UNENDED = status_in(ACTIVE_JOB | {JobStatus.QUEUED})
 UNKNOWN_SINCE = f"""
 SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ?
     AND changed_at < ? - coalesce((SELECT value FROM json_each(?) WHERE key = service), ?)

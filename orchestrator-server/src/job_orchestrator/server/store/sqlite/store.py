@@ -14,7 +14,7 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound, JobNotQueued
-from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -27,6 +27,7 @@ from job_orchestrator.server.store.base import (
 )
 from job_orchestrator.server.store.identities import IdentityStore
 from job_orchestrator.server.store.installation import Installation
+from job_orchestrator.server.store.limits import UserLimits
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
@@ -45,13 +46,13 @@ from job_orchestrator.server.store.sqlite.peers.unconfirmed import (
     SqliteAcknowledgements,
     SqliteOutbox,
 )
+from job_orchestrator.server.store.sqlite.queue.arrays import SqliteJobArrays
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
 from job_orchestrator.server.store.sqlite.queue.usage import recount
 from job_orchestrator.server.store.sqlite.queue.waiting import SqliteJobQueue
 from job_orchestrator.server.store.sqlite.rows import (
     ACTIVE_AT,
-    COLUMNS,
     DISPATCHED_TO,
     ENDED_BEFORE,
     GET,
@@ -68,9 +69,6 @@ from job_orchestrator.server.store.usage import HALF_LIFE_S
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
-
-UUIDS_AT_ONCE = 500
-"""UUIDs in one query: SQLite limits the number of parameters."""
 
 
 @asynccontextmanager
@@ -135,6 +133,9 @@ class SqliteJobStore:
         self._additions = 0
         self._contents = SqliteContents(reader)
         self._chains = Chains(writer, now, self._publish)
+        self.arrays = SqliteJobArrays(
+            writer, reader, now, self._queue_may_grow, self._array_created, self._apply
+        )
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """See ``JobStore.subscribe``."""
@@ -167,6 +168,10 @@ class SqliteJobStore:
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
+
+    def _array_created(self, tasks: Sequence[Job], inputs: bytes | None) -> None:
+        self._contents.created(tasks[0], inputs)
+        self._publish(tasks)
 
     async def check_limits(
         self, user_id: int, input_bytes: int, key: str | None, limits: UserLimits
@@ -325,22 +330,6 @@ class SqliteJobStore:
     async def ended_before(self, seconds_ago: float, limit: int) -> Sequence[Job]:
         """See ``JobStore.ended_before``."""
         return await self._jobs(ENDED_BEFORE, (self._now() - seconds_ago, limit))
-
-    async def with_uuids(self, uuids: Sequence[str]) -> Mapping[str, Job]:
-        """See ``JobStore.with_uuids``."""
-        found: dict[str, Job] = {}
-        for start in range(0, len(uuids), UUIDS_AT_ONCE):
-            batch = uuids[start : start + UUIDS_AT_ONCE]
-            marks = ", ".join("?" for _ in batch)
-            statement = f"SELECT {COLUMNS} FROM jobs WHERE uuid IN ({marks})"  # noqa: S608
-            found |= {job.uuid: job for job in await self._jobs(statement, batch)}
-        return found
-
-    async def known(self, uuids: Sequence[str]) -> set[str]:
-        """See ``JobStore.known``."""
-        marks = ", ".join("?" for _ in uuids)
-        statement = f"SELECT uuid FROM jobs WHERE uuid IN ({marks}) AND status <> 'Cleaned'"  # noqa: S608
-        return {str(uuid) for (uuid,) in await self._reader.rows(statement, uuids)}
 
     async def release_space(self) -> None:
         """See ``JobStore.release_space``."""

@@ -209,6 +209,26 @@ def request_kill(job_id: int) -> Update:
     return Update(statement, (job_id,), changes_status=False)
 
 
+def request_kill_of_array(array_id: int) -> Update:
+    """Record that the tasks of an array must be terminated, unless they have ended."""
+    statement = f"""
+        UPDATE jobs SET kill_requested = 1 WHERE array_id = ? AND NOT kill_requested
+            AND {status_in(origins(JobStatus.KILLED))} RETURNING {COLUMNS}"""  # noqa: S608
+    return Update(statement, (array_id,), changes_status=False)
+
+
+def kill_queued(array_id: int, now: float, limit: int) -> Update:
+    """End queued tasks of an array, the last ones first: none of those before is released."""
+    statement = f"""
+        UPDATE jobs SET status = 'Killed', message = 'Terminated on request',
+            kill_requested = 1, changed_at = :now, ended_at = max(:now, changed_at)
+        WHERE id IN (SELECT id FROM jobs INDEXED BY jobs_of_array
+            WHERE array_id = :array_id AND status = 'Queued' ORDER BY id DESC LIMIT :limit)
+        RETURNING {COLUMNS}"""  # noqa: S608
+    values = {"array_id": array_id, "now": now, "limit": limit}
+    return Update(statement, values, ends_attempt=now, may_be_queued=True)
+
+
 def change_queued(job_id: int, held: bool | None, priority: int | None) -> Update:
     """Hold or release a queued job, or change its priority. None: as before."""
     statement = f"""

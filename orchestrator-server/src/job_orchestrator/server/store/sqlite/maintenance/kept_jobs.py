@@ -13,7 +13,7 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.common.storage.durable import touch_private
 from job_orchestrator.server.store.sqlite.connection import BUSY_TIMEOUT_MS
-from job_orchestrator.server.store.sqlite.contents import INPUTS, RESULT
+from job_orchestrator.server.store.sqlite.contents import INPUTS, INPUTS_OF_ARRAY, RESULT
 from job_orchestrator.server.store.sqlite.rows import IS_ENDED
 
 Database = sqlite3.Connection
@@ -36,7 +36,8 @@ class DatabaseUnusable(DomainError):
 class KeptJob:
     """The properties of a job that determine which files it must have.
 
-    ``inline_inputs`` and ``inline_result`` say that these are in the database.
+    ``inline_inputs`` and ``inline_result`` say that these are in the database. ``inputs_uuid`` is
+    the folder of the inputs: that of its array if the job is a task.
     """
 
     id: int
@@ -47,11 +48,23 @@ class KeptJob:
     output_sha256: bytes | None
     inline_inputs: bool
     inline_result: bool
+    inputs_uuid: str
+    array_id: int | None
 
     @property
     def needs_folder(self) -> bool:
         """True if inputs or results of the job must be in its folder."""
-        return not self.inline_inputs or (self.has_output and not self.inline_result)
+        own_inputs = self.array_id is None and not self.inline_inputs
+        return own_inputs or (self.has_output and not self.inline_result)
+
+
+@dataclass(frozen=True)
+class KeptArray:
+    """An array whose inputs are kept, and whether they are in the database."""
+
+    id: int
+    uuid: str
+    inline_inputs: bool
 
 
 @contextmanager
@@ -117,35 +130,74 @@ def _kept_jobs(
             " EXISTS (SELECT 1 FROM job_results WHERE job_id = jobs.id)"
         )
     sha256 = "output_sha256" if _has_digests(connection) else "NULL"
+    of_array = "uuid, NULL"
+    if _has_arrays(connection):
+        of_array = (
+            "coalesce((SELECT uuid FROM arrays WHERE id = array_id), uuid), array_id,"
+            " EXISTS (SELECT 1 FROM array_inputs WHERE array_id = jobs.array_id)"
+        )
     rows = connection.execute(
         f"SELECT id, uuid, status, attempt, has_output, {sha256},"  # noqa: S608
-        f" {in_database} FROM jobs WHERE {condition}",
+        f" {in_database}, {of_array} FROM jobs WHERE {condition}",
         values,
     )
     for job_id, uuid, status, attempt, has_output, digest, *flags in rows:
+        inline_inputs, inline_result, inputs_uuid, array_id, *of_all = flags
         yield KeptJob(
-            job_id, uuid, JobStatus(status), attempt, bool(has_output), digest, *map(bool, flags)
+            job_id,
+            uuid,
+            JobStatus(status),
+            attempt,
+            bool(has_output),
+            digest,
+            bool(inline_inputs or any(of_all)),
+            bool(inline_result),
+            inputs_uuid,
+            array_id,
         )
+
+
+def kept_arrays(connection: sqlite3.Connection) -> list[KeptArray]:
+    """Return the arrays that have a task that is not Cleaned."""
+    if not _has_arrays(connection):
+        return []
+    rows = connection.execute(
+        """
+        SELECT id, uuid, EXISTS (SELECT 1 FROM array_inputs WHERE array_id = arrays.id) FROM arrays
+        WHERE EXISTS (SELECT 1 FROM jobs WHERE array_id = arrays.id AND status <> 'Cleaned')
+        """
+    )
+    return [KeptArray(array_id, uuid, bool(inline)) for array_id, uuid, inline in rows]
 
 
 def inline_inputs(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
     """Return the inputs of a job, None if they are not in the database."""
-    return _blob(connection, INPUTS, job) if job.inline_inputs else None
+    if not job.inline_inputs:
+        return None
+    if job.array_id is not None:
+        return _blob(connection, INPUTS_OF_ARRAY, job.array_id)
+    return _blob(connection, INPUTS, job.id)
 
 
 def inline_result(connection: sqlite3.Connection, job: KeptJob) -> bytes | None:
     """Return the results of a job, None if they are not in the database."""
-    return _blob(connection, RESULT, job) if job.inline_result else None
+    return _blob(connection, RESULT, job.id) if job.inline_result else None
 
 
-def _blob(connection: sqlite3.Connection, statement: str, job: KeptJob) -> bytes | None:
-    row = connection.execute(statement, (job.id,)).fetchone()
+def _blob(connection: sqlite3.Connection, statement: str, number: int) -> bytes | None:
+    row = connection.execute(statement, (number,)).fetchone()
     return None if row is None else bytes(row[0])
 
 
 def _has_digests(connection: sqlite3.Connection) -> bool:
     """Return whether the database has digests of results: earlier schema versions have none."""
     return any(name == "output_sha256" for _, name, *_ in connection.execute(_COLUMNS_OF_JOBS))
+
+
+def _has_arrays(connection: sqlite3.Connection) -> bool:
+    """Return whether the database can hold arrays: those of earlier schema versions can't."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'array_inputs'")
+    return found.fetchone() is not None
 
 
 def _has_contents(connection: sqlite3.Connection) -> bool:
@@ -221,61 +273,6 @@ def complete_histories(connection: sqlite3.Connection) -> None:
         INSERT INTO job_events (job_id, at, from_status, to_status, why)
         SELECT id, changed_at, NULL, status, 'Added by jo-server check'
         FROM jobs WHERE id IN (SELECT id FROM ({_WRONG_HISTORIES}))
-        """  # noqa: S608
-    )
-
-
-_COUNTED = """
-SELECT user_id, sum(status = 'Queued') AS queued,
-    sum(stored_bytes) AS stored_bytes
-FROM jobs WHERE status <> 'Cleaned' GROUP BY user_id
-"""
-
-
-def wrong_usage(connection: sqlite3.Connection) -> list[int]:
-    """Return users whose counters differ from the sums over their jobs."""
-    rows = connection.execute(
-        f"""
-        SELECT DISTINCT user_id FROM (
-            SELECT user_id FROM (
-                SELECT user_id, queued, stored_bytes FROM usage UNION ALL {_COUNTED})
-            WHERE queued <> 0 OR stored_bytes <> 0
-            GROUP BY user_id, queued, stored_bytes HAVING count(*) <> 2)
-        """  # noqa: S608
-    )
-    return [user_id for (user_id,) in rows]
-
-
-def recount_usage(connection: sqlite3.Connection) -> None:
-    """Recalculate the counters of every user."""
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("DELETE FROM usage")
-    connection.execute(f"INSERT INTO usage (user_id, queued, stored_bytes) {_COUNTED}")
-    connection.execute("COMMIT")
-
-
-_WRONG_DEPENDENCIES = """
-SELECT id FROM jobs LEFT JOIN
-    (SELECT job_id, count(*) AS open FROM dependencies GROUP BY job_id) ON job_id = id
-WHERE status = 'Queued' AND open_dependencies <> coalesce(open, 0)
-"""
-
-
-def wrong_dependencies(connection: sqlite3.Connection) -> list[int]:
-    """Return queued jobs whose number of jobs that they wait for is wrong."""
-    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'dependencies'")
-    if found.fetchone() is None:
-        return []
-    return [job_id for (job_id,) in connection.execute(_WRONG_DEPENDENCIES)]
-
-
-def recount_dependencies(connection: sqlite3.Connection) -> None:
-    """Count again what each queued job waits for."""
-    connection.execute(
-        f"""
-        UPDATE jobs SET open_dependencies =
-            (SELECT count(*) FROM dependencies WHERE job_id = jobs.id)
-        WHERE id IN ({_WRONG_DEPENDENCIES})
         """  # noqa: S608
     )
 

@@ -21,7 +21,9 @@ def tokens_of(connection: sqlite3.Connection, user_id: int, rate: Rate, now: flo
     return rate.tokens_at(tokens, now - at)
 
 
-def take_token(connection: sqlite3.Connection, user_id: int, rate: Rate, now: float) -> None:
-    """Count a job of a user."""
-    tokens = tokens_of(connection, user_id, rate, now) - 1
+def take_token(
+    connection: sqlite3.Connection, user_id: int, rate: Rate, now: float, jobs: int = 1
+) -> None:
+    """Count jobs of a user."""
+    tokens = tokens_of(connection, user_id, rate, now) - jobs
     connection.execute(SET_TOKENS, {"user_id": user_id, "tokens": tokens, "now": now})

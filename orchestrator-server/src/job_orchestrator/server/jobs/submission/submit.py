@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from job_orchestrator.common.errors import TooLarge
 from job_orchestrator.common.logs.context import logging_about
@@ -24,23 +24,17 @@ from job_orchestrator.common.storage.form_receiver import BodyStream, receive_fo
 from job_orchestrator.common.storage.form_writer import FormLimits, ReceivedForm
 from job_orchestrator.server.errors import InvalidSubmission, TooManyUploads
 from job_orchestrator.server.files.base import JobFiles
-from job_orchestrator.server.jobs.form import (
+from job_orchestrator.server.jobs.submission.form import (
     JobForm,
     check_machines,
     check_priority,
     read_job_form,
     with_defaults,
 )
-from job_orchestrator.server.model import (
-    CallbackRules,
-    Job,
-    JobOptions,
-    Principal,
-    Service,
-    UserLimits,
-)
+from job_orchestrator.server.model import CallbackRules, Job, JobOptions, Principal, Service
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.limits import UserLimits
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +43,20 @@ MAX_UPLOADS = 32
 
 
 class Submitted(NamedTuple):
-    """The job of a submission; ``is_new`` is false if its idempotency key was used before."""
+    """The job of a submission, or the first task of its array.
+
+    ``is_new`` is false if its idempotency key was used before.
+    """
 
     job: Job
     is_new: bool
+
+
+class BeforeCreation(Protocol):
+    """Function that is called just before the row of a job, or an array, is written."""
+
+    def __call__(self, service: str, options: JobOptions, *, is_array: bool) -> None:
+        """Prepare for a job of a service."""
 
 
 class _ReceivedJob(NamedTuple):
@@ -68,7 +72,8 @@ class JobSubmission:
     """Accepts uploaded jobs. Files of at most ``inline_bytes`` are stored with the row.
 
     ``max_upload_bytes`` returns the size of files that the clients of a service take, None if that
-    is not known, ``offers`` what each of them offers, nothing if that is not known of one.
+    is not known, ``offers`` what each of them offers, nothing if that is not known of one, and
+    ``refuses_tasks`` whether none of them runs tasks of arrays, which have ``max_array_tasks``.
     ``before_creation`` is called just before the row of a job is written, so that the
     dispatcher can claim the job in the same transaction.
     """
@@ -81,7 +86,9 @@ class JobSubmission:
     user_limits: UserLimits
     rules: Rules
     callback_rules: CallbackRules
-    before_creation: Callable[[str, JobOptions], None]
+    before_creation: BeforeCreation
+    max_array_tasks: int
+    refuses_tasks: Callable[[Service], bool] = lambda _: False
     max_upload_bytes: Callable[[Service], int | None] = lambda _: None
     offers: Callable[[Service], Sequence[Resources]] = lambda _: ()
     uploads: KeyedLimiter[int | None] = field(default_factory=KeyedLimiter)
@@ -122,17 +129,19 @@ class JobSubmission:
             # A row that is being written cannot be taken back: if the web app disconnects now,
             # the job is created nevertheless.
             if received.inputs is not None:
-                job = await self._create(job_uuid, received)
+                submitted = await self._create(job_uuid, received)
             else:
-                job = await run_to_completion(self._create_with_files(job_uuid, received))
+                submitted = await run_to_completion(self._create_with_files(job_uuid, received))
         reach(Point.SERVER_JOB_CREATED)
-        is_new = job.uuid == job_uuid
+        job = submitted.job
         with logging_about(job=job.id, user=job.user_id, service=job.service):
-            if is_new:
-                logger.info("Job %d is %s", job.id, job.status)
-            else:
+            if not submitted.is_new:
                 logger.info("Job %d was submitted again with its idempotency key", job.id)
-        return Submitted(job, is_new)
+            elif job.array_id is not None:
+                logger.info("Array %d has %d tasks", job.array_id, job.array_size)
+            else:
+                logger.info("Job %d is %s", job.id, job.status)
+        return submitted
 
     def _upload_slot(self, principal: Principal) -> AbstractContextManager[None]:
         """Count an upload of a user. Administrators upload for many users, and have no limit."""
@@ -185,33 +194,50 @@ class JobSubmission:
             raise
         return received
 
-    async def _create_with_files(self, job_uuid: str, received: _ReceivedJob) -> Job:
+    async def _create_with_files(self, job_uuid: str, received: _ReceivedJob) -> Submitted:
         """Write the row of a job. The stored files are removed unless the row is theirs."""
-        job: Job | None = None
+        submitted: Submitted | None = None
         try:
-            job = await self._create(job_uuid, received)
+            submitted = await self._create(job_uuid, received)
         finally:
-            if job is None or job.uuid != job_uuid:
+            if submitted is None or not submitted.is_new:
                 await in_thread(self.files.discard, job_uuid)
-        return job
+        return submitted
 
-    async def _create(self, job_uuid: str, received: _ReceivedJob) -> Job:
-        self.before_creation(received.form.service, received.form.options)
-        return await self.store.create(
+    async def _create(self, job_uuid: str, received: _ReceivedJob) -> Submitted:
+        form, limits = received.form, self._limits_of(received.form.user_id)
+        self.before_creation(form.service, form.options, is_array=form.array is not None)
+        if form.array is not None:
+            return Submitted(
+                *await self.store.arrays.create(
+                    job_uuid,
+                    form.user_id,
+                    form.service,
+                    form.options,
+                    form.array,
+                    input_bytes=received.input_bytes,
+                    inputs=received.inputs,
+                    limits=limits,
+                )
+            )
+        job = await self.store.create(
             job_uuid,
-            received.form.user_id,
-            received.form.service,
-            received.form.options,
+            form.user_id,
+            form.service,
+            form.options,
             input_bytes=received.input_bytes,
             inputs=received.inputs,
-            limits=self._limits_of(received.form.user_id),
+            limits=limits,
         )
+        return Submitted(job, job.uuid == job_uuid)
 
     def _read_form(
         self, form: ReceivedForm, principal: Principal, idempotency_key: str | None
     ) -> JobForm:
         """Check a form. Raises ``InvalidSubmission``, ``Forbidden``, ``TooLarge``."""
-        job_form = read_job_form(form, principal, idempotency_key, self.callback_rules)
+        job_form = read_job_form(
+            form, principal, idempotency_key, self.callback_rules, self.max_array_tasks
+        )
         if not job_form.service:
             raise InvalidSubmission("Missing service field")
         if job_form.service not in self.services:
@@ -222,6 +248,11 @@ class JobSubmission:
         self._check_size(service, sum(form.files.values()))
         wanted = with_defaults(job_form.options.wanted, service)
         check_machines(wanted, service, self.offers(service))
+        if job_form.array is not None and self.refuses_tasks(service):
+            raise InvalidSubmission(
+                f"No machine of the service {service.name} runs arrays; an administrator must"
+                " update jo-client there"
+            )
         if not principal.is_admin:
             check_priority(job_form.options.priority, self.rules.max_priority(job_form.user_id))
         return replace(job_form, options=replace(job_form.options, wanted=wanted))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from job_orchestrator.common.config.units import parse_size_bytes, size_text
 from job_orchestrator.common.messages.resources import CPUS, GPUS, MEMORY, Resources
@@ -21,6 +22,7 @@ from job_orchestrator.server.model import (
     Principal,
     Service,
 )
+from job_orchestrator.server.store.arrays import ArrayRequest
 
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 100
@@ -36,17 +38,20 @@ _CPUS = re.compile(r"\d{1,5}(\.\d{1,3})?", re.ASCII)
 MAX_DEPENDENCIES = 100
 """Jobs in one of the fields ``after`` and ``afterany``."""
 
+_INDEXES = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_AT_ONCE = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 _JOB_ID = re.compile(r"\d{1,18}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class JobForm:
-    """The checked fields: owner, service and options of the job."""
+    """The checked fields: owner, service and options of the job, and the tasks of an array."""
 
     user_id: int
     service: str
     options: JobOptions
+    array: ArrayRequest | None = None
 
 
 def read_job_form(
@@ -54,8 +59,9 @@ def read_job_form(
     principal: Principal,
     idempotency_key: str | None,
     callback_rules: CallbackRules,
+    max_tasks: int,
 ) -> JobForm:
-    """Read and check the fields of a form.
+    """Read and check the fields of a form. An array has at most ``max_tasks``.
 
     ``user_id`` may be missing if the principal is a user. The caller checks that the service is
     configured. Raises ``BadRequest`` and its subclasses; ``Forbidden`` if the form names
@@ -79,6 +85,7 @@ def read_job_form(
             wanted=_resources(form),
             idempotency_key=_checked_key(idempotency_key),
         ),
+        array=_array(_text(form, "array"), max_tasks),
     )
 
 
@@ -149,6 +156,33 @@ def _job_ids(form: ReceivedForm, name: str) -> tuple[int, ...]:
             f"Invalid file name {INPUTS}: the results of other jobs are put there"
         )
     return tuple(dict.fromkeys(map(int, words)))
+
+
+def _array(text: str, max_tasks: int) -> ArrayRequest | None:
+    """Return the tasks that ``1,3,7-9%2`` names: indexes and ranges, and how many are active."""
+    if not text:
+        return None
+    listed, percent, most = text.partition("%")
+    ranges = [_INDEXES.fullmatch(word.strip()) for word in listed.split(",")]
+    most = most.strip()
+    if not all(ranges) or (percent and not _AT_ONCE.fullmatch(most)):
+        raise InvalidSubmission(
+            "Invalid array, should be indexes and ranges of indexes with commas, and after % how"
+            " many tasks run at the same time: 1-100, 1,3,7-9 or 1-100%5"
+        )
+    bounds = [(int(each[1]), int(each[2] or each[1])) for each in ranges if each is not None]
+    backwards = next((f"{first}-{last}" for first, last in bounds if first > last), None)
+    if backwards is not None:
+        raise InvalidSubmission(f"Invalid array, the range {backwards} ends before it begins")
+    if not max_tasks:
+        raise InvalidSubmission("This server accepts no arrays (MAX_ARRAY_TASKS)")
+    if sum(last - first + 1 for first, last in bounds) > max_tasks:
+        raise InvalidSubmission(f"Invalid array, should have at most {max_tasks} tasks")
+    indexes = sorted(index for first, last in bounds for index in range(first, last + 1))
+    repeated = next((a for a, b in pairwise(indexes) if a == b), None)
+    if repeated is not None:
+        raise InvalidSubmission(f"Invalid array, the index {repeated} is named twice")
+    return ArrayRequest(indexes, int(most) if most else len(indexes))
 
 
 def _resources(form: ReceivedForm) -> Resources:

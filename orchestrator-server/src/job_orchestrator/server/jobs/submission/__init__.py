@@ -1,0 +1,1 @@
+"""Submission of jobs: the form, and the row with its files."""

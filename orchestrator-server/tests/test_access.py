@@ -122,7 +122,9 @@ async def test_trap_41_user_sees_fetches_and_ends_only_their_own_jobs(
     job = answer["id"]
     assert server.rows("SELECT user_id FROM jobs") == [(7,)]
     about_jobs = [
-        (m, p.format(id=job, path="run.sh")) for m, p in routes(server.app) if access_of(p) is Access.ONE_JOB
+        (m, p.format(id=job, path="run.sh"))
+        for m, p in routes(server.app)
+        if access_of(p) is Access.ONE_JOB
     ]
     assert ("POST", f"/terminate/{job}") in about_jobs
     not_found = {

@@ -16,10 +16,14 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 class PageMonitor:
-    """Records what no page may do: errors, dialogs, requests to other hosts."""
+    """Records what no page may do: errors, dialogs, requests to other hosts.
 
-    def __init__(self, origin: str) -> None:
+    ``other`` is the origin of another site that the page leads to.
+    """
+
+    def __init__(self, origin: str, other: str | None = None) -> None:
         self.origin = origin
+        self.other = other
         self.problems: list[str] = []
 
     def attach(self, page: Page) -> None:
@@ -30,6 +34,11 @@ class PageMonitor:
         page.on("dialog", lambda dialog: self.problems.append(f"dialog: {dialog.message}"))
 
     def _request(self, request: Request) -> None:
+        if self.other is not None and (
+            request.frame.url.startswith(self.other)
+            or (request.is_navigation_request() and request.url.startswith(self.other))
+        ):
+            return
         if not request.url.startswith((self.origin, f"blob:{self.origin}", "data:", "about:")):
             self.problems.append(f"request to another host: {request.url}")
 

@@ -99,13 +99,15 @@ async def open_page(chromium: Browser) -> AsyncIterator[OpenPage]:
     contexts: list[BrowserContext] = []
     monitors: list[PageMonitor] = []
 
-    async def start(server: Service, route: str = "", **options: Any) -> Page:
+    async def start(
+        server: Service, route: str = "", *, other: str | None = None, **options: Any
+    ) -> Page:
         settings = {"viewport": DESK, "reduced_motion": "reduce", **options}
         context = await chromium.new_context(**settings)
         contexts.append(context)
         context.set_default_timeout(TIMEOUT_MS)
         page = await context.new_page()
-        monitor = PageMonitor(server.url)
+        monitor = PageMonitor(server.url, other)
         monitors.append(monitor)
         monitor.attach(page)
         await page.goto(f"{server.url}/dashboard/{route}")

@@ -58,6 +58,12 @@ async def test_every_view_is_accessible(
     await check_accessibility(page)
     await page.get_by_role("button", name="Cancel job").click()
     await check_accessibility(page)
+    queued = [await submit(server.url, gate.script(), user_id="20") for _ in range(2)][1]
+    await page.goto(f"{server.url}/dashboard/#/jobs/{queued}")
+    await expect(page.get_by_role("meter", name="Service example")).to_be_visible()
+    await check_accessibility(page)
+    await page.get_by_role("button", name="Priority").click()
+    await check_accessibility(page)
     await page.keyboard.press("Escape")
     await page.goto(f"{server.url}/dashboard/#/jobs/999999")
     await expect(page.locator("h1")).to_have_text("Job 999999 not found in the database")

@@ -123,7 +123,7 @@ async def test_filters_and_pages_survive_reload_and_back(
     await portal.end_of(jobs[-1])
     page = await open_page(server)
     rows = page.locator(".job-table tbody tr")
-    await page.get_by_label("User").fill("14")
+    await page.get_by_role("searchbox", name="User").fill("14")
     await expect(page).to_have_url(re.compile(r"user=14$"))
     await expect(rows).to_have_count(25)
     await expect(row(page, odd)).to_contain_text("run.sh exited with code 3")

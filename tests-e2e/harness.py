@@ -145,7 +145,7 @@ class Service:
         async for line in process.stderr:
             text = line.decode(errors="replace")
             self.log.append(text)
-            found = re.search(r"listening on (\S+)", text)
+            found = re.search(r"(?:listening on|Connected to) (\S+)", text)
             if found and not listening.done():
                 listening.set_result(found[1])
         if not listening.done():

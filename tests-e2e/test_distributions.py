@@ -26,7 +26,7 @@ DATA = {
     "server": ("*/dashboard/index.html", "*/migrations/0001_*.sql", "*/web/openapi/jobs.yaml"),
     "client": ("*/web/openapi/submit.yaml",),
 }
-EXTRAS = {"common": ["cli", "service"], "server": None, "client": None}
+EXTRAS = {"common": ["cli", "service"], "server": ["oidc"], "client": None}
 COMMANDS = {
     "common": "jo = job_orchestrator.cli.__main__:main",
     "server": "jo-server = job_orchestrator.server.cli.main:main",

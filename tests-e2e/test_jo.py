@@ -277,8 +277,10 @@ async def test_queued_jobs_are_held_released_and_moved_while_the_service_is_paus
     for _ in range(2):
         assert (await jo(*SUBMIT, "run.sh")).code == 0
     assert "paused the service example" in (await jo("status", "2")).out
-    expected = "Job 2 waits: An administrator has paused the service example.\n"
-    assert (await jo("explain", "2")).out == expected
+    expected = "Job 2 waits: An administrator has paused the service example."
+    explained = (await jo("explain", "2")).out
+    assert explained.splitlines()[0] == expected
+    assert "jobs of user 1 in example" in explained
     assert (await jo("hold", "1", "2")).out == "Job 1 is on hold\nJob 2 is on hold\n"
     assert (await jo("priority", "2", "5")).out == "Job 2 has priority 5\n"
     assert (await jo("resume", "--service", "example")).out == "Paused: user 9\n"

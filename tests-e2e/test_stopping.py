@@ -164,13 +164,14 @@ async def test_idle_connections_and_streams_delay_no_stop(
     job = await portal.submit("sleep 4711\n")
     await portal.until(job, "Running")
     waiting = asyncio.create_task(portal.state(job, wait=60))
+    paths = ("/events", f"/jobs/{job}/events", f"/jobs/{job}/logs?follow=1")
+    opened = {path: asyncio.Event() for path in paths}
     streams = [
-        asyncio.create_task(_read(session, f"{server.url}/events")),
-        asyncio.create_task(_read(session, f"{server.url}/jobs/{job}/events")),
-        asyncio.create_task(_read(session, f"{server.url}/jobs/{job}/logs?follow=1")),
+        asyncio.create_task(_read(session, f"{server.url}{path}", opened[path])) for path in paths
     ]
+    for each in opened.values():
+        await each.wait()
     await portal.state(job)  # its connection stays open, idle
-    await asyncio.sleep(0.5)
     signalled_at = time.monotonic()
     server.send_signal(signal.SIGTERM)
     assert await server.died() == 0
@@ -207,10 +208,11 @@ async def test_submission_in_progress_at_sigterm_of_a_client_is_answered(
     assert await client.died() == 0
 
 
-async def _read(session: aiohttp.ClientSession, url: str) -> None:
-    """Read a stream until it ends or breaks off."""
+async def _read(session: aiohttp.ClientSession, url: str, opened: asyncio.Event) -> None:
+    """Read a stream until it ends or breaks off. ``opened`` is set when it begins."""
     try:
         async with session.get(url) as response:
+            opened.set()
             await response.read()
     except aiohttp.ClientPayloadError:
         pass

@@ -12,11 +12,16 @@ import pytest
 from aiohttp.test_utils import TestServer
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from grid_engine_cell import GridEngineCell, grid_engine_cell
 from job_orchestrator.client.app import create_app
+from job_orchestrator.client.executors.batch.commands import Commands
+from job_orchestrator.client.executors.batch.grid_engine import GridEngine
+from job_orchestrator.client.executors.batch.slurm import Slurm
 from job_orchestrator.client.settings import read_settings
 from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import make_endless
 from running_client import Client, StartClient, adopted, exempt_from_zombies
+from slurm_cluster import SlurmCluster, slurm_cluster
 
 SQL_IN_THE_LOOP = {"_execute", "open_payloads"}
 """Functions that run SQL in the event loop: the database is in memory."""
@@ -59,6 +64,32 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def slurm_daemons() -> Iterator[SlurmCluster]:
+    """Cluster of one node, for all tests of this process."""
+    with slurm_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(slurm_daemons: SlurmCluster) -> Slurm:
+    """Slurm, as the batch executor uses it."""
+    return Slurm(Commands(slurm_daemons.environment))
+
+
+@pytest.fixture(scope="session")
+def grid_engine_daemons() -> Iterator[GridEngineCell]:
+    """Cell of one node, for all tests of this process."""
+    with grid_engine_cell() as cell:
+        yield cell
+
+
+@pytest.fixture
+def grid_engine(grid_engine_daemons: GridEngineCell) -> GridEngine:
+    """Grid Engine, as the batch executor uses it."""
+    return GridEngine(Commands(grid_engine_daemons.environment))
 
 
 @pytest.fixture

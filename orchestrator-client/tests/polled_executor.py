@@ -144,6 +144,8 @@ class PolledExecutor:
     """Client of the batch system. It never notifies: changes are only found by polling."""
 
     survives_restart = True
+    has_queue = True
+    problem = ""
     poll_interval_s = 0.02
     loops: Sequence[Loop] = ()
 
@@ -154,9 +156,9 @@ class PolledExecutor:
     def subscribe(self, listener: StateListener) -> None:
         """Ignore the listener."""
 
-    async def recover(self) -> Collection[RunId]:
-        """Return all jobs that the system has."""
-        return tuple(self.system.jobs)
+    async def recover(self, wanted: Collection[RunId]) -> Collection[RunId]:
+        """Return the jobs that the system has."""
+        return tuple(run_id for run_id in wanted if run_id in self.system.jobs)
 
     async def verify(self) -> None:
         """Do nothing."""

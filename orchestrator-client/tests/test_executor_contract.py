@@ -19,12 +19,15 @@ from job_orchestrator.client.executors.base import (
     RunRefused,
     RunRequest,
 )
+from job_orchestrator.client.executors.batch.executor import BatchExecutor
+from job_orchestrator.client.executors.batch.scheduler import Scheduler
 from job_orchestrator.client.executors.local.executor import LocalExecutor
 from job_orchestrator.client.executors.monitor import RunMonitor
 from job_orchestrator.client.workspace.layout import Workspaces
 from mechanisms import MECHANISMS, cgroups_of, sandbox_of
 from payload_folders import Runs, new_workspace, until, until_there
 from polled_executor import BatchSystem, PolledExecutor
+from slurm_cluster import FAST
 
 # Contains the pid: another run of the tests on the same machine must not be found.
 SLEEP = f"sleep 46{os.getpid()}"
@@ -62,10 +65,31 @@ def polled(workspaces: Workspaces) -> OpenExecutor:
     return open_it
 
 
+def batch_with(scheduler: Scheduler) -> Callable[[Workspaces], OpenExecutor]:
+    def of(workspaces: Workspaces) -> OpenExecutor:
+        @asynccontextmanager
+        async def open_it() -> AsyncIterator[Executor]:
+            executor = BatchExecutor(
+                scheduler, workspaces, {"PATH": os.defpath}, kill_grace_s=0.2, timing=FAST
+            )
+            for loop in executor.loops:
+                loop.start()
+            yield executor
+            for loop in executor.loops:
+                await loop.stop()
+
+        return open_it
+
+    return of
+
+
 IMPLEMENTATIONS: dict[str, Callable[[Workspaces], OpenExecutor]] = {
     **{f"local: {mechanism}": local_with(mechanism) for mechanism in MECHANISMS},
     "polled": polled,
 }
+
+BATCH_SYSTEMS = ("slurm", "grid_engine")
+"""Fixtures with the real systems."""
 
 
 @pytest.fixture
@@ -76,8 +100,10 @@ def workspaces(open_folder: Path) -> Workspaces:
     return workspaces
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=[*IMPLEMENTATIONS, *BATCH_SYSTEMS])
 def open_executor(request: pytest.FixtureRequest, workspaces: Workspaces) -> OpenExecutor:
+    if request.param in BATCH_SYSTEMS:
+        return batch_with(request.getfixturevalue(request.param))(workspaces)
     return IMPLEMENTATIONS[request.param](workspaces)
 
 
@@ -86,6 +112,7 @@ async def runs(
     open_executor: OpenExecutor, workspaces: Workspaces
 ) -> AsyncIterator[Runs[Executor]]:
     async with open_executor() as executor:
+        await executor.recover(())
         runs = Runs(workspaces, executor)
         runs.monitor.loop.start()
         yield runs
@@ -231,7 +258,7 @@ async def test_recover_after_a_crash_takes_over_runs_that_survive_and_ends_other
     await until(lambda: len(sleeping()) == 1)
     # The first executor is not closed, as in a crash.
     async with open_executor() as restarted:
-        recovered = await restarted.recover()
+        recovered = await restarted.recover([run.run_id])
         if restarted.survives_restart:
             assert list(recovered) == [run.run_id]
             monitor = RunMonitor(restarted)

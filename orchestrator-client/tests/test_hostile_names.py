@@ -90,6 +90,10 @@ async def test_payload_folder_that_was_moved_away_ends_its_payload(client: Clien
     payload = await client.run('cd ..; mv "$PWD" ../moved\n')
     assert (payload["status"], payload["exit_code"]) == ("Failed", 0)
     assert "its folder was moved or replaced" in payload["message"]
+    # A server that got an error of the client would ask again, as the output may be there later.
+    async with client.http.get(f"/retrieve_partial/{payload['id']}") as response:
+        assert response.status == 404
+        assert "its folder was moved or replaced" in (await response.json())["message"]
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link to itself"])

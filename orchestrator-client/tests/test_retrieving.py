@@ -49,6 +49,17 @@ async def test_results_have_a_digest(
         assert sha256_of(response.headers["Repr-Digest"]) == sent, "it is that of the whole"
 
 
+@pytest.mark.parametrize(("script", "path"), [("sleep 0.3", "retrieve"), ("sleep 0.3; false", "")])
+async def test_time_that_a_script_ran_is_reported_without_the_packing(
+    start_client: StartClient, script: str, path: str
+) -> None:
+    client = await start_client()
+    payload = (await client.run(f"{script}\n"))["id"]
+    async with client.http.get(f"/retrieve/{payload}") as response:
+        said = response.headers["Run-Seconds"] if path else (await response.json())["run_s"]
+    assert 0.3 <= float(said) < 30
+
+
 async def test_output_of_a_running_payload_has_a_digest(client: Client) -> None:
     payload = await client.submit("echo so far; sleep 4713.2\n")
     await client.until(payload, "Running")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -303,3 +304,18 @@ async def test_payload_is_killed_by_its_key(client: Client) -> None:
     assert client.processes() == []
     async with client.http.post("/kill") as response:
         assert response.status == 400
+
+
+@pytest.mark.parametrize("path", ["submit", "kill"])
+@pytest.mark.parametrize("key", ["", "k" * 201, "k\tk", "schl\u00fcssel"])
+async def test_key_that_is_no_short_text_of_printable_ascii_is_refused(
+    client: Client, path: str, key: str
+) -> None:
+    form = aiohttp.FormData()
+    form.add_field("file", b"exit 0\n", filename="run.sh")
+    headers = {"Idempotency-Key": key}
+    async with client.http.post(f"/{path}", data=form, headers=headers) as response:
+        assert response.status == 400
+        assert "Idempotency-Key" in (await response.json())["message"]
+    async with client.http.get("/payloads") as response:
+        assert await response.json() == []

@@ -48,6 +48,20 @@ def test_items_are_read_as_they_were_written_and_in_their_order() -> None:
     assert link.decode_from_client(message_of(FROM_CLIENT)) == FROM_CLIENT
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        link.Assign(1, "k", b"", request_id="x" * 201),
+        link.Assign(1, "k", b"", request_id="job-1\nline"),
+        link.Acknowledge(1, list(range(link.MAX_ACKNOWLEDGED + 1))),
+    ],
+    ids=["long", "line", "ids"],
+)
+def test_what_no_server_sends_is_malformed(item: link.Request) -> None:
+    with pytest.raises(link.MalformedItem):
+        link.decode_requests(message_of([item]))
+
+
 def test_fields_that_a_later_version_appends_are_ignored() -> None:
     later = b"\x91\x94\xa4kill\x03\x04\xa5later"
     assert link.decode_requests(later) == [link.Kill(3, 4)]

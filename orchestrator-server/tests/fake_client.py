@@ -71,6 +71,7 @@ class FakeClient:
         self._tasks: list[asyncio.Future[None]] = []
         self.links: list[FakeLink] = []
         self.clock: Callable[[], float] | None = None
+        self.run_s: float | None = None
         self._streams: set[asyncio.Queue[bytes]] = set()
         self._next_id = 1
 
@@ -102,11 +103,16 @@ class FakeClient:
         push: bool = True,
     ) -> None:
         """Change the state of a payload, and push that."""
+        run_s = self.run_s if self.run_s is not None and status.has_ended else msgspec.UNSET
         self.payloads[payload_id] = msgspec.structs.replace(
-            self.payloads[payload_id], status=status, exit_code=exit_code, message=message
+            self.payloads[payload_id],
+            status=status,
+            exit_code=exit_code,
+            message=message,
+            run_s=run_s,
         )
         if push:
-            event = PayloadEvent(payload_id, status, exit_code, message)
+            event = PayloadEvent(payload_id, status, exit_code, message, run_s=run_s)
             self.push(encode_event("payload", msgspec.json.encode(event)))
             self._tell_links(payload_id)
 
@@ -140,6 +146,7 @@ class FakeClient:
                 payload.message or "",
                 results if results is not None and len(results) < self.small_bytes else None,
                 hashlib.sha256(results).digest() if results is not None else None,
+                run_s=self.run_s,
             )
         for each in self.links:
             self._tasks.append(asyncio.ensure_future(each.send(item)))
@@ -232,6 +239,8 @@ class FakeClient:
         payload = self.payloads[payload_id]
         if payload.status is PayloadStatus.COMPLETED:
             body = self.results[payload_id]
+            if self.run_s is not None:
+                headers["Run-Seconds"] = str(self.run_s)
             headers["Repr-Digest"] = repr_digest(hashlib.sha256(body).digest())
             return web.Response(body=body, content_type="application/zip", headers=headers)
         return _json(payload, headers=headers)

@@ -22,7 +22,7 @@ from job_orchestrator.server.callbacks.delivery import (
 )
 from job_orchestrator.server.callbacks.rules import CallbackRefused, check_url, is_public
 from job_orchestrator.server.model import CallbackRules
-from job_orchestrator.server.settings.server import SigningKey
+from job_orchestrator.server.settings.kinds import SigningKey
 
 MESSAGE = Message("job_1", b'{"id":1}')
 KEY = b"0123456789abcdef"

@@ -48,9 +48,20 @@ from job_orchestrator.server.errors import (
 )
 from job_orchestrator.server.model import ClientUrls, StoredOutput
 from job_orchestrator.server.tuning import Tuning
+from tunnel_peer import TunnelPeer
 
 TOKEN = "a-token-of-32-characters-or-more"
 Connect = Callable[[str, Tuning], ClientTransport]
+
+PEERS: list[TunnelPeer] = []
+"""Tunnels of the test that runs."""
+
+
+@pytest.fixture(autouse=True)
+async def close_tunnels() -> AsyncIterator[None]:
+    yield
+    while PEERS:
+        await PEERS.pop().close()
 
 
 def urls_at(url: str) -> ClientUrls:
@@ -67,9 +78,17 @@ def connect_by_link(url: str, tuning: Tuning) -> ClientTransport:
     return LinkTransport(urls_at(url), TcpConnector(TOKEN), terms, tuning)
 
 
+def connect_by_tunnel(url: str, tuning: Tuning) -> ClientTransport:
+    """Connect to a client that has dialed."""
+    terms = LinkTerms("installation", 64_000)
+    PEERS.append(TunnelPeer(url))
+    return LinkTransport(urls_at(url), PEERS[-1].connector, terms, tuning)
+
+
 CONNECT: dict[str, Connect] = {
     "http": connect_by_http,
     "link": connect_by_link,
+    "tunnel": connect_by_tunnel,
     # The client offers no link: everything goes by HTTP.
     "old": connect_by_link,
 }
@@ -77,7 +96,7 @@ CONNECT: dict[str, Connect] = {
 by_http = pytest.mark.parametrize("way", ["http", "old"])
 """For tests of what only HTTP has: older clients, bodies of any kind, answers of proxies."""
 
-by_link = pytest.mark.parametrize("way", ["link"])
+by_link = pytest.mark.parametrize("way", ["link", "tunnel"])
 
 
 @pytest.fixture(params=CONNECT)
@@ -97,7 +116,7 @@ async def transport(
     connect: Connect, way: str, client: FakeClient, start_client: StartClient, tuning: Tuning
 ) -> AsyncIterator[ClientTransport]:
     """Connect to the fake client, and open the link if there is one."""
-    client.offers_link = way == "link"
+    client.offers_link = way in ("link", "tunnel")
     transport = connect(await start_client(client), tuning)
     async with contextlib.AsyncExitStack() as stack:
         if client.offers_link:
@@ -449,7 +468,7 @@ async def check_errors(
 ) -> None:
     """Give ``answer`` to each request, and check the error that is raised."""
     chosen = requests(transport)
-    if way == "link":
+    if way in ("link", "tunnel"):
         chosen.pop("events").close()  # it is open
     for name, request in chosen.items():
         client.instead[name] = answer

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -346,3 +347,72 @@ async def test_results_that_are_always_changed_never_complete_a_job(
     status, _ = await server.ended(job)
     assert status == "Failed"
     assert server.rows("SELECT has_output FROM jobs") == [(0,)]
+
+
+@pytest.mark.parametrize("way", ["link", "events", "polled"])
+@pytest.mark.parametrize("status", ["Completed", "Failed"])
+async def test_time_that_a_job_ran_is_that_of_its_machine(
+    start_client: StartClient, start_server: StartServer, way: str, status: str
+) -> None:
+    client = FakeClient()
+    client.offers_link, client.run_s = way == "link", 0.0625
+    server = await start_server(await start_client(client))
+    await server.hears_clients()
+    job = await server.submit()
+    payload = await client.next_payload()
+    await server.until(job, "Submitted")
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    await asyncio.sleep(0.2)  # longer than it ran
+    if status == "Completed":
+        client.results[payload] = zip_of(out="42")
+    client.report(
+        payload, PayloadStatus(status), exit_code=int(status == "Failed"), push=way != "polled"
+    )
+    if way == "polled":
+        client.go_away()
+        await server.until(job, "Unknown")
+        client.come_back()
+    assert (await server.ended(job))[0] == status
+    shown = await server.get_json(f"/jobs/{job}")
+    assert shown["ran_s"] == 0.062
+    assert server.rows("SELECT run_s FROM jobs") == [(0.0625,)]
+    ((claimed,),) = server.rows("SELECT at FROM job_events WHERE to_status = 'Processing'")
+    ((started, used),) = server.rows("SELECT started_at, usage_s FROM jobs, served")
+    assert used == pytest.approx(started - claimed + 0.0625, abs=0.01)
+
+
+@pytest.mark.parametrize("said", ["1e300", "nan", "-1", "x"])
+async def test_time_that_no_job_can_have_run_is_not_recorded(
+    server: Server, client: FakeClient, said: str
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.run_s = float(said) if said == "1e300" else None
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = await client.retrieve(request)
+        response.headers["Run-Seconds"] = said
+        return response
+
+    client.instead["retrieve"] = answer
+    client.complete(payload)
+    assert await server.ended(job) == ("Completed", "")
+    shown = await server.get_json(f"/jobs/{job}")
+    age_s = (
+        datetime.fromisoformat(shown["ended_at"]) - datetime.fromisoformat(shown["created_at"])
+    ).total_seconds()
+    assert 0 <= shown["ran_s"] <= age_s + 0.01
+
+
+async def test_job_of_a_client_that_says_no_time_ran_from_its_start_to_its_end(
+    server: Server, client: FakeClient
+) -> None:
+    job = await server.submit()
+    payload = await client.next_payload()
+    client.report(payload, PayloadStatus.RUNNING)
+    await server.until(job, "Running")
+    client.complete(payload)
+    await server.ended(job)
+    ((began, ended),) = server.rows("SELECT started_at, ended_at FROM jobs")
+    assert (await server.get_json(f"/jobs/{job}"))["ran_s"] == round(ended - began, 3)

@@ -153,7 +153,7 @@ def test_no_client_is_overfilled_and_no_job_waits_that_fits_on_an_unreserved_one
         for queue in cluster.queues.values():
             for job in queue:
                 assert not any(
-                    machine.has_room(job.wanted)
+                    machine.slots >= 1 and machine.free.hold(job.wanted)
                     for name, machine in fitting._machines.items()
                     if name not in kept
                 )

@@ -12,7 +12,7 @@ from running_server import Server
 _VARYING = (
     (re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), b"<time>"),
     (re.compile(rb"http://127\.0\.0\.1:\d+"), b"http://compute"),
-    (re.compile(rb'"seconds":\d+\.\d+'), b'"seconds":<s>'),
+    (re.compile(rb'"(seconds|ran_s)":\d+\.\d+'), rb'"\1":<s>'),
     (re.compile(rb'"(wait_s_\w+|estimated_wait_s)":\d+\.\d+'), rb'"\1":<s>'),
     (re.compile(rb'"why":"[^"]*"'), b'"why":"<why>"'),
     (re.compile(rb'"output_bytes":\d+'), b'"output_bytes":<n>'),
@@ -31,7 +31,7 @@ JOB = (
     b'"tag":"","priority":3,"attempt":1,"exit_code":0,"client":"http://compute/submit",'
     b'"time_limit_s":300.5,"created_at":"<time>","started_at":"<time>","ended_at":"<time>",'
     b'"has_output":true,"output_bytes":<n>,"failures":0,"held":false,'
-    b'"cpus":0.0,"memory_bytes":0,"gpus":0'
+    b'"cpus":0.0,"memory_bytes":0,"gpus":0,"ran_s":<s>'
 )
 
 
@@ -59,6 +59,7 @@ async def complete_one(server: Server, client: FakeClient) -> None:
     await server.until(job, "Submitted")
     client.report(payload, PayloadStatus.RUNNING)
     await server.until(job, "Running")
+    client.run_s = 0.0625
     client.complete(payload, **{"out.txt": "x"})
     await server.ended(job)
 
@@ -104,7 +105,7 @@ async def test_services_clients_and_statistics_have_these_bytes(
         b'{"services":[{"name":"example","runs_per_user":5,"max_runs":10,"max_attempts":3,'
         b'"time_limit_s":null,"active":0,"queued":0,"state":"ok","problem":"",'
         b'"clients":["http://compute/submit"],"running":0,"waiting":0,'
-        b'"policy":"fair","runs_per_user_burst":5,"paused":false}]}'
+        b'"policy":"fair","runs_per_user_burst":5,"paused":false}],"use":[]}'
     )
     assert await body(server, "/clients") == (
         b'{"clients":[{"url":"http://compute/submit","services":["example"],'

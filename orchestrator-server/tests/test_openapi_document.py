@@ -55,7 +55,7 @@ async def test_document_distinguishes_errors_and_open_routes(
         assert "uploaded" not in body["example"]["message"], place
     # No security at all (Swagger UI shows no padlock), or that of the whole document.
     without = {path for path, item in paths.items() if item.get("get", {}).get("security") == []}
-    assert without == {path for path in paths if is_open(path)} == {"/", "/health"}
+    assert without == {path for path in paths if is_open(path)} == {"/", "/health", "/sign-in"}
     assert ("/health", "401") not in responses
     assert ("/jobs", "401") in responses
 

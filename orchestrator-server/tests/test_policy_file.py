@@ -146,7 +146,7 @@ async def test_file_is_reloaded_when_it_changes_and_a_bad_one_is_refused(
 async def test_group_begins_and_ends_while_the_server_runs(tmp_path: Path) -> None:
     path, rules, now = tmp_path / "policy.toml", Rules({}, lambda _: None), Now("2026-11-01")
     path.write_text(COURSE)
-    reloader = PolicyReloader(path, rules, now)
+    reloader = PolicyReloader(path, rules, now=now)
     await reloader.start()
     for day, expected in (("2026-11-30", {}), ("2026-12-02", {"course": 20}), ("2026-12-27", {})):
         now.at = at(day)
@@ -223,3 +223,12 @@ def test_examples_of_the_documentation_are_valid() -> None:
     assert len(examples) >= 3
     for example in examples:
         assert parse_policy(example).terms_at(at("2026-12-10")).users
+
+
+def test_group_has_the_members_that_an_issuer_names() -> None:
+    policy = parse_policy('[groups.course]\nclaim = "course-2026"\nmembers = [5]\nweight = 3\n')
+    assert set(policy.terms_at(0.0).users) == {5}
+    terms = policy.terms_at(0.0, {"course-2026": frozenset({7, 8}), "other": frozenset({9})})
+    assert {user: each.weight for user, each in terms.users.items()} == {5: 3.0, 7: 3.0, 8: 3.0}
+    with pytest.raises(PolicyFileInvalid, match="Line 1: A group needs members, or a claim"):
+        parse_policy("[groups.course]\nweight = 3\n")

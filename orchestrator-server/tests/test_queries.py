@@ -49,6 +49,7 @@ async def test_job_completed_has_all_fields_and_its_history(
     history = job.pop("history")
     for name in ("created_at", "started_at", "ended_at"):
         assert TIME.fullmatch(job.pop(name))
+    assert 0 <= job.pop("ran_s") < 60
     assert job == {
         "id": 1,
         "user_id": 7,

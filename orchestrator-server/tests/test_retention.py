@@ -77,7 +77,7 @@ async def test_trap_49_jump_of_the_wall_clock_removes_nothing_and_keeps_the_orde
         await store.client_lost(CLIENT, "gone")
         wall[0] += 3600
         assert await store.ended_before(1800, 10) == []
-        assert await store.unknown_for(1800) == []
+        assert await store.unknown_for(1800, {}) == []
         wall[0] -= 7200
         ended = await store.transition(running, JobStatus.FAILED, "")
         assert ended.started_at is not None

@@ -65,7 +65,7 @@ def test_trap_44_urls_with_and_without_path_and_slash_are_joined_properly(
     upload: str, submit: str, kill: str, events: str
 ) -> None:
     client = service(SERVICE_X_UPLOAD_URL=upload, SERVICE_X_DOWNLOAD_URL="http://c/r/").clients[0]
-    assert (client.upload, client.terminate, client.events) == (submit, kill, events)
+    assert (client.upload, client.terminate, client.beside("events")) == (submit, kill, events)
     assert (client.download, client.partial) == ("http://c/r", "http://c/r_partial")
 
 

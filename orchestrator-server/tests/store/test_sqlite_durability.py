@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Installation, Job, StoredOutput
+from job_orchestrator.server.model import Job, StoredOutput
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore

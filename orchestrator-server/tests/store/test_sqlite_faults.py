@@ -10,8 +10,8 @@ import pytest
 from job_orchestrator.common.errors import StartupError, StorageFull
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.errors import StoreError
-from job_orchestrator.server.model import Installation
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.schema import migrate
 from job_orchestrator.server.store.sqlite.store import SqliteJobStore, open_store

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import MAX_JOB_ID, Installation, JobFilter, JobOptions
+from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, JobOptions
 from job_orchestrator.server.store.base import JobStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import MAX_WAITING, MAX_WAITING_JOBS
-from job_orchestrator.server.store.sqlite import claims, creation, events, listing, unconfirmed
+from job_orchestrator.server.store.sqlite import claims, creation, events, listing
 from job_orchestrator.server.store.sqlite import store as store_module
+from job_orchestrator.server.store.sqlite.clients import unconfirmed
 from job_orchestrator.server.store.sqlite.connection import connect
 from job_orchestrator.server.store.sqlite.queue import dependencies, rates, usage, waiting
 from job_orchestrator.server.store.sqlite.schema import migrate
@@ -205,7 +207,7 @@ async def test_trap_27_a_pass_over_a_large_table_reads_what_is_due_and_no_more(
             connection.execute(statement, values).fetchall()
         for statement, given in (
             (store_module.PROCESSING, ()),
-            (store_module.UNKNOWN_SINCE, (2.0,)),
+            (store_module.UNKNOWN_SINCE, (2.0, 2.0, "{}", 0.0)),
             (store_module.ENDED_BEFORE, (2.0, 200)),
         ):
             connection.execute(statement, given).fetchall()

@@ -4,11 +4,16 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from job_orchestrator.common.status import JobStatus
-from job_orchestrator.server.model import Job, JobOptions, Rate
+from job_orchestrator.server.model import Job, JobOptions, Order, Rate
+from job_orchestrator.server.scheduling.base import Limits
+from job_orchestrator.server.scheduling.rules import policies
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import Offer, WaitingUser
 from stores import CLIENT, Clock, Implementation, OpenStore, all_of_them, claim, requeue
@@ -291,3 +296,42 @@ async def test_slot_that_is_offered_to_two_services_is_taken_once(store: JobStor
     assert sum(offered[:2]) == 3
     taken = [job.client for claim in claims.values() for job in claim.jobs]
     assert sorted(taken, key=str) == sorted([CLIENT, CLIENT, "http://other"])
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    users=st.lists(st.tuples(st.integers(1, 4), st.integers(-2, 2)), min_size=1, max_size=12),
+    slots=st.integers(0, 6),
+    order=st.sampled_from(Order),
+)
+async def test_rehearsal_decides_as_the_claim_does_and_claims_nothing(
+    open_job_store: OpenStore, users: Sequence[tuple[int, int]], slots: int, order: Order
+) -> None:
+    policy, limits = policies()[order], Limits(per_user=3, per_service=5)
+
+    def decide(
+        active: int,
+        free: int,
+        waiting: Sequence[WaitingUser],
+        everywhere: Mapping[int, int],
+    ) -> Sequence[int]:
+        return policy.choose(limits, active, free, waiting, everywhere)
+
+    async with open_job_store() as store:
+        for user, priority in users:
+            await store.create(uuid4().hex, user, "x", JobOptions(priority=priority))
+        offers = {"x": Offer(5, [CLIENT] * slots, decide, in_order=policy.in_order)}
+        before = await store.events.last_id()
+        rehearsal = await store.queue.rehearse(offers, "x")
+        assert await store.events.last_id() == before
+        claims = await store.claim(offers)
+        jobs = claims["x"].jobs if "x" in claims else []
+        assert [start.user_id for start in rehearsal.starts] == [job.user_id for job in jobs]
+        for job in jobs:
+            await store.transition(job, JobStatus.KILLED, "done")
+        for waiting in rehearsal.waiting:
+            for queued in waiting.next:
+                if queued.id not in {job.id for job in jobs}:
+                    await store.request_kill(queued.id)

@@ -282,9 +282,12 @@ async def test_unknown_jobs_are_found_after_a_time(open_job_store: OpenStore) ->
         await submitted(store)
         await store.client_lost(CLIENT, "gone")
         clock.at += 10
-        assert await store.unknown_for(10) == []
+        assert await store.unknown_for(10, {}) == []
         clock.at += 1
-        assert [job.id for job in await store.unknown_for(10)] == [1]
+        assert [job.id for job in await store.unknown_for(10, {})] == [1]
+        (job,) = await store.unknown_for(10, {"other": 20})
+        assert await store.unknown_for(10, {job.service: 20}) == []
+        assert await store.unknown_for(100, {job.service: 10}) == [job]
 
 
 async def test_killed_jobs_without_output_are_found_for_a_time(open_job_store: OpenStore) -> None:

@@ -7,9 +7,9 @@ from aiohttp import web
 
 from job_orchestrator.client import __version__, keys
 from job_orchestrator.client.errors import STATUSES
-from job_orchestrator.client.executors.base import Executor
-from job_orchestrator.client.executors.local.executor import open_local_executor
-from job_orchestrator.client.executors.machine import Machine, find_machine
+from job_orchestrator.client.executors.base import Executor, RunId
+from job_orchestrator.client.executors.machine import Machine, cluster, find_machine
+from job_orchestrator.client.executors.opening import open_executor
 from job_orchestrator.client.link.connection import LinkServer
 from job_orchestrator.client.link.requests import LinkRequests
 from job_orchestrator.client.payloads.drain import Drain
@@ -21,6 +21,7 @@ from job_orchestrator.client.payloads.keyless import KeylessPayloads
 from job_orchestrator.client.payloads.load import LoadMeter
 from job_orchestrator.client.payloads.orphaned_folders import OrphanedFolders
 from job_orchestrator.client.payloads.output import ScriptOutput
+from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.retention import Retention
 from job_orchestrator.client.payloads.runner import Runner
 from job_orchestrator.client.payloads.store import PayloadStore, open_payloads
@@ -76,7 +77,8 @@ def create_app(settings: Settings) -> web.Application:
             error_middleware(STATUSES, error_body),
             refuse_foreign_pages(_page_policy(settings)),
             bounded_bodies("/submit"),
-            server_only(settings.client_token),
+            # The only peer of a registered client is the server that it has dialed.
+            server_only(None if settings.registration.server_url else settings.client_token),
         ]
     )
     app[keys.SETTINGS] = settings
@@ -113,33 +115,40 @@ def _page_policy(settings: Settings) -> PagePolicy:
 
 
 async def _resources(app: web.Application) -> AsyncIterator[None]:
-    """Lock the data folder, end and remove what a previous process left, open the executor."""
+    """Lock the data folder, open the executor, and take over or remove what was left."""
     start_threads(WORKER_THREADS)
     settings = app[keys.SETTINGS]
     workspaces = Workspaces(settings.data_path)
     await in_thread(workspaces.prepare)
-    machine = await in_thread(find_machine, settings.cpus, settings.memory_bytes, settings.gpus)
+    find = cluster if settings.batch.is_used else find_machine
+    machine = await in_thread(find, settings.cpus, settings.memory_bytes, settings.gpus)
     large_leftovers = DeferredRemoval("large leftovers")
     with workspaces.locked():
-        async with open_local_executor(
+        async with open_executor(
+            settings.batch,
             settings.execution,
             settings.script_environment,
+            settings.command_environment,
             workspaces,
             kill_grace_s=settings.kill_grace_s,
             large_leftovers=large_leftovers,
         ) as executor:
-            await executor.recover()
+            records = PayloadRecords(workspaces) if executor.survives_restart else None
+            payloads = await in_thread(records.load) if records is not None else ()
+            await executor.recover([RunId(p.uuid) for p in payloads if not p.status.has_ended])
             reach(Point.CLIENT_CLEARING)
-            if not executor.survives_restart:
-                for left in await in_thread(workspaces.clear):
-                    large_leftovers.retry_later(left)
+            for left in await in_thread(workspaces.clear, {p.uuid for p in payloads}):
+                large_leftovers.retry_later(left)
             await executor.verify()
             keyless = KeylessPayloads(settings.data_path / "without-key")
             async with open_payloads() as store:
+                await store.restore([p.taken_over() for p in payloads])
                 for lost in await in_thread(keyless.load):
                     message = "The client was restarted; submit the job again"
                     await store.add_ended(lost, None, PayloadStatus.FAILED, message)
-                _compose(app, workspaces, executor, store, keyless, machine, large_leftovers)
+                _compose(
+                    app, workspaces, executor, store, keyless, records, machine, large_leftovers
+                )
                 yield
 
 
@@ -149,6 +158,7 @@ def _compose(
     executor: Executor,
     store: PayloadStore,
     keyless: KeylessPayloads,
+    records: PayloadRecords | None,
     machine: Machine,
     large_leftovers: DeferredRemoval,
 ) -> None:
@@ -157,7 +167,8 @@ def _compose(
     metrics = app[keys.METRICS]
     hub = EventHub()
     kept = KeptResults()
-    packer = Packer(settings.max_result_bytes, kept=kept)
+    # Results in memory do not survive a restart.
+    packer = Packer(settings.max_result_bytes, kept=kept if records is None else None)
     limits = ClientLimits(settings.max_upload_bytes, settings.max_result_bytes, settings.max_age_s)
     meter = LoadMeter(
         store,
@@ -166,6 +177,7 @@ def _compose(
         machine=machine,
         limits=limits,
         warnings=settings.execution.warnings,
+        measures_machine=not settings.batch.is_used,
     )
     fitness = Fitness(executor.self_test, meter.announce_problem)
     runner = Runner(
@@ -176,6 +188,7 @@ def _compose(
         fitness=fitness,
         slots=settings.slots,
         machine=machine,
+        records=records,
     )
     intake = Intake(
         store,
@@ -185,6 +198,7 @@ def _compose(
         FormLimits(settings.max_upload_bytes, min_rate=settings.min_upload_rate),
         fitness,
         machine.offer,
+        records,
     )
     output = ScriptOutput(store, workspaces)
     retention = Retention(store, workspaces, kept, max_age_s=settings.max_age_s)
@@ -202,8 +216,7 @@ def _compose(
             Component([meter.loop], prepare=meter.run_pass),
             Component(retention.loops),
             Component([large_leftovers.loop]),
-            # A run that survived a restart has no payload before its server asks for it.
-            Component([] if executor.survives_restart else [orphaned.loop]),
+            Component([orphaned.loop]),
         ]
     )
 
@@ -224,9 +237,19 @@ def _compose(
     app[keys.EVENTS] = hub
     app[keys.LINKS] = LinkServer(hub, requests, kept.get)
     app[keys.LOAD] = meter
-    app[keys.DRAIN] = Drain(store, intake, runner, meter, hub, settings.drain_timeout_s)
+    app[keys.DRAIN] = Drain(
+        store,
+        intake,
+        runner,
+        meter,
+        hub,
+        settings.drain_timeout_s,
+        executor.survives_restart,
+    )
     app[keys.HEALTH] = HealthCheck(
-        workspaces, (fitness.describe, lambda: packer.problem), lifecycle.loops
+        workspaces,
+        (fitness.describe, lambda: packer.problem, lambda: executor.problem),
+        lifecycle.loops,
     )
     app[DEFERRED_REMOVALS] = [retention.large, large_leftovers]
     app[LIFECYCLE] = lifecycle
@@ -234,7 +257,7 @@ def _compose(
 
 async def _start(app: web.Application) -> None:
     settings = app[keys.SETTINGS]
-    if settings.client_token is None:
+    if settings.client_token is None and settings.registration.server_url is None:
         logger.warning(
             "CLIENT_TOKEN is not set: anybody who can reach this port can run programs here"
         )

@@ -88,6 +88,10 @@ class PackingHangs(ArchiveFailed):
     """A file system did not answer for long while results were packed."""
 
 
+class FolderGone(ArchiveFailed):
+    """The folder of the payload was moved or removed, so that it has no results."""
+
+
 class OnlyOutputKept(ArchiveFailed):
     """Only the output of the script was packed; the message gives the reason.
 
@@ -113,6 +117,7 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     PayloadNotFound: HTTPStatus.NOT_FOUND,
     PayloadGivenBack: HTTPStatus.NOT_FOUND,
     ResultsGone: HTTPStatus.NOT_FOUND,
+    FolderGone: HTTPStatus.NOT_FOUND,
     PayloadNotEnded: HTTPStatus.CONFLICT,
     StillRunning: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -1,7 +1,7 @@
 """Values of the client: payloads, limits, users. They do no I/O and know neither SQL nor HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from job_orchestrator.common.messages.resources import NOTHING, Resources
@@ -64,10 +64,12 @@ class PayloadRow:
 
     ``key`` is the server's idempotency key, None if the submit had none. ``refusal`` is the reason
     why the script must not be run; empty: it may be run. ``time_limit_s`` is how long the script
-    may run; None: without a limit. ``packing``: its script has ended, so it holds no slot, and its
-    results are being packed. ``ended_at`` is in seconds since the epoch.
+    may run; None: without a limit. ``queued``: it is Running for this client, but waits in the
+    queue of the executor (see ``reported_status``). ``packing``: its script has ended, so it holds
+    no slot, and its results are being packed. ``ended_at`` is in seconds since the epoch.
     ``results_sha256`` is the digest of the packed results, None if there are none. ``cpus``,
-    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
+    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none. ``run_s`` is how
+    long the script ran, None before its end.
     """
 
     id: int
@@ -85,6 +87,8 @@ class PayloadRow:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    run_s: float | None = None
+    queued: bool = False
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> "PayloadRow":
@@ -93,7 +97,20 @@ class PayloadRow:
         named["status"] = PayloadStatus(named["status"])
         named["killed"] = bool(named["killed"])
         named["packing"] = bool(named["packing"])
+        named["queued"] = bool(named["queued"])
         return cls(**named)
+
+    def taken_over(self) -> "PayloadRow":
+        """Return the row with which a new process continues: the executor may have its run."""
+        if self.status.has_ended:
+            return self
+        return replace(self, status=PayloadStatus.RUNNING, queued=True)
+
+    @property
+    def reported_status(self) -> PayloadStatus:
+        """The status that servers see: Prepared until the script has begun."""
+        is_running = self.status is PayloadStatus.RUNNING
+        return PayloadStatus.PREPARED if is_running and self.queued else self.status
 
     @property
     def wanted(self) -> Resources:

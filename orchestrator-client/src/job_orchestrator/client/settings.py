@@ -3,9 +3,15 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from job_orchestrator.client.executors.batch.settings import (
+    DEFAULT_SLOTS,
+    BatchSettings,
+    check_executor,
+    command_environment,
+)
 from job_orchestrator.client.executors.local.settings import ExecutionSettings, check_users
 from job_orchestrator.common.config import shared
 from job_orchestrator.common.config.kinds import (
@@ -17,6 +23,7 @@ from job_orchestrator.common.config.kinds import (
     Number,
     Secret,
     Size,
+    Urls,
 )
 from job_orchestrator.common.config.reader import SettingsReader, remove_secrets
 from job_orchestrator.common.config.settings import (
@@ -28,12 +35,16 @@ from job_orchestrator.common.config.settings import (
     setting,
     setting_of,
 )
+from job_orchestrator.common.protocol.tunnel import MAX_NAME
 from job_orchestrator.common.runtime import fault_injection as faults
 
 MIN_DEFAULT_SLOTS = 10
 """With it the default quota of five jobs for each of two users fits on a client with few CPUs."""
 
 _INDEX = re.compile(r"0|[1-9]\d{0,3}", re.ASCII)
+MAX_WORDS = 50
+_WORD = re.compile(r"[a-z0-9][a-z0-9:._-]{0,62}")
+_CLIENT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -67,6 +78,96 @@ class GpuIndices(Kind[tuple[int, ...]]):
         return tuple(map(int, parts))
 
 
+@dataclass(frozen=True)
+class ServerAddress(Kind[str | None]):
+    """URL of a server."""
+
+    metavar = "URL"
+
+    def parse(self, text: str) -> str:
+        """Return the URL, without a slash at its end."""
+        urls = Urls().parse(text)
+        if len(urls) != 1:
+            raise NotAllowed("one http:// or https:// URL")
+        return urls[0]
+
+
+@dataclass(frozen=True)
+class Words(Kind[tuple[str, ...]]):
+    """Words of letters, digits and some signs, separated by commas."""
+
+    metavar = "WORD,…"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Split the list, in lower case and without repetitions."""
+        words = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+        if not all(_WORD.fullmatch(word) for word in words) or len(words) > MAX_WORDS:
+            raise NotAllowed(
+                f"at most {MAX_WORDS} words of letters, digits and : . _ -, separated by commas"
+            )
+        return tuple(dict.fromkeys(words))
+
+
+@dataclass(frozen=True)
+class ClientName(Kind[str | None]):
+    """Name of a client, which is unique at its server."""
+
+    metavar = "NAME"
+
+    def parse(self, text: str) -> str:
+        """Return the name."""
+        if not _CLIENT_NAME.fullmatch(text):
+            raise NotAllowed(
+                f"at most {MAX_NAME} letters, digits, dots, hyphens and underscores, with a letter"
+                " or digit first"
+            )
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationSettings:
+    """Settings of a client that registers itself at a server, instead of listening on a port."""
+
+    server_url: str | None = setting(
+        "SERVER_URL",
+        ServerAddress(),
+        default=no_default(None),
+        help="URL of a jo-server to register at, such as https://jobs.example.org; the client then"
+        " dials it and listens on no port",
+    )
+    server_token: str | None = setting(
+        "SERVER_TOKEN",
+        Secret(),
+        default=no_default(None),
+        help="Token of this client, from jo-server token create --client",
+        secret=True,
+    )
+    services: tuple[str, ...] = setting(
+        "SERVICES",
+        Words(),
+        default=DefaultInWords("all that the token permits", tuple),
+        help="Services whose jobs a registered client runs, comma-separated",
+    )
+    name: str | None = setting(
+        "CLIENT_NAME",
+        ClientName(),
+        default=DefaultInWords("name of the machine and four digits", lambda: None),
+        help="Name of a registered client, different from those of all others",
+    )
+    idle_exit_s: float = setting(
+        "IDLE_EXIT",
+        Duration(),
+        default="0",
+        help="Time without anything to do after which a registered client ends; 0: never",
+    )
+    lifetime_s: float = setting(
+        "LIFETIME",
+        Duration(),
+        default="0",
+        help="Time after its start at which a registered client ends as on SIGTERM; 0: never",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of jo-client, checked. Times are in seconds, sizes in bytes."""
@@ -98,9 +199,10 @@ class Settings:
         "SLOTS",
         Integer(1, 100_000),
         default=DefaultInWords(
-            "number of CPUs, at least 10", lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1)
+            "number of CPUs, at least 10; 100 with a batch system",
+            lambda: max(MIN_DEFAULT_SLOTS, os.cpu_count() or 1),
         ),
-        help="Number of payloads that run at the same time",
+        help="Number of payloads that run at the same time, or are in the queue of a batch system",
     )
     cpus: float | None = setting(
         "CPUS",
@@ -132,7 +234,9 @@ class Settings:
         default="0",
         help="Time that running payloads have to end when jo-client is stopped",
     )
+    batch: BatchSettings = group(BatchSettings)
     execution: ExecutionSettings = group(ExecutionSettings)
+    registration: RegistrationSettings = group(RegistrationSettings)
     pass_env: tuple[str, ...] = setting(
         "PASS_ENV",
         VariableNames(),
@@ -154,6 +258,8 @@ class Settings:
 
     script_environment: Mapping[str, str]
     """Environment variables that run.sh sees."""
+    command_environment: Mapping[str, str]
+    """Environment variables that the commands of a batch system see, besides those of run.sh."""
     warnings: tuple[str, ...]
     """Messages about variables whose names are almost those of settings."""
 
@@ -178,10 +284,24 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
     settings = reader.read_all(
         Settings,
         script_environment=_script_environment(reader),
+        command_environment=command_environment(environment),
         warnings=tuple(misspelled_variables(environment, SETTINGS)),
     )
     check_users(reader, settings.execution, settings.slots)
+    check_executor(reader, settings.batch, settings.execution)
+    _check_registration(reader, settings.registration)
+    if settings.batch.is_used and not reader.text("SLOTS"):
+        return replace(settings, slots=DEFAULT_SLOTS)
     return settings
+
+
+def _check_registration(reader: SettingsReader, registration: RegistrationSettings) -> None:
+    """Refuse settings of registered clients that would have no effect without SERVER_URL."""
+    if registration.server_url is None and registration != RegistrationSettings():
+        url = setting_of(RegistrationSettings, "server_url")
+        raise reader.refusal(
+            url, "the URL of a jo-server, because another setting of registered clients is set"
+        )
 
 
 def _script_environment(reader: SettingsReader) -> dict[str, str]:

@@ -44,6 +44,6 @@ def waited_s(job: Job) -> float:
 
 def ran_s(job: Job) -> float | None:
     """Return the seconds that a job has run, so far; None if it has not started."""
-    if job.started_at is None:
-        return None
+    if job.ran_s is not None or job.started_at is None:
+        return job.ran_s
     return ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()

@@ -161,7 +161,7 @@ def client_table(clients: Iterable[ComputeClient]) -> Table:
         table.add_row(
             # Without the parts that all URLs share, to save room in a narrow terminal.
             client.url.removeprefix("http://").removesuffix("/submit"),
-            _state_text(client.state),
+            _state_text("drained" if client.drained else client.state),
             "-" if client.slots is None else f"{client.running or 0} of {client.slots}",
             "-" if client.waiting is None else str(client.waiting),
             _per_cent(client.cpu),

@@ -11,6 +11,8 @@ NO_SUCH_JOB = "no-such-job"
 """Code of a 404 for a job that does not exist, or belongs to another user."""
 
 NO_SUCH_PATH = "no-such-path"
+NO_SUCH_CLIENT = "no-such-client"
+CLIENT_IN_USE = "client-in-use"
 GIVEN_BACK = "given-back"
 TOO_MUCH_STORED = "too-much-stored"
 

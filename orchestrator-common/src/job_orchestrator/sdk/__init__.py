@@ -4,6 +4,12 @@
 ``ApiError``.
 """
 
+from job_orchestrator.common.messages.explanation import (
+    ClientForJob,
+    Explanation,
+    LimitUse,
+    UserInLine,
+)
 from job_orchestrator.common.messages.jobs import (
     Job,
     JobDetail,
@@ -12,12 +18,14 @@ from job_orchestrator.common.messages.jobs import (
     ResultFiles,
     Step,
 )
+from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.messages.service import (
     ComputeClient,
     Identity,
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.blocking import Client
@@ -54,8 +62,10 @@ __all__ = [
     "AsyncClient",
     "Change",
     "Client",
+    "ClientForJob",
     "ComputeClient",
     "ConnectionBroken",
+    "Explanation",
     "Files",
     "Health",
     "Identity",
@@ -63,6 +73,7 @@ __all__ = [
     "JobDetail",
     "JobNotFound",
     "JobStatus",
+    "LimitUse",
     "LocalStorageFailed",
     "LogStream",
     "MachineUnavailable",
@@ -77,6 +88,7 @@ __all__ = [
     "QueuePosition",
     "QuotaExceeded",
     "Refused",
+    "Resources",
     "ResultFile",
     "ResultFiles",
     "ResultKind",
@@ -92,4 +104,6 @@ __all__ = [
     "Submitted",
     "Trouble",
     "UnusableFiles",
+    "User",
+    "UserInLine",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import Job, JobDetail, ResultFiles
 from job_orchestrator.common.messages.service import (
     ComputeClient,
@@ -18,6 +19,7 @@ from job_orchestrator.common.messages.service import (
     Minute,
     PauseList,
     Service,
+    User,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.sdk.client import PATIENCE_S, AsyncClient, LogStream, ResultKind
@@ -247,6 +249,10 @@ class Client:
         """Cancel a job; see ``AsyncClient.cancel``."""
         return self._result(self._client.cancel(job_id))
 
+    def explain(self, job_id: int) -> Explanation:
+        """Fetch all on which the start of a job depends; see ``AsyncClient.explain``."""
+        return self._result(self._client.explain(job_id))
+
     def change(
         self, job_id: int, *, held: bool | None = None, priority: int | None = None
     ) -> JobDetail:
@@ -269,6 +275,18 @@ class Client:
         """Fetch the jo-clients of the server; see ``AsyncClient.clients``."""
         return self._result(self._client.clients())
 
+    def drain_client(self, name: str) -> list[ComputeClient]:
+        """Give a client no more jobs; see ``AsyncClient.drain_client``."""
+        return self._result(self._client.drain_client(name))
+
+    def resume_client(self, name: str) -> list[ComputeClient]:
+        """Give a drained client jobs again; see ``AsyncClient.resume_client``."""
+        return self._result(self._client.resume_client(name))
+
+    def forget_client(self, name: str) -> list[ComputeClient]:
+        """Forget a registered client; see ``AsyncClient.forget_client``."""
+        return self._result(self._client.forget_client(name))
+
     def stats(self) -> list[Minute]:
         """Fetch the statistics of the last hour; see ``AsyncClient.stats``."""
         return self._result(self._client.stats())
@@ -276,6 +294,10 @@ class Client:
     def whoami(self) -> Identity:
         """Fetch the user that the server takes the caller for; see ``AsyncClient.whoami``."""
         return self._result(self._client.whoami())
+
+    def users(self) -> list[User]:
+        """Fetch the users of trusted issuers; see ``AsyncClient.users``."""
+        return self._result(self._client.users())
 
     def health(self) -> Health:
         """Fetch the server's health; see ``AsyncClient.health``."""

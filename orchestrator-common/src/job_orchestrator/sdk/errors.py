@@ -5,7 +5,14 @@ from http import HTTPStatus
 
 import msgspec
 
-from job_orchestrator.common.errors import NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED, DomainError
+from job_orchestrator.common.errors import (
+    CLIENT_IN_USE,
+    NO_SUCH_CLIENT,
+    NO_SUCH_JOB,
+    NO_SUCH_PATH,
+    TOO_MUCH_STORED,
+    DomainError,
+)
 from job_orchestrator.common.messages.jobs import JobError
 from job_orchestrator.common.status import JobStatus
 
@@ -137,6 +144,8 @@ def _server_error(url: str, status: int, headers: Mapping[str, str], answer: Job
                 f"{url} does not know this call: it is a jo-client, or a jo-server of an older"
                 " version"
             )
+        case 404 | 409 if answer.code in (NO_SUCH_CLIENT, CLIENT_IN_USE):
+            return Refused(message)
         case 404:
             return OutputNotFound(message)
         case 409:

@@ -3,10 +3,12 @@
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from aiohttp import web
 
+from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.lifecycle import Component, Lifecycle
@@ -20,11 +22,19 @@ from job_orchestrator.common.web.foreign_pages import PagePolicy, refuse_foreign
 from job_orchestrator.common.web.openapi import Api, document_routes
 from job_orchestrator.common.web.request_log import add_request_ids
 from job_orchestrator.server import __version__, keys
+from job_orchestrator.server.auth.authentication import Authentication, ClaimNames
+from job_orchestrator.server.auth.sign_in import SignInClient
 from job_orchestrator.server.auth.tokens import Tokens
 from job_orchestrator.server.callbacks.delivery import WebhookSender
 from job_orchestrator.server.callbacks.notifier import Notifier
 from job_orchestrator.server.clients.agreement import ServerLimits
-from job_orchestrator.server.clients.link import LinkTerms, link_transports
+from job_orchestrator.server.clients.connector import TunnelConnector
+from job_orchestrator.server.clients.link import LinkTerms, LinkTransport, link_transports
+from job_orchestrator.server.clients.registrations import (
+    SEEN_INTERVAL_S,
+    Attendance,
+    ClientRegistrations,
+)
 from job_orchestrator.server.clients.registry import ClientRegistry
 from job_orchestrator.server.dispatch.assembly import Dispatch
 from job_orchestrator.server.errors import STATUSES
@@ -41,12 +51,14 @@ from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.jobs.submit import JobSubmission
 from job_orchestrator.server.jobs.terminate import JobTermination
 from job_orchestrator.server.jobs.views import view_of
+from job_orchestrator.server.jobs.waiting.explanation import Explanations
 from job_orchestrator.server.jobs.waiting.forecasts import Forecasts
 from job_orchestrator.server.jobs.waiting.hindrances import Hindrances
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.maintenance.health import HealthCheck
 from job_orchestrator.server.maintenance.retention import Retention
-from job_orchestrator.server.model import UserLimits
+from job_orchestrator.server.model import ClientUrls, UserLimits
+from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.policy_reloader import PolicyReloader
 from job_orchestrator.server.scheduling.rules import Rules, SharedLimits, policies
 from job_orchestrator.server.settings.server import Settings
@@ -93,7 +105,15 @@ def create_app(settings: Settings, tuning: Tuning = DEFAULT_TUNING) -> web.Appli
     app[keys.SETTINGS] = settings
     app[TUNING] = tuning
     app[keys.METRICS] = Metrics(settings.services.values())
-    app[keys.TOKENS] = Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s)
+    app[keys.AUTHENTICATION] = Authentication(
+        Tokens(settings.api_tokens_file, fresh_s=tuning.tokens_fresh_s),
+        names=ClaimNames(
+            settings.oidc_name_claim, settings.oidc_groups_claim, settings.oidc_admin_groups
+        ),
+        client=SignInClient(
+            settings.oidc_client_id, settings.oidc_client_secret, settings.oidc_scope
+        ),
+    )
     document_routes(
         app,
         ROUTES,
@@ -122,7 +142,7 @@ def _page_policy(settings: Settings) -> PagePolicy:
         hosts=settings.allowed_hosts,
         address=settings.host,
         token_setting="API_TOKENS_FILE",  # noqa: S106 (a name)
-        has_tokens=settings.api_tokens_file is not None,
+        has_tokens=settings.requires_tokens,
         origins=settings.cors_origins,
     )
 
@@ -130,23 +150,29 @@ def _page_policy(settings: Settings) -> PagePolicy:
 async def _resources(app: web.Application) -> AsyncIterator[None]:
     """Open the data folder, the database and the connections to the clients, then compose."""
     settings, tuning = app[keys.SETTINGS], app[TUNING]
-    await app[keys.TOKENS].start()
+    await app[keys.AUTHENTICATION].tokens.start()
     files = FolderFiles(settings.data_path)
     await in_thread(files.prepare)
     with files.locked():
         await in_thread(files.remove_unfinished_uploads)
-        async with open_store(
-            settings.db_path,
-            wrote=app[keys.METRICS].write_seconds.observe,
-            half_life_s=settings.fair_half_life_s,
-        ) as store:
+        async with (
+            open_store(
+                settings.db_path,
+                wrote=app[keys.METRICS].write_seconds.observe,
+                half_life_s=settings.fair_half_life_s,
+            ) as store,
+            _trusting_issuers(app, store),
+        ):
             await _continue_clock(store)
             terms = LinkTerms(store.installation.id, settings.inline_limit)
             transports = link_transports(
                 settings.services.values(), settings.client_token, terms, tuning
             )
+            times = [service.lost_after_s or 0.0 for service in settings.services.values()]
             limits = ServerLimits(
-                settings.max_upload_bytes, settings.max_result_bytes, settings.lost_after_s
+                settings.max_upload_bytes,
+                settings.max_result_bytes,
+                max(settings.lost_after_s, *times, 0.0),
             )
             registry = ClientRegistry(transports, tuning.client_backoff, time.monotonic, limits)
             webhooks = WebhookSender(settings.callback_rules, settings.callback_key, time.time)
@@ -156,6 +182,26 @@ async def _resources(app: web.Application) -> AsyncIterator[None]:
             finally:
                 await webhooks.close()
                 await registry.close()
+
+
+@asynccontextmanager
+async def _trusting_issuers(app: web.Application, store: JobStore) -> AsyncIterator[None]:
+    """Accept the tokens of the configured issuers during the block. Raises ``StartupError``."""
+    settings = app[keys.SETTINGS]
+    if not settings.oidc_issuers:
+        yield
+        return
+    try:
+        # Needs joserfc and cryptography, which servers without issuers need not install.
+        from job_orchestrator.server.auth.issuer import open_issuers
+    except ImportError as error:
+        raise StartupError(
+            f"OIDC_ISSUERS is set, and {error.name} is not installed: pip install"
+            " 'job-orchestrator-server[oidc]'"
+        ) from error
+    async with open_issuers(settings.oidc_issuers, settings.oidc_audience) as issuers:
+        await app[keys.AUTHENTICATION].trust(issuers, store.identities)
+        yield
 
 
 async def _continue_clock(store: JobStore) -> None:
@@ -191,22 +237,26 @@ async def _compose(
     )
     policy_file = None
     if settings.policy_file is not None:
-        policy_file = PolicyReloader(settings.policy_file, rules)
+        policy_file = PolicyReloader(
+            settings.policy_file, rules, app[keys.AUTHENTICATION].groups.members
+        )
         await policy_file.start()
+    offers = Offers(registry, rules, settings.services, settings.fair_half_life_s, steady_time)
     dispatch = Dispatch(
         store,
         stored_files,
         registry,
         rules,
+        offers,
         settings.services,
         tuning,
         metrics.fetch_seconds,
         lost_after_s=settings.lost_after_s,
         max_result_bytes=settings.max_result_bytes,
         max_input_bytes=settings.max_upload_bytes,
-        half_life_s=settings.fair_half_life_s,
     )
     await dispatch.load()
+    registrations = await _registrations(app, store, registry, dispatch)
     control = QueueControl(store, settings.services, rules, dispatch.dispatcher.loop.wake)
     await control.load()
     feed = ChangeFeed()
@@ -238,6 +288,7 @@ async def _compose(
         *dispatch.components(),
         Component(event_streams.loops),
         _loop_lag(metrics, tuning),
+        Component([Loop("registrations", registrations.run_pass, interval_s=SEEN_INTERVAL_S)]),
     ]
     if notifier is not None:
         components.append(Component([notifier.loop], close=notifier.close))
@@ -245,11 +296,13 @@ async def _compose(
         loop = Loop("policy file", policy_file.run_pass, interval_s=tuning.policy_interval_s)
         components.append(Component([loop]))
     if settings.api_tokens_file is not None:
-        components.append(_token_reloading(app[keys.TOKENS], tuning))
+        components.append(_token_reloading(app[keys.AUTHENTICATION].tokens, tuning))
     lifecycle = Lifecycle(components)
 
     app[keys.CLIENTS] = registry
+    app[keys.REGISTRATIONS] = registrations
     app[keys.CONTROL] = control
+    app[keys.EXPLANATIONS] = Explanations(outlooks, offers)
     app[keys.FEED] = feed
     app[keys.HEALTH] = HealthCheck(store, files, lifecycle.loops)
     app[keys.QUERIES] = queries
@@ -277,6 +330,31 @@ async def _compose(
     app[LIFECYCLE] = lifecycle
 
 
+async def _registrations(
+    app: web.Application, store: JobStore, registry: ClientRegistry, dispatch: Dispatch
+) -> ClientRegistrations:
+    """Load the clients that have registered themselves with a previous run of the server."""
+    settings, tuning = app[keys.SETTINGS], app[TUNING]
+    terms = LinkTerms(store.installation.id, settings.inline_limit)
+
+    def new_transport(urls: ClientUrls, connector: TunnelConnector) -> LinkTransport:
+        return LinkTransport(urls, connector, terms, tuning)
+
+    registrations = ClientRegistrations(
+        registry,
+        store.registrations,
+        settings.services,
+        new_transport,
+        Attendance(dispatch.attend, dispatch.leave),
+        forget_after_s=settings.forget_clients_after_s,
+        now=steady_time,
+    )
+    await registrations.load()
+    if settings.api_tokens_file is not None:
+        await store.registrations.keep_tokens(app[keys.AUTHENTICATION].tokens.known)
+    return registrations
+
+
 def _retention(store: JobStore, files: JobFiles, settings: Settings, tuning: Tuning) -> Component:
     retention = Retention(store, files, max_age_s=settings.max_age_s)
     loop = Loop("retention", retention.run_pass, interval_s=tuning.retention_interval_s)
@@ -293,7 +371,7 @@ def _token_reloading(tokens: Tokens, tuning: Tuning) -> Component:
 
 
 async def _start(app: web.Application) -> None:
-    if app[keys.TOKENS].path is None:
+    if not app[keys.SETTINGS].requires_tokens:
         logger.warning(
             "API_TOKENS_FILE is not set: everybody who reaches this port can submit jobs, and see, "
             "fetch and terminate the jobs of all users"
@@ -310,8 +388,10 @@ def end_streams(app: web.Application) -> None:
     app[keys.FEED].close()
     app[keys.EVENT_STREAMS].close()
     app[keys.JOB_LOGS].close()
+    app[keys.REGISTRATIONS].close()
 
 
 async def _stop(app: web.Application) -> None:
     end_streams(app)
+    await app[DISPATCH].leave_all()
     await app[LIFECYCLE].stop()

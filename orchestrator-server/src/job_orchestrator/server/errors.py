@@ -5,6 +5,8 @@ from http import HTTPStatus
 
 from job_orchestrator.common.config.units import size_text
 from job_orchestrator.common.errors import (
+    CLIENT_IN_USE,
+    NO_SUCH_CLIENT,
     NO_SUCH_JOB,
     TOO_MUCH_STORED,
     BadRequest,
@@ -50,6 +52,18 @@ class JobNotQueued(DomainError):
 
 class ServiceNotFound(DomainError):
     """A service with this name is not configured."""
+
+
+class ClientNotFound(DomainError):
+    """There is no client with this name."""
+
+    code = NO_SUCH_CLIENT
+
+
+class ClientInUse(DomainError):
+    """A client that can't be forgotten now, or at all."""
+
+    code = CLIENT_IN_USE
 
 
 class NeededResultsUnusable(DomainError):
@@ -187,6 +201,8 @@ STATUSES: Mapping[type[DomainError], HTTPStatus] = {
     JobAlreadyEnded: HTTPStatus.CONFLICT,
     JobNotQueued: HTTPStatus.CONFLICT,
     ServiceNotFound: HTTPStatus.NOT_FOUND,
+    ClientNotFound: HTTPStatus.NOT_FOUND,
+    ClientInUse: HTTPStatus.CONFLICT,
     PayloadLost: HTTPStatus.BAD_GATEWAY,
     ClientBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     AccessRefused: HTTPStatus.BAD_GATEWAY,

@@ -1,7 +1,6 @@
 """Values of the server: jobs, services, limits, principals. Without I/O, SQL and HTTP."""
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,41 +28,21 @@ class ClientUrls:
     upload: str
     download: str
     terminate: str
+    registered_as: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the client: its upload URL."""
-        return self.upload
+        """Name of the client: the one that it has registered with, else its upload URL."""
+        return self.registered_as or self.upload
 
     @property
     def partial(self) -> str:
         """URL of the results in any state, next to the download URL."""
         return f"{self.download}_partial"
 
-    @property
-    def events(self) -> str:
-        """URL of the event stream, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/events"
-
-    @property
-    def link(self) -> str:
-        """URL of the link, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/link"
-
-    @property
-    def logs(self) -> str:
-        """URL of the output of scripts, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/logs"
-
-    @property
-    def payloads(self) -> str:
-        """URL of the inventory, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/payloads"
-
-    @property
-    def load(self) -> str:
-        """URL of the CPU load, next to the upload URL."""
-        return f"{self.upload.rpartition('/')[0]}/load"
+    def beside(self, route: str) -> str:
+        """Return the URL of another route, next to the upload URL."""
+        return f"{self.upload.rpartition('/')[0]}/{route}"
 
 
 class Order(StrEnum):
@@ -84,6 +63,8 @@ class Service:
     limits the run time of a job; None means without a limit. ``resources`` is what a job asks for
     that does not say so, ``max_resources`` the most that one may ask for; 0 there: any amount.
     ``weight`` is the share of slots relative to other services of the same clients.
+    ``registered``: clients may register themselves for it. Jobs of a client that was silent for
+    ``lost_after_s`` are lost; None: the time of all services.
     """
 
     name: str
@@ -97,33 +78,13 @@ class Service:
     resources: Resources = NOTHING
     max_resources: Resources = NOTHING
     weight: int = 1
+    registered: bool = False
+    lost_after_s: float | None = None
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the clients that run this service."""
+        """Names of the clients that are configured for this service."""
         return tuple(client.name for client in self.clients)
-
-
-@dataclass(frozen=True)
-class Installation:
-    """Identity of a database of jobs, which distinguishes its keys from those of other servers.
-
-    A client may serve several servers. ``id`` is random, and starts the nonce of every key. A
-    restored backup has the ``id`` of the database that was backed up.
-    """
-
-    id: str
-
-    def new_nonce(self) -> str:
-        """Return the nonce of a new attempt."""
-        return f"{self.id}-{secrets.token_hex(8)}"
-
-    def made(self, key: str) -> bool:
-        """Return whether ``key`` names an attempt of this installation.
-
-        False for a key without a nonce, as attempts had before there were nonces.
-        """
-        return key.rpartition(".")[2].startswith(f"{self.id}-")
 
 
 @dataclass(frozen=True)
@@ -139,6 +100,7 @@ class Job:
     - ``held``: a queued job that does not start before its user releases it.
     - ``after_success`` and ``after_end`` are the ids of jobs that must complete, and that must end,
       before it starts. ``open_dependencies`` counts those that have not ended yet.
+    - ``run_s`` is how many seconds its script ran, by the clock of the client; None if not known.
     - ``cpus``, ``memory_bytes`` and ``gpus`` are what it asks for in addition to a slot.
     - ``outputs`` and ``results`` select the files of the results (see ``selection``).
     - ``input_bytes`` is the size of the uploaded files, ``output_bytes`` that of the ZIP and
@@ -181,6 +143,14 @@ class Job:
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    run_s: float | None = None
+
+    @property
+    def ran_s(self) -> float | None:
+        """Seconds that the script of a job that has ended ran; None if that is not known."""
+        if self.run_s is not None or self.started_at is None or self.ended_at is None:
+            return self.run_s
+        return max(self.ended_at - self.started_at, 0.0)
 
     @property
     def is_ready(self) -> bool:
@@ -239,12 +209,14 @@ class Job:
 class StoredOutput:
     """The ZIP that was received from a client: its size in bytes, and its digest.
 
-    ``content`` is the ZIP itself if it is small: it is stored with the state of the job.
+    ``content`` is the ZIP itself if it is small: it is stored with the state of the job. ``run_s``
+    is how long the script ran that made it, None if the client did not say so.
     """
 
     size: int
     sha256: bytes
     content: bytes | None = None
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -354,19 +326,49 @@ class UserLimits:
 
 
 @dataclass(frozen=True)
+class Registration:
+    """A client that has registered itself: its name, the services whose jobs it gets.
+
+    ``identity`` tells it from another client of the same name. ``seen_at`` is when it was last
+    connected.
+    """
+
+    name: str
+    identity: str
+    services: tuple[str, ...]
+    seen_at: float
+
+
+@dataclass(frozen=True)
+class ClientGrant:
+    """Permission of a client's token: to register for ``services``, as ``uses`` clients.
+
+    None there: all services, and any number. ``token`` is the hash of the token.
+    """
+
+    services: frozenset[str] | None = None
+    uses: int | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class Principal:
     """A user, or an administrator (``user_id`` None), in whose name a request is made.
 
     ``authenticated`` is False if no tokens are configured; then everybody is an administrator.
+    ``grant`` is that of a client, which may do nothing else. ``name`` is the name of a user of an
+    issuer.
     """
 
     user_id: int | None
     authenticated: bool = True
+    grant: ClientGrant | None = None
+    name: str = ""
 
     @property
     def is_admin(self) -> bool:
         """True for an administrator, who may see and do everything."""
-        return self.user_id is None
+        return self.user_id is None and self.grant is None
 
     def owns(self, user_id: int) -> bool:
         """Return whether the jobs of ``user_id`` may be seen, fetched and terminated."""

@@ -24,8 +24,8 @@ class Outcome:
     """Outcome of run.sh.
 
     ``exit_code`` is that of the process, or 128 + n if signal n ended the process, as shells count.
-    Times are seconds since the epoch. ``limit_reached`` describes the resource limit that the
-    payload reached; it is empty if there was none.
+    Times are seconds since the epoch, of a clock that does not jump. ``limit_reached`` describes
+    the resource limit that the payload reached; it is empty if there was none.
     """
 
     exit_code: int
@@ -33,6 +33,11 @@ class Outcome:
     started_at: float
     ended_at: float
     limit_reached: str = ""
+
+    @property
+    def run_s(self) -> float:
+        """Seconds that the script ran."""
+        return max(self.ended_at - self.started_at, 0.0)
 
 
 class RunPhase(StrEnum):
@@ -52,11 +57,17 @@ class RunPhase(StrEnum):
     LOST = "lost"
     """The run has ended with an unknown outcome, and the script is not to blame."""
 
+    EVICTED = "evicted"
+    """The run was ended because its machine failed or was needed for others.
+
+    It is run again, and that costs its job no attempt.
+    """
+
     UNKNOWN = "unknown"
     """The executor cannot determine the phase at the moment. This is never taken for an end."""
 
 
-_OVER = frozenset({RunPhase.ENDED, RunPhase.FAILED, RunPhase.LOST})
+_OVER = frozenset({RunPhase.ENDED, RunPhase.FAILED, RunPhase.LOST, RunPhase.EVICTED})
 
 
 @dataclass(frozen=True)
@@ -64,13 +75,15 @@ class RunState:
     """State of a run.
 
     ``outcome`` is set in the phase ENDED only. ``reason`` explains the phase to the user. ``pid``
-    is the process of run.sh on this machine, 0 if there is none.
+    is the process of run.sh on this machine, 0 if there is none. ``started_at`` is when run.sh
+    began, in seconds since the epoch; 0: not known.
     """
 
     phase: RunPhase
     outcome: Outcome | None = None
     reason: str = ""
     pid: int = 0
+    started_at: float = 0.0
 
     @property
     def over(self) -> bool:
@@ -101,6 +114,10 @@ class ExecutorBusy(DomainError):
     """The executor lacks resources and has submitted nothing; the same request succeeds later."""
 
 
+class QueueFull(ExecutorBusy):
+    """The batch system limits how many runs may be in its queue. That may last for hours."""
+
+
 class ExecutorUnavailable(DomainError):
     """The executor did not answer, so the run may have been submitted. Repeat the request."""
 
@@ -114,6 +131,14 @@ class Executor(Protocol):
     @property
     def survives_restart(self) -> bool:
         """True if runs continue while jo-client is stopped."""
+
+    @property
+    def has_queue(self) -> bool:
+        """True if runs may be in the phase WAITING for long; their payloads count as Prepared."""
+
+    @property
+    def problem(self) -> str:
+        """Reason why runs can't be submitted or followed at present; empty if they can."""
 
     @property
     def poll_interval_s(self) -> float:
@@ -130,11 +155,13 @@ class Executor(Protocol):
         not block. It is called in the event loop.
         """
 
-    async def recover(self) -> Collection[RunId]:
+    async def recover(self, wanted: Collection[RunId]) -> Collection[RunId]:
         """Take over, or end, what a previous process of jo-client left. Called once, at the start.
 
-        Returns the runs that still exist. An executor whose runs do not survive a restart ends
-        every process that was left, and returns nothing. Raises ``StillRunning``.
+        ``wanted`` are the runs whose payloads are known; all others are ended. Returns those of
+        them that still exist, or have ended with a known outcome. An executor whose runs do not
+        survive a restart ends every process that was left, and returns nothing. Raises
+        ``StillRunning``.
         """
 
     async def verify(self) -> None:
@@ -152,8 +179,8 @@ class Executor(Protocol):
     async def submit(self, request: RunRequest) -> None:
         """Submit a run. A repeat with the same ``run_id`` has no further effect.
 
-        Raises ``RunRefused``, ``ExecutorBusy``, ``ExecutorUnavailable``, and ``MachineFault`` if
-        the machine can't start scripts.
+        Raises ``RunRefused``, ``ExecutorBusy``, ``QueueFull``, ``ExecutorUnavailable``, and
+        ``MachineFault`` if the machine can't start scripts.
         """
 
     async def poll(self, run_ids: Collection[RunId]) -> Mapping[RunId, RunState]:

@@ -13,6 +13,9 @@ from job_orchestrator.client.executors.local.cgroups.hierarchy import visible_hi
 from job_orchestrator.client.model import Share
 from job_orchestrator.common.messages.resources import Resources
 
+UNLIMITED_CPUS, UNLIMITED_BYTES, UNLIMITED_GPUS = 100_000.0, 1 << 50, 1000
+"""Resources of a batch system whose limits only the system itself knows."""
+
 _DEVICE = re.compile(r"nvidia\d+")
 
 
@@ -101,6 +104,18 @@ class Machine:
     def release(self, payload_id: int) -> None:
         """Take back the share of a payload whose script has ended."""
         self._shares.pop(payload_id, None)
+
+
+def cluster(cpus: float | None, memory_bytes: int | None, gpus: tuple[int, ...] | None) -> Machine:
+    """Return what payloads may ask of a batch system: what the settings say, or any amount.
+
+    The batch system itself refuses a job that fits on none of its nodes.
+    """
+    return Machine(
+        UNLIMITED_CPUS if cpus is None else cpus,
+        UNLIMITED_BYTES if memory_bytes is None else memory_bytes,
+        tuple(range(UNLIMITED_GPUS)) if gpus is None else gpus,
+    )
 
 
 def find_machine(

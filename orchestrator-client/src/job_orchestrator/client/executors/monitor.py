@@ -9,7 +9,7 @@ from job_orchestrator.client.executors.base import Executor, RunId, RunPhase, Ru
 from job_orchestrator.common.runtime.loops import Loop
 
 _NOTHING_KNOWN = RunState(RunPhase.UNKNOWN)
-_NOT_STARTED = frozenset({RunPhase.WAITING, RunPhase.UNKNOWN})
+NOT_STARTED = frozenset({RunPhase.WAITING, RunPhase.UNKNOWN})
 
 
 @dataclass
@@ -54,7 +54,11 @@ class RunMonitor:
 
     async def started(self, run_id: RunId) -> RunState:
         """Wait until run.sh has begun, or the run is over."""
-        return await self._wait(run_id, lambda state: state.phase not in _NOT_STARTED)
+        return await self._wait(run_id, lambda state: state.phase not in NOT_STARTED)
+
+    async def changed(self, run_id: RunId, known: RunState) -> RunState:
+        """Wait until the state of a watched run is another one than ``known``."""
+        return await self._wait(run_id, lambda state: state != known)
 
     async def over(self, run_id: RunId) -> RunState:
         """Wait for the end of a watched run. One task at a time may wait for a run."""

@@ -57,7 +57,7 @@ class LinkConnection:
 
     def on_payload_changed(self, row: PayloadRow) -> None:
         """Report the state of a payload. Prepared is not reported: the answer says it."""
-        match row.status:
+        match row.reported_status:
             case PayloadStatus.PREPARED:
                 pass
             case PayloadStatus.RUNNING if row.packing:
@@ -91,6 +91,7 @@ class LinkConnection:
                 results,
                 None if results is None else row.results_sha256,
                 row.ended_at,
+                row.run_s,
             )
         )
         reach(Point.CLIENT_END_SENT)

@@ -108,11 +108,12 @@ class LinkRequests:
 
 
 def _state(number: int, row: PayloadRow) -> link.PayloadState:
-    return link.PayloadState(number, row.id, row.status, row.exit_code, row.message, steady_time())
+    status = row.reported_status
+    return link.PayloadState(number, row.id, status, row.exit_code, row.message, steady_time())
 
 
 def _entries(rows: Sequence[PayloadRow]) -> list[InventoryEntry]:
-    return [InventoryEntry(row.id, row.key, row.status) for row in rows]
+    return [InventoryEntry(row.id, row.key, row.reported_status) for row in rows]
 
 
 def _reason(error: DomainError) -> link.Refusal:

@@ -28,6 +28,9 @@ class Drain:
     3. Running payloads have ``timeout_s`` to end by themselves; their results are fetched as usual.
     4. Payloads that still run are ended and given back.
 
+    Payloads whose runs survive a restart are neither ended nor given back: jo-client takes them
+    over at its next start.
+
     A payload that is given back is forgotten, and an event reports it to the servers, which run the
     job elsewhere immediately instead of waiting for this client to return.
     """
@@ -38,13 +41,21 @@ class Drain:
     meter: LoadMeter
     hub: EventHub
     timeout_s: float
+    survives_restart: bool = False
     hand_over_s: float = HAND_OVER_S
 
     async def __call__(self) -> None:
-        """Drain the client; on return no payload runs any more."""
+        """Drain the client; on return no payload runs any more, except those that survive."""
         self.intake.open = False
         await self.meter.announce_draining()
-        running, _ = await self.store.counts()
+        running, waiting = await self.store.counts()
+        if self.survives_restart:
+            logger.info(
+                "Stopping: %d payloads go on; the next start takes them over",
+                running + waiting,
+            )
+            await self.runner.stop()
+            return
         if running:
             logger.info("Stopping: %d payloads have %g s to end", running, self.timeout_s)
         await self.store.give_back(PayloadStatus.PREPARED)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import msgspec
+
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.messages.payloads import LoadEvent, PayloadEvent
@@ -84,9 +86,12 @@ class EventStream:
 
     def on_payload_changed(self, row: PayloadRow) -> None:
         """See ``Follower``. Prepared is not published: the answer to the submit reports it."""
-        if row.status is PayloadStatus.PREPARED:
+        if row.reported_status is PayloadStatus.PREPARED:
             return
-        event = PayloadEvent(row.id, row.status, row.exit_code, row.message, row.packing)
+        run_s = msgspec.UNSET if row.run_s is None else row.run_s
+        event = PayloadEvent(
+            row.id, row.status, row.exit_code, row.message, row.packing, run_s=run_s
+        )
         self.backlog.put(encode_event("payload", encode(event)))
 
     def on_load(self, load: LoadEvent) -> None:

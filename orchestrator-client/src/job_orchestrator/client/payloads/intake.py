@@ -21,6 +21,7 @@ from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
 from job_orchestrator.client.payloads.ids import PayloadIds
 from job_orchestrator.client.payloads.keyless import KeylessPayloads
+from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.selection import store_selection, wants_digests
 from job_orchestrator.client.script_check.rules import check_script
@@ -70,7 +71,8 @@ class Intake:
 
     When it is not ``open``, or the machine has a fault, it only answers repeats of a submit.
     ``arriving`` are the names of folders whose payloads are not complete yet. ``offer`` is what the
-    machine has: a payload that asks for more is refused.
+    machine has: a payload that asks for more is refused. ``records`` is set if payloads survive a
+    restart.
     """
 
     store: PayloadStore
@@ -80,6 +82,7 @@ class Intake:
     limits: FormLimits
     fitness: Fitness
     offer: Resources = NOTHING
+    records: PayloadRecords | None = None
     open: bool = True
     arriving: set[str] = field(default_factory=set)
     _short: ShortWork = field(default_factory=ShortWork, init=False)
@@ -165,7 +168,9 @@ class Intake:
         row: PayloadRow | None = None
         try:
             complete = await receive(self.workspaces.of(name))
-            if key is None:
+            if self.records is not None:
+                await in_thread(self.records.accept, _row(complete, name, key, time_limit_s))
+            elif key is None:
                 await in_thread(self.keyless.add, complete.payload_id)
             # The store does not suspend, so no cancellation separates the row from its files.
             row = await self._add(complete, name, key, time_limit_s)
@@ -252,6 +257,25 @@ class Intake:
         if row is None:
             raise ClientStops("This client stops and takes no new payloads; use another one")
         return row
+
+
+def _row(complete: _Complete, name: str, key: str | None, time_limit_s: float | None) -> PayloadRow:
+    """Return the row that the store will have, for its record."""
+    return PayloadRow(
+        complete.payload_id,
+        name,
+        key,
+        complete.refusal,
+        time_limit_s,
+        PayloadStatus.PREPARED,
+        killed=False,
+        exit_code=None,
+        message="",
+        ended_at=None,
+        cpus=complete.wanted.cpus,
+        memory_bytes=complete.wanted.memory_bytes,
+        gpus=complete.wanted.gpus,
+    )
 
 
 def _wanted(fields: Fields, offer: Resources) -> Resources:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from logging import DEBUG, WARNING
 from typing import NamedTuple
 
 from job_orchestrator.client.errors import (
@@ -20,18 +21,20 @@ from job_orchestrator.client.executors.base import (
     ExecutorBusy,
     ExecutorUnavailable,
     Outcome,
+    QueueFull,
     RunId,
     RunPhase,
     RunRefused,
     RunRequest,
     RunState,
 )
-from job_orchestrator.client.executors.monitor import RunMonitor
+from job_orchestrator.client.executors.monitor import NOT_STARTED, RunMonitor
 from job_orchestrator.client.model import PayloadRow, Share
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspace
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.runtime.backoff import Backoff
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.status import PayloadStatus
 
@@ -55,18 +58,23 @@ KILLED_PACKING_S = 10.0
 
 
 class Ending(NamedTuple):
-    """End of a payload. ``results_sha256`` is the digest of its packed results."""
+    """End of a payload.
+
+    ``results_sha256`` is the digest of its packed results. Its script ran for ``run_s``.
+    """
 
     status: PayloadStatus
     message: str
     exit_code: int | None = None
     results_sha256: bytes | None = None
+    run_s: float | None = None
 
 
 class Lost(NamedTuple):
     """Loss of a payload's run: the payload has no end, and its job must be run again."""
 
     reason: str
+    costs_attempt: bool = True
 
 
 class NotStarted(NamedTuple):
@@ -88,6 +96,7 @@ class PayloadRun:
         packer: Packer,
         backoff: Backoff,
         script_ended: Callable[[], None],
+        show_progress: Callable[[RunState], Awaitable[None]],
         report_fault: Callable[[str], Awaitable[None]],
     ) -> None:
         self.row = row
@@ -103,6 +112,7 @@ class PayloadRun:
         self._packer = packer
         self._backoff = backoff
         self._script_ended = script_ended
+        self._show_progress = show_progress
         self._report_fault = report_fault
         self._killed = row.killed
         self._client_stops = False
@@ -115,7 +125,10 @@ class PayloadRun:
         return self._monitor.state(self.run_id).pid if self.in_executor else 0
 
     async def execute(self) -> Ending | Lost | NotStarted:
-        """Run the script and pack its results."""
+        """Run the script and pack its results.
+
+        A run that a previous process of jo-client has submitted is taken over.
+        """
         if self.row.refusal:
             return Ending(PayloadStatus.INVALID, self.row.refusal)
         try:
@@ -134,11 +147,11 @@ class PayloadRun:
         if state.outcome is not None:
             self._script_ended()
             return await self._pack(state.outcome)
-        if state.phase is not RunPhase.LOST:
+        if state.phase is RunPhase.FAILED:
             return _could_not_be_run(state.reason)
         if self._killed:
             return Ending(PayloadStatus.KILLED, KILLED)
-        return Lost(state.reason)
+        return Lost(state.reason, costs_attempt=state.phase is RunPhase.LOST)
 
     def kill(self) -> None:
         """Record that the payload is terminated on request; it is not submitted any more."""
@@ -166,18 +179,21 @@ class PayloadRun:
         busy_until = time.monotonic() + BUSY_LIMIT_S
         request = RunRequest(self.run_id, self._workspace, self.row.time_limit_s, self._share)
         failures = 0
-        in_doubt = False
+        # A previous process may have submitted it.
+        in_doubt = self._executor.survives_restart
         while not (self._killed or self._client_stops):
             try:
                 reach(Point.CLIENT_BEFORE_START)
                 await self._executor.submit(request)
                 reach(Point.CLIENT_STARTED)
             except (ExecutorBusy, ExecutorUnavailable) as error:
-                if isinstance(error, ExecutorBusy) and time.monotonic() > busy_until:
+                is_busy = isinstance(error, ExecutorBusy) and not isinstance(error, QueueFull)
+                if is_busy and time.monotonic() > busy_until:
                     raise MachineFault(str(error)) from error
                 failures += 1
                 in_doubt |= isinstance(error, ExecutorUnavailable)
-                logger.warning("%s; waiting", error)
+                logger.log(WARNING if failures == 1 else DEBUG, "%s; waiting", error)
+                await self._show_progress(RunState(RunPhase.WAITING, reason=str(error)))
                 await asyncio.sleep(self._backoff.delay_s(failures))
                 continue
             self.in_executor = self.has_started = True
@@ -193,18 +209,32 @@ class PayloadRun:
 
     async def _until_over(self) -> RunState:
         """Wait for the end of the run, and end it when its time limit is reached."""
+        if self._executor.has_queue:
+            await self._follow_in_queue()
         if self.row.time_limit_s is None:
             return await self._monitor.over(self.run_id)
-        await self._monitor.started(self.run_id)
-        limiter = asyncio.create_task(self._end_after(self.row.time_limit_s))
+        state = await self._monitor.started(self.run_id)
+        # It may have begun while no process of jo-client followed it.
+        elapsed_s = max(steady_time() - state.started_at, 0.0) if state.started_at else 0.0
+        limiter = asyncio.create_task(self._end_after(self.row.time_limit_s - elapsed_s))
         try:
             return await self._monitor.over(self.run_id)
         finally:
             limiter.cancel()
 
-    async def _end_after(self, limit_s: float) -> None:
-        await asyncio.sleep(limit_s)
+    async def _follow_in_queue(self) -> None:
+        """Show why the run waits, until it begins."""
+        state = self._monitor.state(self.run_id)
+        while state.phase in NOT_STARTED:
+            await self._show_progress(state)
+            state = await self._monitor.changed(self.run_id, state)
+        if state.phase is RunPhase.RUNNING or state.outcome is not None:
+            await self._show_progress(state)
+
+    async def _end_after(self, remaining_s: float) -> None:
+        await asyncio.sleep(remaining_s)
         self._out_of_time = True
+        limit_s = self.row.time_limit_s
         logger.info("Payload %d has reached its time limit of %g s", self.row.id, limit_s)
         while True:
             try:
@@ -245,7 +275,7 @@ class PayloadRun:
             self._stop_packing = None
             if timer is not None:
                 timer.cancel()
-        return Ending(status, message, outcome.exit_code, sha256)
+        return Ending(status, message, outcome.exit_code, sha256, outcome.run_s)
 
     async def _pack_until_it_succeeds(self, outcome: Outcome, stop_packing: asyncio.Event) -> bytes:
         """Pack the results. While the disk fails, packing is repeated; the script never is.

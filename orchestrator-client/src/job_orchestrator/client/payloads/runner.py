@@ -3,20 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from job_orchestrator.client.errors import PayloadNotFound, StillRunning
-from job_orchestrator.client.executors.base import Executor
+from job_orchestrator.client.executors.base import Executor, RunState
 from job_orchestrator.client.executors.machine import Machine
-from job_orchestrator.client.executors.monitor import RunMonitor
+from job_orchestrator.client.executors.monitor import NOT_STARTED, RunMonitor
 from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.client.payloads.fitness import Fitness
+from job_orchestrator.client.payloads.records import PayloadRecords
 from job_orchestrator.client.payloads.run import Ending, Lost, NotStarted, PayloadRun
 from job_orchestrator.client.payloads.store import PayloadStore, StoreError
 from job_orchestrator.client.results.packer import Packer
 from job_orchestrator.client.workspace.layout import Workspaces
 from job_orchestrator.common.logs.context import logging_about
 from job_orchestrator.common.runtime.backoff import Backoff
+from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.runtime.threads import in_thread
@@ -60,11 +63,13 @@ class Runner:
         fitness: Fitness,
         slots: int,
         machine: Machine | None = None,
+        records: PayloadRecords | None = None,
         backoff: Backoff = BACKOFF,
     ) -> None:
         """Create the runner. ``backoff`` is for failed submissions and failed statements.
 
-        Payloads that ask for resources get them from ``machine``; None has none.
+        Payloads that ask for resources get them from ``machine``; None has none. ``records`` is
+        set if payloads survive a restart.
         """
         self._store = store
         self._workspaces = workspaces
@@ -73,6 +78,7 @@ class Runner:
         self._fitness = fitness
         self._slots = slots
         self._machine = machine or Machine(0.0, 0)
+        self._records = records
         self._backoff = backoff
         self._monitor = RunMonitor(executor)
         self._passes = Loop("runner", self.run_pass, interval_s=INTERVAL_S)
@@ -83,8 +89,9 @@ class Runner:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         # Payloads that occupy a slot: from their start to the end of their script.
         self._occupied: set[int] = set()
-        # The last statement that starts payloads failed, and may have had its effect.
-        self._start_in_doubt = False
+        # The last statement that starts payloads failed, and may have had its effect; or payloads
+        # of a previous process were restored.
+        self._start_in_doubt = executor.survives_restart
         # The last pass had more free slots than payloads: none waits for a slot.
         self._none_waits = False
         self._paused = False
@@ -109,6 +116,7 @@ class Runner:
                 self._packer,
                 self._backoff,
                 partial(self._on_script_ended, row.id),
+                partial(self._show_progress, row.id),
                 self._report_fault,
             )
             self._tasks[row.id] = self._owner.spawn(self._run(run), f"payload {row.id}")
@@ -131,6 +139,8 @@ class Runner:
         run, task = self._runs.get(payload_id), self._tasks.get(payload_id)
         if run is None or task is None:
             return row, True
+        if self._records is not None:
+            await in_thread(self._records.update, row)
         run.kill()
         reach(Point.CLIENT_KILL_NOTED)
         await run.end()
@@ -209,7 +219,7 @@ class Runner:
                 self._passes.wake()  # more payloads may wait
                 return rows
         try:
-            return await self._store.start(free)
+            return await self._store.start(free, queued=self._executor.has_queue)
         except StoreError:
             self._start_in_doubt = True
             raise
@@ -261,6 +271,7 @@ class Runner:
             await self._report_fault(ending.reason)
         elif run.has_started:
             self._fitness.note_started()
+        await self._record_end(run.row, ending)
         failures = 0
         while not await self._store_end(run.row.id, ending):
             failures += 1
@@ -271,13 +282,50 @@ class Runner:
         """Report a fault of the machine, and give back the payloads that wait for a slot."""
         await self._fitness.report(problem)
         for row in await self._store.prepared():
+            await self._record_end(row, NotStarted(problem))
             await self._store.give_back_unstarted(row.id, problem)
+
+    async def _record_end(self, row: PayloadRow, ending: Ending | Lost | NotStarted) -> None:
+        """Make durable what servers are notified of next; it holds after a restart as well."""
+        if self._records is None:
+            return
+        try:
+            if isinstance(ending, Ending):
+                ended = replace(
+                    row,
+                    status=ending.status,
+                    message=ending.message,
+                    exit_code=ending.exit_code,
+                    results_sha256=ending.results_sha256,
+                    ended_at=steady_time(),
+                    queued=False,
+                )
+                await in_thread(self._records.update, ended)
+            else:
+                await in_thread(self._records.remove, row.uuid)
+        except OSError as error:
+            # After a restart it ends once more, in the same way.
+            logger.error("The end of payload %d is not recorded: %s", row.id, error)
+
+    async def _show_progress(self, payload_id: int, state: RunState) -> None:
+        """Show the user of a payload why it waits, or that its script has begun."""
+        if not self._executor.has_queue:
+            return
+        try:
+            if state.phase in NOT_STARTED:
+                await self._store.explain(payload_id, state.reason)
+            else:
+                await self._store.begin(payload_id)
+        except StoreError as error:
+            logger.error("The state of payload %d is not shown: %s", payload_id, error)
 
     async def _store_end(self, payload_id: int, ending: Ending | Lost | NotStarted) -> bool:
         """Store the end of a payload; False if the statement failed and must be repeated."""
         try:
             if isinstance(ending, Lost):
-                await self._store.give_back_lost(payload_id, ending.reason)
+                await self._store.give_back_lost(
+                    payload_id, ending.reason, costs_attempt=ending.costs_attempt
+                )
             elif isinstance(ending, NotStarted):
                 await self._store.give_back_unstarted(payload_id, ending.reason)
             else:

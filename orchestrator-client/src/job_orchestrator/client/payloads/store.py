@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 from typing import Any
 from uuid import uuid4
@@ -44,7 +44,9 @@ CREATE TABLE payloads (
     ended_at REAL,
     packing INTEGER NOT NULL DEFAULT 0,
     results_sha256 BLOB,
-    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0
+    cpus REAL NOT NULL DEFAULT 0, memory_bytes INT NOT NULL DEFAULT 0, gpus INT NOT NULL DEFAULT 0,
+    run_s REAL,
+    queued INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payloads_prepared ON payloads (id) WHERE status = 'Prepared';
 CREATE INDEX payloads_running ON payloads (id) WHERE status = 'Running';
@@ -52,7 +54,7 @@ CREATE INDEX payloads_ended ON payloads (ended_at) WHERE ended_at IS NOT NULL;
 """
 
 START = f"""
-UPDATE payloads SET status = 'Running'
+UPDATE payloads SET status = 'Running', queued = ?
 WHERE id IN (SELECT id FROM payloads WHERE status = 'Prepared' ORDER BY id LIMIT ?)
 RETURNING {COLUMNS}
 """  # noqa: S608
@@ -167,13 +169,25 @@ class PayloadStore:
         rows = self._execute(WANTED, (limit,)) if self._any_sized else ()
         return [Resources(*row) for row in rows]
 
-    async def start(self, limit: int) -> Sequence[PayloadRow]:
+    async def start(self, limit: int, *, queued: bool = False) -> Sequence[PayloadRow]:
         """Change at most ``limit`` Prepared payloads, the oldest, to Running, and return them.
 
-        Each payload is returned by one call only; the caller must run it.
+        Each payload is returned by one call only; the caller must run it. With ``queued`` they
+        wait in the queue of the executor until ``begin``.
         """
-        rows = self._rows(START, (limit,))
+        rows = self._rows(START, (queued, limit))
         return [self._notify(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    async def begin(self, payload_id: int) -> None:
+        """Record that the script of a queued payload has begun."""
+        self._change_running("queued = 0, message = ''", "queued", id=payload_id)
+
+    async def restore(self, rows: Sequence[PayloadRow]) -> None:
+        """Add the payloads of a previous process of jo-client; subscribers are not notified."""
+        marks = ", ".join("?" for _ in fields(PayloadRow))
+        for row in rows:
+            self._any_sized |= bool(row.wanted)
+            self._execute(f"INSERT INTO payloads ({COLUMNS}) VALUES ({marks})", astuple(row))  # noqa: S608
 
     async def running(self) -> Sequence[PayloadRow]:
         """Return all Running payloads."""
@@ -205,23 +219,11 @@ class PayloadStore:
 
     async def explain(self, payload_id: int, message: str) -> None:
         """Set the message of a payload, if it is Running."""
-        rows = self._rows(
-            f"""UPDATE payloads SET message = ? WHERE id = ? AND status = 'Running'
-                RETURNING {COLUMNS}""",  # noqa: S608
-            (message, payload_id),
-        )
-        for row in rows:
-            self._notify(row)
+        self._change_running("message = :message", "1", id=payload_id, message=message)
 
     async def mark_packing(self, payload_id: int) -> None:
         """Record that the script of a Running payload has ended, and its results are packed."""
-        rows = self._rows(
-            f"""UPDATE payloads SET packing = 1 WHERE id = ? AND status = 'Running' AND NOT packing
-                RETURNING {COLUMNS}""",  # noqa: S608
-            (payload_id,),
-        )
-        for row in rows:
-            self._notify(row)
+        self._change_running("packing = 1", "NOT packing", id=payload_id)
 
     async def finish(
         self,
@@ -230,11 +232,12 @@ class PayloadStore:
         message: str,
         exit_code: int | None = None,
         results_sha256: bytes | None = None,
+        run_s: float | None = None,
     ) -> PayloadRow:
         """Store how a payload ended. Raises ``TransitionRefused``, ``PayloadNotFound``."""
         rows = self._rows(
             f"""UPDATE payloads SET status = :status, message = :message,
-                    exit_code = coalesce(:exit_code, exit_code),
+                    exit_code = coalesce(:exit_code, exit_code), run_s = coalesce(:run_s, run_s),
                     results_sha256 = coalesce(:results_sha256, results_sha256),
                     ended_at = coalesce(ended_at, :now)
                 WHERE id = :id AND status IN ({_listed(origins(status))})
@@ -245,6 +248,7 @@ class PayloadStore:
                 "message": message,
                 "exit_code": exit_code,
                 "results_sha256": results_sha256,
+                "run_s": run_s,
                 "now": self._now(),
             },
         )
@@ -284,13 +288,15 @@ class PayloadStore:
         """Return whether the payload of ``key`` was recalled or given back."""
         return self._returned.has_key(key)
 
-    async def give_back_lost(self, payload_id: int, reason: str) -> None:
+    async def give_back_lost(
+        self, payload_id: int, reason: str, *, costs_attempt: bool = True
+    ) -> None:
         """Forget a Running payload whose run was lost, so that its server runs the job again."""
         rows = self._rows(
             f"DELETE FROM payloads WHERE id = ? AND status = 'Running' RETURNING {COLUMNS}",  # noqa: S608
             (payload_id,),
         )
-        self._notify_given_back(rows, reason)
+        self._notify_given_back(rows, reason, started=costs_attempt)
 
     async def prepared(self) -> Sequence[PayloadRow]:
         """Return all payloads that wait for a slot."""
@@ -343,8 +349,7 @@ class PayloadStore:
     async def kept(self) -> Sequence[PayloadRow]:
         """Return all payloads whose files were not removed, by id.
 
-        The event loop gets control between batches. A payload that is added or removed during the
-        call may or may not be returned.
+        The event loop gets control between batches, so payloads may come and go during the call.
         """
         found: list[PayloadRow] = []
         while True:
@@ -361,6 +366,12 @@ class PayloadStore:
         while deleted == DELETE_BATCH:
             deleted = len(self._rows(DELETE_CLEANED, values))
             await asyncio.sleep(0)  # lets other tasks run between two batches
+
+    def _change_running(self, change: str, condition: str, **values: int | str) -> None:
+        where = f"id = :id AND status = 'Running' AND {condition}"
+        statement = f"UPDATE payloads SET {change} WHERE {where} RETURNING {COLUMNS}"  # noqa: S608
+        for row in self._rows(statement, values):
+            self._notify(row)
 
     def _rows(self, statement: str, values: Any) -> list[PayloadRow]:
         return [PayloadRow.of(row) for row in self._execute(statement, values)]

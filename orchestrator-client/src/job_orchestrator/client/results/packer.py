@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from job_orchestrator.client.errors import ArchiveFailed, DiskFails, OnlyOutputKept, PackingGivenUp
+from job_orchestrator.client.errors import (
+    ArchiveFailed,
+    DiskFails,
+    FolderGone,
+    OnlyOutputKept,
+    PackingGivenUp,
+)
 from job_orchestrator.client.executors.base import Outcome
 from job_orchestrator.client.results.archive import ResultArchive
 from job_orchestrator.client.results.deflate import ParallelDeflater
@@ -234,13 +240,13 @@ def _digest_of(sha256: bytes, incomplete: OnlyOutputKept | None) -> bytes:
 
 @contextlib.contextmanager
 def _open_root(workspace: Workspace) -> Iterator[int]:
-    """Open the folder of a payload; a script may have moved it. Raises ``ArchiveFailed``."""
+    """Open the folder of a payload; a script may have moved it. Raises ``FolderGone``."""
     try:
         root = os.stat(workspace.root, follow_symlinks=False)  # noqa: PTH116
     except FileNotFoundError:
         root = None
     if root is None or not stat.S_ISDIR(root.st_mode):
-        raise ArchiveFailed(
+        raise FolderGone(
             "The results could not be packed: its folder was moved or replaced while run.sh ran"
         )
     with opened_folder(workspace.root) as folder:

@@ -60,7 +60,7 @@ class Metrics:
         """Count a payload that was created or changed its state."""
         if row.status is PayloadStatus.PREPARED:
             self._received.inc()
-        elif row.status is PayloadStatus.RUNNING:
+        elif row.reported_status is PayloadStatus.RUNNING:
             self._started_at.setdefault(row.id, self._clock())
         elif row.status in FINAL_PAYLOAD:
             self._ended.labels(row.status).inc()

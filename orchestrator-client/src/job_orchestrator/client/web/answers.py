@@ -1,7 +1,9 @@
 """JSON bodies about payloads and errors, and their schemas in the OpenAPI document."""
 
+import re
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from job_orchestrator.client import keys
@@ -9,8 +11,11 @@ from job_orchestrator.client.model import PayloadRow
 from job_orchestrator.common.errors import BadRequest, DomainError
 from job_orchestrator.common.messages.encoding import encode
 from job_orchestrator.common.messages.payloads import ErrorPayload, Payload
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
+from job_orchestrator.common.protocol.link import KEY_PATTERN, MAX_KEY_LENGTH
 from job_orchestrator.common.status import PayloadStatus
 
+_KEY = re.compile(f"{KEY_PATTERN}{{1,{MAX_KEY_LENGTH}}}")
 _MAX_DIGITS = 12
 
 SCHEMAS: dict[str, Any] = {
@@ -68,13 +73,27 @@ def payload_of(request: web.Request, row: PayloadRow) -> Payload:
     """Return the message about a payload."""
     return Payload(
         id=row.id,
-        status=row.status,
+        status=row.reported_status,
         loc=str(request.app[keys.WORKSPACES].of(row.uuid).root),
         pid=request.app[keys.RUNNER].pid(row.id),
         killed=row.killed,
         exit_code=row.exit_code,
         message=row.message,
+        run_s=msgspec.UNSET if row.run_s is None else row.run_s,
     )
+
+
+def submission_key(request: web.Request) -> str | None:
+    """Return the ``Idempotency-Key`` of a submission, None if it has none. Raises ``BadRequest``.
+
+    Keys are logged, and sent back in headers.
+    """
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not _KEY.fullmatch(key):
+        raise BadRequest(
+            f"Invalid {IDEMPOTENCY_KEY}, should be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
+        )
+    return key
 
 
 def error_body(_: web.Request | None, error: Exception | None, message: str) -> bytes:

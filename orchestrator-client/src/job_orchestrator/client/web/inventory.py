@@ -10,4 +10,4 @@ from job_orchestrator.common.web.answers import json_response
 async def inventory(request: web.Request) -> web.Response:
     """List all payloads that this client has, whichever server has submitted them."""
     rows = await request.app[keys.STORE].kept()
-    return json_response([InventoryEntry(row.id, row.key, row.status) for row in rows])
+    return json_response([InventoryEntry(row.id, row.key, row.reported_status) for row in rows])

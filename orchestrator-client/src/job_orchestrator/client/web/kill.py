@@ -4,7 +4,7 @@ import msgspec
 from aiohttp import web
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.web.answers import payload_id, payload_of
+from job_orchestrator.client.web.answers import payload_id, payload_of, submission_key
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY
 from job_orchestrator.common.web.answers import json_response
@@ -17,8 +17,8 @@ async def kill(request: web.Request) -> web.Response:
 
 async def kill_key(request: web.Request) -> web.Response:
     """Terminate the payload of a key, or prevent that it ever runs."""
-    key = request.headers.get(IDEMPOTENCY_KEY)
-    if not key:
+    key = submission_key(request)
+    if key is None:
         raise BadRequest(
             f"The payload is not specified: send its id, or the {IDEMPOTENCY_KEY} of its submission"
         )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 from aiohttp import hdrs, web
@@ -13,10 +14,11 @@ from job_orchestrator.client.web.answers import payload_id, payload_id_of, paylo
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.messages.payloads import AcknowledgedPayloads
 from job_orchestrator.common.protocol.digests import repr_digest
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST
+from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, RUN_SECONDS
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import PayloadStatus
+from job_orchestrator.common.storage.regular_file import open_regular_file
 from job_orchestrator.common.storage.small_file import read_if_small
 from job_orchestrator.common.web.answers import json_response
 
@@ -48,7 +50,8 @@ async def retrieve_partial(request: web.Request) -> web.StreamResponse:
         return packed
     workspace = request.app[keys.WORKSPACES].of(row.uuid)
     async with request.app[keys.PARTIAL_RESULTS].packed(row.id, workspace) as (file, sha256):
-        return await _send(request, file, sha256)
+        headers = {hdrs.CONTENT_TYPE: ZIP, REPR_DIGEST: repr_digest(sha256)}
+        return await _send(request, file, headers)
 
 
 async def _packed(
@@ -56,6 +59,8 @@ async def _packed(
 ) -> web.StreamResponse | None:
     """Return the packed results and their digest, None if there are none."""
     headers = {**headers, hdrs.CONTENT_TYPE: ZIP}
+    if row.run_s is not None:
+        headers[RUN_SECONDS] = repr(row.run_s)
     if row.results_sha256 is not None:
         headers[REPR_DIGEST] = repr_digest(row.results_sha256)
     kept = request.app[keys.KEPT_RESULTS].get(row.uuid)
@@ -68,12 +73,33 @@ async def _packed(
         return None
     if small is not None:
         return web.Response(body=small.content, headers=headers)
-    return web.FileResponse(workspace.results, chunk_size=BLOCK_BYTES, headers=headers)
+    if _is_socket(request):
+        return web.FileResponse(workspace.results, chunk_size=BLOCK_BYTES, headers=headers)
+    try:
+        file = await in_thread(_open, workspace.results)
+    except FileNotFoundError:
+        return None
+    with file:
+        return await _send(request, file, headers)
 
 
-async def _send(request: web.Request, file: IO[bytes], sha256: bytes) -> web.StreamResponse:
-    response = web.StreamResponse(headers={REPR_DIGEST: repr_digest(sha256)})
-    response.content_type = ZIP
+def _open(path: Path) -> IO[bytes]:
+    return open(open_regular_file(path), "rb")  # noqa: PTH123
+
+
+def _is_socket(request: web.Request) -> bool:
+    """Return whether the connection has a socket, so that the system can send a file itself.
+
+    A stream of a tunnel has none.
+    """
+    transport = request.transport
+    return transport is not None and transport.get_extra_info("socket") is not None
+
+
+async def _send(
+    request: web.Request, file: IO[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
     response.content_length = os.fstat(file.fileno()).st_size
     await response.prepare(request)
     while request.method != hdrs.METH_HEAD and (block := await in_thread(file.read, BLOCK_BYTES)):

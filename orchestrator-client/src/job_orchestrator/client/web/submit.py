@@ -5,10 +5,10 @@ import math
 from aiohttp import hdrs, web
 
 from job_orchestrator.client import keys
-from job_orchestrator.client.web.answers import payload_of
+from job_orchestrator.client.web.answers import payload_of, submission_key
 from job_orchestrator.common.errors import BadRequest
 from job_orchestrator.common.protocol.durations import MAX_NUMBER
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, TIME_LIMIT
+from job_orchestrator.common.protocol.headers import TIME_LIMIT
 from job_orchestrator.common.web.answers import json_response
 
 
@@ -17,7 +17,7 @@ async def submit(request: web.Request) -> web.Response:
     row = await request.app[keys.INTAKE].submit(
         request.content,
         request.headers.get(hdrs.CONTENT_TYPE, ""),
-        request.headers.get(IDEMPOTENCY_KEY),
+        submission_key(request),
         _time_limit_s(request),
     )
     return json_response(payload_of(request, row))

@@ -18,7 +18,7 @@ block: call them in a thread.
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,8 +147,8 @@ class Workspaces:
         """Raise ``OSError`` unless the folder is writable."""
         check_writable(self.root)
 
-    def clear(self) -> list[Path]:
-        """Remove the payloads of the previous run of the process; no record of them is left.
+    def clear(self, keep: Collection[str] = ()) -> list[Path]:
+        """Remove the payloads of the previous run of the process, except those in ``keep``.
 
         Mounts in them are detached. Returns what can't be removed nevertheless, such as folders
         with immutable files; where possible it gets another name, so that it is in nobody's way.
@@ -156,6 +156,8 @@ class Workspaces:
         detach_mounts(self.root)
         left = []
         for path in tuple(self.root.iterdir()):
+            if path.name in keep:
+                continue
             try:
                 _remove(path)
             except OSError as error:

@@ -38,7 +38,10 @@ async def files(session: Session, job_id: int) -> None:
 @click.argument("path")
 @command
 async def cat(session: Session, job_id: int, path: str) -> None:
-    """Print one file of a job's results, byte by byte: PATH is a path that jo files lists."""
+    """Print one file of a job's results, byte by byte.
+
+    PATH is a path that jo files lists.
+    """
     async with aclosing(session.client.stream_file(job_id, path)) as blocks:
         async for block in blocks:
             sys.stdout.buffer.write(block)

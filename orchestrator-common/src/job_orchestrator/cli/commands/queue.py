@@ -1,13 +1,21 @@
-"""Commands about the queue: explain, hold, release, priority, pause, resume."""
+"""Commands about the queue: explain, hold, release, priority, pause, resume, drain, forget."""
 
 from collections.abc import Awaitable, Callable
 
 import click
+import msgspec
 
 from job_orchestrator.cli.completion import complete_services, complete_unended_jobs
 from job_orchestrator.cli.params import WholeNumber
 from job_orchestrator.cli.session import Session, command, report_failure
-from job_orchestrator.sdk import ApiError, JobDetail, NotAuthorized, PauseList, ServerUnavailable
+from job_orchestrator.sdk import (
+    ApiError,
+    ComputeClient,
+    JobDetail,
+    NotAuthorized,
+    PauseList,
+    ServerUnavailable,
+)
 
 JOB = WholeNumber("job id", 0)
 
@@ -66,10 +74,19 @@ async def priority(session: Session, job_id: int, priority: int) -> int:
 @click.argument("job_id", metavar="JOB", type=JOB, shell_complete=complete_unended_jobs)
 @command
 async def explain(session: Session, job_id: int) -> None:
-    """Say why a job waits, and when it is expected to start."""
+    """Say why a job waits, and when it is expected to start.
+
+    Administrators also see all that the scheduler decides by: limits, the users in line, clients.
+    """
     job = await session.client.job(job_id)
+    explanation = None
+    if job.waiting is not None and (await session.client.whoami()).admin:
+        explanation = await session.client.explain(job_id)
     if session.json:
-        session.show(job)
+        shown = msgspec.to_builtins(job)
+        if explanation is not None:
+            shown["explanation"] = msgspec.to_builtins(explanation)
+        session.show(shown)
         return
     if job.waiting is None:
         reason = f": {job.message}" if job.message else ""
@@ -80,6 +97,12 @@ async def explain(session: Session, job_id: int) -> None:
         half, most = (at.astimezone().strftime("%d %b %H:%M:%S") for at in (start.p50, start.p90))
         sentence += f"; it starts by {half} in half of such cases, by {most} in nine of ten"
     click.echo(f"{sentence}.")
+    if explanation is not None:
+        from job_orchestrator.cli.explanation import tables_of
+
+        for table in tables_of(explanation):
+            session.out.print()
+            session.out.print(table)
 
 
 @click.command()
@@ -93,11 +116,39 @@ async def pause(session: Session, service: str | None, user_id: int | None) -> N
 
 
 @click.command()
+@click.argument("client", metavar="CLIENT")
+@command
+async def drain(session: Session, client: str) -> None:
+    """Give a client no more jobs. Those that it has go on. For administrators.
+
+    CLIENT is the name in the table of jo clients. jo resume --client gives it jobs again.
+    """
+    _show_client(session, await session.client.drain_client(client), f"{client} is drained")
+
+
+@click.command()
+@click.argument("client", metavar="CLIENT")
+@command
+async def forget(session: Session, client: str) -> None:
+    """Forget a client that has registered itself and has no jobs. For administrators."""
+    _show_client(session, await session.client.forget_client(client), f"{client} is forgotten")
+
+
+@click.command()
 @service
 @user
+@click.option("--client", help="Drained client that gets jobs again.")
 @command
-async def resume(session: Session, service: str | None, user_id: int | None) -> None:
-    """Start the jobs of a paused service or user again. For administrators."""
+async def resume(
+    session: Session, service: str | None, user_id: int | None, client: str | None
+) -> None:
+    """Start the jobs of a paused service, user or drained client again. For administrators."""
+    if client is not None:
+        if service is not None or user_id is not None:
+            raise click.UsageError("Name one of --service, --user and --client.")
+        found = await session.client.resume_client(client)
+        _show_client(session, found, f"{client} gets jobs again")
+        return
     _check(service, user_id)
     _show(session, await session.client.resume(service=service, user_id=user_id))
 
@@ -129,6 +180,13 @@ async def _change(
 def _check(service: str | None, user_id: int | None) -> None:
     if service is None and user_id is None:
         raise click.UsageError("Name a service (--service) or a user (--user).")
+
+
+def _show_client(session: Session, clients: list[ComputeClient], done: str) -> None:
+    if session.json:
+        session.show(clients)
+    else:
+        click.echo(done)
 
 
 def _show(session: Session, paused: PauseList) -> None:

@@ -26,8 +26,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``attempt`` counts how often the job was given to a client, ``failures`` those that count
     towards the maximum. ``client`` is the upload URL of its client, None for users. ``started_at``
-    is of the last attempt that ran. ``output_bytes`` is the size of the results as a ZIP. ``cpus``,
-    ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
+    is of the last attempt that ran. ``ran_s`` is how long the script of a job that has ended ran,
+    by the clock of its machine if that has said so. ``output_bytes`` is the size of the results as
+    a ZIP. ``cpus``, ``memory_bytes`` and ``gpus`` are what the job asks for, 0 if it asks for none.
     """
 
     id: int
@@ -52,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0
     memory_bytes: int = 0
     gpus: int = 0
+    ran_s: float | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -1,12 +1,15 @@
 """Messages about payloads and about the load of a client: answers of jo-client."""
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from job_orchestrator.common.messages.encoding import StoredInteger
 from job_orchestrator.common.messages.resources import Resources
 from job_orchestrator.common.status import PayloadStatus
+
+RunSeconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+"""Time that a script ran."""
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -15,7 +18,8 @@ class Payload(msgspec.Struct, frozen=True):
     Only ``id`` and ``status`` are required when reading: older clients leave out ``exit_code`` and
     ``message``, and echo the uploaded bytes in ``input``. When writing, the first six are always
     there, ``pid`` as an integer (0: no process), because older servers refuse a payload without
-    them. ``at`` is the time of the report, by the clock of the reader; it is not sent.
+    them. ``at`` is the time of the report, by the clock of the reader; it is not sent. ``run_s`` is
+    how many seconds the script ran; it is left out before its end, and by older clients.
     """
 
     id: StoredInteger
@@ -27,6 +31,7 @@ class Payload(msgspec.Struct, frozen=True):
     exit_code: StoredInteger | None = None
     message: str | None = ""
     at: float | msgspec.UnsetType = msgspec.UNSET
+    run_s: RunSeconds | msgspec.UnsetType = msgspec.UNSET
 
 
 class InventoryEntry(msgspec.Struct, frozen=True):
@@ -65,7 +70,7 @@ class PayloadEvent(msgspec.Struct, frozen=True):
 
     A Running payload that is ``packing`` holds no slot any more: its script has ended. ``at`` is
     when it changed, by the clock of the reader. It is not sent in the stream, whose reader does not
-    know the clock of the client.
+    know the clock of the client. ``run_s`` is as in ``Payload``.
     """
 
     id: StoredInteger
@@ -74,6 +79,7 @@ class PayloadEvent(msgspec.Struct, frozen=True):
     message: str = ""
     packing: bool = False
     at: float | msgspec.UnsetType = msgspec.UNSET
+    run_s: RunSeconds | msgspec.UnsetType = msgspec.UNSET
 
 
 class ClientLimits(msgspec.Struct, frozen=True):

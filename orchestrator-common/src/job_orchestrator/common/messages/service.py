@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from job_orchestrator.common.messages.explanation import LimitUse
 from job_orchestrator.common.messages.resources import Resources
 
 
@@ -24,26 +25,77 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PersonalLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now."""
+    """Limits of a user over all services; ``jobs_left`` of ``jobs_per_hour`` are allowed now.
+
+    ``use`` has all limits that concern the user, those in single services too, with their use.
+    """
 
     active: int = 0
     max_runs: int | None = None
     jobs_per_hour: float | None = None
     jobs_left: int | None = None
     paused: bool = False
+    use: list[LimitUse] = []
 
 
 class Identity(msgspec.Struct, frozen=True):
     """The user that the server takes the caller for; ``user_id`` is None for an administrator.
 
     ``auth`` is False where the server requires no tokens; then every caller is an administrator,
-    who has no ``limits``.
+    who has no ``limits``. ``name`` is that of a user of an issuer.
     """
 
     user_id: int | None = None
     admin: bool = False
     auth: bool = False
     limits: PersonalLimits | None = None
+    name: str = ""
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user of a trusted issuer, and the ``user_id`` of the user's jobs."""
+
+    user_id: int
+    name: str
+    issuer: str
+    subject: str
+    groups: tuple[str, ...] = ()
+
+
+class SignInIssuer(msgspec.Struct, frozen=True):
+    """An issuer at which people sign in to the dashboard: its authorization endpoint (RFC 6749)."""
+
+    url: str
+    authorization_endpoint: str
+
+
+class SignInOptions(msgspec.Struct, frozen=True):
+    """Ways to sign in to the dashboard. Without ``issuers`` a token must be entered."""
+
+    issuers: list[SignInIssuer] = []
+    client_id: str = ""
+    scope: str = ""
+
+
+class SignInCode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Authorization code of an issuer, to be exchanged for a token (RFC 6749 and 7636)."""
+
+    issuer: str
+    code: str
+    code_verifier: str
+    redirect_uri: str
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """Token with which a person is signed in."""
+
+    token: str
+
+
+class UserList(msgspec.Struct, frozen=True):
+    """Answer to a request for the users of issuers."""
+
+    users: list[User]
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +125,13 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceList(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``GET /services``: the services of the server."""
+    """Answer of ``GET /services``: the services of the server.
+
+    ``use`` has the limits over all services and their use: for administrators, also of each group.
+    """
 
     services: list[Service]
+    use: list[LimitUse] = []
 
 
 class PauseList(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +149,14 @@ class ComputeClient(msgspec.Struct, frozen=True, kw_only=True):
     the server has given to it, ``running`` and ``waiting`` what the client itself reports.
     ``warnings`` are about settings of the client, also if they contradict those of the server.
     ``resources`` is what it has for jobs that ask for some, ``resources_used`` what these ask for.
+    A client that has ``registered`` itself has its name as ``url``, and was connected until
+    ``seen_at``. A ``drained`` one gets no jobs, because an administrator wants that.
     """
 
     url: str
+    registered: bool = False
+    drained: bool = False
+    seen_at: datetime | None = None
     services: list[str] = []
     state: str = "unknown"
     problem: str = ""

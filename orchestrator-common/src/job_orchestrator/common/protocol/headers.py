@@ -11,6 +11,9 @@ draft-ietf-httpapi-idempotency-key-header.
 TIME_LIMIT: Final = "Time-Limit"
 """Maximum run time of a payload in seconds, a decimal number. Sent by jo-server to jo-client."""
 
+RUN_SECONDS: Final = "Run-Seconds"
+"""Seconds that the script of a payload ran, a decimal number. Sent by jo-client."""
+
 X_REQUEST_ID: Final = "X-Request-Id"
 """Identifies a request in the logs of both services."""
 

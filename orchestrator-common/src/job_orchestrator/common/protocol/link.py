@@ -20,7 +20,7 @@ import msgspec
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.messages.encoding import StoredInteger
-from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent
+from job_orchestrator.common.messages.payloads import InventoryEntry, LoadEvent, RunSeconds
 from job_orchestrator.common.protocol.durations import MAX_NUMBER
 from job_orchestrator.common.status import PayloadStatus
 
@@ -43,9 +43,21 @@ INVENTORY_BATCH = 1000
 MAX_FIELDS, MAX_FIELD_LENGTH = 100, 1000
 """Fields of one assignment, and characters of a name or value: more than any server sends."""
 
+MAX_KEY_LENGTH = 200
+KEY_PATTERN = "[ -~]"
+"""Regular expression of a character of a key: printable ASCII."""
+
+MAX_ACKNOWLEDGED = 1000
+"""Payloads in one acknowledgement."""
+
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 # Printable ASCII, as in a header of HTTP: keys are logged.
-Key: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[ -~]+\Z")]
+Key: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=rf"\A{KEY_PATTERN}+\Z")
+]
+RequestId: TypeAlias = Annotated[
+    str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=rf"\A{KEY_PATTERN}*\Z")
+]
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0, lt=MAX_NUMBER)]
 FieldText: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH)]
 Fields: TypeAlias = Annotated[
@@ -119,7 +131,7 @@ class Assign(msgspec.Struct, array_like=True, frozen=True, tag="assign"):
     files: bytes
     fields: Fields = []
     time_limit_s: Seconds | None = None
-    request_id: str = ""
+    request_id: RequestId = ""
 
 
 class Kill(msgspec.Struct, array_like=True, frozen=True, tag="kill"):
@@ -147,7 +159,7 @@ class Acknowledge(msgspec.Struct, array_like=True, frozen=True, tag="acknowledge
     """The results of these payloads are stored and may be removed. Answer: ``Acknowledged``."""
 
     number: Number
-    ids: list[StoredInteger]
+    ids: Annotated[list[StoredInteger], msgspec.Meta(max_length=MAX_ACKNOWLEDGED)]
 
 
 class ListPayloads(msgspec.Struct, array_like=True, frozen=True, tag="list"):
@@ -220,7 +232,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
 
     ``results`` is the ZIP if it is small and the key is one of this server; its SHA-256 digest is
     ``sha256``. None: the results are fetched by HTTP, if there are any. ``at`` is by the client's
-    clock.
+    clock. ``run_s`` is how many seconds the script ran; older clients don't send it.
     """
 
     id: StoredInteger
@@ -231,6 +243,7 @@ class Ended(msgspec.Struct, array_like=True, frozen=True, tag="ended"):
     results: bytes | None = None
     sha256: bytes | None = None
     at: Time | None = None
+    run_s: RunSeconds | None = None
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag="load"):

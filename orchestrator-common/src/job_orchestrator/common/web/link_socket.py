@@ -51,6 +51,9 @@ class WebSocket(Protocol):
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary message; waits while the peer does not read."""
 
+    async def send_str(self, data: str) -> None:
+        """Send a text message."""
+
     async def receive(self) -> aiohttp.WSMessage:
         """Wait for the next message."""
 

@@ -4,10 +4,11 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web, web_response
 
+from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.process_tuning import release_free_memory, retain_freed_buffers
 from job_orchestrator.common.web.listener import Listener, listen, report_exhaustion
 from job_orchestrator.common.web.request_log import AccessLog
@@ -28,6 +29,61 @@ READ_BUFFER_BYTES = 1 << 20
 NO_PAGES: Mapping[str, str] = {}
 
 
+class Entrance(Protocol):
+    """Way by which connections reach a service: a port, or what the service dials itself."""
+
+    @property
+    def connections(self) -> int:
+        """Number of connections that are open."""
+
+    async def open(self, runner: web.AppRunner) -> None:
+        """Let connections in from now on."""
+
+    async def wait(self) -> None:
+        """Return when the service has to stop by itself; a port never returns.
+
+        Raises a ``DomainError`` if the service can't go on.
+        """
+
+    async def close(self) -> None:
+        """Let no further connections in."""
+
+    async def leave(self) -> None:
+        """End what is left, when all requests have ended."""
+
+
+class Port:
+    """Entrance through a listening socket. ``announce`` is called when it listens."""
+
+    def __init__(self, listener: Listener, announce: Callable[[], None]) -> None:
+        self._listener = listener
+        self._announce = announce
+        self._site: web.SockSite | None = None
+
+    @property
+    def connections(self) -> int:
+        """See ``Entrance.connections``."""
+        return self._listener.connections
+
+    async def open(self, runner: web.AppRunner) -> None:
+        """See ``Entrance.open``."""
+        self._site = web.SockSite(runner, self._listener)
+        await self._site.start()
+        self._announce()
+
+    async def wait(self) -> None:
+        """See ``Entrance.wait``."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """See ``Entrance.close``."""
+        if self._site is not None:
+            await self._site.stop()
+
+    async def leave(self) -> None:
+        """See ``Entrance.leave``: the socket is closed already."""
+
+
 async def nothing_to_drain() -> None:
     """Do nothing: the drain of a service that has no work to end before it stops."""
 
@@ -44,8 +100,11 @@ def run_service(
     drain: Drain = nothing_to_drain,
     stop_limit_s: float | None = None,
     pages: Mapping[str, str] = NO_PAGES,
+    entrance: Entrance | None = None,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT. Blocks.
+
+    With an ``entrance`` the service listens on no port, and stops when the entrance says so.
 
     Port 0 selects a free port. ``max_per_peer`` limits the connections from one address, 0: any
     number. When connections are accepted, a log record with the URL is written, then one for each
@@ -58,11 +117,16 @@ def run_service(
     longer than ``stop_limit_s`` (None: unlimited), something hangs, and the kernel ends the
     process.
 
-    Raises ``StartupError`` if the address can't be used, and the errors of the start of the app.
+    Raises ``StartupError`` if the address can't be used, the errors of the start of the app, and
+    that of the entrance.
     """
     retain_freed_buffers()
     # Error responses to malformed requests have this header as well, and no hook of the app.
     web_response.SERVER_SOFTWARE = name  # type: ignore[attr-defined]
+    app.on_startup.append(_freeze)
+    if entrance is not None:
+        _run(_serve(app, entrance, drain, end_streams, stop_limit_s))
+        return
     listener = listen(host, port, max_per_peer=max_per_peer)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}"
@@ -72,9 +136,8 @@ def run_service(
         for page, path in pages.items():
             logger.info("%s: %s%s", page, _browsable(url), path)
 
-    app.on_startup.append(_freeze)
     with listener:
-        _run(_serve(app, listener, announce, drain, end_streams, stop_limit_s))
+        _run(_serve(app, Port(listener, announce), drain, end_streams, stop_limit_s))
 
 
 def _browsable(url: str) -> str:
@@ -111,8 +174,7 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
 
 async def _serve(
     app: web.Application,
-    listener: Listener,
-    announce: Callable[[], None],
+    entrance: Entrance,
     drain: Drain,
     end_streams: Callable[[], None],
     stop_limit_s: float | None,
@@ -129,22 +191,27 @@ async def _serve(
         # ``bounded_bodies`` refuses compressed bodies, but aiohttp would decompress them.
         auto_decompress=False,
     )
+    problem: DomainError | None = None
     try:
         if not await signals.interrupting(runner.setup()):
             return
-        site = web.SockSite(runner, listener)
-        await site.start()
-        announce()
-        await signals.wait()
+        await entrance.open(runner)
+        try:
+            await signals.interrupting(entrance.wait())
+        except DomainError as error:
+            problem = error
         if stop_limit_s is not None:
             end_process_after(stop_limit_s)
         await signals.interrupting(_drain_safely(drain))
-        await site.stop()
+        await entrance.close()
         end_streams()
         if runner.server is not None:
-            await signals.interrupting(requests.finish(runner.server, listener, SHUTDOWN_GRACE_S))
+            await signals.interrupting(requests.finish(runner.server, entrance, SHUTDOWN_GRACE_S))
+        await entrance.leave()
     finally:
         await runner.cleanup()
+    if problem is not None:
+        raise problem
 
 
 async def _drain_safely(drain: Drain) -> None:

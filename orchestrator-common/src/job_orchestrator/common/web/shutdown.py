@@ -5,14 +5,20 @@ import contextlib
 import faulthandler
 import signal
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from job_orchestrator.common.web.listener import Listener
-
 POLL_S = 0.02
+
+
+class Peers(Protocol):
+    """The peers of a service."""
+
+    @property
+    def connections(self) -> int:
+        """Number of connections that are open."""
 
 
 def end_process_after(seconds: float) -> None:
@@ -78,10 +84,10 @@ class RequestsInProgress:
         app.middlewares.insert(0, self._observe)
         app.on_response_prepare.append(self._end_connection)
 
-    async def finish(self, server: web.Server, listener: Listener, grace_s: float) -> None:
+    async def finish(self, server: web.Server, peers: Peers, grace_s: float) -> None:
         """Wait until all requests are answered and all connections closed, at most ``grace_s``.
 
-        Must be called when ``listener`` accepts no connection any more.
+        Must be called when no connection is accepted any more.
         """
         self._is_ending = True
         with contextlib.suppress(TimeoutError):
@@ -94,7 +100,7 @@ class RequestsInProgress:
                 server.pre_shutdown()
                 await server.shutdown(grace_s)
                 # The end of a response may still be in the buffer of its connection.
-                while listener.connections:  # noqa: ASYNC110 (there is no event)
+                while peers.connections:  # noqa: ASYNC110 (there is no event)
                     await asyncio.sleep(POLL_S)
 
     @web.middleware

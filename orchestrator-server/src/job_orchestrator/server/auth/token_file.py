@@ -23,6 +23,7 @@ import msgspec
 
 from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.storage.durable import write_durably
+from job_orchestrator.server.model import MIN_USER_ID
 
 PREFIX = "jo_"
 """Prefix by which secret scanners find tokens that were committed to a repository."""
@@ -40,8 +41,16 @@ class TokenNotFound(DomainError):
     """The file has no token with this id."""
 
 
+NOBODY = MIN_USER_ID - 1
+"""The ``user_id`` of tokens of clients: no user has it, for versions that know no such tokens."""
+
+
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """Record of a token. ``user_id`` None: an administrator's. ``id`` is not secret."""
+    """Record of a token. ``user_id`` None: an administrator's. ``id`` is not secret.
+
+    ``services`` are those of a client's token (None: the token of a user or an administrator), and
+    ``uses`` is how many clients may use it (None: any number).
+    """
 
     id: str
     sha256: str
@@ -49,6 +58,8 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     created_at: datetime
     expires_at: datetime | None = None
+    services: tuple[str, ...] | None = None
+    uses: int | None = None
 
     def has_expired(self, now: float) -> bool:
         """Return whether the token has expired at ``now`` (seconds since the epoch)."""
@@ -83,10 +94,17 @@ def read_tokens(path: Path) -> list[Token]:
 
 
 def create_token(
-    path: Path, *, user_id: int | None, label: str, valid_s: float | None
+    path: Path,
+    *,
+    user_id: int | None,
+    label: str,
+    valid_s: float | None,
+    services: tuple[str, ...] | None = None,
+    uses: int | None = None,
 ) -> tuple[str, Token]:
     """Add a token for a user, or for administrators (None). Return the token and its record.
 
+    With ``services``, it is one for clients that register themselves, for ``uses`` of them.
     Creates the file if it is missing. Raises ``TokenFileUnusable``.
     """
     token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
@@ -96,7 +114,9 @@ def create_token(
         record = Token(
             id=_new_id({known.id for known in tokens}),
             sha256=digest(token),
-            user_id=user_id,
+            user_id=user_id if services is None else NOBODY,
+            services=services,
+            uses=uses,
             label=label,
             created_at=datetime.fromtimestamp(int(now), UTC),
             expires_at=None if valid_s is None else datetime.fromtimestamp(now + valid_s, UTC),

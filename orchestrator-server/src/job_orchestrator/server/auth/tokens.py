@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from job_orchestrator.common.errors import StartupError, Unauthorized
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server.auth.token_file import Token, TokenFileUnusable, digest, read_tokens
-from job_orchestrator.server.model import EVERYBODY, Principal
+from job_orchestrator.server.model import EVERYBODY, ClientGrant, Principal
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,15 @@ class Tokens:
         known = self._valid(hashed)
         if known is None:
             raise Unauthorized("This token is not known, was revoked or has expired")
-        return Principal(known.user_id)
+        if known.services is None:
+            return Principal(known.user_id)
+        grant = ClientGrant(frozenset(known.services), known.uses, known.sha256)
+        return Principal(known.user_id, grant=grant)
+
+    @property
+    def known(self) -> Collection[str]:
+        """Hashes of the tokens in the file, those that have expired included."""
+        return self._known.keys()
 
     @contextmanager
     def in_use(self, token: str | None, abort: Callable[[], None]) -> Iterator[None]:

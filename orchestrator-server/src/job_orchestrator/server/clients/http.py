@@ -1,9 +1,11 @@
 """HTTP transport to a client that is configured by its URLs."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import msgspec
@@ -18,7 +20,12 @@ from job_orchestrator.common.protocol.decoding import (
     decode_payload_event,
 )
 from job_orchestrator.common.protocol.digests import MalformedDigest, sha256_of
-from job_orchestrator.common.protocol.headers import IDEMPOTENCY_KEY, REPR_DIGEST, TIME_LIMIT
+from job_orchestrator.common.protocol.headers import (
+    IDEMPOTENCY_KEY,
+    REPR_DIGEST,
+    RUN_SECONDS,
+    TIME_LIMIT,
+)
 from job_orchestrator.common.protocol.multipart_writer import FormBody
 from job_orchestrator.common.protocol.sse import CONTENT_TYPE, Event, read_events
 from job_orchestrator.server.clients.base import (
@@ -98,7 +105,8 @@ class HttpTransport:
                 )
             if response.content_type != "application/zip":
                 return await self._payload(response)
-            return await receiver.receive(self._large_blocks(response), self._sha256(response))
+            output = await receiver.receive(self._large_blocks(response), self._sha256(response))
+            return replace(output, run_s=_run_s(response))
 
     async def retrieve_partial(self, payload_id: int, receiver: Receiver) -> StoredOutput:
         """See ``ClientTransport.retrieve_partial``."""
@@ -135,7 +143,10 @@ class HttpTransport:
         query = f"stream={stream}&offset={offset}&follow={int(follow)}"
         silence_s = self._tuning.followed_log_timeout_s if follow else ANSWER_TIMEOUT_S
         async with self._request(
-            "GET", f"{self._urls.logs}/{payload_id}?{query}", silence_s=silence_s, for_reader=True
+            "GET",
+            f"{self._urls.beside('logs')}/{payload_id}?{query}",
+            silence_s=silence_s,
+            for_reader=True,
         ) as response:
             yield OutputStream(response.content.iter_any())
 
@@ -170,7 +181,7 @@ class HttpTransport:
 
     async def inventory(self) -> Sequence[InventoryEntry]:
         """See ``ClientTransport.inventory``."""
-        async with self._request("GET", self._urls.payloads) as response:
+        async with self._request("GET", self._urls.beside("payloads")) as response:
             body = await self._json(response)
         try:
             return decode_inventory(body)
@@ -179,7 +190,7 @@ class HttpTransport:
 
     async def load(self) -> float:
         """See ``ClientTransport.load``."""
-        async with self._request("GET", self._urls.load) as response:
+        async with self._request("GET", self._urls.beside("load")) as response:
             try:
                 return msgspec.json.decode(await response.content.read(100), type=float)
             except msgspec.MsgspecError as error:
@@ -191,7 +202,9 @@ class HttpTransport:
     async def events(self) -> AsyncIterator[AsyncIterator[ClientEvent]]:
         """See ``ClientTransport.events``."""
         silence_s = self._tuning.event_stream_timeout_s
-        async with self._request("GET", self._urls.events, silence_s=silence_s) as response:
+        async with self._request(
+            "GET", self._urls.beside("events"), silence_s=silence_s
+        ) as response:
             if response.content_type != CONTENT_TYPE:
                 raise EventsNotOffered(f"{self.name} answers /events with {response.content_type}")
             yield _decoded(read_events(response.content.iter_any()))
@@ -256,3 +269,12 @@ async def _decoded(events: AsyncIterator[Event]) -> AsyncIterator[ClientEvent]:
                 yield decode_load_event(event.data)
     except DomainError as error:
         raise ClientFailed(str(error)) from error
+
+
+def _run_s(response: aiohttp.ClientResponse) -> float | None:
+    """Return how long the script ran; None if the client does not say so, or no time."""
+    try:
+        run_s = float(response.headers.get(RUN_SECONDS, ""))
+    except ValueError:
+        return None
+    return run_s if math.isfinite(run_s) and run_s >= 0 else None

@@ -142,7 +142,7 @@ class ClientConnection:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
                 return await self._own.ws_connect(
-                    self._urls.link,
+                    self._urls.beside("link"),
                     max_msg_size=MAX_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
@@ -194,9 +194,9 @@ class ClientConnection:
     async def _check(self, response: aiohttp.ClientResponse, url: str) -> None:
         if response.status == HTTPStatus.OK:
             return
-        if url == self._urls.events and response.status in (404, 405):
+        if url == self._urls.beside("events") and response.status in (404, 405):
             raise EventsNotOffered(f"{self} has no /events")
-        if url == self._urls.payloads and response.status in (404, 405):
+        if url == self._urls.beside("payloads") and response.status in (404, 405):
             raise InventoryNotOffered(f"{self} has no /payloads")
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise self._token_refused()

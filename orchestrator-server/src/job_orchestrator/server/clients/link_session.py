@@ -209,7 +209,8 @@ class LinkSession:
     def _end(self, item: link.Ended) -> ClientEvent:
         message = shortened(item.message)
         at = self._here(item.at)
-        event = PayloadEvent(item.id, item.status, item.exit_code, message, at=at)
+        run_s = msgspec.UNSET if item.run_s is None else item.run_s
+        event = PayloadEvent(item.id, item.status, item.exit_code, message, at=at, run_s=run_s)
         if item.results is None or item.key is None:
             return event
         if self._result_bytes + len(item.results) > MAX_RESULT_BYTES:

@@ -14,12 +14,13 @@ from job_orchestrator.common.runtime.backoff import Backoff
 from job_orchestrator.common.status import ACTIVE_JOB, JobStatus
 from job_orchestrator.server.clients.agreement import ServerLimits, contradictions
 from job_orchestrator.server.clients.base import ClientTransport
-from job_orchestrator.server.model import Job, Service
+from job_orchestrator.server.clients.connector import TunnelConnector
+from job_orchestrator.server.model import Job, Registration, Service
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Client:
     """One client and what the server knows of it.
 
@@ -32,7 +33,9 @@ class Client:
     ``unacknowledged`` are payloads whose results are stored here, ``abandoned`` the keys of
     abandoned attempts that may still run there. ``pushes``: its event stream is open;
     ``has_events``: it is not an older version that has none. ``draining``: it takes no new jobs,
-    because it is stopping or its machine has a fault. ``failures`` counts failures in a row;
+    because it is stopping or its machine has a fault. ``drained``: an administrator wants that it
+    gets no jobs. ``registration`` is that of a client that has registered itself, else None, and
+    ``connector`` its tunnel. ``failures`` counts failures in a row;
     ``on_trial``: a job is being sent to find out whether the client works again. ``problem`` says
     why it can't be used, ``warnings`` which of its settings contradict those of the server.
     """
@@ -52,6 +55,9 @@ class Client:
     pushes: bool = False
     has_events: bool = True
     draining: bool = False
+    drained: bool = False
+    registration: Registration | None = None
+    connector: TunnelConnector | None = None
     version: str = ""
     warnings: tuple[str, ...] = ()
     failures: int = 0
@@ -104,7 +110,7 @@ class Client:
 
 
 class ClientRegistry:
-    """The configured clients, by name. ``clock`` returns monotonic seconds."""
+    """The configured and the registered clients, by name. ``clock`` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -115,6 +121,8 @@ class ClientRegistry:
     ) -> None:
         """Create the registry. ``limits`` are what those of each client must agree with."""
         self._clients = {transport.name: Client(transport) for transport in transports}
+        # Registered clients by service, which the settings do not name.
+        self._registered: dict[str, list[Client]] = {}
         self._backoff = backoff
         self._clock = clock
         self._limits = limits or ServerLimits()
@@ -132,6 +140,37 @@ class ClientRegistry:
     def get(self, name: str | None) -> Client | None:
         """Return the client of this name; None if it is not (or no longer) configured."""
         return self._clients.get(name or "")
+
+    def register(
+        self, transport: ClientTransport, registration: Registration, connector: TunnelConnector
+    ) -> Client:
+        """Add a client that has registered itself."""
+        client = Client(transport, registration=registration, connector=connector)
+        self._clients[client.name] = client
+        self.update(client, registration)
+        return client
+
+    def update(self, client: Client, registration: Registration) -> None:
+        """Replace the registration of a client, whose services may be others."""
+        self._drop(client)
+        client.registration = registration
+        for service in registration.services:
+            self._registered.setdefault(service, []).append(client)
+
+    def remove(self, client: Client) -> None:
+        """Drop a registered client. It has no jobs."""
+        self._drop(client)
+        self._clients.pop(client.name, None)
+
+    def drain(self, client: Client, *, drained: bool) -> None:
+        """Give a client no more jobs, or give it jobs again."""
+        client.drained = drained
+        self._notify_capacity()
+
+    def _drop(self, client: Client) -> None:
+        for clients in self._registered.values():
+            if client in clients:
+                clients.remove(client)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -156,7 +195,8 @@ class ClientRegistry:
 
     def of_service(self, service: Service) -> list[Client]:
         """Return the clients of ``service``."""
-        return [self._clients[name] for name in service.client_names]
+        configured = [self._clients[name] for name in service.client_names]
+        return [*configured, *self._registered.get(service.name, ())]
 
     def usable(self, service: Service) -> list[Client]:
         """Return the clients of ``service`` that a job may be sent to now, if a slot is free.
@@ -168,7 +208,7 @@ class ClientRegistry:
             client
             for client in self.of_service(service)
             if client.is_connected
-            and not (client.on_trial or client.draining)
+            and not (client.on_trial or client.draining or client.drained)
             and now >= client.backs_off_until
         ]
 
@@ -183,7 +223,8 @@ class ClientRegistry:
 
     def problems(self, service: Service) -> list[str]:
         """Say for each client of ``service`` why it can't be used now; empty for one that can."""
-        return [_obstacle(client) for client in self.of_service(service)]
+        problems = [_obstacle(client) for client in self.of_service(service)]
+        return problems or [f"no client is registered for {service.name}"]
 
     def on_load(self, client: Client, load: LoadEvent) -> None:
         """Record the load that a client has reported."""
@@ -201,8 +242,11 @@ class ClientRegistry:
             self._notify_capacity()
 
     def offers(self, service: Service) -> Sequence[Resources]:
-        """Return what each client of ``service`` offers; nothing if one has never said so."""
-        clients = self.of_service(service)
+        """Return what each client of ``service`` offers; nothing if one has never said so.
+
+        Nothing is known of clients that may register themselves later.
+        """
+        clients = () if service.registered else self.of_service(service)
         known = [client for client in clients if client.load is not None or not client.has_events]
         return [client.offer for client in clients] if len(known) == len(clients) else ()
 
@@ -268,6 +312,8 @@ class ClientRegistry:
 
 
 def _obstacle(client: Client) -> str:
+    if client.drained and not client.problem:
+        return f"{client.name} is drained: it gets jobs again when an administrator resumes it"
     if client.fault and not client.problem:
         return f"{client.name} can't run jobs at present: {client.fault}"
     if client.draining and not client.problem:

@@ -57,6 +57,25 @@ export async function getJson(path, parameters = {}, signal = undefined) {
   }
 }
 
+/** Pause or resume a service or a user, `{service}` or `{user_id}`. Return all that is paused. */
+export async function setPause(paused, what) {
+  return sendJson("POST", paused ? "pause" : "resume", what);
+}
+
+/** Change a queued job: `{held}` or `{priority}`. Return the job. */
+export async function changeJob(id, changes) {
+  return sendJson("PATCH", `jobs/${id}`, changes);
+}
+
+async function sendJson(method, path, body) {
+  const response = await request(apiUrl(path), {
+    method,
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json" },
+  });
+  return response.json();
+}
+
 /** Terminate a job. When this returns, none of its processes is running. */
 export async function terminate(id) {
   await request(apiUrl(`terminate/${id}`), { method: "POST" });

@@ -7,8 +7,9 @@ import { fill, h } from "./dom.js";
 import { showJob } from "./job.js";
 import { showOverview } from "./overview.js";
 import { hasToken, setToken, whoami } from "./session.js";
+import { returnedToken } from "./oidc.js";
 import { showSignIn } from "./signin.js";
-import { failurePage, loading, notFound } from "./states.js";
+import { describe, failurePage, loading, notFound } from "./states.js";
 import { prepareTheme } from "./theme-button.js";
 
 const main = document.getElementById("main");
@@ -107,7 +108,7 @@ function showAccount() {
     fill(element);
     return;
   }
-  const name = whoami.admin ? "Administrator" : `User ${whoami.user_id}`;
+  const name = whoami.name || (whoami.admin ? "Administrator" : `User ${whoami.user_id}`);
   const signOut = () => {
     setToken(null);
     start();
@@ -123,7 +124,7 @@ async function start() {
     Object.assign(whoami, await getJson("whoami"));
   } catch (error) {
     if (error.status === 401) {
-      signIn(hasToken() ? "The server does not know this token." : "");
+      signIn(hasToken() ? error.message || "The server does not know this token." : "");
       return;
     }
     if (error.status !== 404) {
@@ -136,8 +137,20 @@ async function start() {
   route();
 }
 
+/** Take the token of a sign-in at an issuer, if the browser comes back from one, and start. */
+async function startAfterSignIn() {
+  try {
+    const token = await returnedToken();
+    if (token !== null) setToken(token);
+  } catch (error) {
+    signIn(describe(error));
+    return;
+  }
+  start();
+}
+
 startClock();
 prepareTheme(document.getElementById("theme"));
 window.addEventListener("hashchange", route);
 document.addEventListener("scroll", () => shownPath !== null && scrollOffsets.set(shownPath, scrollY), { passive: true });
-start();
+startAfterSignIn();

@@ -58,7 +58,9 @@ export function waited({ status, created_at: created, started_at: started, ended
 }
 
 /** Return the time that a job ran. */
-export function ran({ status, started_at: started, ended_at: ended }) {
+export function ran({ status, started_at: started, ended_at: ended, ran_s: seconds }) {
+  // By the clock of the machine, which goes on while the server is away.
+  if (seconds !== null && seconds !== undefined) return duration(seconds);
   if (!started) return "–";
   if (ended) return duration(between(started, ended));
   return hasEnded(status) ? "–" : since(started);

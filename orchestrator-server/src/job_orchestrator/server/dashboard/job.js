@@ -2,14 +2,17 @@
 
 import { apiUrl, getJson } from "./api.js";
 import { CancelDialog } from "./cancel.js";
-import { when } from "./clock.js";
+import { now, when } from "./clock.js";
 import { fill, h } from "./dom.js";
 import { downloadButton } from "./download.js";
+import { Explanation } from "./explanation.js";
 import { Feed } from "./feed.js";
 import { Files } from "./files.js";
 import { duration, host, plural, roughDuration, size } from "./format.js";
 import { ran, waited } from "./job-row.js";
 import { Output } from "./output.js";
+import { holdButton, PriorityDialog } from "./queue-actions.js";
+import { whoami } from "./session.js";
 import { failurePage, loading } from "./states.js";
 import { EXECUTING, hasEnded, icon, JOB, jobBadge } from "./status.js";
 import { Timeline } from "./timeline.js";
@@ -42,11 +45,15 @@ class JobPage {
     this.output = new Output(id, this.signal);
     this.files = new Files(id, this.signal);
     this.dialog = new CancelDialog(id, () => this.cancelled());
+    this.priority = new PriorityDialog(id, (job) => this.show(job));
+    this.explanation = whoami.admin ? new Explanation(id, this.signal) : null;
+    this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.lateOutput = [...LATE_OUTPUT_MS];
     fill(
       shell.main,
       h("nav", { class: "crumbs", "aria-label": "Back" }, h("a", { href: shell.overview }, icon("back"), "Overview")),
       h("div", { class: "job-head" }, h("div", { class: "job-title" }, this.heading, this.badge), this.actions),
+      this.problem,
       this.note,
       h(
         "div",
@@ -55,11 +62,13 @@ class JobPage {
         h(
           "div",
           { class: "job-side" },
+          this.explanation && this.explanation.element,
           h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Details")), this.details),
           this.timeline.element,
         ),
       ),
       this.dialog.element,
+      this.priority.element,
     );
     const timer = setInterval(() => this.job?.status === "Queued" && !document.hidden && this.load(), QUEUE_MS);
     this.signal.addEventListener("abort", () => {
@@ -132,15 +141,16 @@ class JobPage {
     this.timeline.update(job.history, hasEnded(job.status));
     this.output.update(job);
     this.files.update(job);
+    this.explanation?.update(job);
   }
 
   showActions(before) {
     const { job } = this;
-    const key = `${job.status} ${job.has_output}`;
+    const key = `${job.status} ${job.has_output} ${job.held}`;
     if (before !== undefined && this.shownActions === key) return;
     this.shownActions = key;
     const hadFocus = this.actions.contains(document.activeElement);
-    fill(this.actions, this.download(), !hasEnded(job.status) && this.cancelButton());
+    fill(this.actions, this.download(), job.status === "Queued" && this.queueButtons(), !hasEnded(job.status) && this.cancelButton());
     // The focused button was removed: move the focus to the heading next to it.
     if (hadFocus && document.activeElement === document.body) this.heading.focus();
   }
@@ -152,6 +162,22 @@ class JobPage {
     return status === "Running" && downloadButton("Download so far", `download_partial/${id}`, `job-${id}-partial.zip`);
   }
 
+  queueButtons() {
+    const priority = h("button", { class: "button", type: "button", on: { click: () => this.priority.open(this.job) } }, "Priority …");
+    return [holdButton(this.job, (job) => this.changed(job), (text) => this.failed(text)), priority];
+  }
+
+  changed(job) {
+    this.problem.hidden = true;
+    this.show(job);
+  }
+
+  failed(text) {
+    fill(this.problem, text);
+    this.problem.hidden = false;
+    this.loadSoon();
+  }
+
   cancelButton() {
     const button = h("button", { class: "button danger", type: "button" }, icon("stop"), "Cancel job");
     button.addEventListener("click", () => this.dialog.open(this.job));
@@ -160,10 +186,12 @@ class JobPage {
 
   /** Show a note about the state, if the state needs one. */
   showNote() {
-    const { status, message, queue } = this.job;
+    const { status, message, queue, waiting } = this.job;
     const { tone, icon: shape, means } = JOB[status] ?? { tone: "calm", icon: "question", means: "" };
     const lines = [];
-    if (queue && !queue.reason.startsWith(WAITS_FOR)) lines.push(queueText(queue));
+    if (queue && !queue.reason.startsWith(WAITS_FOR)) lines.push(queueText(queue, waiting));
+    // The message lacks a reason that is not part of the job, such as a rate.
+    if (queue?.reason && !message.includes(queue.reason)) lines.push(queue.reason);
     if (message) lines.push(message);
     else if (status === "Unknown" || status === "Submitted") lines.push(`The job ${means}.`);
     const needed = lines.length > 0 && status !== "Completed" && message !== EXECUTING;
@@ -215,7 +243,11 @@ function resources({ cpus, memory_bytes: memory, gpus }) {
 }
 
 /** Without an expected start if there is none, as while no machine can be used: the message says why. */
-function queueText({ ahead, estimated_wait_s: wait }) {
+function queueText({ ahead, estimated_wait_s: wait }, waiting) {
   const position = ahead === 0 ? "Next in line" : `${plural(ahead, "job")} of this user ${ahead === 1 ? "is" : "are"} ahead`;
-  return wait === null || wait === undefined ? `${position}.` : `${position}. Expected to start in ${roughDuration(wait)}.`;
+  if (wait === null || wait === undefined) return `${position}.`;
+  const start = waiting?.expected_start;
+  const half = roughDuration(wait);
+  const most = start ? roughDuration((Date.parse(start.p90) - now()) / 1000) : half;
+  return `${position}. Expected to start in ${half}${most === half ? "" : `, in nine of ten such cases within ${most}`}.`;
 }

@@ -5,6 +5,7 @@ import { Feed } from "./feed.js";
 import { fill, h, setText } from "./dom.js";
 import { count, duration } from "./format.js";
 import { address, Jobs } from "./jobs.js";
+import { AllLimits, OwnLimits } from "./limits.js";
 import { Clients, Services } from "./resources.js";
 import { hasToken, whoami } from "./session.js";
 import { commands, loading, placeholder } from "./states.js";
@@ -35,9 +36,10 @@ class Overview {
     this.tiles = new Tiles();
     this.services = new Services(() => {});
     this.clients = new Clients();
+    this.limits = whoami.admin ? new AllLimits(this.signal) : new OwnLimits();
     this.ended = endedChart();
     this.waits = waitChart();
-    this.resources = h("div", { class: "columns" }, loadingCard(), whoami.admin && loadingCard());
+    this.resources = h("div", { class: "columns" }, loadingCard(), loadingCard());
     this.charts = h("div", { class: "columns" });
     this.jobs = new Jobs({
       parameters,
@@ -78,7 +80,7 @@ class Overview {
   }
 
   take(kind, data) {
-    if (kind === "services") this.showServices(data.services);
+    if (kind === "services") this.showServices(data);
     else if (kind === "clients") this.showClients(data.clients);
     else if (kind === "job") {
       if (this.changed.size === 0) setTimeout(() => this.flush(), BATCH_MS);
@@ -92,8 +94,9 @@ class Overview {
     if (!this.signal.aborted) this.jobs.merge(changed);
   }
 
-  showServices(services) {
+  showServices({ services, use }) {
     this.services.update(services);
+    if (whoami.admin) this.limits.update(use ?? []);
     this.tiles.showServices(services);
     this.serviceNames = services.map(({ name }) => name);
     const names = this.serviceNames.join();
@@ -112,16 +115,20 @@ class Overview {
 
   /** Replace the skeletons by the cards, once. */
   showCards() {
-    const cards = whoami.admin ? [this.services.element, this.clients.element] : [this.services.element];
-    if (this.services.element.parentNode !== this.resources) fill(this.resources, cards);
+    const left = this.services.element;
+    const right = [whoami.admin && this.clients.element, this.limits.element];
+    const cards = [h("div", { class: "stack" }, left), h("div", { class: "stack" }, right)];
+    if (!this.resources.contains(this.services.element)) fill(this.resources, cards);
   }
 
   async loadServices() {
-    const { services } = await getJson("services", {}, this.signal);
+    const [services, { limits }] = await Promise.all([getJson("services", {}, this.signal), getJson("whoami", {}, this.signal)]);
+    if (limits?.use) this.limits.update(limits);
     this.showServices(services);
   }
 
   async loadStats() {
+    await this.limits.load();
     const { minutes, wait_s_mean, wait_s_max } = await getJson("stats", {}, this.signal);
     // With the jobs that still wait.
     this.tiles.showHour({ ...totals(minutes), wait_s_mean, wait_s_max });

@@ -1,32 +1,16 @@
 // Services and clients: their limits, use and problems.
 
 import { fill, h, KeyedList, setText } from "./dom.js";
-import { count, host, percent, plural } from "./format.js";
+import { count, duration, host, percent, plural } from "./format.js";
+import { pauseButton } from "./limits.js";
+import { Meter } from "./meter.js";
 import { clientBadge, serviceBadge } from "./status.js";
 
 /** Use of memory, in per cent, that is highlighted. A busy CPU is normal; full memory makes jobs fail. */
 const HIGH_MEMORY = 90;
 
-/** Bar that shows `value` as a part of `limit`, with a text. */
-class Meter {
-  constructor(label) {
-    this.bar = h("span", { class: "meter-bar" });
-    this.text = h("span", { class: "meter-text" });
-    this.track = h("span", { class: "meter-track", role: "meter", "aria-label": label, "aria-valuemin": 0 }, this.bar);
-    this.element = h("span", { class: "meter" }, this.track, this.text);
-  }
-
-  update(value, limit, text, tone = "") {
-    const known = value !== null && value !== undefined && limit > 0;
-    const share = known ? Math.min(1, value / limit) : 0;
-    this.bar.style.width = `${100 * share}%`;
-    this.track.className = `meter-track ${tone}`;
-    this.track.setAttribute("aria-valuemax", limit ?? 0);
-    this.track.setAttribute("aria-valuenow", known ? Math.min(value, limit) : 0);
-    this.track.setAttribute("aria-valuetext", text);
-    setText(this.text, text);
-  }
-}
+/** Orders of queued jobs; the usual one, by fair shares, is not mentioned. */
+const ORDERS = { fifo: "in the order of arrival", priority: "by priority" };
 
 /** Card with a list. */
 class Card {
@@ -69,26 +53,41 @@ function serviceRow({ name }, choose) {
   const queue = h("span", { class: "queue" });
   const limits = h("p", { class: "row-note" });
   const problem = h("p", { class: "row-problem" });
+  let failure = "";
+  const pause = pauseButton(name, (text) => {
+    failure = text;
+    showProblem("");
+  });
+  const showProblem = (text) => {
+    setText(problem, failure || text);
+    problem.hidden = !(failure || text);
+  };
   const link = h("a", { class: "row-title", href: `#/?service=${encodeURIComponent(name)}`, on: { click: choose } }, name);
   const element = h(
     "li",
     { class: "row service" },
-    h("div", { class: "row-head" }, link, state),
+    h("div", { class: "row-head" }, link, h("span", { class: "row-tools" }, state, pause.element)),
     h("div", { class: "row-use" }, meter.element),
     queue,
     limits,
     problem,
   );
   const update = (service) => {
-    showBadge(state, serviceBadge, service.state);
+    showBadge(state, serviceBadge, service.paused ? "paused" : service.state);
+    pause.update(service.paused);
     meter.update(service.running, service.max_runs, `${count(service.running)} of ${count(service.max_runs)} running`);
     setText(queue, service.waiting > 0 ? `${count(service.waiting)} waiting` : "none waiting");
     queue.classList.toggle("some", service.waiting > 0);
     // Clients are shown to administrators only.
-    const clients = service.clients.length > 0 ? `${plural(service.clients.length, "client")} · ` : "";
-    setText(limits, `${clients}${count(service.runs_per_user)} per user`);
-    setText(problem, service.problem ?? "");
-    problem.hidden = !service.problem;
+    const most = service.runs_per_user_burst ?? service.runs_per_user;
+    const parts = [
+      service.clients.length > 0 && plural(service.clients.length, "client"),
+      `${count(service.runs_per_user)} per user${most > service.runs_per_user ? `, up to ${count(most)} while slots are idle` : ""}`,
+      ORDERS[service.policy],
+      service.time_limit_s && `at most ${duration(service.time_limit_s)} each`,
+    ];
+    setText(limits, parts.filter(Boolean).join(" · "));
+    showProblem(service.problem ?? "");
   };
   return { element, update };
 }

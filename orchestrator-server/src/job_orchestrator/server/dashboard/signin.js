@@ -1,9 +1,12 @@
-// The sign-in form, which asks for a token.
+// The sign-in form: a button for each issuer, and a field for a token.
 
 import { fill, h } from "./dom.js";
+import { leaveFor, signInOptions } from "./oidc.js";
+import { describe } from "./states.js";
 
 /** Show the form. `problem` is the reason why the previous token was refused, if there is one. */
 export function showSignIn(main, problem, signedIn) {
+  const issuers = h("div", { class: "issuers" });
   const input = h("input", {
     id: "token",
     type: "password",
@@ -24,6 +27,7 @@ export function showSignIn(main, problem, signedIn) {
       "section",
       { class: "card sign-in" },
       h("h1", { tabindex: -1 }, "Sign in"),
+      issuers,
       h("p", { id: "token-note" }, "This server requires a token. The token is stored in this tab only, and sent to this server only."),
       h(
         "form",
@@ -36,4 +40,21 @@ export function showSignIn(main, problem, signedIn) {
     ),
   );
   input.focus();
+  showIssuers(issuers);
+}
+
+async function showIssuers(place) {
+  const options = await signInOptions();
+  for (const issuer of options.issuers) {
+    const button = h("button", { class: "button primary", type: "button" }, `Sign in at ${new URL(issuer.url).host}`);
+    button.addEventListener("click", async () => {
+      try {
+        await leaveFor(issuer, options);
+      } catch (error) {
+        button.textContent = describe(error);
+      }
+    });
+    place.append(button);
+  }
+  if (options.issuers.length > 0) place.append(h("p", {}, "Or enter a token:"));
 }

@@ -24,6 +24,7 @@ const SERVICE = {
   ok: { tone: "good", icon: "check", word: "OK" },
   degraded: { tone: "warn", icon: "triangle", word: "Degraded" },
   down: { tone: "bad", icon: "cross", word: "Down" },
+  paused: { tone: "warn", icon: "pause", word: "Paused" },
 };
 
 const CLIENT = {
@@ -79,6 +80,7 @@ const SHAPES = {
   cross: () => [disc(), path("M5.9 5.9l4.2 4.2M10.1 5.9l-4.2 4.2", "inverse")],
   triangle: () => [path("M8 2.2 14.5 13.5H1.5Z"), path("M8 6.5v3.1"), dot(8, 11.6)],
   stop: () => [circle(6.25), svg("rect", { x: 5.75, y: 5.75, width: 4.5, height: 4.5, rx: 0.75, fill: "currentColor", stroke: "none" })],
+  pause: () => [circle(6.25), path("M6.5 5.75v4.5M9.5 5.75v4.5")],
   box: () => [path("M2 3h12v3H2zM3.25 6v7h9.5V6M6.5 8.75h3")],
   sun: () => [circle(3), path("M8 1v1.5M8 13.5V15M1 8h1.5M13.5 8H15M3.05 3.05l1.06 1.06M11.89 11.89l1.06 1.06M3.05 12.95l1.06-1.06M11.89 4.11l1.06-1.06")],
   moon: () => [path("M13.5 9.7A6 6 0 0 1 6.3 2.5 6 6 0 1 0 13.5 9.7Z")],

@@ -10,30 +10,26 @@ The components call each other in one direction only::
 ``Acknowledger`` (one a client) confirms what the fetcher has stored.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 
 from job_orchestrator.common.runtime.lifecycle import Component
-from job_orchestrator.common.runtime.loops import Loop
-from job_orchestrator.server.clients.registry import ClientRegistry
-from job_orchestrator.server.dispatch.abandoned import AbandonedAttempts
-from job_orchestrator.server.dispatch.acknowledger import Acknowledger
+from job_orchestrator.server.clients.registry import Client, ClientRegistry
+from job_orchestrator.server.dispatch.attendance import ClientLoops
 from job_orchestrator.server.dispatch.collector import Collector
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.dispatch.dispatcher import Dispatcher
 from job_orchestrator.server.dispatch.fetch_schedule import FetchSchedule
 from job_orchestrator.server.dispatch.fetcher import Fetcher, Histogram
 from job_orchestrator.server.dispatch.inputs import JobInputs
-from job_orchestrator.server.dispatch.inventory import Inventory
 from job_orchestrator.server.dispatch.outcome import FailedAttempts
-from job_orchestrator.server.dispatch.watcher import Watcher
 from job_orchestrator.server.jobs.stored_files import StoredFiles
 from job_orchestrator.server.model import Service
+from job_orchestrator.server.scheduling.offers import Offers
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.tuning import Tuning
-
-WATCHER_INTERVAL_S = 0.01
-"""Short, because watchers themselves wait before they dial a client again."""
 
 
 class Dispatch:
@@ -45,6 +41,7 @@ class Dispatch:
         files: StoredFiles,
         registry: ClientRegistry,
         rules: Rules,
+        offers: Offers,
         services: Mapping[str, Service],
         tuning: Tuning,
         fetch_seconds: Histogram,
@@ -52,7 +49,6 @@ class Dispatch:
         lost_after_s: float,
         max_result_bytes: int,
         max_input_bytes: int,
-        half_life_s: float,
     ) -> None:
         self._store = store
         self._registry = registry
@@ -93,58 +89,67 @@ class Dispatch:
             store,
             registry,
             rules,
+            offers,
             delivery,
             services,
             tuning,
             lost_after_s=lost_after_s,
-            half_life_s=half_life_s,
         )
         registry.subscribe_to_capacity(self.dispatcher.loop.wake)
-        self._abandoned = [AbandonedAttempts(client, store) for client in registry]
-        self._acknowledgers = [
-            Acknowledger(client, store, tuning.acknowledge_backoff) for client in registry
+        # Those of clients that are configured, which are there from start to stop.
+        self._configured = [
+            self._loops_of(client, number) for number, client in enumerate(registry, start=1)
         ]
+        self._registered: dict[str, ClientLoops] = {}
+        self._running = False
 
     async def load(self) -> None:
-        """Load what a previous run of the server has left.
+        """Load what a previous run of the server has left of each configured client."""
+        for loops in self._configured:
+            await loops.load()
 
-        These are active jobs, abandoned attempts and acknowledgements.
-        """
-        for client, abandoned in zip(self._registry, self._abandoned, strict=True):
-            for job in await self._store.active(client.name):
-                self._registry.on_job_changed(job)
-            await abandoned.load()
-        for acknowledger in self._acknowledgers:
-            await acknowledger.load()
+    async def attend(self, client: Client) -> None:
+        """Begin to work for a client that has registered itself."""
+        loops = self._loops_of(client, len(self._configured) + len(self._registered) + 1)
+        self._registered[client.name] = loops
+        await loops.load()
+        if self._running:
+            # The context of the request with which a client registers is not that of its loops.
+            Context().run(loops.start)
+
+    async def leave(self, client: Client) -> None:
+        """End the work for a registered client, which is forgotten."""
+        if (loops := self._registered.pop(client.name, None)) is not None:
+            await loops.stop()
 
     def components(self) -> Sequence[Component]:
         """Return the background components, in the order of their start."""
-        tuning, loops, streams = self._tuning, [self.dispatcher.loop, self.collector.loop], []
-        for number, (client, abandoned, acknowledger) in enumerate(
-            zip(self._registry, self._abandoned, self._acknowledgers, strict=True), start=1
-        ):
-            inventory = Inventory(client, self._store, self.collector.fetch)
-            watcher = Watcher(client, self._registry, self.collector, inventory, abandoned, tuning)
-            loops += [
-                Loop(
-                    f"acknowledger {number}",
-                    acknowledger.run_pass,
-                    interval_s=tuning.acknowledge_interval_s,
-                ),
-                Loop(
-                    f"abandoned attempts {number}",
-                    abandoned.run_pass,
-                    interval_s=tuning.abandoned_interval_s,
-                ),
-            ]
-            streams.append(
-                Loop(f"watcher {number}", watcher.run_pass, interval_s=WATCHER_INTERVAL_S)
-            )
+        loops = [loop for each in self._configured for loop in each.loops]
         return [
-            Component(loops, prepare=self.collector.resume, close=self._close),
+            Component(
+                [self.dispatcher.loop, self.collector.loop, *loops],
+                prepare=self._prepare,
+                close=self._close,
+            ),
             # Passes of watchers don't end by themselves.
-            Component(streams, grace_s=0.0),
+            Component([each.stream for each in self._configured], grace_s=0.0),
         ]
+
+    async def leave_all(self) -> None:
+        """End the work for all registered clients, at the stop of the server."""
+        self._running = False
+        await asyncio.gather(*(loops.stop() for loops in self._registered.values()))
+
+    async def _prepare(self) -> None:
+        await self.collector.resume()
+        self._running = True
+        for loops in self._registered.values():
+            loops.start()
+
+    def _loops_of(self, client: Client, number: int) -> ClientLoops:
+        return ClientLoops(
+            client, number, self._store, self._registry, self.collector, self._tuning
+        )
 
     async def _close(self) -> None:
         # The dispatcher first: a delivery that ends may start a fetch.

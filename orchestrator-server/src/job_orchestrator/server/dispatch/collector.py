@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 RECENT_S = 3600.0
 """After a start, missing output is fetched of jobs that were terminated within so many seconds."""
 
+NEVER_S = 1e12
+
 MAX_EARLY_EVENTS = 10_000
 """Payloads of one client with early events, so that a hostile one can't fill the memory."""
 
@@ -47,8 +49,8 @@ class Collector:
     """Starts fetches, and receives the events of clients and of jobs that lead to them.
 
     A fetch is a task that waits for one of its client's permits, so a client that hangs delays no
-    other. Jobs of a client that was silent for ``lost_after_s`` are given up. ``clock`` returns
-    monotonic seconds.
+    other. Jobs of a client that was silent for ``lost_after_s`` are given up, unless their service
+    has another time. ``clock`` returns monotonic seconds.
     """
 
     def __init__(
@@ -70,13 +72,18 @@ class Collector:
         self._schedule = schedule
         self._failed_attempts = failed_attempts
         self._lost_after_s = lost_after_s
+        self._lost_after_of = {
+            name: service.lost_after_s
+            for name, service in services.items()
+            if service.lost_after_s is not None
+        }
         self._clock = clock
         self._fetches = TaskOwner(
             "collector", limit=sum(service.max_runs for service in services.values())
         )
-        self._permits = {
-            client.name: asyncio.Semaphore(tuning.max_fetches_per_client) for client in registry
-        }
+        self._permits: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(tuning.max_fetches_per_client)
+        )
         # Jobs that are being fetched. True: something has happened since, so fetch once more.
         self._fetching: dict[int, bool] = {}
         self._early_events = EarlyEvents()
@@ -105,10 +112,7 @@ class Collector:
         """Fetch the jobs that are due, and give up those of clients that were silent too long."""
         for client in self._registry:
             self._fetch_all(client, self._schedule.due(client))
-        # While the server was down, it was the server that did not listen: the time counts only
-        # from its start.
-        if self._clock() - self._started_at >= self._lost_after_s:
-            await self._give_up_silent()
+        await self._give_up_silent()
 
     async def close(self) -> None:
         """Cancel all fetches; unfinished ones are repeated after the next start."""
@@ -267,9 +271,21 @@ class Collector:
             self.fetch(now)
 
     async def _give_up_silent(self) -> None:
-        for job in await self._store.unknown_for(self._lost_after_s):
+        # While the server was down, it was the server that did not listen: the times count only
+        # from its start.
+        ran_s = self._clock() - self._started_at
+
+        def counted(seconds: float) -> float:
+            return seconds if ran_s >= seconds else NEVER_S
+
+        times = {name: counted(seconds) for name, seconds in self._lost_after_of.items()}
+        usual_s = counted(self._lost_after_s)
+        if min(usual_s, *times.values(), NEVER_S) == NEVER_S:
+            return
+        for job in await self._store.unknown_for(usual_s, times):
             problem = reason_for(job.message, details=True)
-            silent = ClientSilent(f"{problem} (for more than {self._lost_after_s:g} s)")
+            lost_after_s = times.get(job.service, usual_s)
+            silent = ClientSilent(f"{problem} (for more than {lost_after_s:g} s)")
             await self._failed_attempts.give_up_dispatched(job, silent)
 
 

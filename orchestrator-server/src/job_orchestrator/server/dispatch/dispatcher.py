@@ -3,11 +3,10 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.logs.context import logging_about
-from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.fault_injection import Point, reach
 from job_orchestrator.common.runtime.loops import Loop, TaskOwner
 from job_orchestrator.common.status import FINAL_JOB, JobStatus
@@ -16,27 +15,17 @@ from job_orchestrator.server.dispatch.call_back import CallBack
 from job_orchestrator.server.dispatch.delivery import Delivery
 from job_orchestrator.server.model import Job, JobOptions, Service
 from job_orchestrator.server.scheduling.base import Limits
-from job_orchestrator.server.scheduling.client_use import ClientUse
-from job_orchestrator.server.scheduling.fitting import (
-    Fitting,
-    Reservation,
-    arrange,
-    machine_of,
-)
-from job_orchestrator.server.scheduling.look_ahead import look_ahead
-from job_orchestrator.server.scheduling.placement import candidate, place
+from job_orchestrator.server.scheduling.fitting import Fitting
+from job_orchestrator.server.scheduling.offers import MAX_CLAIMS, Offers
 from job_orchestrator.server.scheduling.rules import Rules
 from job_orchestrator.server.store.base import JobStore
-from job_orchestrator.server.store.queue import Arrange, Claim, Offer, Start, WaitingUser
+from job_orchestrator.server.store.queue import Claim
 from job_orchestrator.server.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
 MAX_ARRIVALS = 100
 """Jobs that are compared with those that wait at clients. Later ones wait for the next slot."""
-
-MAX_CLAIMS = 50
-"""Jobs of one service that are claimed in one transaction, so that it is short."""
 
 
 class Dispatcher:
@@ -51,24 +40,19 @@ class Dispatcher:
         store: JobStore,
         registry: ClientRegistry,
         rules: Rules,
+        offers: Offers,
         delivery: Delivery,
         services: Mapping[str, Service],
         tuning: Tuning,
         *,
         lost_after_s: float,
-        half_life_s: float,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = steady_time,
     ) -> None:
-        """Create the dispatcher. ``clock`` is monotonic, ``now`` in seconds since the epoch.
-
-        ``half_life_s`` is that of what services use of shared clients.
-        """
-        self._client_use = ClientUse(services.values(), half_life_s)
+        """Create the dispatcher. ``clock`` is monotonic."""
         self._store = store
         self._registry = registry
         self._rules = rules
-        self._now = now
+        self._offers = offers
         self._call_back = CallBack(store, registry, rules)
         self._delivery = delivery
         self._services = services
@@ -82,7 +66,6 @@ class Dispatcher:
         # Jobs that were queued since the last claim, and may overtake others.
         self._arrivals: list[Job] = []
         self._sized = SizedQueues(services)
-        self._reservations: Mapping[str, Reservation] = {}
         self._next_resume = 0.0
         self._quota_log = QuotaLog()
         self.loop = Loop("dispatcher", self.run_pass, interval_s=tuning.dispatch_interval_s)
@@ -140,16 +123,16 @@ class Dispatcher:
         offers, replaceable = {}, {}
         arrivals, self._arrivals = self._arrivals, []
         fitting = self._fitting()
-        self._client_use.observe(self._registry, self._now())
+        self._offers.observe()
         for service in self._services.values():
             if service.name in self._rules.pauses.services:
                 continue
-            clients = self._placed(service)
+            clients = self._offers.placed(service)
             if any(job.service == service.name for job in arrivals):
                 replaceable[service.name] = self._call_back.replaceable(service)
             if clients or replaceable.get(service.name):
                 holders = [job.user_id for job in replaceable.get(service.name, ())]
-                offers[service.name] = self._offer(service, clients, holders, fitting)
+                offers[service.name] = self._offers.offer(service, clients, holders, fitting)
         if not offers:
             return False
         more = False
@@ -157,7 +140,7 @@ class Dispatcher:
         self._sized.keep([name for name, claim in claims.items() if claim.arranged], offers)
         if fitting is not None:
             # A service without an offer keeps its own: its clients are full.
-            self._reservations = {
+            self._offers.reservations = {
                 name: reservation
                 for name, reservation in fitting.reservations.items()
                 if name not in self._rules.pauses.services
@@ -179,7 +162,7 @@ class Dispatcher:
                 self._call_back.overtaken(self._services[name], not_started, claim, arrivals)
         for service in self._services.values():
             self._call_back.misplaced(
-                service, {each.client for each in self._reservations.values()}
+                service, {each.client for each in self._offers.reservations.values()}
             )
         return more
 
@@ -187,79 +170,12 @@ class Dispatcher:
         """Return whether a service may start queued jobs. A claim lacks those without any."""
         return claim is not None and claim.active < self._services[name].max_runs
 
-    def _placed(self, service: Service) -> Sequence[str]:
-        """Return the clients that the next jobs of ``service`` go to, one for each job."""
-        candidates = []
-        for client in self._registry.usable(service):
-            ahead = 0
-            if client.slots is not None and client.transport.can_recall:
-                jobs = (job for job in client.jobs.values() if job.id not in client.packing)
-                ahead = look_ahead(
-                    service.name, self._rules.run_time, client.slots, jobs, self._now()
-                )
-            candidates.append(candidate(client, ahead))
-        # The reserve is counted in free slots, so they are all named.
-        most = MAX_CLAIMS + self._rules.shared.reserve
-        return place(candidates, min(service.max_runs, most))
-
     def _fitting(self) -> Fitting | None:
         """Return the state of the clients if jobs that ask for resources may be queued."""
         if not self._sized.begin():
-            self._reservations = {}
+            self._offers.reservations = {}
             return None
-        usable = {
-            service.name: [client.name for client in self._registry.usable(service)]
-            for service in self._services.values()
-        }
-        now = self._now()
-        machines = [
-            machine_of(client, self._services, now)
-            for client in self._registry
-            if any(client.name in names for names in usable.values())
-        ]
-        return Fitting(machines, usable, self._reservations, now)
-
-    def _offer(
-        self,
-        service: Service,
-        clients: Sequence[str],
-        holders: Sequence[int],
-        fitting: Fitting | None,
-    ) -> Offer:
-        limits, policy = self._rules.limits(service), self._rules.policy(service)
-
-        def decide(
-            active: int, slots: int, waiting: Sequence[WaitingUser], everywhere: Mapping[int, int]
-        ) -> Sequence[int]:
-            return policy.choose(limits, active, slots, waiting, everywhere)
-
-        return Offer(
-            service.max_runs,
-            clients,
-            decide,
-            holders,
-            in_order=policy.in_order,
-            everywhere=limits.depend_on_other_services,
-            rate_of=self._rules.start_rate if self._rules.limit_starts else None,
-            arrange=None if fitting is None else self._arrangement(service, fitting),
-            reserved=fitting is not None and fitting.reserved(service.name),
-            weight=service.weight,
-            used_s=self._client_use.used_s(service, limits.run_s),
-            run_s=limits.run_s,
-        )
-
-    def _arrangement(self, service: Service, fitting: Fitting) -> Arrange:
-        limits, policy = self._rules.limits(service), self._rules.policy(service)
-
-        def arrange_jobs(
-            active: int,
-            offered: Sequence[str],
-            waiting: Sequence[WaitingUser],
-            everywhere: Mapping[int, int],
-        ) -> Sequence[Start]:
-            return arrange(fitting, service, policy, limits, active, offered, waiting, everywhere)
-
-        return arrange_jobs
+        return self._offers.fitting()
 
     def _start_delivery(self, job: Job, *, resumed: bool) -> None:
         self._delivering.add(job.id)

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from job_orchestrator.common.errors import StorageFull
 from job_orchestrator.common.messages.payloads import Payload
 from job_orchestrator.common.runtime.fault_injection import Point, reach
@@ -137,15 +139,17 @@ class Fetcher:
             output = await receiver.receive(_in_one_block(ended.results), ended.sha256)
         except (FileNotFoundError, ResultsTooLarge) as error:
             problem = await self._why_not_kept(job, error)
-        end, at = ended.end, ended.end.at or None
+        end = ended.end
+        at, run_s = end.at or None, _known(end.run_s)
         if end.status is not PayloadStatus.COMPLETED:
             message = f"{end.message}. {problem}" if problem else end.message
             status = ENDED_BADLY[end.status]
-            await self._end(job, client, status, message, end.exit_code, output=output, at=at)
+            code = end.exit_code
         elif output is None:
-            await self._end(job, client, JobStatus.FAILED, problem, 0, output=None, at=at)
+            status, message, code = JobStatus.FAILED, problem, 0
         else:
-            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=output, at=at)
+            status, message, code = JobStatus.COMPLETED, "", 0
+        await self._end(job, client, status, message, code, output=output, at=at, run_s=run_s)
 
     def record_running(self, job: Job, reason: str, *, at: float | None = None) -> None:
         """Record that a job's script was started, or why it is still Running after its end.
@@ -163,6 +167,11 @@ class Fetcher:
         else:
             return
         self._deferred_writes.spawn(work, f"job {job.id} runs")
+
+    async def record_waiting(self, job: Job, reason: str) -> None:
+        """Record why a job that has not begun waits at its client, such as in a batch system."""
+        if job.status is JobStatus.SUBMITTED and reason and reason != job.message:
+            await self._store.explain(job, reason)
 
     async def mark_unknown(self, client_name: str, problem: str) -> None:
         """Make the jobs of a client that can't be reached Unknown: they may still run there."""
@@ -186,7 +195,9 @@ class Fetcher:
             await self._apply(job, client, answer)
         else:
             self._fetch_seconds.observe(time.perf_counter() - began)
-            await self._end(job, client, JobStatus.COMPLETED, "", 0, output=answer)
+            await self._end(
+                job, client, JobStatus.COMPLETED, "", 0, output=answer, run_s=answer.run_s
+            )
 
     async def _apply(self, job: Job, client: Client, payload: Payload) -> None:
         """Bring a job to the state of its payload, which has no results (yet)."""
@@ -196,7 +207,8 @@ class Fetcher:
             self.record_running(job, payload.message or "")
         elif payload.status is PayloadStatus.PREPARED:
             if job.status is JobStatus.UNKNOWN:
-                await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
+                job = await self._store.transition(job, JobStatus.SUBMITTED, WAITS_FOR_SLOT)
+            await self.record_waiting(job, payload.message or "")
         else:
             raise PayloadLost(f"{client.name} has removed the results of payload {payload.id}")
 
@@ -217,7 +229,8 @@ class Fetcher:
             output, problem = None, with_details("Its output could not be fetched", str(error))
         message = f"{message}. {problem}" if problem else message
         status = ENDED_BADLY[payload.status]
-        await self._end(job, client, status, message, payload.exit_code, output=output)
+        run_s = _known(payload.run_s)
+        await self._end(job, client, status, message, payload.exit_code, output=output, run_s=run_s)
 
     async def _keep_output_of_killed(self, job: Job, client: Client, payload_id: int) -> None:
         if not job.has_output:
@@ -263,6 +276,7 @@ class Fetcher:
         *,
         output: StoredOutput | None,
         at: float | None = None,
+        run_s: float | None = None,
     ) -> None:
         ended = await self._store.transition(
             job,
@@ -272,6 +286,7 @@ class Fetcher:
             output=output,
             acknowledge=job.dest_id,
             at=at,
+            run_s=run_s,
         )
         reach(Point.SERVER_JOB_ENDED)
         why = reason_for(message, details=True)
@@ -288,6 +303,11 @@ class Fetcher:
 
 async def _in_one_block(content: bytes) -> AsyncIterator[bytes]:
     yield content
+
+
+def _known(run_s: float | msgspec.UnsetType) -> float | None:
+    """Return how long a script ran; None if an older client did not say so."""
+    return None if run_s is msgspec.UNSET else run_s
 
 
 def reason_of(payload: Payload) -> str:

@@ -111,12 +111,13 @@ FAILURES: Mapping[type[BaseException], AttemptFailure] = {
         may_still_run=False,
         text="The machine it was on was restarted",
     ),
-    # Its script has not begun, and the client takes no jobs until it works again.
+    # Its script has not begun, and the client takes no jobs until it works again; or the batch
+    # system has taken its node away.
     PayloadGivenBack: AttemptFailure(
         client_failed=False,
         counts=False,
         may_still_run=False,
-        text="The machine it was on could not start it",
+        text="The machine it was on could not start or continue it",
     ),
     # An administrator has changed the settings: no fault of the job.
     ClientNotConfigured: AttemptFailure(

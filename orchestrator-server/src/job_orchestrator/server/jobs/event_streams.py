@@ -242,6 +242,7 @@ class EventStreams:
             message=event.why,
             started_at=job.started_at if has_started else None,
             ended_at=job.ended_at if has_ended else None,
+            run_s=job.run_s if has_ended else None,
             exit_code=job.exit_code if has_ended else None,
             has_output=job.has_output and has_ended,
             output_bytes=job.output_bytes if has_ended else None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from job_orchestrator.common.messages.explanation import LimitUse
 from job_orchestrator.common.messages.jobs import Job as JobView
 from job_orchestrator.common.messages.jobs import JobDetail, JobPage
 from job_orchestrator.common.messages.service import (
@@ -23,10 +24,24 @@ from job_orchestrator.server.clients.registry import Client, ClientRegistry
 from job_orchestrator.server.jobs.changes import ChangeFeed
 from job_orchestrator.server.jobs.reasons import TERMINATION_PENDING, reason_for, with_details
 from job_orchestrator.server.jobs.statistics import JobStatistics
-from job_orchestrator.server.jobs.views import minute_of, position_of, step_of, view_of, waiting_of
+from job_orchestrator.server.jobs.views import (
+    minute_of,
+    position_of,
+    seen_at_of,
+    step_of,
+    view_of,
+    waiting_of,
+)
 from job_orchestrator.server.jobs.waiting.hindrances import ALL_UNUSABLE, OF_USER
 from job_orchestrator.server.jobs.waiting.outlook import Outlooks
 from job_orchestrator.server.model import MAX_JOB_ID, Job, JobFilter, Service
+from job_orchestrator.server.scheduling.limit_use import (
+    use_in_service,
+    use_of_groups,
+    use_of_rate,
+    use_of_total,
+    use_of_user,
+)
 from job_orchestrator.server.store.base import JobStore
 from job_orchestrator.server.store.queue import MAX_AHEAD
 
@@ -137,23 +152,39 @@ class JobQueries:
     async def all_services(self, *, details: bool) -> ServiceList:
         """Return the services, with counts of their jobs that have not ended."""
         counts = await self.store.lists.unended()
+        services = list(self.services.values())
+        use: list[LimitUse] = []
+        if services:
+            active = self.outlooks.hindrances.active_of_users()
+            limits = self.outlooks.hindrances.rules.limits(services[0])
+            use += use_of_total(limits, active)
+            use += use_of_groups(limits, active) if details else ()
         return ServiceList(
-            services=[
-                self._service(service, counts, details=details)
-                for service in self.services.values()
-            ]
+            services=[self._service(service, counts, details=details) for service in services],
+            use=use,
         )
 
     async def limits_of(self, user_id: int) -> PersonalLimits:
         """Return the limits of a user over all services, and what the user has of each."""
-        rate = self.outlooks.hindrances.rules.rate(user_id)
+        hindrances, rules = self.outlooks.hindrances, self.outlooks.hindrances.rules
+        rate = rules.rate(user_id)
         tokens = None if rate is None else await self.store.queue.tokens(user_id, rate)
+        everywhere = hindrances.active_of_users()
+        use: list[LimitUse] = []
+        for service in self.services.values():
+            active = hindrances.active(service, user_id)
+            use += use_in_service(rules.limits(service), service.name, user_id, active)
+        for service in list(self.services.values())[:1]:
+            use += use_of_user(rules.limits(service), user_id, everywhere)
+        if rate is not None and tokens is not None:
+            use.append(use_of_rate(rate, tokens))
         return PersonalLimits(
-            active=self.outlooks.hindrances.active_of_user(user_id),
-            max_runs=self.outlooks.hindrances.rules.user_total(user_id),
+            active=everywhere[user_id],
+            max_runs=rules.user_total(user_id),
             jobs_per_hour=None if rate is None else rate.per_hour,
             jobs_left=None if tokens is None else math.floor(tokens),
-            paused=user_id in self.outlooks.hindrances.rules.pauses.users,
+            paused=user_id in rules.pauses.users,
+            use=use,
         )
 
     def all_clients(self) -> ClientList:
@@ -207,7 +238,7 @@ class JobQueries:
             queued=count([JobStatus.QUEUED]),
             state=state,
             problem=reason_for(problem, details=details),
-            clients=list(service.client_names) if details else [],
+            clients=[c.name for c in self.clients.of_service(service)] if details else [],
             running=count(STARTED),
             waiting=count(NOT_STARTED),
         )
@@ -221,8 +252,11 @@ class JobQueries:
             services=[
                 service.name
                 for service in self.services.values()
-                if client.name in service.client_names
+                if client in self.clients.of_service(service)
             ],
+            registered=client.registration is not None,
+            drained=client.drained,
+            seen_at=seen_at_of(client.registration),
             state=client.state,
             problem=client.problem or client.fault,
             slots=client.slots if is_reachable else None,

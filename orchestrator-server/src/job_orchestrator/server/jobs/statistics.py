@@ -57,7 +57,7 @@ class JobStatistics:
         elif job.started_at is not None and job.started_at == job.changed_at:
             self._started(job.started_at, job.started_at - job.created_at)
         if job.status in FINAL_JOB and job.ended_at == job.changed_at:
-            self._ended(job.service, job.status, job.started_at, job.ended_at)
+            self._ended(job.service, job.status, job.ran_s, job.ended_at)
 
     def restore(self, jobs: Iterable[Times]) -> None:
         """Count jobs of previous runs of the server, which are given newest first."""
@@ -66,7 +66,10 @@ class JobStatistics:
             if job.started_at is not None:
                 self._started(job.started_at, job.started_at - job.created_at)
             if job.ended_at is not None:
-                self._ended(job.service, job.status, job.started_at, job.ended_at)
+                ran_s = job.run_s
+                if ran_s is None and job.started_at is not None:
+                    ran_s = max(job.ended_at - job.started_at, 0.0)
+                self._ended(job.service, job.status, ran_s, job.ended_at)
 
     def minutes(self) -> Iterator[Minute]:
         """Yield the last ``MINUTES`` minutes, oldest first; the last one is the current minute."""
@@ -108,7 +111,7 @@ class JobStatistics:
             minute.longest_wait_s = max(minute.longest_wait_s, waited_s)
 
     def _ended(
-        self, service: str, status: JobStatus, started_at: float | None, at: float | None
+        self, service: str, status: JobStatus, run_s: float | None, at: float | None
     ) -> None:
         if at is None:
             return
@@ -120,8 +123,8 @@ class JobStatistics:
             elif status in (JobStatus.FAILED, JobStatus.INVALID):
                 minute.failed += 1
         # A cancelled job says nothing of how long the others run.
-        if started_at is not None and status is not JobStatus.KILLED:
-            runs_s, run_s = self._runs_s[service], max(at - started_at, 0.0)
+        if run_s is not None and status is not JobStatus.KILLED:
+            runs_s = self._runs_s[service]
             if len(runs_s) == RECENT_RUNS:
                 self._run_sums_s[service] -= runs_s[0]
             runs_s.append(run_s)

@@ -7,7 +7,7 @@ from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.jobs.reasons import reason_for
 from job_orchestrator.server.jobs.statistics import Minute
 from job_orchestrator.server.jobs.waiting.outlook import Outlook
-from job_orchestrator.server.model import Job
+from job_orchestrator.server.model import Job, Registration
 from job_orchestrator.server.store.lists import Change
 
 
@@ -40,6 +40,7 @@ def view_of(job: Job, *, details: bool) -> messages.Job:
         cpus=float(job.cpus),
         memory_bytes=job.memory_bytes,
         gpus=job.gpus,
+        ran_s=None if job.ran_s is None else round(job.ran_s, 3),
     )
 
 
@@ -66,6 +67,11 @@ def minute_of(minute: Minute) -> service.Minute:
         wait_s_mean=minute.mean_wait_s,
         wait_s_max=minute.longest_wait_s if minute.waits else None,
     )
+
+
+def seen_at_of(registration: Registration | None) -> WireTime | None:
+    """Return when a registered client was last connected; None for a configured one."""
+    return None if registration is None else WireTime.at(registration.seen_at)
 
 
 def position_of(outlook: Outlook) -> messages.QueuePosition:

@@ -10,6 +10,9 @@ from job_orchestrator.server.store.queue import WaitingUser
 
 NO_USERS: Mapping[int, int] = {}
 
+UNLIMITED = 2**63
+"""More jobs than there are."""
+
 
 @dataclass(frozen=True)
 class UserTerms:
@@ -78,6 +81,11 @@ class Limits:
         """Return how many active jobs in all services a user may have; 0 if there is no limit."""
         total = self.terms(user_id).total
         return self.user_total if total is None else total
+
+    def lifted(self) -> "Limits":
+        """Return limits that limit nothing, and order users as these do."""
+        users = {user_id: UserTerms(weight=each.weight) for user_id, each in self.users.items()}
+        return Limits(UNLIMITED, UNLIMITED, users=users, run_s=self.run_s)
 
     @property
     def depend_on_other_services(self) -> bool:

@@ -28,9 +28,9 @@ class ClientUse:
 
     def observe(self, clients: Iterable[Client], now: float) -> None:
         """Record which slots each service holds from ``now`` on."""
-        if not self._sharers:
-            return
         for client in clients:
+            if client.registration is not None and len(client.registration.services) > 1:
+                self._sharers[client.name] = list(client.registration.services)
             if client.name not in self._sharers:
                 continue
             held = Counter(
@@ -45,6 +45,6 @@ class ClientUse:
         return {
             client: self._usages[client, service.name].seconds
             + self._usages[client, service.name].slots * run_s
-            for client in service.client_names
-            if client in self._sharers
+            for client, names in self._sharers.items()
+            if service.name in names
         }

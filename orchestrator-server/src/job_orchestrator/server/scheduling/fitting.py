@@ -19,6 +19,10 @@ from job_orchestrator.server.scheduling.base import Limits, SchedulingPolicy
 from job_orchestrator.server.scheduling.placement import Candidate, candidate
 from job_orchestrator.server.store.queue import QueuedJob, Start, WaitingUser
 
+NO_FREE_SLOT = "No slot is free"
+NO_ROOM = "The job asks for more than is free"
+KEPT = "What is free is kept for a job that asks for more"
+
 
 class Occupant(NamedTuple):
     """A job that a client runs: what it uses, and when its time limit ends it (inf: never)."""
@@ -57,10 +61,6 @@ class Machine:
     def name(self) -> str:
         """Name of the client."""
         return self.candidate.name
-
-    def has_room(self, wanted: Resources) -> bool:
-        """Return whether a job can start now."""
-        return self.slots >= 1 and self.free.hold(wanted)
 
     def add(self, job: QueuedJob, until: float) -> None:
         """Count a job that is sent to the client."""
@@ -142,13 +142,7 @@ class Fitting:
         """
         until = math.inf if limit_s is None else self._now + limit_s
         machines = [self._machines[name] for name in self._services[service]]
-        fitting = [
-            machine
-            for machine in machines
-            if self._offered[machine.name] > 0
-            and machine.has_room(job.wanted)
-            and self._leaves_room(machine, job, until)
-        ]
+        fitting = [machine for machine in machines if not self._obstacle(machine, job, until)]
         if fitting:
             best = min(fitting, key=lambda machine: self._waste(machine, job.wanted))
             best.add(job, until)
@@ -161,6 +155,18 @@ class Fitting:
         if job.wanted and service not in self.reservations:
             self._reserve(service, job, machines)
         return None
+
+    def obstacle(self, client: str, job: QueuedJob, limit_s: float | None) -> str:
+        """Say why a job can't be sent to a client now; empty if it can."""
+        until = math.inf if limit_s is None else self._now + limit_s
+        return self._obstacle(self._machines[client], job, until)
+
+    def _obstacle(self, machine: Machine, job: QueuedJob, until: float) -> str:
+        if self._offered[machine.name] <= 0 or machine.slots < 1:
+            return NO_FREE_SLOT
+        if not machine.free.hold(job.wanted):
+            return NO_ROOM
+        return "" if self._leaves_room(machine, job, until) else KEPT
 
     def _holds(self, service: str, job_id: int) -> bool:
         reservation = self.reservations.get(service)
@@ -229,10 +235,7 @@ def arrange(
     too_wide: set[tuple[Resources, float | None]] = set()
 
     def start(user_id: int, job: QueuedJob) -> bool:
-        limit_s = min(
-            (each for each in (job.time_limit_s, service.time_limit_s) if each is not None),
-            default=None,
-        )
+        limit_s = time_limit_s(job, service)
         if (job.wanted, limit_s) in too_wide:
             return False
         client = fitting.place(service.name, job, limit_s)
@@ -262,6 +265,12 @@ def arrange(
             too_wide.clear()
     policy.choose(limits, active, slots, waiting, everywhere, admit)
     return starts
+
+
+def time_limit_s(job: QueuedJob, service: Service) -> float | None:
+    """Return how long a job may run; None means without a limit."""
+    limits = (job.time_limit_s, service.time_limit_s)
+    return min((each for each in limits if each is not None), default=None)
 
 
 def _without(user: WaitingUser, started: set[int]) -> WaitingUser:

@@ -21,6 +21,11 @@ _RANGE = re.compile(r"(-?\d{1,10})(?:\.\.(-?\d{1,10}))?", re.ASCII)
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _FIELD = re.compile(r"field `(\w+)`|`\$\.(\w+)")
 
+Claimed = Mapping[str, frozenset[int]]
+"""Members of each group that issuers name in their tokens."""
+
+NOBODY: Claimed = {}
+
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 _Jobs = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
@@ -48,9 +53,13 @@ class _User(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class _Group(_User, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Entry of a group. ``max_runs`` limits its members together."""
+    """Entry of a group. ``max_runs`` limits its members together.
 
-    members: list[int | str]
+    Its members are those listed, and the users whose issuer names the group ``claim``.
+    """
+
+    members: list[int | str] | None = None
+    claim: str | None = None
     max_runs: _Count | None = None
     begins: Any = msgspec.field(name="from", default=None)
     until: Any = None
@@ -74,8 +83,8 @@ class PolicyFile:
     _users: Mapping[int, _User]
     _groups: Mapping[str, tuple[_Group, frozenset[int], _Period]]
 
-    def terms_at(self, now: float) -> Terms:
-        """Return the terms that hold at a time.
+    def terms_at(self, now: float, claimed: Claimed = NOBODY) -> Terms:
+        """Return the terms that hold at a time. ``claimed`` are the groups that issuers name.
 
         A user's own entry goes first. Of several groups of a user, the most favourable value of
         each field counts.
@@ -88,7 +97,7 @@ class PolicyFile:
                 continue
             if group.max_runs is not None:
                 limits[name] = group.max_runs
-            for user_id in members:
+            for user_id in members | claimed.get(group.claim or "", frozenset()):
                 entries.setdefault(user_id, []).append(group)
                 names.setdefault(user_id, []).append(name)
         users = {
@@ -139,6 +148,8 @@ def parse_policy(text: str) -> PolicyFile:
     groups = {}
     for name, table in _tables(text, content, "groups"):
         group = _convert(text, f"groups.{name}", table, _Group)
+        if group.members is None and group.claim is None:
+            raise _invalid(text, f"groups.{name}", "", "A group needs members, or a claim")
         members = frozenset(_members(text, name, group))
         groups[name] = (group, members, _period(text, name, group))
     if sum(len(members) for _, members, _ in groups.values()) > MAX_MEMBERS:
@@ -164,7 +175,7 @@ def _convert(text: str, table: str, content: Any, kind: type[Any]) -> Any:
 
 
 def _members(text: str, name: str, group: _Group) -> Iterator[int]:
-    for member in group.members:
+    for member in group.members or ():
         match = _RANGE.fullmatch(str(member))
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not MIN_USER_ID <= first <= last <= MAX_USER_ID or last - first >= MAX_MEMBERS:

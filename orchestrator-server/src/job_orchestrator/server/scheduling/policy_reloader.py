@@ -8,6 +8,7 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.server.scheduling.policy_file import (
+    Claimed,
     PolicyFile,
     PolicyFileInvalid,
     parse_policy,
@@ -20,11 +21,22 @@ MAX_BYTES = 10_000_000
 
 
 class PolicyReloader:
-    """Keeps the terms of ``rules`` as the file says. ``now`` returns seconds since the epoch."""
+    """Keeps the terms of ``rules`` as the file says.
 
-    def __init__(self, path: Path, rules: Rules, now: Callable[[], float] = steady_time) -> None:
+    ``claimed`` returns the members of the groups that issuers name. ``now`` returns seconds since
+    the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rules: Rules,
+        claimed: Callable[[], Claimed] = dict,
+        now: Callable[[], float] = steady_time,
+    ) -> None:
         self._path = path
         self._rules = rules
+        self._claimed = claimed
         self._now = now
         self._file: PolicyFile | None = None
         self._version: tuple[int, int, int] | None = None
@@ -52,7 +64,7 @@ class PolicyReloader:
     def _apply(self) -> None:
         if self._file is None:
             return
-        terms = self._file.terms_at(self._now())
+        terms = self._file.terms_at(self._now(), self._claimed())
         if terms != self._rules.terms:
             self._rules.terms = terms
             logger.info(

@@ -1,6 +1,5 @@
 """Settings of jo-server, read once at its start."""
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +13,6 @@ from job_orchestrator.common.config.kinds import (
     FilePath,
     HostPatterns,
     Integer,
-    Kind,
-    NotAllowed,
     Secret,
     Size,
     Switch,
@@ -34,48 +31,11 @@ from job_orchestrator.common.errors import StartupError
 from job_orchestrator.common.protocol.small_files import MAX_CONTENT_BYTES
 from job_orchestrator.common.runtime import fault_injection as faults
 from job_orchestrator.server.model import MAX_PRIORITY, CallbackRules, Rate, Service
+from job_orchestrator.server.settings.kinds import Names, Origins, SigningKey, Word
 from job_orchestrator.server.settings.services import PREFIX as SERVICE_PREFIX
 from job_orchestrator.server.settings.services import misspelled_service_variables, read_services
 
-_SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix)
-
-
-@dataclass(frozen=True)
-class Origins(Kind[frozenset[str]]):
-    """Origins of web pages, separated by commas; or ``*`` for all."""
-
-    metavar = "ORIGIN,…"
-
-    def parse(self, text: str) -> frozenset[str]:
-        """Convert to origins as browsers send them: in lower case and without a path."""
-        if text == "*":
-            return frozenset({"*"})
-        try:
-            urls = Urls().parse(text)
-        except NotAllowed:
-            urls = ()
-        if not urls or any(
-            urlsplit(url).path or urlsplit(url).username is not None for url in urls
-        ):
-            raise NotAllowed(
-                "*, or origins such as https://portal.example.org, separated by commas"
-            )
-        return frozenset(url.lower() for url in urls)
-
-
-@dataclass(frozen=True)
-class SigningKey(Kind[bytes]):
-    """A key for signatures: a secret, or base64 after ``whsec_``."""
-
-    def parse(self, text: str) -> bytes:
-        """Convert to the bytes of the key."""
-        secret = Secret().parse(text)
-        if not secret.startswith(_SECRET_PREFIX):
-            return secret.encode()
-        try:
-            return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
-        except ValueError as error:
-            raise NotAllowed("whsec_ and base64, or a secret without whsec_") from error
+_LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +83,12 @@ class Settings:
         default="5m",
         help="Time without an answer from a client after which its jobs run elsewhere",
     )
+    forget_clients_after_s: float = setting(
+        "FORGET_CLIENTS_AFTER",
+        Duration(),
+        default="1d",
+        help="Time after which a registered client without jobs is forgotten if it stays away",
+    )
     client_token: str | None = setting(
         "CLIENT_TOKEN",
         Secret(),
@@ -135,6 +101,55 @@ class Settings:
         FilePath(),
         default=no_default(None),
         help="File of the API tokens; if not set, requests need no token",
+    )
+    oidc_issuers: tuple[str, ...] = setting(
+        "OIDC_ISSUERS",
+        Urls(),
+        default=no_default(()),
+        help="Issuers (OpenID Connect) whose tokens are accepted, comma-separated",
+    )
+    oidc_audience: frozenset[str] = setting(
+        "OIDC_AUDIENCE",
+        Names(),
+        default=no_default(frozenset()),
+        help="Values of the claim aud that tokens of issuers must have, comma-separated",
+    )
+    oidc_name_claim: str = setting(
+        "OIDC_NAME_CLAIM",
+        Word(),
+        default="preferred_username",
+        help="Claim with the name by which a user is shown",
+    )
+    oidc_groups_claim: str = setting(
+        "OIDC_GROUPS_CLAIM",
+        Word(),
+        default="groups",
+        help="Claim with the groups of a user",
+    )
+    oidc_admin_groups: frozenset[str] = setting(
+        "OIDC_ADMIN_GROUPS",
+        Names(),
+        default=no_default(frozenset()),
+        help="Groups whose members are administrators, comma-separated",
+    )
+    oidc_client_id: str = setting(
+        "OIDC_CLIENT_ID",
+        Word(),
+        default=no_default(""),
+        help="Client of the issuers by which people sign in to the dashboard",
+    )
+    oidc_client_secret: str = setting(
+        "OIDC_CLIENT_SECRET",
+        Secret(),
+        default=no_default(""),
+        help="Secret of that client, if it is not a public one",
+        secret=True,
+    )
+    oidc_scope: str = setting(
+        "OIDC_SCOPE",
+        Word(),
+        default="openid profile",
+        help="Scope that is asked for at a sign-in, with openid",
     )
     allowed_hosts: tuple[str, ...] = shared.allowed_hosts("API_TOKENS_FILE")
     cors_origins: frozenset[str] = setting(
@@ -248,6 +263,11 @@ class Settings:
     """Messages about settings that are misspelled, or contradict each other."""
 
     @property
+    def requires_tokens(self) -> bool:
+        """True if requests need a token."""
+        return self.api_tokens_file is not None or bool(self.oidc_issuers)
+
+    @property
     def rate(self) -> Rate | None:
         """Limit of the jobs of one user by time; None if there is none."""
         if not self.jobs_per_hour:
@@ -315,6 +335,18 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             setting_of(Settings, "callback_key"),
             "the key that signs callbacks, because CALLBACK_ALLOW is set",
         )
+    if settings.oidc_issuers and not settings.oidc_audience:
+        raise reader.refusal(
+            setting_of(Settings, "oidc_audience"),
+            "the value that the claim aud of a token must have, because OIDC_ISSUERS is set:"
+            " without it, a token that was made for any other program would be accepted",
+        )
+    for url in settings.oidc_issuers:
+        if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in _LOCAL:
+            raise reader.refusal(
+                setting_of(Settings, "oidc_issuers"),
+                "an https:// URL: the keys that are fetched from it decide who is admitted",
+            )
     if not settings.services:
         problem = (
             "No services configured: set SERVICE_<NAME>_UPLOAD_URL and SERVICE_<NAME>_DOWNLOAD_URL"

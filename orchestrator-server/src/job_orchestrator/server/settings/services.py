@@ -26,7 +26,7 @@ from job_orchestrator.server.model import ClientUrls, Order, Service
 PREFIX = "SERVICE_"
 
 _MAX_COUNT = 1_000_000
-_REQUIRED = DefaultInWords[tuple[str, ...]]("required", tuple)
+_REQUIRED = DefaultInWords[tuple[str, ...]]("required for configured clients", tuple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,13 @@ class ServiceSettings:
         Urls(),
         default=DefaultInWords("/kill on the host of the upload URL", tuple),
         help="URL that terminates payloads: http://HOST:9000/kill; as many as upload URLs",
+    )
+    registered: bool = setting(
+        "CLIENTS",
+        Choice({"configured": False, "registered": True}),
+        default="configured",
+        help="Whether only the clients at the URLs run its jobs (configured), or also clients that"
+        " register themselves (registered)",
     )
     runs_per_user: int = setting(
         "RUNS_PER_USER",
@@ -122,6 +129,13 @@ class ServiceSettings:
         Integer(1, 1000),
         default="1",
         help="Share of the slots of clients that run other services as well, relative to these",
+    )
+    lost_after_s: float = setting(
+        "LOST_AFTER",
+        Duration(),
+        default=DefaultInWords("LOST_AFTER of jo-server", lambda: 0.0),
+        help="Time without an answer from a client after which jobs of the service run elsewhere;"
+        " hours for a batch system, whose jobs go on while jo-client is restarted",
     )
     order: Order = setting(
         "POLICY",
@@ -204,6 +218,8 @@ def _read_service(reader: SettingsReader, name: str) -> Service:
         order=settings.order,
         burst=settings.runs_per_user_burst,
         weight=settings.weight,
+        registered=settings.registered,
+        lost_after_s=settings.lost_after_s or None,
         resources=Resources(settings.cpus, settings.memory_bytes, settings.gpus),
         max_resources=Resources(settings.max_cpus, settings.max_memory_bytes, settings.max_gpus),
     )
@@ -215,8 +231,11 @@ def _client_urls(
     """Pair the URLs of each client. Raises ``SettingError`` if the lists differ in length."""
     uploads, downloads = settings.upload_urls, settings.download_urls
     upload_url = setting_of(ServiceSettings, "upload_urls")
+    if not uploads and not downloads and settings.registered:
+        return ()
     if not uploads and not downloads:
-        raise reader.refusal(upload_url, "the URL of the service's client", prefix)
+        allowed = f"the URL of the service's client, unless {prefix}CLIENTS is registered"
+        raise reader.refusal(upload_url, allowed, prefix)
     clients = len(uploads) or len(downloads)
     for attribute, urls, required in (
         ("upload_urls", uploads, True),

@@ -18,6 +18,7 @@ def summary(settings: Settings) -> Iterator[str]:
     yield feature_line(
         {
             "API tokens": settings.api_tokens_file is not None,
+            "tokens of issuers": bool(settings.oidc_issuers),
             "client token": settings.client_token is not None,
             "CORS": bool(settings.cors_origins),
             "callbacks": bool(settings.callback_allow),
@@ -33,7 +34,10 @@ def summary(settings: Settings) -> Iterator[str]:
 
 def _service_line(service: Service) -> str:
     limit = "" if service.time_limit_s is None else f", {service.time_limit_s:g} s each"
-    clients = ", ".join(client.upload for client in service.clients)
+    places = [client.upload for client in service.clients]
+    if service.registered:
+        places.append("clients that register themselves")
+    clients = ", ".join(places)
     return (
         f"Service {service.name}: {service.runs_per_user} per user, {service.max_runs} in all,"
         f" {service.max_attempts} attempts{limit}, at {clients}"

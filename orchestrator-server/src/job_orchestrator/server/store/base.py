@@ -25,14 +25,16 @@ from typing import Protocol
 
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.model import (
-    Installation,
     Job,
     JobOptions,
     StoredOutput,
     UserLimits,
 )
+from job_orchestrator.server.store.identities import IdentityStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
+from job_orchestrator.server.store.registrations import Registrations
 
 MAX_EVENTS = 1000
 """Events that ``JobEvents.between`` returns if no other limit is given."""
@@ -163,12 +165,20 @@ class JobStore(Protocol):
         """Keys of abandoned attempts."""
 
     @property
+    def identities(self) -> IdentityStore:
+        """Users of trusted issuers."""
+
+    @property
     def installation(self) -> Installation:
         """Identity of this database."""
 
     @property
     def acknowledgements(self) -> Acknowledgements:
         """Payloads that their clients may remove."""
+
+    @property
+    def registrations(self) -> Registrations:
+        """Clients that have registered themselves, and those that are drained."""
 
     def subscribe(self, subscriber: Subscriber, *, status_changes_only: bool = False) -> None:
         """Notify ``subscriber`` of every job that is created or changed.
@@ -231,6 +241,7 @@ class JobStore(Protocol):
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
         at: float | None = None,
+        run_s: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """Change the status of ``job`` to ``wanted``, with ``message`` as the reason.
@@ -243,14 +254,15 @@ class JobStore(Protocol):
         transaction. Cleaned removes inputs and results that are stored with the job.
 
         ``at`` is the time of the change, if it happened before this call; it is neither recorded as
-        later than now, nor as earlier than the previous change. ``deferred`` allows a
+        later than now, nor as earlier than the previous change. ``run_s`` is how long the script
+        ran, by the clock of its client. ``deferred`` allows a
         short delay, to share a transaction with another change; later changes of the job are still
         written after this one. Raises ``TransitionRefused``, with the present status, if that
         status does not allow the change or if the job is in another attempt.
         """
 
     async def explain(self, job: Job, message: str) -> None:
-        """Replace the reason of a Running job.
+        """Replace the reason of a Submitted or Running job.
 
         That is an event without a change of status. Has no effect if status, attempt or reason of
         the job have changed.
@@ -311,8 +323,11 @@ class JobStore(Protocol):
     async def processing(self) -> Sequence[Job]:
         """Return the jobs that are claimed and not known to have reached their client."""
 
-    async def unknown_for(self, seconds: float) -> Sequence[Job]:
-        """Return jobs that have been Unknown for longer than ``seconds``, at most 1000."""
+    async def unknown_for(self, seconds: float, of: Mapping[str, float]) -> Sequence[Job]:
+        """Return jobs that have been Unknown for longer than ``seconds``, at most 1000.
+
+        ``of`` has other times, by service.
+        """
 
     async def dispatched_to(self) -> Sequence[str]:
         """Return the names of all clients that have a job, configured or not."""

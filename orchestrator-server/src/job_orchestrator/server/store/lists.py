@@ -20,13 +20,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Times:
-    """Times at which a job was created, started and ended."""
+    """Times at which a job was created, started and ended; seconds that its script ran."""
 
     service: str
     status: JobStatus
     created_at: float
     started_at: float | None
     ended_at: float | None
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)

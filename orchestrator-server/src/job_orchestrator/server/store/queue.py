@@ -160,6 +160,20 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """Decision that a claim for one service would make, and the counts on which it is based.
+
+    ``waiting`` are all users with jobs that may start, with up to ``MAX_WAITING_JOBS`` of each in
+    ``WaitingUser.next``; ``active`` counts the active jobs of the service.
+    """
+
+    starts: Sequence[Start]
+    active: int
+    waiting: Sequence[WaitingUser]
+    everywhere: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class Pauses:
     """Services and users whose queued jobs don't start."""
 
@@ -184,6 +198,9 @@ class JobQueue(Protocol):
 
         Queued jobs of each are counted up to ``MAX_WAITING_JOBS``, those of a later time too.
         """
+
+    async def rehearse(self, offers: Mapping[str, Offer], service: str) -> Rehearsal:
+        """Decide as ``JobStore.claim`` does which jobs of one service start, and claim none."""
 
     async def tokens(self, user_id: int, rate: Rate) -> float:
         """Return how many jobs of a user ``rate`` allows now."""

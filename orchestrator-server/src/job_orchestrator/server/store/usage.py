@@ -1,7 +1,10 @@
 """Usage of slots: slot-seconds that decay, so that what was used long ago counts little."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+HALF_LIFE_S = 7 * 86_400.0
+"""Half-life of usage, unless another one is given."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Usage:
         passed_s = max(now - self.at, 0.0)
         kept = math.exp(-rate * passed_s)
         return self.seconds * kept + self.slots * (1 - kept) / rate
+
+    def less(self, seconds: float) -> "Usage":
+        """Return the usage without ``seconds`` that were counted a short time ago by mistake."""
+        return replace(self, seconds=max(self.seconds - seconds, 0.0))
 
     def holding(self, slots: int, now: float, half_life_s: float) -> "Usage":
         """Return the usage of a user who holds ``slots`` from ``now`` on."""

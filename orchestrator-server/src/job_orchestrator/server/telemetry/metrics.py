@@ -71,8 +71,8 @@ class Metrics:
         self._claimed_at.pop(job.id, None)
         self._ended.labels(job.service, job.status).inc()
         self._output_bytes.labels(job.service).inc(job.output_bytes or 0)
-        if job.started_at is not None and job.ended_at is not None:
-            self._run_seconds.labels(job.service).observe(job.ended_at - job.started_at)
+        if job.ran_s is not None:
+            self._run_seconds.labels(job.service).observe(job.ran_s)
         if job.status is not JobStatus.COMPLETED:
             self._failures.labels(job.service, reason_of(job)).inc()
 

@@ -20,6 +20,7 @@ from job_orchestrator.server.errors import JobNotFound
 from job_orchestrator.server.model import MAX_JOB_ID, JobFilter, Principal
 from job_orchestrator.server.web.parameters import PRINCIPAL, job_id
 
+CONNECT = "/connect"
 DASHBOARD = "/dashboard"
 METRICS = "/metrics"
 
@@ -31,6 +32,7 @@ class Access(Enum):
     ALL_USERS = "the owner of any token"
     OWN_JOBS = "the owner of any token, for whose jobs (PRINCIPAL) the handler narrows it"
     ONE_JOB = "the user of the job in the path"
+    CLIENT = "the owner of a client's token, and everybody if no tokens are configured"
     ADMIN = "administrators"
 
 
@@ -38,6 +40,7 @@ TABLE: Mapping[str, Access] = {
     "/": Access.OPEN,
     "/health": Access.OPEN,
     DASHBOARD: Access.OPEN,
+    "/sign-in": Access.OPEN,
     "/swagger": Access.OPEN,
     UI_PATH.rstrip("/"): Access.OPEN,
     DOCUMENT_PATH: Access.OPEN,
@@ -46,16 +49,23 @@ TABLE: Mapping[str, Access] = {
     "/upload": Access.OWN_JOBS,
     "/jobs": Access.OWN_JOBS,
     "/events": Access.OWN_JOBS,
+    "/jobs/{id}/explanation": Access.ADMIN,
     "/clients": Access.ADMIN,
+    "/users": Access.ADMIN,
+    "/clients/{name}": Access.ADMIN,
+    "/clients/{name}/drain": Access.ADMIN,
+    "/clients/{name}/resume": Access.ADMIN,
     "/stats": Access.ADMIN,
     "/pauses": Access.ADMIN,
     "/pause": Access.ADMIN,
     "/resume": Access.ADMIN,
     METRICS: Access.ADMIN,
+    CONNECT: Access.CLIENT,
 }
-"""Access by route. Administrators may use all routes.
+"""Access by route. Administrators may use all routes but ``CONNECT``.
 
-Static files (``OPEN_BELOW``) and routes about one job (``{id}`` in the path) are not listed.
+Static files (``OPEN_BELOW``) are not listed, nor are routes about one job (``{id}`` in the path)
+that its user may use.
 """
 
 OPEN_BELOW = (UI_PATH, f"{DASHBOARD}/")
@@ -67,7 +77,7 @@ def access_of(path: str) -> Access:
     if path.startswith(OPEN_BELOW):
         return Access.OPEN
     if "{id}" in path:
-        return Access.ONE_JOB
+        return TABLE.get(path, Access.ONE_JOB)
     return TABLE.get(path, Access.ADMIN)
 
 
@@ -80,15 +90,19 @@ def is_open(path: str, *, metrics_open: bool = False) -> bool:
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Identify the principal and check that it may use the route.
 
-    Needs ``TOKENS`` and ``SUBMISSION``.
+    Needs ``AUTHENTICATION`` and ``SUBMISSION``.
     """
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
     if resource is not None and is_open(path, metrics_open=_metrics_open(request)):
         return await handler(request)
-    tokens = request.app[keys.TOKENS]
-    principal = await tokens.principal(bearer_token(request.headers.get(hdrs.AUTHORIZATION)))
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    principal = await request.app[keys.AUTHENTICATION].principal(token)
     request[PRINCIPAL] = principal
+    if path == CONNECT:
+        _check_client(principal)
+        # The handler ends the tunnel with a reason when its token is revoked.
+        return await handler(request)
     if resource is not None and not principal.is_admin:
         await _check(request, path, principal)
     with while_token_is_valid(request):
@@ -98,11 +112,22 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
 def while_token_is_valid(request: web.Request) -> AbstractContextManager[None]:
     """Abort the request if its token is revoked or expires within the block."""
     token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
-    return request.app[keys.TOKENS].in_use(token, partial(_abort, request))
+    return request.app[keys.AUTHENTICATION].in_use(token, partial(_abort, request))
+
+
+def _check_client(principal: Principal) -> None:
+    """Raise ``Forbidden`` if a principal may not register as a client."""
+    if principal.authenticated and principal.grant is None:
+        raise Forbidden(
+            "This token is not that of a client: create one with jo-server token create --client"
+            " --services NAME,…"
+        )
 
 
 async def _check(request: web.Request, path: str, principal: Principal) -> None:
-    """Raise ``JobNotFound`` or ``Forbidden`` if a user may not use the route."""
+    """Raise ``JobNotFound`` or ``Forbidden`` if a user, or a client, may not use the route."""
+    if principal.grant is not None:
+        raise Forbidden("This token is that of a client, which may only register itself")
     match access_of(path):
         case Access.ALL_USERS | Access.OWN_JOBS:
             return

@@ -17,13 +17,18 @@ from job_orchestrator.common.errors import (
     DomainError,
 )
 from job_orchestrator.common.messages.encoding import encode
+from job_orchestrator.common.messages.explanation import Explanation
 from job_orchestrator.common.messages.jobs import JobDetail, JobError, JobPage, ResultFiles
 from job_orchestrator.common.messages.service import (
     ClientList,
     PauseList,
     PersonalLimits,
     ServiceList,
+    SignedIn,
+    SignInCode,
+    SignInOptions,
     Stats,
+    UserList,
 )
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server import keys
@@ -74,7 +79,21 @@ _CONCERNED = web.RequestKey("concerned", Job)
 
 SCHEMAS: dict[str, Any] = {
     **_schemas_of(
-        [JobPage, JobDetail, ResultFiles, ServiceList, ClientList, Stats, PersonalLimits, PauseList]
+        [
+            JobPage,
+            JobDetail,
+            Explanation,
+            ResultFiles,
+            ServiceList,
+            ClientList,
+            Stats,
+            PersonalLimits,
+            PauseList,
+            UserList,
+            SignInOptions,
+            SignInCode,
+            SignedIn,
+        ]
     ),
     "WhoAmI": {
         "type": "object",
@@ -87,6 +106,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "admin": {"type": "boolean", "description": "May see and do everything"},
             "auth": {"type": "boolean", "description": "This server requires tokens"},
+            "name": {"type": "string", "description": "Name of a user of an issuer, or empty"},
             "limits": {
                 "nullable": True,
                 "description": "Limits over all services; null for administrators",
@@ -103,6 +123,15 @@ SCHEMAS: dict[str, Any] = {
                 "jobs_per_hour": 60.0,
                 "jobs_left": 17,
                 "paused": False,
+                "use": [
+                    {
+                        "kind": "user",
+                        "name": "",
+                        "used": 2,
+                        "limit": 4,
+                        "reached": False,
+                    }
+                ],
             },
         },
     },

@@ -1,4 +1,4 @@
-"""Routes about jobs: list, detail, files of the results, termination."""
+"""Routes about jobs: list, detail, explanation, files of the results, termination."""
 
 from http import HTTPStatus
 
@@ -43,6 +43,12 @@ async def files(request: web.Request) -> web.Response:
     """List the files in the results of a job."""
     found = await request.app[keys.QUERIES].store.get(job_id(request))
     return json_response(await request.app[keys.RESULTS].listing(found))
+
+
+async def explanation(request: web.Request) -> web.Response:
+    """Return all on which the start of a queued job depends."""
+    found = await request.app[keys.QUERIES].store.get(job_id(request))
+    return json_response(await request.app[keys.EXPLANATIONS].of(found))
 
 
 async def change(request: web.Request) -> web.Response:

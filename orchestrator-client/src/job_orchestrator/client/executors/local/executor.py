@@ -78,6 +78,8 @@ class LocalExecutor:
     """
 
     survives_restart = False
+    has_queue = False
+    problem = ""
     poll_interval_s = POLL_INTERVAL_S
 
     def __init__(
@@ -113,7 +115,7 @@ class LocalExecutor:
         """Call ``listener`` when a script has started, and when its run is over."""
         self._listeners.append(listener)
 
-    async def recover(self) -> Collection[RunId]:
+    async def recover(self, wanted: Collection[RunId] = ()) -> Collection[RunId]:
         """End every process that a previous process of jo-client left; nothing can be taken over.
 
         Raises ``StillRunning``.

@@ -64,11 +64,9 @@ class Hindrances:
             return "An administrator has paused the jobs of this user"
         return ""
 
-    def active_of_user(self, user_id: int) -> int:
-        """Count the active jobs of a user in all services."""
-        return sum(
-            job.user_id == user_id for client in self.clients for job in client.jobs.values()
-        )
+    def active_of_users(self) -> Counter[int]:
+        """Count the active jobs of each user in all services."""
+        return Counter(job.user_id for client in self.clients for job in client.jobs.values())
 
     def _limit_reached(self, job: Job) -> str:
         service = self.services.get(job.service)
@@ -83,12 +81,12 @@ class Hindrances:
 
     def _limit_of_user(self, job: Job, service: Service) -> str:
         limits = self.rules.limits(service)
-        of_user = self._active(service, job.user_id)
+        of_user = self.active(service, job.user_id)
         most = limits.ceiling(job.user_id)
         if of_user >= most:
             return f"{of_user} {OF_USER}, of at most {most}"
         if total := limits.of_all_services(job.user_id):
-            everywhere = self.active_of_user(job.user_id)
+            everywhere = self.active_of_users()[job.user_id]
             if everywhere >= total:
                 return f"{everywhere} {OF_USER} in all services, of at most {total}"
         return self._limit_of_groups(job.user_id, limits)
@@ -97,8 +95,7 @@ class Hindrances:
         names = [name for name in limits.terms(user_id).groups if name in limits.groups]
         if not names:
             return ""
-        active = Counter(job.user_id for client in self.clients for job in client.jobs.values())
-        of_groups = limits.active_of_groups(active)
+        of_groups = limits.active_of_groups(self.active_of_users())
         for name in names:
             if of_groups[name] >= limits.groups[name]:
                 return (
@@ -108,7 +105,7 @@ class Hindrances:
         return ""
 
     def _limit_of_all(self, service: Service) -> str:
-        active = self._active(service)
+        active = self.active(service)
         if active >= service.max_runs:
             return f"{active} jobs of {service.name} are active, of at most {service.max_runs}"
         if total := self.rules.shared.total:
@@ -124,7 +121,7 @@ class Hindrances:
         if slots and free == 0:
             return f"All {slots} slots of this service's machines are busy"
         limits = self.rules.limits(service)
-        borrows = self._active(service, job.user_id) >= limits.guaranteed(job.user_id)
+        borrows = self.active(service, job.user_id) >= limits.guaranteed(job.user_id)
         if slots and borrows and free <= limits.reserve:
             return (
                 f"The {free} free slots of this service's machines are kept for users with fewer"
@@ -144,7 +141,8 @@ class Hindrances:
         room = [c for c in large if c.offer.less(c.used).hold(wanted) and _free(c) > 0]
         return "" if room else f"It asks for {wanted}, which no machine has free at present"
 
-    def _active(self, service: Service, user_id: int | None = None) -> int:
+    def active(self, service: Service, user_id: int | None = None) -> int:
+        """Count the active jobs of a service, of one user or of all."""
         return sum(
             job.service == service.name and user_id in (None, job.user_id)
             for client in self.clients.of_service(service)

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from job_orchestrator.common.messages.resources import Resources
-from job_orchestrator.server.model import Installation
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.queue import (
     MAX_BACKFILL,
     MAX_WAITING,
+    MAX_WAITING_JOBS,
     Claim,
     Offer,
     QueuedJob,
     RateOf,
+    Rehearsal,
     Start,
     WaitingUser,
 )
@@ -176,8 +178,8 @@ class Claimer:
         if sized and offer.arrange is None:
             # One has become ready since the offer was made.
             return Claim((), active, (), arranged=True)
-        arrange = offer.arrange if sized or offer.reserved else None
-        if offer.in_order or arrange is not None:
+        arranged = offer.arrange is not None and (sized or offer.reserved)
+        if offer.in_order or arranged:
             more = MAX_BACKFILL if sized else 0
             waiting = [_with_next(connection, service, user, now, more) for user in waiting]
         if offer.rate_of is not None:
@@ -190,12 +192,7 @@ class Claimer:
             return Claim((), active, waiting, held, everywhere, sized)
         jobs = []
         before = dict(everywhere)
-        if arrange is not None:
-            starts = arrange(active, offer.clients, waiting, before)
-        else:
-            chosen = offer.decide(active, len(offer.clients), waiting, before)
-            starts = [Start(*each) for each in zip(chosen, offer.clients, strict=False)]
-        for start in starts:
+        for start in _decide(offer, active, waiting, before, arranged=arranged):
             user_id = start.user_id
             values = {
                 "service": service,
@@ -217,6 +214,48 @@ class Claimer:
             usages[user_id] = usage.holding(usage.slots + 1, now, self.half_life_s)
             mark_served(connection, service, user_id, usages[user_id])
         return Claim(jobs, active, waiting, held, before, sized)
+
+
+def rehearse(
+    connection: sqlite3.Connection,
+    offers: Mapping[str, Offer],
+    service: str,
+    now: float,
+    half_life_s: float,
+) -> Rehearsal:
+    """Decide on one service as ``Claimer.claim`` does, within a transaction that only reads."""
+    queued = [name for (name,) in connection.execute(QUEUED_SERVICES).fetchall()]
+    everywhere = Counter(user_id for (user_id,) in connection.execute(ACTIVE_USERS))
+    part = divide({name: offers[name] for name in queued if name in offers}).get(service)
+    offer = offers[service] if part is None else part
+    ((active,),) = connection.execute(ACTIVE_COUNT, {"service": service})
+    values = {"service": service, "now": now, "free": MAX_WAITING_JOBS}
+    rows = connection.execute(WAITING_USERS, values).fetchall()
+    waiting = [
+        _with_next(connection, service, waiting_user(row, now, half_life_s), now, 0) for row in rows
+    ]
+    if offer.rate_of is not None:
+        waiting = [_with_tokens(connection, offer.rate_of, user, now) for user in waiting]
+    arranged = _any_sized(connection, service) or offer.reserved
+    starts: Sequence[Start] = ()
+    if min(offer.max_active - active, len(offer.clients)) > 0:
+        starts = _decide(offer, active, waiting, everywhere, arranged=arranged)
+    return Rehearsal(starts, active, waiting, everywhere)
+
+
+def _decide(
+    offer: Offer,
+    active: int,
+    waiting: Sequence[WaitingUser],
+    everywhere: Mapping[int, int],
+    *,
+    arranged: bool,
+) -> Sequence[Start]:
+    """Return the jobs to claim, with their clients."""
+    if arranged and offer.arrange is not None:
+        return offer.arrange(active, offer.clients, waiting, everywhere)
+    chosen = offer.decide(active, len(offer.clients), waiting, everywhere)
+    return [Start(*each) for each in zip(chosen, offer.clients, strict=False)]
 
 
 def any_queued(connection: sqlite3.Connection) -> bool:

@@ -63,7 +63,7 @@ SELECT sum(jobs), sum(created_ms) / 1000.0, min(first) FROM (
 """  # noqa: S608
 
 LATEST = """
-SELECT service, status, created_at, started_at, ended_at FROM jobs ORDER BY id DESC LIMIT ?
+SELECT service, status, created_at, started_at, ended_at, run_s FROM jobs ORDER BY id DESC LIMIT ?
 """
 
 

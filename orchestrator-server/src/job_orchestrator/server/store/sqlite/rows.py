@@ -1,6 +1,7 @@
 """Rows of the table ``jobs`` as values, and the conditions that select them by status."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -50,6 +51,13 @@ def _ids(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(","))) if text else ()
 
 
+def unknown_since(
+    now: float, seconds: float, of: Mapping[str, float]
+) -> tuple[float, float, str, float]:
+    """Return the values of ``UNKNOWN_SINCE``; ``of`` has the seconds of some services."""
+    return now - min((seconds, *of.values())), now, json.dumps(dict(of)), seconds
+
+
 @cache
 def status_in(statuses: frozenset[JobStatus]) -> str:
     """Return a condition on ``status``.
@@ -65,4 +73,11 @@ IS_READY = "status = 'Queued' AND held = 0 AND open_dependencies = 0"
 IS_ACTIVE = status_in(ACTIVE_JOB)
 IS_DISPATCHED = status_in(DISPATCHED_JOB)
 IS_ENDED = status_in(FINAL_JOB)
+UNKNOWN_SINCE = f"""
+SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ?
+    AND changed_at < ? - coalesce((SELECT value FROM json_each(?) WHERE key = service), ?)
+LIMIT 1000
+"""  # noqa: S608
+"""The first time is redundant; with it SQLite uses the index."""
+
 HAS_KEY = "idempotency_key IS NOT NULL AND status <> 'Cleaned'"

@@ -14,7 +14,7 @@ from job_orchestrator.common.errors import DomainError
 from job_orchestrator.common.runtime.clock import steady_time
 from job_orchestrator.common.status import JobStatus, TransitionRefused
 from job_orchestrator.server.errors import JobNotFound, JobNotQueued
-from job_orchestrator.server.model import Installation, Job, JobOptions, StoredOutput, UserLimits
+from job_orchestrator.server.model import Job, JobOptions, StoredOutput, UserLimits
 from job_orchestrator.server.store.base import (
     NO_LIMITS,
     NO_OPTIONS,
@@ -25,15 +25,25 @@ from job_orchestrator.server.store.base import (
     Outbox,
     Subscriber,
 )
+from job_orchestrator.server.store.identities import IdentityStore
+from job_orchestrator.server.store.installation import Installation
 from job_orchestrator.server.store.lists import JobLists
 from job_orchestrator.server.store.queue import Claim, JobQueue, Offer
 from job_orchestrator.server.store.recent import RecentChanges
+from job_orchestrator.server.store.registrations import Registrations
 from job_orchestrator.server.store.sqlite import updates
 from job_orchestrator.server.store.sqlite.claims import Claimer, any_queued
+from job_orchestrator.server.store.sqlite.clients.registrations import SqliteRegistrations
+from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+    SqliteAbandonedKeys,
+    SqliteAcknowledgements,
+    SqliteOutbox,
+)
 from job_orchestrator.server.store.sqlite.connection import Connection, Values, connect
 from job_orchestrator.server.store.sqlite.contents import SqliteContents
 from job_orchestrator.server.store.sqlite.creation import NewJob, add, refusal
 from job_orchestrator.server.store.sqlite.events import SqliteJobEvents, skip_numbers
+from job_orchestrator.server.store.sqlite.identities import SqliteIdentities
 from job_orchestrator.server.store.sqlite.listing import SqliteJobLists
 from job_orchestrator.server.store.sqlite.queue.chains import Chains
 from job_orchestrator.server.store.sqlite.queue.dependencies import resume
@@ -44,22 +54,17 @@ from job_orchestrator.server.store.sqlite.rows import (
     IS_ACTIVE,
     IS_DISPATCHED,
     IS_ENDED,
+    UNKNOWN_SINCE,
     job_of,
+    unknown_since,
 )
 from job_orchestrator.server.store.sqlite.schema import enable_release, migrate, release_pages
-from job_orchestrator.server.store.sqlite.unconfirmed import (
-    SqliteAbandonedKeys,
-    SqliteAcknowledgements,
-    SqliteOutbox,
-)
 from job_orchestrator.server.store.sqlite.updates import Update
 from job_orchestrator.server.store.sqlite.writer import Writer
+from job_orchestrator.server.store.usage import HALF_LIFE_S
 
 MAX_DELAY_S = 0.05
 """Time that a deferred change may wait for another transaction."""
-
-HALF_LIFE_S = 7 * 86_400.0
-"""Half-life of usage, unless another one is given."""
 
 UUIDS_AT_ONCE = 500
 """UUIDs in one query: SQLite limits the number of parameters."""
@@ -70,7 +75,6 @@ PROCESSING = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND status = 'Processing'
 """  # noqa: S608
 ACTIVE_AT = f"SELECT {COLUMNS} FROM jobs WHERE {IS_ACTIVE} AND client_url = ?"  # noqa: S608
-UNKNOWN_SINCE = f"SELECT {COLUMNS} FROM jobs WHERE status = 'Unknown' AND changed_at < ? LIMIT 1000"  # noqa: S608
 ENDED_BEFORE = f"""
 SELECT {COLUMNS} FROM jobs WHERE {IS_ENDED} AND ended_at < ? ORDER BY ended_at LIMIT ?
 """  # noqa: S608
@@ -122,6 +126,7 @@ class SqliteJobStore:
     outbox: Outbox
     abandoned: AbandonedKeys
     acknowledgements: Acknowledgements
+    identities: IdentityStore
 
     def __init__(
         self,
@@ -143,12 +148,12 @@ class SqliteJobStore:
         self.outbox = SqliteOutbox(writer, reader, now)
         self.abandoned = SqliteAbandonedKeys(writer, reader, now)
         self.acknowledgements = SqliteAcknowledgements(writer, reader, now)
+        self.identities = SqliteIdentities(writer, reader, now)
+        self.registrations: Registrations = SqliteRegistrations(writer, reader, now)
         self._recent = RecentChanges()
-        # False while no job is queued, as after most ends of a job on a quiet server. A claim then
-        # returns without a query.
+        # False while no job is queued: a claim then returns without a query.
         self._may_be_queued = True
-        # Counts changes that may queue a job, from the moment that they wait for a transaction: a
-        # claim that was called before does not see them.
+        # Counts changes that may queue a job, from the moment that they wait for a transaction.
         self._additions = 0
         self._contents = SqliteContents(reader)
         self._chains = Chains(writer, now, self._publish)
@@ -178,7 +183,6 @@ class SqliteJobStore:
                 self._publish([outcome])
 
         self._queue_may_grow()
-
         outcome = await self._writer.run(
             lambda connection: add(connection, new, limits, now), committed=committed, durable=True
         )
@@ -227,6 +231,7 @@ class SqliteJobStore:
         output: StoredOutput | None = None,
         acknowledge: int | None = None,
         at: float | None = None,
+        run_s: float | None = None,
         deferred: bool = False,
     ) -> Job:
         """See ``JobStore.transition``."""
@@ -241,6 +246,7 @@ class SqliteJobStore:
             exit_code=exit_code,
             output=output,
             acknowledge=acknowledge,
+            run_s=run_s,
         )
         changed = await self._apply(update, max_delay_s=MAX_DELAY_S if deferred else 0.0)
         if not changed:
@@ -326,9 +332,9 @@ class SqliteJobStore:
         """See ``JobStore.processing``."""
         return await self._jobs(PROCESSING)
 
-    async def unknown_for(self, seconds: float) -> Sequence[Job]:
+    async def unknown_for(self, seconds: float, of: Mapping[str, float]) -> Sequence[Job]:
         """See ``JobStore.unknown_for``."""
-        return await self._jobs(UNKNOWN_SINCE, (self._now() - seconds,))
+        return await self._jobs(UNKNOWN_SINCE, unknown_since(self._now(), seconds, of))
 
     async def dispatched_to(self) -> Sequence[str]:
         """See ``JobStore.dispatched_to``."""

@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from job_orchestrator.common.status import FINAL_JOB, JobStatus, origins
 from job_orchestrator.server.model import Job, StoredOutput
+from job_orchestrator.server.store.sqlite.clients.unconfirmed import (
+    ADD_ABANDONED,
+    ADD_ACKNOWLEDGEMENT,
+)
 from job_orchestrator.server.store.sqlite.connection import Values
 from job_orchestrator.server.store.sqlite.contents import ADD_RESULT
 from job_orchestrator.server.store.sqlite.queue.dependencies import (
@@ -22,7 +26,6 @@ from job_orchestrator.server.store.sqlite.rows import (
     job_of,
     status_in,
 )
-from job_orchestrator.server.store.sqlite.unconfirmed import ADD_ABANDONED, ADD_ACKNOWLEDGEMENT
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,17 @@ def transition(
     exit_code: int | None,
     output: StoredOutput | None,
     acknowledge: int | None,
+    run_s: float | None,
 ) -> Update:
     """Change the status of ``job`` to ``wanted``. The change happened ``at`` this time.
 
-    A time before the previous change, which another clock may have given, is moved to it.
+    A time before the previous change, which another clock may have given, is moved to it. No script
+    has run for longer than its job exists.
     """
     statement = f"""
         UPDATE jobs SET status = :wanted, message = :message, changed_at = max(:at, changed_at),
             dest_id = coalesce(:dest_id, dest_id), exit_code = coalesce(:exit_code, exit_code),
+            run_s = coalesce(min(:run_s, max(:at - created_at, 0)), run_s),
             has_output = has_output OR :output_bytes IS NOT NULL,
             output_bytes = coalesce(:output_bytes, output_bytes),
             output_sha256 = coalesce(:output_sha256, output_sha256),
@@ -108,6 +114,7 @@ def transition(
         "message": message,
         "dest_id": dest_id,
         "exit_code": exit_code,
+        "run_s": run_s,
         "output_bytes": output and output.size,
         "output_sha256": output and output.sha256,
         "runs": wanted is JobStatus.RUNNING,
@@ -138,14 +145,16 @@ def _origins(wanted: JobStatus) -> frozenset[JobStatus]:
 
 
 def explain(job: Job, message: str, now: float) -> Update:
-    """Replace the reason of a Running job."""
+    """Replace the reason of a Submitted or Running job."""
     statement = f"""
         UPDATE jobs SET message = :message, changed_at = :now
-        WHERE id = :id AND attempt = :attempt AND status = 'Running' AND message = :before
+        WHERE id = :id AND attempt = :attempt AND status = :status AND message = :before
+            AND status IN ('Submitted', 'Running')
         RETURNING {COLUMNS}"""  # noqa: S608
     values = {
         "id": job.id,
         "attempt": job.attempt,
+        "status": job.status,
         "message": message,
         "before": job.message,
         "now": now,
@@ -172,7 +181,7 @@ def requeue(
                 THEN max(:now, coalesce(started_at, created_at)) ELSE NULL END,
             message = CASE WHEN kill_requested THEN 'Terminated on request' ELSE :why END,
             started_at = CASE WHEN kill_requested OR failures + :counts >= :max_attempts
-                THEN started_at ELSE NULL END,
+                THEN started_at ELSE NULL END, run_s = NULL,
             not_before = :now + :delay, changed_at = :now,
             client_url = NULL, dest_id = NULL
         WHERE id = :id AND attempt = :attempt

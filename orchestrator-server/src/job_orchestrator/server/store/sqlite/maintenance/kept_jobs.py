@@ -284,7 +284,8 @@ def runs(connection: sqlite3.Connection) -> Iterator[tuple[int, float, float, st
     """Yield user, arrival, run time, service and priority of each job that has run."""
     yield from connection.execute(
         """
-        SELECT user_id, created_at, max(ended_at - started_at, 0.001), service, priority
+        SELECT user_id, created_at, max(coalesce(run_s, ended_at - started_at), 0.001),
+            service, priority
         FROM jobs WHERE started_at IS NOT NULL AND ended_at IS NOT NULL
         """
     )

@@ -52,9 +52,14 @@ def mark_served(connection: sqlite3.Connection, service: str, user_id: int, usag
 
 
 def give_back(connection: sqlite3.Connection, job: Job, now: float, half_life_s: float) -> None:
-    """Record that a job no longer holds a slot."""
+    """Record that a job no longer holds a slot.
+
+    What its script did not use counts for nothing: its end may have become known much later.
+    """
     usage = usage_of(connection, job.service, job.user_id)
     settled = usage.holding(usage.slots - 1, now, half_life_s)
+    if job.run_s is not None and job.started_at is not None:
+        settled = settled.less(max(now - job.started_at - job.run_s, 0.0))
     connection.execute(SETTLE, _values(job.service, job.user_id, settled))
 
 

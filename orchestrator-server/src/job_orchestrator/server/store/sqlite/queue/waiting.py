@@ -1,15 +1,18 @@
 """Reads the queue: positions of jobs, and the users who wait."""
 
-from collections.abc import Callable, Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from job_orchestrator.server.model import Job, Rate
 from job_orchestrator.server.store.queue import (
     MAX_AHEAD,
     MAX_WAITING_JOBS,
+    Offer,
     Pauses,
+    Rehearsal,
     WaitingUser,
 )
-from job_orchestrator.server.store.sqlite.claims import ALL_WAITING_USERS, waiting_user
+from job_orchestrator.server.store.sqlite.claims import ALL_WAITING_USERS, rehearse, waiting_user
 from job_orchestrator.server.store.sqlite.connection import Connection
 from job_orchestrator.server.store.sqlite.queue.rates import tokens_of
 from job_orchestrator.server.store.sqlite.rows import IS_READY
@@ -59,6 +62,19 @@ class SqliteJobQueue:
         values = {"service": service, "free": MAX_WAITING_JOBS}
         rows = await self._reader.rows(ALL_WAITING_USERS, values)
         return [waiting_user(row, self._now(), self._half_life_s) for row in rows]
+
+    async def rehearse(self, offers: Mapping[str, Offer], service: str) -> Rehearsal:
+        """See ``JobQueue.rehearse``."""
+        now = self._now()
+
+        def work(connection: sqlite3.Connection) -> Rehearsal:
+            connection.execute("BEGIN")
+            try:
+                return rehearse(connection, offers, service, now, self._half_life_s)
+            finally:
+                connection.execute("ROLLBACK")
+
+        return await self._reader.run(work)
 
     async def tokens(self, user_id: int, rate: Rate) -> float:
         """See ``JobQueue.tokens``."""

@@ -1,0 +1,1 @@
+"""Registration at a server that the client dials: it listens on no port."""

@@ -1,0 +1,1 @@
+"""Records about clients: which have registered, and what they have not confirmed yet."""

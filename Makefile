@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke bench-original soak
+.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-newest test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke bench-original soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,11 @@ typecheck: $(VENV)/.dev  ## check the types of sources and tests
 
 test-unit: $(VENV)/.dev  ## run the tests of the three distributions
 	$(PYTEST) $(DISTRIBUTIONS:%=%/tests) $(PYTEST_ARGS)
+
+TESTS_OF_NEWEST ?= orchestrator-common/tests tests-e2e/test_footprint.py tests-e2e/test_job_lifecycle.py tests-e2e/test_sdk.py
+
+test-newest: $(VENV)/.dev  ## run some tests with another Python; VENV=.venv-newest PYTHON=python3.13
+	$(PYTEST) $(TESTS_OF_NEWEST) $(PYTEST_ARGS)
 
 test-e2e: $(VENV)/.dev  ## run the tests with real processes
 	$(PYTEST) tests-e2e $(PYTEST_ARGS)

@@ -79,7 +79,7 @@ ROUTES = (
     web.post("/clients/{name}/drain", drain_client),
     web.post("/clients/{name}/resume", resume_client),
     web.delete("/clients/{name}", forget_client),
-    web.get(CONNECT, connect, allow_head=False),
+    web.get(CONNECT, connect),
     web.get("/pauses", pauses),
     web.post("/pause", pause),
     web.post("/resume", resume),

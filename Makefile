@@ -16,7 +16,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow coverage lint format typecheck test-unit test-newest test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke bench-original soak
+.PHONY: help install demo test test-slow test-batch coverage lint format typecheck test-unit test-newest test-e2e test-browser screenshots test-images docs man up fuzz clean constraints settings-tables openapi set-version dist bench bench-smoke bench-original soak
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test: lint typecheck  ## run lint, types, and all tests except the slow ones
 
 test-slow: $(VENV)/.dev  ## run the tests that are slow and guard what rarely changes
 	$(PYTEST) -m slow --durations=20 $(PYTEST_ARGS)
+
+# One after the other: the daemons of a cluster are not made to share a machine with many tests.
+test-batch: $(VENV)/.dev  ## run the tests with a real Slurm and Grid Engine
+	$(BIN)/python -m pytest -m batch --durations=20 $(PYTEST_ARGS)
 
 coverage: lint typecheck  ## the same as test, with the coverage of each module; at least 90 %
 	$(PYTEST) --cov --cov-report=term:skip-covered --durations=20 $(PYTEST_ARGS)

@@ -205,7 +205,7 @@ async def test_token_shows_the_jobs_of_its_user_and_no_others(
     page = await open_page(server)
     await page.get_by_label("Token").fill("jo_wrong")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text("The server does not know this token")).to_be_visible()
+    await expect(page.get_by_text("This token is not known")).to_be_visible()
     await page.get_by_label("Token").fill(tokens["7"])
     await page.keyboard.press("Enter")
     await expect(page.locator("#account")).to_contain_text("User 7")

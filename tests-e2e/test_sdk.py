@@ -383,6 +383,9 @@ async def test_single_file_of_results_is_read_streamed_and_downloaded(
         assert target.read_bytes() == b"{}\n"
         with pytest.raises(LocalStorageFailed, match="exists already"):
             await client.download_file(job.id, path, target)
+        for wrong in ("", ".", "../x.json", f"../../{job.id}/files/x.json", "a b/../x.json", "/x"):
+            with pytest.raises(OutputNotFound, match="is not the path of a file"):
+                await client.read_file(job.id, wrong)
         with pytest.raises(OutputNotFound, match="no file 'y'"):
             await client.download_file(job.id, "y", tmp_path / "y")
     with Client(server.url) as blocking:

@@ -11,6 +11,8 @@ import pytest
 from harness import Portal, Service, StartClient, StartServer, eventually
 from slurm_cluster import SlurmCluster, slurm_cluster
 
+pytestmark = pytest.mark.batch
+
 JOBS = 50
 
 

@@ -125,7 +125,7 @@ async def test_start_logs_limits_features_and_addresses(
     assert "are kept for 2 days, uploads are limited to 400 MB" in client.logged
     assert "Service example: 5 per user, 10 in all, 3 attempts, 300 s each, at " in server.logged
     assert "On: CORS" in server.logged
-    assert "Off: API tokens, client token, callbacks, " in server.logged
+    assert "Off: API tokens, tokens of issuers, client token, callbacks, " in server.logged
     assert f"Dashboard: {server.url}/dashboard/" in server.logged
     assert f"API (Swagger UI): {client.url}/swagger-ui/" in client.logged
     assert "On: client token" in client.logged

@@ -26,6 +26,8 @@ from job_orchestrator.client.workspace.layout import Workspaces
 from payload_folders import Runs, StartedRun, new_workspace, until, until_there
 from slurm_cluster import FAST, SlurmCluster
 
+pytestmark = pytest.mark.batch
+
 
 @pytest.fixture
 def workspaces(open_folder: Path) -> Workspaces:

@@ -243,6 +243,7 @@ async def test_event_stream_reports_the_load_first_and_then_every_change(client:
             "slots",
             "running",
             "waiting",
+            "arrays",
             "draining",
             "version",
             "problem",

@@ -100,7 +100,12 @@ def workspaces(open_folder: Path) -> Workspaces:
     return workspaces
 
 
-@pytest.fixture(params=[*IMPLEMENTATIONS, *BATCH_SYSTEMS])
+@pytest.fixture(
+    params=[
+        *IMPLEMENTATIONS,
+        *(pytest.param(system, marks=pytest.mark.batch) for system in BATCH_SYSTEMS),
+    ]
+)
 def open_executor(request: pytest.FixtureRequest, workspaces: Workspaces) -> OpenExecutor:
     if request.param in BATCH_SYSTEMS:
         return batch_with(request.getfixturevalue(request.param))(workspaces)

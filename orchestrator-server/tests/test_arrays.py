@@ -264,3 +264,12 @@ async def test_files_of_an_array_are_removed_with_its_last_task(
     await server.eventually(lambda: not server.folders())
     assert server.rows("SELECT * FROM array_inputs") == []
     assert server.rows("SELECT stored_bytes, queued FROM usage") == [(0, 0)]
+
+
+async def test_array_of_which_each_task_waits_for_many_jobs_is_refused(
+    server: Server, client: FakeClient
+) -> None:
+    after = ",".join(map(str, range(1, 101)))
+    status, answer = await server.post(form("1-101", after=after))
+    assert status == 400
+    assert "tasks times jobs may be at most 10000" in answer["message"]

@@ -1,5 +1,6 @@
 """Single files of results: their content in ranges, and headers with which they can do no harm."""
 
+import contextlib
 import gzip
 from collections.abc import Mapping
 from urllib.parse import quote
@@ -7,6 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from fake_client import FakeClient
+from job_orchestrator.server import keys
+from job_orchestrator.server.web import result_files
 from running_server import Server, in_both_forms
 
 NAMES = ("report.html", "picture.svg", "table.csv", "data.bin", "café ä;\"'.txt", "no-suffix")
@@ -100,3 +103,34 @@ async def test_compressed_file_is_sent_as_it_is(server: Server, client: FakeClie
     _, body, headers = await get(server, job, "out.gz")
     assert body == content.encode()
     assert "Content-Encoding" not in headers
+
+
+async def test_file_with_a_line_end_in_its_name_is_served(
+    server: Server, client: FakeClient
+) -> None:
+    job = await completed(server, client, {"a\nb": "42"})
+    assert (await get(server, job, "a\nb"))[:2] == (200, b"42")
+
+
+async def test_range_far_inside_a_compressed_file_is_not_decompressed_in_vain(
+    server: Server, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The bound is not a part of the tuning: a file beyond the real one takes seconds to make.
+    monkeypatch.setattr(result_files, "MAX_SKIP_BYTES", 1000)
+    job = await completed(server, client, {"out": "x" * 5000})
+    assert (await get(server, job, "out", {"Range": "bytes=1000-1001"}))[:2] == (206, b"xx")
+    status, body, headers = await get(server, job, "out", {"Range": "bytes=1001-1002"})
+    assert (status, len(body)) == (200, 5000)
+    assert "Content-Range" not in headers
+
+
+async def test_number_of_readers_of_files_is_limited(server: Server, client: FakeClient) -> None:
+    job = await completed(server, client, {"out": "42"})
+    readers = server.app[keys.RESULTS].readers
+    with contextlib.ExitStack() as taken:
+        for _ in range(result_files.MAX_READERS_OF_A_USER):
+            taken.enter_context(readers.slot(100, 1, AssertionError))
+        status, body, headers = await get(server, job, "out")
+        assert status == 503, body
+        assert "Retry-After" in headers
+    assert (await get(server, job, "out"))[0] == 200

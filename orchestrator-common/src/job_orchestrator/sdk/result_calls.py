@@ -10,7 +10,12 @@ from urllib.parse import quote
 from job_orchestrator.common.messages.jobs import ResultFiles
 from job_orchestrator.sdk.connection import Connection, read_all
 from job_orchestrator.sdk.downloads import Download
-from job_orchestrator.sdk.errors import Refused, ResultsDamaged, ServerUnavailable
+from job_orchestrator.sdk.errors import (
+    OutputNotFound,
+    Refused,
+    ResultsDamaged,
+    ServerUnavailable,
+)
 from job_orchestrator.sdk.models import decode
 from job_orchestrator.sdk.uploads import Progress
 
@@ -60,16 +65,21 @@ class ResultCalls:
                 async with self._connection.open(
                     "GET", _route(job_id, path), headers=headers
                 ) as response:
-                    if done and response.status != HTTPStatus.PARTIAL_CONTENT:
+                    # A server may send the whole file again.
+                    at = done if response.status == HTTPStatus.PARTIAL_CONTENT else 0
+                    if done and response.headers.get("ETag", "") != etag:
                         raise ResultsDamaged(
                             f"{path} of job {job_id} changed while it was read; read it again"
                         )
                     etag = response.headers.get("ETag", "")
-                    size = done + (response.content_length or 0)
+                    size = at + (response.content_length or 0)
                     async for block in response.content.iter_any():
-                        retries.reset()
-                        done += len(block)
-                        yield block
+                        fresh = block[max(done - at, 0) :]
+                        at += len(block)
+                        if fresh:
+                            retries.reset()
+                            done += len(fresh)
+                            yield fresh
             except ServerUnavailable as error:
                 await retries.wait_after(error)
 
@@ -129,4 +139,12 @@ class ResultCalls:
 
 
 def _route(job_id: int, path: str) -> str:
+    """Return the route to a file. Raises ``OutputNotFound`` for a path that no file can have.
+
+    Components such as ``..`` would lead to another route, of another job for example.
+    """
+    if not all(part not in ("", ".", "..") for part in path.split("/")):
+        raise OutputNotFound(
+            f"{path[:200]!r} is not the path of a file in the results of job {job_id}"
+        )
     return f"/jobs/{job_id}/files/{quote(path, safe='/')}"

@@ -125,7 +125,7 @@ class Authentication:
     def _groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
         given = claims.get(self.names.groups, [])
         if isinstance(given, str):
-            given = given.split()
+            given = [given]
         if not isinstance(given, list):
             return ()
         return tuple(sorted({str(group) for group in given})[:MAX_GROUPS])

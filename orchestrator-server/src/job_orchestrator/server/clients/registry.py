@@ -146,6 +146,17 @@ class ClientRegistry:
         """Return the client of this name; None if it is not (or no longer) configured."""
         return self._clients.get(name or "")
 
+    def of(self, job: Job) -> Client | None:
+        """Return the client that has a job, None if there is none any more.
+
+        A name may belong to another registered client by now: one that may not serve the service of
+        the job must not answer for it.
+        """
+        client = self.get(job.client)
+        if client is None or client.registration is None:
+            return client
+        return client if job.service in client.registration.services else None
+
     def register(
         self, transport: ClientTransport, registration: Registration, connector: TunnelConnector
     ) -> Client:

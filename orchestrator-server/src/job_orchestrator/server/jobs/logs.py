@@ -137,7 +137,7 @@ class JobLogs:
     async def _live(
         self, job: Job, stream: str, offset: int, *, follow: bool
     ) -> AsyncGenerator[bytes, None]:
-        client = self.clients.get(job.client)
+        client = self.clients.of(job)
         if client is None or job.dest_id is None:
             raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
         async with client.transport.open_logs(job.dest_id, stream, offset, follow=follow) as output:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from job_orchestrator.common.messages.jobs import ResultFile, ResultFiles
+from job_orchestrator.common.runtime.limiter import KeyedLimiter
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
@@ -35,12 +36,13 @@ class OpenFile:
 
 
 class JobResults:
-    """Finds the output of jobs."""
+    """Finds the output of jobs. ``readers`` are those of single files, by user."""
 
     def __init__(self, files: StoredFiles, clients: ClientRegistry) -> None:
         self._files = files
         self._clients = clients
         self._reads = SharedReads(files)
+        self.readers: KeyedLimiter[int] = KeyedLimiter()
 
     async def served(self, job: Job) -> ServedResult:
         """Return the stored results of a job. Raises ``OutputNotFound``."""
@@ -76,7 +78,7 @@ class JobResults:
         """Return the client of a job and the id of its payload. Raises ``OutputNotFound``."""
         if job.status is JobStatus.CLEANED:
             raise OutputNotFound(f"Job {job.id} is Cleaned: its files were removed")
-        client = self._clients.get(job.client)
+        client = self._clients.of(job)
         if client is None or job.dest_id is None:
             yet = "no output" if job.status.has_ended else "no output yet"
             raise OutputNotFound(f"Job {job.id} is {job.status} and has {yet}")

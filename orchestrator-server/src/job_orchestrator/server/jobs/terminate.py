@@ -91,7 +91,7 @@ class JobTermination:
 
     async def _payload_had_ended(self, job: Job) -> bool:
         """Kill the payload of a job, and return whether it had already ended by itself."""
-        client = self.clients.get(job.client)
+        client = self.clients.of(job)
         if client is None or job.dest_id is None:
             raise ClientUnreachable(f"{job.client} is no longer one of the configured clients")
         try:

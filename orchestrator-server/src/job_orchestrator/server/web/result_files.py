@@ -13,13 +13,27 @@ from aiohttp import hdrs, web
 from job_orchestrator.common.runtime.threads import in_thread
 from job_orchestrator.common.web.streaming import send, started
 from job_orchestrator.server import keys
+from job_orchestrator.server.errors import TooManyReaders
 from job_orchestrator.server.files.zip_reader import EntryReader, NotAZip
+from job_orchestrator.server.jobs.results import OpenFile
+from job_orchestrator.server.model import MAX_USER_ID
 from job_orchestrator.server.web.conditions import Version, failed_condition
 from job_orchestrator.server.web.parameters import job_id
 
 BLOCK_BYTES = 1 << 18
 SKIP_BYTES = 64 << 20
 """Bytes that are skipped in one go: a thread is occupied for a fraction of a second."""
+
+MAX_SKIP_BYTES = 256 << 20
+"""Start of a range up to which it is served: compressed data before it is decompressed in vain.
+A later range is ignored, as RFC 9110 allows, and the file is sent from its beginning."""
+
+MAX_READERS = 16
+MAX_READERS_OF_A_USER = 4
+"""Concurrent readers of files. Each of them decompresses, which takes a CPU."""
+
+_ALL = MAX_USER_ID + 1
+"""Key of all readers together: no user has this number."""
 
 TEXT = "text/plain; charset=utf-8"
 CONTENT_TYPES: Mapping[str, str] = {
@@ -47,9 +61,24 @@ async def result_file(request: web.Request) -> web.StreamResponse:
     """Return one file of the results, or a range of it."""
     job = await request.app[keys.QUERIES].store.get(job_id(request))
     path = request.match_info["path"]
-    file = await request.app[keys.RESULTS].open_file(job, path)
+    readers = request.app[keys.RESULTS].readers
+    with (
+        readers.slot(MAX_READERS, _ALL, _too_many),
+        readers.slot(MAX_READERS_OF_A_USER, job.user_id, _too_many),
+    ):
+        file = await request.app[keys.RESULTS].open_file(job, path)
+        return await _send(request, path, file)
+
+
+def _too_many() -> TooManyReaders:
+    return TooManyReaders("Too many files of results are being read; try again in a moment")
+
+
+async def _send(request: web.Request, path: str, file: OpenFile) -> web.StreamResponse:
     version = Version(file.modified_ns, file.size)
     wanted = version.range_of(request)
+    if wanted and wanted.start > MAX_SKIP_BYTES:
+        wanted = None
     refusal = failed_condition(request, version)
     headers = {**version.headers, **_description(path), hdrs.ACCEPT_RANGES: "bytes"}
     if refusal is None and wanted is not None and not wanted:

@@ -67,7 +67,7 @@ ROUTES = (
     web.patch("/jobs/{id}", change),
     web.get("/jobs/{id}/explanation", explanation),
     web.get("/jobs/{id}/files", files),
-    web.get("/jobs/{id}/files/{path:.+}", result_file),
+    web.get(r"/jobs/{id}/files/{path:[\s\S]+}", result_file),
     web.get("/jobs/{id}/events", job_events),
     web.get("/jobs/{id}/logs", job_logs),
     web.get("/arrays/{id}", array),

@@ -44,6 +44,10 @@ _JOB_ID = re.compile(r"\d{1,18}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
+MAX_WAITS = 10_000
+"""Limit of the tasks of an array times the jobs that each waits for: all are one transaction."""
+
+
 @dataclass(frozen=True)
 class JobForm:
     """The checked fields: owner, service and options of the job, and the tasks of an array."""
@@ -70,7 +74,7 @@ def read_job_form(
     user_id = principal.narrow(_user_id(_text(form, "user_id")))
     if user_id is None:
         raise InvalidSubmission("Missing user_id field")
-    return JobForm(
+    job = JobForm(
         user_id=user_id,
         service=_text(form, "service").lower(),
         options=JobOptions(
@@ -87,6 +91,13 @@ def read_job_form(
         ),
         array=_array(_text(form, "array"), max_tasks),
     )
+    needed = len(job.options.after_success) + len(job.options.after_end)
+    if job.array is not None and needed * len(job.array.indexes) > MAX_WAITS:
+        raise InvalidSubmission(
+            f"Each of {len(job.array.indexes)} tasks would wait for {needed} jobs; tasks times jobs"
+            f" may be at most {MAX_WAITS}. Let the array wait for one job that waits for the others"
+        )
+    return job
 
 
 def _text(form: ReceivedForm, name: str) -> str:

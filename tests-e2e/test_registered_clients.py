@@ -118,6 +118,8 @@ async def test_job_of_a_killed_client_runs_on_another_after_lost_after(
     assert (await portal.end_of(job))["status"] == "Completed"
     async with session.get(f"{server.url}/jobs/{job}") as response:
         assert (await response.json())["client"] == "second"
+    # It ends the script that its previous process has left.
+    await first.start()
 
 
 async def test_killed_client_takes_its_name_again_and_another_one_does_not(

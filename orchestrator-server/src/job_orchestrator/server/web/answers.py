@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from job_orchestrator.common.errors import (
+    CLIENT_IN_USE,
+    NO_SUCH_CLIENT,
     NO_SUCH_JOB,
     NO_SUCH_PATH,
     TOO_MUCH_STORED,
@@ -153,7 +155,7 @@ SCHEMAS: dict[str, Any] = {
             "message": {"type": "string", "description": "Reason, for the user"},
             "code": {
                 "type": "string",
-                "enum": [NO_SUCH_JOB, NO_SUCH_PATH, TOO_MUCH_STORED],
+                "enum": [NO_SUCH_JOB, NO_SUCH_PATH, NO_SUCH_CLIENT, CLIENT_IN_USE, TOO_MUCH_STORED],
                 "description": "Distinguishes errors of one status code",
             },
         },

@@ -53,8 +53,9 @@ async def test_job_is_created_and_claimed_in_one_transaction_while_a_slot_is_fre
 
     await server.hears_clients()
     gate = client.hold_submits()
-    # Housekeeping writes too, at the start for example: it may add to some of the jobs, not to all.
-    assert min([await cost_of_a_job() for _ in range(4)]) == 1
+    costs = [await cost_of_a_job() for _ in range(4)]
+    # Housekeeping writes once at the start of the server, which may be during one of the jobs.
+    assert sorted(costs)[:3] == [1, 1, 1]
     gate.set()
 
 

@@ -9,8 +9,9 @@ import pytest
 from job_orchestrator.common.messages.payloads import LoadEvent
 from job_orchestrator.common.status import JobStatus
 from job_orchestrator.server.clients.base import ClientTransport
+from job_orchestrator.server.clients.connector import TunnelConnector
 from job_orchestrator.server.clients.registry import Client, ClientRegistry
-from job_orchestrator.server.model import ClientUrls, Job, Service
+from job_orchestrator.server.model import ClientUrls, Job, Registration, Service
 from job_orchestrator.server.tuning import CLIENT_BACKOFF
 from sample_job import JOB
 
@@ -181,3 +182,19 @@ def test_slots_that_payloads_of_other_servers_occupy_are_not_free(registry: Clie
     assert (client.foreign, client.occupied) == (2, 3)
     registry.on_load(client, load(running=0))
     assert (client.foreign, client.occupied) == (0, 1)
+
+
+def test_registered_client_answers_only_for_jobs_of_its_services(
+    registry: ClientRegistry,
+) -> None:
+    configured = client_a(registry)
+    urls = ClientUrls("http://n.localhost/submit", "", "", registered_as="n")
+    transport = cast("ClientTransport", SimpleNamespace(urls=urls, name="n"))
+    first = Registration("n", "identity-1", ("s",), 0.0)
+    # The connector is used only when the client is called.
+    client = registry.register(transport, first, cast("TunnelConnector", None))
+    its_job = replace(JOB, client=client.name)
+    assert registry.of(its_job) is client
+    registry.update(client, Registration("n", "identity-2", ("other",), 0.0))
+    assert registry.of(its_job) is None
+    assert registry.of(replace(JOB, client=configured.name, service="other")) is configured
